@@ -1,0 +1,185 @@
+"""The checkpoints of a run: the newest state, the best one, a few older ones; and stopping on Ctrl-C without losing a step."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from gssr.runs import BEST, CHECKPOINTS, LAST, checkpoint_file
+
+_STEP_FILE = re.compile(r"step-(\d+)\.ckpt")
+
+
+class Interrupted(Exception):
+    """Training was asked to stop, and did after a whole step, with its state saved."""
+
+
+class RunCheckpoints(Checkpoint):
+    """Saves into `<trainer.default_root_dir>/checkpoints`: `last.ckpt`, `best.ckpt` and `step-<n>.ckpt`.
+
+    Every file is a state from which training goes on bit for bit. So `last` is written after a whole optimizer step, and, where a
+    validation follows that step, after the validation: Lightning skips a validation that was due when the state was saved.
+    Ctrl-C and SIGTERM finish the step, save and raise `Interrupted`; a second Ctrl-C stops at once.
+
+    Args:
+        monitor: name of the logged validation score that decides what is best; None keeps no best.
+        mode: whether a small or a large score is good.
+        every_n_steps: optimizer steps between two states of `last`; the end of training always writes one.
+        keep: how many `step-<n>.ckpt` remain, the newest ones; 0 writes none.
+    """
+
+    def __init__(
+        self,
+        monitor: str | None = "val/open_loop_mae",
+        mode: Literal["min", "max"] = "min",
+        every_n_steps: int = 200,
+        keep: int = 2,
+    ) -> None:
+        super().__init__()
+        if every_n_steps < 1 or keep < 0:
+            raise ValueError(f"every_n_steps {every_n_steps} must be at least 1 and keep {keep} at least 0")
+        self.monitor, self.mode, self.every_n_steps, self.keep = monitor, mode, every_n_steps, keep
+        self.best_score: float | None = None
+        self.best_step: int | None = None
+        self._seen = self._saved = 0  # optimizer steps at the last look, and at the last save
+        self._due = False
+        self._stop = False
+        self._handlers: dict[int, Any] = {}
+
+    # What is saved, and when.
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._seen = self._saved = trainer.global_step
+        self._due = self._stop = False
+        self._listen()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._stop and self._saved == trainer.global_step:
+            raise Interrupted(f"stopped after step {trainer.global_step}")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.fast_dev_run or trainer.global_step == self._seen:  # gradients are being accumulated
+            return
+        self._seen = trainer.global_step
+        if self._stop or trainer.global_step % self.every_n_steps == 0 or _is_final_step(trainer):
+            loop = trainer.fit_loop
+            self._due = True
+            if not trainer.is_last_batch and not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
+                self._save_last(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or trainer.fast_dev_run or trainer.state.fn != "fit":
+            return
+        if self.monitor is not None and self._improved(trainer):
+            trainer.save_checkpoint(checkpoint_file(self._folder(trainer), BEST), weights_only=False)
+        if self._due or self._stop or trainer.should_stop:
+            self._save_last(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._due:
+            self._save_last(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._unlisten()
+        if not trainer.fast_dev_run and self._saved != trainer.global_step:
+            self._save_last(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._unlisten()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._unlisten()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"monitor": self.monitor, "mode": self.mode, "best_score": self.best_score, "best_step": self.best_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if (state_dict["monitor"], state_dict["mode"]) == (self.monitor, self.mode):
+            self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._best_exists = checkpoint_file(self._folder(trainer), BEST).exists()
+
+    def _improved(self, trainer: Trainer) -> bool:
+        logged = trainer.callback_metrics
+        assert self.monitor is not None
+        if self.monitor not in logged:
+            raise ValueError(
+                f"checkpoint.monitor {self.monitor!r} was not logged by validation; logged were {sorted(logged)}; choose one of "
+                "them, or null to keep no best checkpoint"
+            )
+        score = float(logged[self.monitor])
+        sign = 1.0 if self.mode == "min" else -1.0
+        # The score of another run's best (training that branched off from it) says nothing about a file of this run.
+        known = self.best_score if self._best_exists else None
+        if math.isnan(score) or (known is not None and not sign * score < sign * known):
+            return False
+        self.best_score, self.best_step, self._best_exists = score, trainer.global_step, True
+        return True
+
+    def _save_last(self, trainer: Trainer) -> None:
+        folder = self._folder(trainer)
+        last = checkpoint_file(folder, LAST)
+        trainer.save_checkpoint(last, weights_only=False)
+        self._saved, self._due = trainer.global_step, False
+        for logger in trainer.loggers:
+            logger.save()
+            logger.after_save_checkpoint(self)
+        if trainer.is_global_zero and self.keep:
+            step_file = folder / CHECKPOINTS / f"step-{trainer.global_step:06d}.ckpt"
+            step_file.unlink(missing_ok=True)
+            try:
+                os.link(last, step_file)  # the next `last` is another file, this name keeps the present one
+            except OSError:
+                trainer.save_checkpoint(step_file)  # a file system without links
+            for old in self._step_files(folder)[: -self.keep]:
+                old.unlink(missing_ok=True)
+
+    @staticmethod
+    def _step_files(folder: Path) -> list[Path]:
+        files = {path: _STEP_FILE.fullmatch(path.name) for path in (folder / CHECKPOINTS).glob("step-*.ckpt")}
+        return sorted((path for path, match in files.items() if match), key=lambda path: int(path.stem.split("-")[1]))
+
+    @staticmethod
+    def _folder(trainer: Trainer) -> Path:
+        return Path(trainer.default_root_dir)
+
+    # Ctrl-C and SIGTERM.
+
+    def _listen(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python delivers signals to the main thread alone
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._asked_to_stop)
+
+    def _unlisten(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def _asked_to_stop(self, number: int, frame: FrameType | None) -> None:
+        if self._stop:
+            self._unlisten()
+            raise KeyboardInterrupt
+        self._stop = True
+        print(f"\nStopping after this step (Ctrl-C again: at once, back to step {self._saved}) ...", file=sys.stderr)
+
+
+def _is_final_step(trainer: Trainer) -> bool:
+    """Whether training ends after this step. Its state is saved like any other: one saved later would look like a whole epoch."""
+    if trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
+        return True
+    epochs = trainer.max_epochs
+    return trainer.is_last_batch and epochs is not None and 0 <= epochs <= trainer.current_epoch + 1

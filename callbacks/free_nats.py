@@ -1,0 +1,36 @@
+"""Annealing of the KL's free nats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+
+class FreeNatsAnnealing(Callback):
+    """Moves `pl_module.free_nats` on a straight line from `start` to `end` over the first `steps` optimizer steps.
+
+    A pure function of `trainer.global_step`, so it needs no state and a resumed run is on the same line. Logged as
+    `train/free_nats`.
+    """
+
+    def __init__(self, start: float = 1.0, end: float = 0.1, steps: int = 1000) -> None:
+        if start < 0 or end < 0 or steps < 0:
+            raise ValueError(f"free nats from {start} to {end} over {steps} steps: none of them may be negative")
+        self.start, self.end, self.steps = start, end, steps
+
+    def value(self, step: int) -> float:
+        """Free nats (per sequence and step, over all of D) at an optimizer step."""
+        share = 1.0 if step >= self.steps else step / self.steps
+        return self.start + (self.end - self.start) * share
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not hasattr(pl_module, "free_nats"):
+            raise ValueError(f"FreeNatsAnnealing sets free_nats, which {type(pl_module).__name__} lacks; take it off the callbacks")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.free_nats = self.value(trainer.global_step)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        pl_module.free_nats = self.value(trainer.global_step)
+        self.log("train/free_nats", pl_module.free_nats)

@@ -1,0 +1,39 @@
+"""Keeps messages off the screen that ask nothing of a user of this project. Real warnings are left alone."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+_NOTES = (
+    "Tip:",  # advertisements for other packages
+    "TPU available",
+    "HPU available",
+    "Loading `train_dataloader` to estimate",
+    "Restoring states from the checkpoint",  # the command line says it already
+    "Restored all states",
+    "Loaded model weights from",
+    "Seed set to",
+)
+_WARNINGS = (
+    r"The '\w+' does not have many workers",  # batches come from memory; workers would only cost time
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning and torch
+    r"'set_vital' is deprecated",  # torchdata's own business with torch
+    r"Found \d+ module\(s\) in eval mode at the start of training",  # the frozen backbone
+)
+
+
+class _Unwanted(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return not any(note in message for note in _NOTES)
+
+
+def quiet() -> None:
+    """Install the filters; calling it again changes nothing."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logger = logging.getLogger(name)
+        if not any(isinstance(known, _Unwanted) for known in logger.filters):
+            logger.addFilter(_Unwanted())
+    for message in _WARNINGS:
+        warnings.filterwarnings("ignore", message=message)

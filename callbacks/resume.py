@@ -1,0 +1,116 @@
+"""What Lightning leaves out when it resumes: random numbers, and options that a checkpoint would silently undo."""
+
+from __future__ import annotations
+
+import copy
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every global generator, in types that `torch.load(weights_only=True)` reads."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
+        "python": random.getstate(),
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Inverse of `random_state`. States of GPUs are set only where there are as many as there were."""
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == (torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        torch.cuda.set_rng_state_all(state["cuda"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+
+
+class TrainingRandomness(Callback):
+    """Gives training a stream of random numbers of its own, and keeps it in the checkpoint.
+
+    The stream goes from the end of one batch to the start of the next, whatever drew numbers in between: a validation, a data
+    loader's new iterator, a figure. So neither of them changes training, and a run that was stopped anywhere goes on exactly.
+    """
+
+    def __init__(self) -> None:
+        self._state: dict[str, Any] | None = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._state is not None:
+            set_random_state(self._state)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._state = random_state()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self._state is None else self._state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._state = state_dict or None
+
+
+class ResumeLoader(Callback):
+    """Lets the training loader go on where it stood, in the cases in which Lightning drops the state that it saved.
+
+    It does so when a network asks for `trainer.estimated_stepping_batches` while its optimizer is made (that builds the loader
+    before the state is read), and when the saved epoch was complete.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loop = trainer.fit_loop
+        states = loop._combined_loader_states_to_load
+        if states:
+            assert loop._combined_loader is not None and loop._data_fetcher is not None
+            loop._combined_loader._load_state_dicts(states)
+            loop._combined_loader_states_to_load = []
+            iter(loop._data_fetcher)  # the iterator that was made before knows nothing of the state
+            if not loop.restarted_mid_epoch:
+                iter(loop._data_fetcher)  # that one stands at its end; training begins a new epoch
+
+
+class HonourOptimizerOptions(Callback):
+    """Lets options of the optimizer (learning rate, weight decay, ...) that were changed on resume win over the checkpoint's.
+
+    Loading an optimizer's or a scheduler's state brings back the old ones. Used only when an option of the model was changed,
+    so that an unchanged run is exactly what it was. The schedule's position stays: a learning rate is scaled, not restarted.
+    """
+
+    def __init__(self) -> None:
+        self._wanted: list[list[dict[str, Any]]] = []
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._wanted = [[_options(group) for group in optimizer.param_groups] for optimizer in trainer.optimizers]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for optimizer, groups in zip(trainer.optimizers, self._wanted, strict=True):
+            schedulers = [c.scheduler for c in trainer.lr_scheduler_configs if c.scheduler.optimizer is optimizer]
+            for i, (group, wanted) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
+                for name, value in wanted.items():
+                    old = group.get(name)
+                    if name == "lr" or old == value:
+                        continue
+                    group[name] = value
+                    rank_zero_info(f"{type(optimizer).__name__}: {name} {old} -> {value} from here on")
+                    if name == "initial_lr":
+                        group["lr"] *= value / old
+                        for scheduler in schedulers:
+                            scheduler.base_lrs[i] = value
+                            scheduler._last_lr[i] = group["lr"]
+                if "initial_lr" not in wanted and group["lr"] != wanted["lr"]:
+                    rank_zero_info(f"{type(optimizer).__name__}: lr {group['lr']} -> {wanted['lr']} from here on")
+                    group["lr"] = wanted["lr"]
+
+
+def _options(group: dict[str, Any]) -> dict[str, Any]:
+    return copy.deepcopy({name: value for name, value in group.items() if name != "params"})

@@ -1,0 +1,201 @@
+"""The frozen language model as the goal network sees it. Shapes: N texts; P, L, E, V as in the legend."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
+
+from gssr.backbone.loading import decoder_layers, fingerprint, load_model
+
+TOKENS_PER_CALL = 8192
+
+
+class _Reached(Exception):
+    """Ends a forward pass at the layer whose output was wanted."""
+
+
+class FrozenBackbone:
+    """A causal language model in eval mode that requires no gradient; gradients pass through it to a prefix.
+
+    Not an ``nn.Module``, so that it is in no optimizer and in no checkpoint of the network that holds it.
+
+    Args:
+        name: ``nano``, a local folder or a hub id; with ``revision``, ``dtype`` and ``offline`` as in ``load_model``.
+    """
+
+    def __init__(self, name: str = "nano", revision: str | None = None, dtype: str = "float32", offline: bool = False) -> None:
+        self.name, self.revision = name, revision
+        self.model, self.tokenizer = load_model(name, revision, dtype, offline)
+        self.model.eval().requires_grad_(False)
+        self.fingerprint = fingerprint(self.model)
+        self.layers = decoder_layers(self.model)
+        self.decoder = self.model.get_decoder()
+        self.head = self.model.get_output_embeddings()
+        self.table: nn.Embedding = self.model.get_input_embeddings()
+        if self.head is None or self.decoder is None:
+            raise ValueError(f"{type(self.model).__name__} has no separate decoder and output head; give a causal language model")
+        self.embedding_scale = self.table.weight.float().square().mean().sqrt().item()
+        self._check_head()
+
+    @property
+    def hidden_size(self) -> int:
+        """E, the width of embeddings and hidden states."""
+        return self.table.weight.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.table.weight.device
+
+    def to(self, device: torch.device | str) -> "FrozenBackbone":
+        self.model.to(device)
+        return self
+
+    def identity(self) -> dict[str, str | None]:
+        """What a checkpoint records of the backbone."""
+        return {"name": self.name, "revision": self.revision, "fingerprint": self.fingerprint}
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text without special tokens."""
+        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+
+    @property
+    def start_id(self) -> int:
+        """The token that precedes every text: begin-of-text, or end-of-text where a model has no other."""
+        start = self.tokenizer.bos_token_id
+        return self.tokenizer.eos_token_id if start is None else start
+
+    @torch.no_grad()
+    def token_states(self, texts: Sequence[str], layer: int) -> tuple[Tensor, Tensor]:
+        """States of the tokens of each text after ``layer`` layers (0: embeddings).
+
+        Returns:
+            states (N, L, E) in float32, zero at padding, and mask (N, L), True at tokens.
+
+        Raises:
+            ValueError: a text without a token, or no such layer.
+        """
+        if not 0 <= layer <= len(self.layers):
+            raise ValueError(f"layer {layer} does not exist; {self.name!r} has layers 0 to {len(self.layers)}")
+        ids = [torch.tensor(i) for i in self.tokenize(texts)]
+        for text, i in zip(texts, ids, strict=True):
+            if len(i) == 0:
+                raise ValueError(f"the text {text!r} has no token; a missing text is None, not an empty string")
+        padded = pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.eos_token_id)
+        mask = pad_sequence([torch.ones(len(i), dtype=torch.bool) for i in ids], batch_first=True)
+        start = torch.full((len(ids), 1), self.start_id)
+        states = self._states_after(torch.cat([start, padded], 1).to(self.device), layer)[:, 1:]
+        mask = mask.to(self.device)
+        return states.float() * mask[..., None], mask
+
+    @torch.no_grad()
+    def mean_states(self, texts: Sequence[str], layers: Sequence[int]) -> Tensor:
+        """Mean over each text's tokens at the given layers, side by side: (N, len(layers) · E), float32.
+
+        Texts are read in groups of similar length; the result does not depend on the grouping.
+        """
+        out = torch.empty(len(texts), len(layers) * self.hidden_size)
+        for group in self._by_length(texts):
+            parts = []
+            for layer in layers:
+                states, mask = self.token_states([texts[i] for i in group], layer)
+                parts.append(states.sum(1) / mask.sum(1, keepdim=True))
+            out[torch.tensor(group)] = torch.cat(parts, -1).cpu()
+        return out
+
+    def text_nats(self, prefix: Tensor, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Negative log-likelihood of each text, closed by end-of-text, behind its prefix: one batched call.
+
+        Neither prompt nor prefix nor padding is a target, and logits exist only where a target is.
+
+        Args:
+            prefix: (N, P, E) at the scale of the embedding table (``embedding_scale``).
+
+        Returns:
+            nats (N,), summed over the text's tokens, differentiable in ``prefix``; tokens (N,), targets of each text.
+        """
+        if len(prefix) != len(texts):
+            raise ValueError(f"{len(prefix)} prefixes for {len(texts)} texts")
+        ids = [torch.tensor([self.start_id, *i, self.tokenizer.eos_token_id]) for i in self.tokenize(texts)]
+        padded = pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.eos_token_id).to(self.device)
+        tokens = torch.tensor([len(i) - 1 for i in ids], device=self.device)
+        is_target = torch.arange(padded.shape[1] - 1, device=self.device) < tokens[:, None]
+        embedded = torch.cat([prefix.to(self.table.weight.dtype), self.table(padded[:, :-1])], 1)
+        hidden = self.decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state[:, prefix.shape[1] :]
+        nats = torch.zeros(is_target.shape, device=self.device)
+        nats[is_target] = self._cross_entropy(hidden[is_target], padded[:, 1:][is_target])
+        return nats.sum(1), tokens
+
+    @torch.no_grad()
+    def generate(self, prefix: Tensor, max_new_tokens: int = 64) -> list[str]:
+        """The most likely text, token by token, behind each prefix (N, P, E)."""
+        start = self.table(torch.full((len(prefix), 1), self.start_id, device=self.device))
+        embedded = torch.cat([prefix.to(start.dtype), start], 1)
+        ids = self.model.generate(
+            inputs_embeds=embedded,
+            attention_mask=torch.ones(embedded.shape[:2], dtype=torch.long, device=self.device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=self.tokenizer.eos_token_id,
+        )
+        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """(…, E) to (…, V); Granite divides its logits by a constant that a loss must divide by, too."""
+        return self.head(hidden) / getattr(self.model.config, "logits_scaling", 1.0)
+
+    def _cross_entropy(self, hidden: Tensor, target: Tensor, rows: int = 2048) -> Tensor:
+        """Per-target nats (M,) of hidden (M, E), in chunks whose logits are computed again in the backward pass."""
+
+        def chunk(hidden: Tensor, target: Tensor) -> Tensor:
+            return F.cross_entropy(self._logits(hidden).float(), target, reduction="none")
+
+        parts = zip(hidden.split(rows), target.split(rows), strict=True)
+        if len(hidden) <= rows:
+            return chunk(hidden, target)
+        return torch.cat([checkpoint(chunk, h, t, use_reentrant=False) for h, t in parts])
+
+    def _states_after(self, ids: Tensor, layer: int) -> Tensor:
+        """Hidden states (N, L, E) after ``layer`` layers; the layers behind it are not run."""
+        if layer == 0:
+            return self.table(ids)
+        found: list[Tensor] = []
+
+        def stop(module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+            found.append(output[0] if isinstance(output, tuple) else output)
+            raise _Reached
+
+        handle = self.layers[layer - 1].register_forward_hook(stop)
+        try:
+            self.decoder(input_ids=ids, use_cache=False)
+        except _Reached:
+            pass
+        finally:
+            handle.remove()
+        return found[0]
+
+    def _by_length(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        group: list[int] = []
+        for i in order:
+            # Characters bound tokens from above in every byte-level tokenizer up to multi-byte characters.
+            if group and (len(group) + 1) * max(1, len(texts[i]) // 3) > TOKENS_PER_CALL:
+                yield group
+                group = []
+            group.append(i)
+        if group:
+            yield group
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        """Logits of hidden states must be those of the model itself, and the model must take embeddings."""
+        ids = torch.arange(4, device=self.device)[None]
+        try:
+            hidden = self.decoder(inputs_embeds=self.table(ids), use_cache=False).last_hidden_state
+            expected = self.model(inputs_embeds=self.table(ids), use_cache=False).logits
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{type(self.model).__name__} does not take inputs_embeds, which a prefix needs: {error}") from error
+        if not torch.allclose(self._logits(hidden).float(), expected.float(), rtol=1e-2, atol=1e-2):
+            raise ValueError(f"the output head of {type(self.model).__name__} does more than a projection and is not supported")

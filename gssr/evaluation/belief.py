@@ -1,0 +1,137 @@
+"""Whether the belief is used, and whether it says something to the language model.
+
+The network computes what needs its inside; here it is only called on the right windows and summed up. Expected of it:
+
+    latent_health(batch) -> {"kl_per_dim": (D) mean raw KL, nats, "value_error": float, "value_error_permuted": float}
+        goal off; error (any unit) of values decoded from posterior samples x, and from x permuted between sequences
+    prior_samples(batch, generator=) -> (B, T, D)
+        x_t ~ p(x_t | h_t), h_t filtered on values and texts before t, goal off
+    text_nats(x (N, D), texts) -> (nats (N,), tokens (N,))
+        negative log-likelihood of each text behind x and its number of tokens, end of text included in both
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric.utilities import move_data_to_device
+
+from gssr.evaluation.bootstrap import Estimate, cluster_ratio
+from gssr.evaluation.imagining import device_of, evaluating, pick_evenly, seed_of
+from gssr.sequences.record import Batch
+
+USED_NATS = 0.02
+
+
+@dataclass(frozen=True)
+class LatentHealth:
+    """`kl_per_dim` D mean nats; `used` share of the dimensions above 0.02 nats; `permuted_ratio`: how many times
+    larger the value's error becomes when x is permuted between sequences.
+    """
+
+    kl_per_dim: list[float]
+    used: float
+    permuted_ratio: float
+
+
+def latent_health(network: Any, batch: Batch, windows: int = 384, seed: int = 0) -> LatentHealth | None:
+    """The network's own account of its latent on evenly picked windows, None where the network gives none."""
+    if not hasattr(network, "latent_health"):
+        return None
+    picked = move_data_to_device(batch.select(pick_evenly(len(batch), windows)), device_of(network))
+    with evaluating(network, seed_of(seed, "latent health")):
+        told = network.latent_health(picked)
+    kl = torch.as_tensor(told["kl_per_dim"]).float().cpu()
+    ratio = float(told["value_error_permuted"]) / float(told["value_error"])
+    return LatentHealth(kl.tolist(), float((kl > USED_NATS).float().mean()), ratio)
+
+
+@dataclass(frozen=True)
+class TextEvidence:
+    """Nats per token of a text behind its own belief (`own`), behind another storm's (`other`), and `gain` = other -
+    own.
+    """
+
+    gain: Estimate
+    own: Estimate
+    other: Estimate
+
+
+def text_evidence(
+    network: Any,
+    batch: Batch,
+    steps: int = 600,
+    first_step: int | None = None,
+    seed: int = 0,
+    batch_size: int = 256,
+    draws: int = 2000,
+) -> TextEvidence | None:
+    """Is text t likelier behind x_t ~ p(x_t | h_t) than behind such an x of another series at a step with the same
+    step_label?
+
+    `steps` steps are picked evenly over series and time, each step of a series once although windows overlap, none
+    before `first_step` (default C: as much history as a forecast has). Nats per token are sums over sums, with errors
+    by series. None where the network lacks `prior_samples` or `text_nats`, or where no two steps of different series
+    share a label."""
+    if not (hasattr(network, "prior_samples") and hasattr(network, "text_nats")):
+        return None
+    generator = np.random.default_rng([seed, 1])
+    rows, times = _pick_steps(batch, steps, first_step, generator)
+    partners = _partners(batch, rows, times, generator)
+    if not partners:
+        return None
+    device = device_of(network)
+    with evaluating(network, seed_of(seed, "text evidence")):
+        x, noise = [], torch.Generator().manual_seed(seed_of(seed, "prior samples"))
+        for start in range(0, len(rows), batch_size):
+            part = slice(start, start + batch_size)
+            samples = network.prior_samples(move_data_to_device(batch.select(rows[part]), device), generator=noise)
+            x.append(samples[torch.arange(len(samples)), torch.as_tensor(times[part])])
+        x = torch.cat(x)
+        own_at, other_at = (torch.as_tensor(side) for side in zip(*partners, strict=True))
+        texts = [batch.text[rows[i]][times[i]] for i in own_at.tolist()]
+        (own, tokens), (other, _) = (_nats(network, x[side], texts, batch_size // 4) for side in (own_at, other_at))
+    series = [batch.series[rows[i]] for i in own_at.tolist()]
+    ratios = (cluster_ratio(nats, tokens, series, draws, seed) for nats in (other - own, own, other))
+    return TextEvidence(*ratios)
+
+
+def _pick_steps(
+    batch: Batch, steps: int, first_step: int | None, generator: np.random.Generator
+) -> tuple[list[int], list[int]]:
+    """Window and step indices of evenly picked steps that have a text; which window shows a step is drawn."""
+    seen: dict[tuple[str, float], tuple[int, int]] = {}
+    context, there = batch.context.tolist(), batch.step_mask.tolist()
+    for row in generator.permutation(len(batch)).tolist():
+        for t in range(context[row] if first_step is None else first_step, batch.value.shape[1]):
+            if there[row][t] and batch.text[row][t] is not None:
+                seen.setdefault((batch.series[row], float(batch.time[row, t])), (row, t))
+    found = [seen[key] for key in sorted(seen)]
+    picked = [found[i] for i in pick_evenly(len(found), steps)]
+    return [row for row, _ in picked], [t for _, t in picked]
+
+
+def _partners(batch: Batch, rows: list[int], times: list[int], generator: np.random.Generator) -> list[tuple[int, int]]:
+    """(picked step, picked step of another series with the same label), for the steps that have such a partner."""
+    series = np.array([batch.series[row] for row in rows])
+    labels = np.array(
+        ["" if batch.step_label is None else batch.step_label[r][t] for r, t in zip(rows, times, strict=True)]
+    )
+    pairs = []
+    for i in range(len(rows)):
+        fits = np.flatnonzero((labels == labels[i]) & (series != series[i]))
+        if len(fits):
+            pairs.append((i, int(fits[generator.integers(len(fits))])))
+    return pairs
+
+
+def _nats(network: Any, x: torch.Tensor, texts: list[str], size: int) -> tuple[np.ndarray, np.ndarray]:
+    nats, tokens = [], []
+    for start in range(0, len(texts), size):
+        part = network.text_nats(x[start : start + size], texts[start : start + size])
+        nats.append(part[0].double().cpu().numpy())
+        tokens.append(part[1].double().cpu().numpy())
+    return np.concatenate(nats), np.concatenate(tokens)

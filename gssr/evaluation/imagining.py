@@ -1,0 +1,140 @@
+"""Rollouts of many windows at once, and goals borrowed from other series: what the reports score."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from torch import Tensor
+
+from gssr.sequences.record import Batch, Record
+
+
+class Imagines(Protocol):
+    """What evaluation needs of a network (`gssr.network.GoalNetwork`): rollouts from the filtered context of each
+    sequence.
+    """
+
+    def rollout(
+        self, batch: Batch, goals: list[str | None], samples: int, generator: torch.Generator | None = None
+    ) -> Any:
+        """An object with `mean` and `sample` (S, B, H, Y) in data units: decoded without and with value noise; the
+        generator is on the CPU.
+        """
+
+
+@dataclass
+class Imagined:
+    """Rollouts on the CPU: `mean` without and `sample` with value noise, both (S, B, H, Y) float32 in data units."""
+
+    mean: Tensor
+    sample: Tensor
+
+    def select(self, indices: Sequence[int] | Tensor) -> Imagined:
+        """The rollouts of some sequences, in that order."""
+        index = torch.as_tensor(indices, dtype=torch.int64)
+        return Imagined(self.mean[:, index], self.sample[:, index])
+
+
+def device_of(network: Any) -> torch.device:
+    """Where a network lives; networks without the attribute live on the CPU."""
+    return torch.device(getattr(network, "device", "cpu"))
+
+
+def seed_of(seed: int, *parts: str | int) -> int:
+    """A seed for one purpose: a 63-bit hash of the run's seed and what the numbers are for."""
+    words = [part if isinstance(part, int) else zlib.crc32(part.encode()) for part in parts]
+    return int(np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0] >> 1)
+
+
+@contextmanager
+def evaluating(network: Any, seed: int) -> Iterator[None]:
+    """Evaluation mode, no gradients, and the global random numbers seeded; all put back at the end.
+
+    No inference mode: what a network keeps for later (encoded texts) must stay usable in training.
+    """
+    training = getattr(network, "training", False)
+    device = device_of(network)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
+        torch.manual_seed(seed)
+        if training:
+            network.eval()
+        try:
+            yield
+        finally:
+            if training:
+                network.train()
+
+
+def imagine(
+    network: Imagines,
+    batch: Batch,
+    goals: Sequence[str | None] | None,
+    samples: int,
+    seed: int,
+    batch_size: int = 256,
+) -> Imagined:
+    """`samples` rollouts of every sequence under `goals` (None: no goals), a few hundred sequences at a time.
+
+    The same arguments give the same numbers: each chunk has a generator of its own.
+
+    Raises ValueError for another number of goals than sequences.
+    """
+    goals = [None] * len(batch) if goals is None else list(goals)
+    if len(goals) != len(batch):
+        raise ValueError(f"imagine was given {len(goals)} goals for {len(batch)} sequences; expected one each, or None")
+    device = device_of(network)
+    means, noisy = [], []
+    with evaluating(network, seed_of(seed, "global")):
+        for start in range(0, len(batch), batch_size):
+            rows = range(start, min(start + batch_size, len(batch)))
+            part = move_data_to_device(batch.select(list(rows)), device)
+            generator = torch.Generator().manual_seed(seed_of(seed, start))
+            rollouts = network.rollout(part, [goals[row] for row in rows], samples, generator=generator)
+            means.append(rollouts.mean.float().cpu())
+            noisy.append(rollouts.sample.float().cpu())
+    return Imagined(torch.cat(means, dim=1), torch.cat(noisy, dim=1))
+
+
+def pick_evenly(count: int, most: int) -> list[int]:
+    """At most `most` of the indices 0..count-1, evenly spaced, ascending."""
+    return list(range(count)) if count <= most else np.linspace(0, count - 1, most).round().astype(int).tolist()
+
+
+def window_key(record: Record) -> tuple[str, float]:
+    """What names a window: its series and the time of its first step."""
+    return record.series, float(record.time[0])
+
+
+def borrow(
+    recipients: Batch, donors: Batch, dimension: int, tolerance: float, seed: int = 0
+) -> tuple[list[int], list[int]]:
+    """For each recipient a donor whose goal it borrows, drawn evenly among the donors that may give one.
+
+    A donor is a window of another series, has a goal, and its value in `dimension` at the last context step
+    (goal_start) differs from the recipient's by at most `tolerance`. Returns the indices of the recipients that found
+    one, and of their donors."""
+    receives, gives = (_start_value(batch, dimension) for batch in (recipients, donors))
+    series = np.asarray(donors.series)
+    has_goal = np.array([goal is not None for goal in donors.goal], dtype=bool)
+    generator = np.random.default_rng([seed, zlib.crc32(b"borrow")])
+    kept, chosen = [], []
+    for row, name in enumerate(recipients.series):
+        fits = np.flatnonzero((np.abs(gives - receives[row]) <= tolerance) & (series != name) & has_goal)
+        if len(fits):
+            kept.append(row)
+            chosen.append(int(fits[generator.integers(len(fits))]))
+    return kept, chosen
+
+
+def _start_value(batch: Batch, dimension: int) -> np.ndarray:
+    """The value at goal_start in one dimension, (B,), NaN where not observed."""
+    rows = torch.arange(len(batch), device=batch.value.device)
+    value = batch.value[rows, batch.goal_start, dimension]
+    return value.masked_fill(~batch.value_mask[rows, batch.goal_start, dimension], torch.nan).cpu().numpy()

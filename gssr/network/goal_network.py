@@ -1,0 +1,309 @@
+"""GoalNetwork, the LightningModule: losses, logging, optimizer and checkpoints around RSSM, heads and the frozen model."""
+
+import math
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from gssr.backbone import FrozenBackbone
+from gssr.backbone.table import TextTable
+from gssr.network.goal_encoder import GoalEncoder
+from gssr.network.heads import PrefixProjector, ValueHead
+from gssr.network.objective import goal_distance, kl_terms, masked_mean, open_loop_nll, value_nll
+from gssr.network.rollout import Planning
+from gssr.network.rssm import RSSM, Filtered
+from gssr.network.steering import Goal, SteeredPrior
+from gssr.network.validation import Validation
+from gssr.sequences.record import Batch
+from gssr.sequences.scaler import Scaler
+
+LOSSES = ("value", "text", "kl", "open", "goal")
+
+
+class GoalNetwork(Planning, Validation, LightningModule):
+    """A recurrent state-space model of (value, text, goal) sequences around a frozen language model.
+
+    Args:
+        backbone: ``nano``, a local folder or a hub id of a causal language model.
+        backbone_revision: commit or tag of a hub id.
+        backbone_dtype: precision of the frozen model; trained parts are float32 in any case.
+        offline: take a hub id from the local cache only.
+        latent_dim: D. hidden_dim: G and the width of all heads. prefix_tokens: P.
+        text_layers: layers whose mean token states are a step's text observation.
+        goal_layer: layer whose token states the goal encoder reads. goal_queries, goal_reading: see GoalEncoder.
+        schedule, gamma, max_norm: see SteeredPrior.
+        alpha_value, alpha_text, alpha_kl, alpha_open, alpha_goal: weights of the losses; 0 switches one off.
+        free_nats: KL per step below which no KL gradient flows; FreeNatsAnnealing moves it.
+        text_steps: (sequence, step) pairs of a batch whose text enters the text loss, drawn at random.
+        text_dropout: share of training sequences whose texts are not observed, so that numbers alone can be filtered.
+        goal_dropout: share of training sequences without their goal, so that one network forecasts with and without.
+        open_samples: rollouts S of a sequence in the open-loop loss. min_context: shortest random context of it.
+        lr, weight_decay, warmup_steps: AdamW, linear warm-up, then cosine decay to a tenth.
+        seed: of the training noise, whose generator state is in every checkpoint.
+        value_names, value_units, value_resolution: the Y value dimensions; None takes them from the data module.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "nano",
+        backbone_revision: str | None = None,
+        backbone_dtype: str = "float32",
+        offline: bool = False,
+        latent_dim: int = 16,
+        hidden_dim: int = 128,
+        prefix_tokens: int = 4,
+        text_layers: tuple[int, ...] = (4,),
+        goal_layer: int = 3,
+        goal_queries: int = 4,
+        goal_reading: str = "attention",
+        schedule: str = "arrival",
+        gamma: float = 0.5,
+        max_norm: float = 10.0,
+        alpha_value: float = 1.0,
+        alpha_text: float = 1.0,
+        alpha_kl: float = 1.0,
+        alpha_open: float = 1.0,
+        alpha_goal: float = 1.0,
+        free_nats: float = 1.0,
+        text_steps: int = 16,
+        text_dropout: float = 0.25,
+        goal_dropout: float = 0.3,
+        open_samples: int = 4,
+        min_context: int = 2,
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        warmup_steps: int = 100,
+        seed: int = 0,
+        value_names: list[str] | None = None,
+        value_units: list[str] | None = None,
+        value_resolution: list[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.backbone = FrozenBackbone(backbone, backbone_revision, backbone_dtype, offline)
+        self.table = TextTable(self.backbone, text_layers)
+        self.goal_states: dict[str, Tensor] = {}
+        self.free_nats = free_nats
+        self.weights = dict(zip(LOSSES, (alpha_value, alpha_text, alpha_kl, alpha_open, alpha_goal), strict=True))
+        self.noise = torch.Generator().manual_seed(seed)
+        self.built = False
+        if value_names is not None:
+            self._build(list(value_names), list(value_units or [""] * len(value_names)), value_resolution)
+
+    # ------------------------------------------------------------------ construction
+
+    def setup(self, stage: str) -> None:
+        data = self.trainer.datamodule
+        if not self.built:
+            resolution = getattr(data, "value_resolution", None)
+            self._build(list(data.value_names), list(data.value_units), resolution)
+            self.scaler.load_state_dict(data.scaler.state_dict())
+            self._set_floor()
+        elif list(data.value_names) != self.value_names:
+            raise ValueError(
+                f"this network was trained on the values {self.value_names}, the data has {list(data.value_names)}"
+            )
+
+    def _build(self, names: list[str], units: list[str], resolution: Any) -> None:
+        p, width = self.hparams, self.backbone.hidden_size
+        self.value_names, self.value_units = names, units
+        self.value_resolution = [0.0] * len(names) if resolution is None else [float(r) for r in resolution]
+        self.hparams.update(value_names=names, value_units=units, value_resolution=self.value_resolution)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(p.seed)
+            self.scaler = Scaler(len(names))
+            self.text_projection = nn.Sequential(nn.LayerNorm(self.table.width), nn.Linear(self.table.width, p.latent_dim))
+            self.goal_encoder = GoalEncoder(width, p.latent_dim, p.hidden_dim, p.goal_queries, p.goal_reading)
+            self.steering = SteeredPrior(p.schedule, p.gamma, p.max_norm)
+            self.rssm = RSSM(len(names), p.latent_dim, p.hidden_dim, self.steering)
+            self.value_head = ValueHead(p.latent_dim, p.hidden_dim, torch.full((len(names),), 0.02))
+            self.prefix = PrefixProjector(p.latent_dim, p.hidden_dim, p.prefix_tokens, width, self.backbone.embedding_scale)
+        self.built = True
+
+    def _set_floor(self) -> None:
+        """The value's noise cannot be smaller than half of the data's own resolution."""
+        half = torch.tensor(self.value_resolution) / 2 / self.scaler.std.cpu()
+        self.value_head.floor.copy_(half.clamp(min=0.02))
+
+    def components(self) -> dict[str, nn.Module]:
+        """The trained parts by name."""
+        names = ("rssm", "goal_encoder", "text_projection", "value_head", "prefix")
+        return {name: getattr(self, name) for name in names}
+
+    def active_losses(self) -> dict[str, set[str]]:
+        """Losses with a weight above zero that send a gradient into each component."""
+        reach = {
+            "rssm": {"value", "text", "kl", "open"},
+            "goal_encoder": {"kl", "open", "goal"},
+            "text_projection": {"value", "text", "kl", "open"},
+            "value_head": {"value", "open", "goal"},
+            "prefix": {"text"},
+        }
+        active = {name for name, weight in self.weights.items() if weight > 0}
+        return {name: losses & active for name, losses in reach.items()}
+
+    # ------------------------------------------------------------------ inputs
+
+    def on_fit_start(self) -> None:
+        self._to_device()
+        self.table.add(self.trainer.datamodule.texts())
+
+    def _to_device(self) -> None:
+        self.backbone.to(self.device)
+        self.table.to(self.device)
+
+    def encode_goals(self, batch: Batch, goals: list[str | None]) -> Goal:
+        """Goals of a batch as points of the latent space; None is a sequence without a goal."""
+        known = [goal for goal in goals if goal is not None]
+        states, mask = self._goal_states(known)
+        x = torch.zeros(len(goals), self.hparams.latent_dim, device=self.device)
+        active = torch.tensor([goal is not None for goal in goals], device=self.device)
+        if known:
+            x = x.masked_scatter(active[:, None], self.goal_encoder(states, mask))
+        length = batch.step_mask.sum(1)
+        return Goal(x, active, batch.goal_start, batch.goal_step, length)
+
+    def _goal_states(self, goals: list[str]) -> tuple[Tensor, Tensor]:
+        """Token states (N, L, E) and mask (N, L); goal sentences come again, so their states are kept."""
+        new = sorted(set(goals) - self.goal_states.keys())
+        if new:
+            states, mask = self.backbone.token_states(new, self.hparams.goal_layer)
+            if len(self.goal_states) > 20_000:
+                self.goal_states.clear()
+                return self._goal_states(goals)
+            self.goal_states |= {goal: row[m] for goal, row, m in zip(new, states, mask, strict=True)}
+        rows = [self.goal_states[goal] for goal in goals]
+        if not rows:
+            return torch.zeros(0, 1, self.backbone.hidden_size), torch.zeros(0, 1, dtype=torch.bool)
+        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        lengths = torch.tensor([len(row) for row in rows], device=padded.device)
+        return padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
+
+    def observe(self, batch: Batch, noise: Tensor, goal: Goal | None = None, keep_text: Tensor | None = None) -> Filtered:
+        """Filter a whole batch; noise (B, T, D); keep_text (B,) False leaves a sequence's texts unread."""
+        value = self.scaler.transform(batch.value, batch.value_mask)
+        states, text_mask = self.table.look_up(batch.text)
+        text_mask = text_mask & batch.step_mask
+        if keep_text is not None:
+            text_mask = text_mask & keep_text[:, None]
+        return self.rssm.observe(value, batch.value_mask, self.text_projection(states), text_mask, noise, goal)
+
+    def draw(self, *shape: int, generator: torch.Generator | None = None) -> Tensor:
+        """Standard normal noise from a CPU generator (the training one unless given), so that every device sees the same."""
+        return torch.randn(*shape, generator=generator or self.noise).to(self.device)
+
+    # ------------------------------------------------------------------ training
+
+    def losses(self, batch: Batch, generator: torch.Generator, training: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """All loss terms, unweighted, and further figures to log."""
+        p = self.hparams
+        size, steps, _ = batch.value.shape
+        keep_text = keep_goal = torch.ones(size, dtype=torch.bool)
+        if training:
+            keep_text = torch.rand(size, generator=generator) >= p.text_dropout
+            keep_goal = torch.rand(size, generator=generator) >= p.goal_dropout
+        goal = self.encode_goals(batch, batch.goal)
+        steered = goal._replace(active=goal.active & keep_goal.to(self.device))
+
+        filtered = self.observe(
+            batch, self.draw(size, steps, p.latent_dim, generator=generator), steered, keep_text.to(self.device)
+        )
+        scaled = self.scaler.transform(batch.value, batch.value_mask)
+        any_value = batch.value_mask.any(-1) & batch.step_mask
+        seen = filtered.observed & batch.step_mask
+
+        clipped, raw, per_dim = kl_terms(filtered.posterior, filtered.steered, seen, self.free_nats)
+        value = masked_mean(value_nll(self.value_head(filtered.x), scaled, batch.value_mask), any_value)
+
+        longest = batch.step_mask.sum(1) - 1
+        share = torch.rand(size, generator=generator).to(self.device)
+        context = p.min_context + (share * (longest - p.min_context + 1).clamp(min=1)).long()
+        noise = self.draw(p.open_samples * size, steps, p.latent_dim, generator=generator)
+        x = self.rssm.open_loop(filtered, context, noise, steered.repeat(p.open_samples))
+        rolled = self.value_head(x.unflatten(0, (p.open_samples, size)))
+        ahead = torch.arange(steps, device=self.device) >= context[:, None]
+        open_loop = masked_mean(open_loop_nll(rolled, scaled, batch.value_mask), any_value & ahead)
+
+        promised = self.value_head(goal.x).mean
+        low, high = self.scaler.transform(batch.goal_low), self.scaler.transform(batch.goal_high)
+        reached = masked_mean(goal_distance(promised, low, high), goal.active)
+
+        terms = {
+            "value": value,
+            "text": self.text_loss(batch, filtered.x, generator),
+            "kl": clipped,
+            "open": open_loop,
+            "goal": reached,
+        }
+        figures = {"kl_raw": raw, "kl_clipped": clipped, "kl_per_dim": per_dim}
+        return terms, figures
+
+    def text_loss(self, batch: Batch, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Nats per token of the texts of ``text_steps`` random steps behind a prefix from x (B, T, D)."""
+        zero = self.prefix(x[:1, :1]).sum() * 0
+        if self.weights["text"] == 0:
+            return zero
+        rows = [(b, t) for b, texts in enumerate(batch.text) for t, text in enumerate(texts) if text is not None]
+        chosen = [rows[i] for i in torch.randperm(len(rows), generator=generator)[: self.hparams.text_steps].tolist()]
+        if not chosen:
+            return zero
+        b, t = torch.tensor(chosen, device=self.device).T
+        nats, tokens = self.text_nats(x[b, t], [batch.text[i][j] for i, j in chosen])
+        return nats.sum() / tokens.sum() + zero
+
+    def text_nats(self, x: Tensor, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Nats (N,) and tokens (N,) of texts behind the prefix of x (N, D)."""
+        return self.backbone.text_nats(self.prefix(x), texts)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        terms, figures = self.losses(batch, self.noise, training=True)
+        loss = sum(self.weights[name] * term for name, term in terms.items())
+        self._log_terms("train", terms, figures, loss, batch)
+        return loss
+
+    def _log_terms(
+        self, part: str, terms: dict[str, Tensor], figures: dict[str, Tensor], loss: Tensor, batch: Batch
+    ) -> None:
+        options = {"batch_size": len(batch), "on_step": part == "train", "on_epoch": part != "train"}
+        for name, term in terms.items():
+            self.log(f"{part}/loss_{name}", term, prog_bar=part == "train" and name in ("text", "open"), **options)
+            self.log(f"{part}/loss_{name}_weighted", self.weights[name] * term, **options)
+        self.log(f"{part}/loss", loss, prog_bar=part == "train", **options)
+        self.log(f"{part}/kl_raw", figures["kl_raw"], prog_bar=part == "train", **options)
+        self.log(f"{part}/kl_clipped", figures["kl_clipped"], **options)
+        for d, nats in enumerate(figures["kl_per_dim"]):
+            self.log(f"{part}/kl_dim_{d:02d}", nats, **options)
+        self.log(f"{part}/free_nats", float(self.free_nats), **options)
+        if part == "train" and self.steering.arrival is not None:
+            self.log("train/gain_at_arrival", torch.sigmoid(self.steering.arrival), **options)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        decayed = [p for p in self.parameters() if p.ndim >= 2]
+        plain = [p for p in self.parameters() if p.ndim < 2]
+        optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": self.hparams.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=self.hparams.lr,
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _rate(self, step: int) -> float:
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        warm = min(1.0, (step + 1) / max(1, self.hparams.warmup_steps))
+        return warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total))))
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["gssr"] = {"noise": self.noise.get_state(), "backbone": self.backbone.identity()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = checkpoint["gssr"]["backbone"]
+        if saved["fingerprint"] != self.backbone.fingerprint:
+            raise ValueError(
+                f"this checkpoint was trained around the backbone {saved['name']!r} with fingerprint {saved['fingerprint']}, "
+                f"{self.backbone.name!r} has {self.backbone.fingerprint}; give the same weights"
+            )
+        self.noise.set_state(checkpoint["gssr"]["noise"])

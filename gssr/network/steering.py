@@ -1,0 +1,71 @@
+"""A goal pulls the prior of the belief towards where the goal would hold."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gssr.network.gaussian import Gaussian
+
+SCHEDULES = ("arrival", "decay")
+
+
+class Goal(NamedTuple):
+    """Goals of B sequences in the latent space.
+
+    Shapes: ``x`` (B, D) where the goal would hold; ``active`` (B) False for a sequence without a goal; ``start``, ``step`` (B)
+    int: it acts on steps start < t <= step; ``length`` (B) int: T, the steps of the whole sequence.
+    """
+
+    x: Tensor
+    active: Tensor
+    start: Tensor
+    step: Tensor
+    length: Tensor
+
+    def repeat(self, samples: int) -> "Goal":
+        """Sample-major copies for S rollouts of each sequence: (S · B, …)."""
+        return Goal(*(field.repeat(samples, *[1] * (field.ndim - 1)) for field in self))
+
+
+class SteeredPrior(nn.Module):
+    """mu~ = mu + clip_norm(gain_t · gate_t · (x_g - mu), max_norm) while the goal acts; the spread stays.
+
+    The clip is on the correction, so gain 0 is exactly the unsteered prior.
+
+    Args:
+        schedule: ``arrival``, gain_t = sigmoid(a) / sqrt(goal_step - t + 1) with learned a; or ``decay``, gain_t = gamma · (1 - t / T).
+        gamma: start of ``decay``.
+        max_norm: largest Euclidean length of a correction; a guard that should seldom bind.
+    """
+
+    def __init__(self, schedule: str = "arrival", gamma: float = 0.5, max_norm: float = 10.0) -> None:
+        super().__init__()
+        if schedule not in SCHEDULES:
+            raise ValueError(f"schedule {schedule!r} is not known; expected one of {SCHEDULES}")
+        self.schedule, self.gamma, self.max_norm = schedule, gamma, max_norm
+        self.strength = 1.0
+        self.arrival = nn.Parameter(torch.zeros(())) if schedule == "arrival" else None
+
+    def gain(self, t: int, goal: Goal) -> Tensor:
+        """Share of the way to x_g that step t asks for, (B,)."""
+        if self.arrival is not None:
+            remaining = (goal.step - t).clamp(min=0) + 1
+            return self.strength * torch.sigmoid(self.arrival) * remaining.float().rsqrt()
+        return self.strength * self.gamma * (1 - t / goal.length.float())
+
+    def forward(self, prior: Gaussian, t: int, goal: Goal | None) -> Gaussian:
+        """Steer the prior (B, D) of step t."""
+        if goal is None:
+            return prior
+        gate = torch.sigmoid(prior.mean.abs().mean(-1))
+        correction = (self.gain(t, goal) * gate)[:, None] * (goal.x - prior.mean)
+        acts = goal.active & (goal.start < t) & (t <= goal.step)
+        mean = prior.mean + clip_norm(correction, self.max_norm)
+        return Gaussian(torch.where(acts[:, None], mean, prior.mean), prior.std)
+
+
+def clip_norm(vector: Tensor, limit: float) -> Tensor:
+    """Shorten vectors (…, D) longer than ``limit``; shorter ones pass unchanged, with a finite gradient at zero."""
+    norm = vector.square().sum(-1, keepdim=True).clamp(min=1e-12).sqrt()
+    return vector * (limit / norm).clamp(max=1.0)

@@ -1,0 +1,82 @@
+"""What is measured on validation: open-loop forecasts without a goal, hits with goals, and whether the latent is used."""
+
+import torch
+from torch import Tensor
+
+from gssr.network.objective import goal_distance
+from gssr.sequences.record import Batch
+
+SAMPLES = 16
+
+
+class Validation:
+    """The part of GoalNetwork that validates; a mixin over its losses and rollouts."""
+
+    def on_validation_epoch_start(self) -> None:
+        self._to_device()
+        self.table.add(self.trainer.datamodule.texts())
+        self._validation_noise = torch.Generator().manual_seed(1)
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        generator = self._validation_noise
+        terms, figures = self.losses(batch, generator, training=False)
+        loss = sum(self.weights[name] * term for name, term in terms.items())
+        self._log_terms("val", terms, figures, loss, batch)
+
+        free = self.rollout(batch, [None] * len(batch), SAMPLES, generator).mean.mean(0)
+        self._log_errors(batch, free)
+        self._log_hits("true", batch, batch.goal, batch.goal_low, batch.goal_high, free)
+        self._log_hits("borrowed", batch, *borrowed_goals(batch), free)
+
+    def _log_errors(self, batch: Batch, forecast: Tensor) -> None:
+        """Absolute errors of the mean forecast (B, H, Y), by horizon in data units and over all in standard units."""
+        first = batch.value.shape[1] - forecast.shape[1]
+        seen = batch.value_mask[:, first:]
+        error = (forecast - batch.value[:, first:]).abs()
+        for y, name in enumerate(self.value_names):
+            for step in range(forecast.shape[1]):
+                count = int(seen[:, step, y].sum())
+                if count and (y == 0 or step == forecast.shape[1] - 1):
+                    mean = error[:, step, y][seen[:, step, y]].mean()
+                    self.log(f"val/mae_{name}_step_{step + 1:02d}", mean, batch_size=count)
+        count = int(seen.sum())
+        if count:
+            scaled = (error / self.scaler.std)[seen].mean()
+            self.log("val/open_loop_mae", scaled, batch_size=count, prog_bar=True)
+
+    def _log_hits(
+        self, kind: str, batch: Batch, goals: list[str | None], low: Tensor, high: Tensor, free: Tensor
+    ) -> None:
+        """Share of goals whose mean rollout ends within two resolutions of the bounds, beside the unsteered rollouts."""
+        rows = [i for i, goal in enumerate(goals) if goal is not None and not torch.isnan(low[i]).all()]
+        if not rows:
+            return
+        part = batch.select(rows)
+        first = batch.value.shape[1] - free.shape[1]
+        at = part.goal_step - first
+        index = torch.arange(len(rows), device=at.device)
+        steered = self.rollout(part, [goals[i] for i in rows], SAMPLES, self._validation_noise).mean.mean(0)
+        for name, path in (("hit", steered), ("hit_unsteered", free[rows])):
+            missed = self._miss(path[index, at], low[rows], high[rows])
+            self.log(f"val/{name}_{kind}", (missed <= 1).float().mean(), batch_size=len(rows), prog_bar=name == "hit")
+        self.log(f"val/miss_{kind}", self._miss(steered[index, at], low[rows], high[rows]).mean(), batch_size=len(rows))
+
+    def _miss(self, value: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Distance outside the bounds (B,), in tolerances; a tolerance is two resolutions, or 0.4 standard deviations."""
+        resolution = torch.tensor(self.value_resolution, device=value.device)
+        tolerance = torch.where(resolution > 0, 2 * resolution, 0.4 * self.scaler.std)
+        return goal_distance(value / tolerance, low / tolerance, high / tolerance).sqrt()
+
+
+def borrowed_goals(batch: Batch) -> tuple[list[str | None], Tensor, Tensor]:
+    """For each sequence the goal of the one with the most similar first value at goal_start, of another series."""
+    rows = torch.arange(len(batch), device=batch.value.device)
+    start = batch.value[rows, batch.goal_start, 0]
+    distance = (start[:, None] - start).abs()
+    other = torch.tensor([[a == b for b in batch.series] for a in batch.series], device=start.device)
+    silent = torch.tensor([goal is None for goal in batch.goal], device=start.device)
+    distance = distance.masked_fill(other | silent[None], torch.inf)
+    nearest = distance.argmin(1)
+    found = distance[rows, nearest].isfinite().tolist()
+    goals = [batch.goal[j] if ok else None for j, ok in zip(nearest.tolist(), found, strict=True)]
+    return goals, batch.goal_low[nearest], batch.goal_high[nearest]

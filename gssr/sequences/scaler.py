@@ -1,0 +1,64 @@
+"""Standardise values by the mean and standard deviation of the training part."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class Scaler(nn.Module):
+    """Per-dimension standardisation with the observed range, all buffers, so that a checkpoint carries it.
+
+    Buffers (Y) float32: `mean`, `std` (population), `low`, `high` (smallest and largest value seen). Before `fit` or
+    loading a state it is the identity with an infinite range.
+    """
+
+    mean: Tensor
+    std: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__()
+        if dimensions < 1:
+            raise ValueError(f"a scaler needs at least 1 value dimension, got {dimensions}")
+        self.register_buffer("mean", torch.zeros(dimensions))
+        self.register_buffer("std", torch.ones(dimensions))
+        self.register_buffer("low", torch.full((dimensions,), -torch.inf))
+        self.register_buffer("high", torch.full((dimensions,), torch.inf))
+
+    def fit(self, values: Tensor | np.ndarray, mask: Tensor | np.ndarray | None = None) -> Scaler:
+        """Fit on the training part alone: `values` (..., Y), `mask` (..., Y) True where observed; NaN is never
+        observed.
+
+        Raises ValueError for a wrong number of dimensions and for a column that is constant or was never observed.
+        """
+        values = torch.as_tensor(values).to(torch.float64)
+        width = len(self.mean)
+        if values.shape[-1] != width:
+            raise ValueError(f"scaler of {width} value dimensions was given values of shape {tuple(values.shape)}")
+        observed = ~values.isnan()
+        if mask is not None:
+            observed &= torch.as_tensor(mask).to(torch.bool).expand(values.shape)
+        for y in range(width):
+            column = values[..., y][observed[..., y]]
+            if len(column) == 0 or column.min() == column.max():
+                seen = f"always {column[0]:g}" if len(column) else "never observed"
+                raise ValueError(f"value dimension {y} is {seen} in the training part; leave this column out")
+            self.mean[y], self.std[y] = column.mean(), column.std(correction=0)
+            self.low[y], self.high[y] = column.min(), column.max()
+        return self
+
+    def transform(self, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Data units to standard units, (..., Y); with a mask, exactly 0 (the mean) where nothing was observed."""
+        scaled = (value - self.mean) / self.std
+        return scaled if mask is None else torch.where(mask, scaled, torch.zeros_like(scaled))
+
+    def inverse(self, value: Tensor) -> Tensor:
+        """Standard units to data units, (..., Y)."""
+        return value * self.std + self.mean
+
+    def inverse_scale(self, sigma: Tensor) -> Tensor:
+        """A standard deviation (or a difference) in standard units to data units, (..., Y)."""
+        return sigma * self.std

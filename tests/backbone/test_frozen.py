@@ -1,0 +1,153 @@
+"""The frozen model: likelihood, encoding and generation against one-at-a-time computations with the plain model."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gssr.backbone import FrozenBackbone
+from gssr.backbone.table import TextTable
+from tests.conftest import SENTENCES
+
+
+def prefixes(backbone: FrozenBackbone, count: int) -> torch.Tensor:
+    g = torch.Generator().manual_seed(3)
+    return torch.randn(count, 2, backbone.hidden_size, generator=g) * backbone.embedding_scale
+
+
+def naive_nats(backbone: FrozenBackbone, prefix: torch.Tensor, text: str) -> torch.Tensor:
+    """One text, full logits of the whole sequence from the model's own head, loss picked out by hand."""
+    ids = [backbone.start_id, *backbone.tokenize([text])[0], backbone.tokenizer.eos_token_id]
+    embedded = torch.cat([prefix, backbone.model.get_input_embeddings()(torch.tensor(ids[:-1]))])[None]
+    log_probs = F.log_softmax(backbone.model(inputs_embeds=embedded).logits[0].float(), -1)
+    return -sum(log_probs[len(prefix) + i, ids[i + 1]] for i in range(len(ids) - 1))
+
+
+def test_text_nats_equal_a_naive_computation(tiny: FrozenBackbone) -> None:
+    prefix = prefixes(tiny, len(SENTENCES)).requires_grad_()
+    nats, tokens = tiny.text_nats(prefix, SENTENCES)
+    expected = torch.stack([naive_nats(tiny, p, text) for p, text in zip(prefix, SENTENCES, strict=True)])
+    assert torch.allclose(nats, expected, rtol=1e-4)
+    assert tokens.tolist() == [len(ids) + 1 for ids in tiny.tokenize(SENTENCES)]
+    (gradient,) = torch.autograd.grad(nats.sum(), prefix)
+    (reference,) = torch.autograd.grad(expected.sum(), prefix)
+    assert torch.allclose(gradient, reference, atol=1e-4)
+
+
+def test_chunks_of_the_cross_entropy_change_nothing(tiny: FrozenBackbone) -> None:
+    g = torch.Generator().manual_seed(0)
+    hidden = torch.randn(50, tiny.hidden_size, generator=g)
+    target = torch.randint(0, 300, (50,), generator=g)
+    assert torch.allclose(tiny._cross_entropy(hidden, target, rows=7), tiny._cross_entropy(hidden, target))
+
+
+def test_a_text_does_not_depend_on_its_batch(tiny: FrozenBackbone) -> None:
+    prefix = prefixes(tiny, len(SENTENCES))
+    together, _ = tiny.text_nats(prefix, SENTENCES)
+    alone = torch.cat([tiny.text_nats(prefix[i : i + 1], [text])[0] for i, text in enumerate(SENTENCES)])
+    assert torch.allclose(together, alone, rtol=1e-5)
+    means = tiny.mean_states(SENTENCES, [2])
+    assert torch.allclose(means[1], tiny.mean_states(SENTENCES[1:2], [2])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 3, 4])
+def test_token_states_are_the_models_hidden_states(tiny: FrozenBackbone, layer: int) -> None:
+    states, mask = tiny.token_states(SENTENCES, layer)
+    for text, row, m in zip(SENTENCES, states, mask, strict=True):
+        ids = torch.tensor([[tiny.start_id, *tiny.tokenize([text])[0]]])
+        captured = []
+        if layer == 0:
+            captured.append(tiny.model.get_input_embeddings()(ids))
+        else:
+            handle = tiny.layers[layer - 1].register_forward_hook(
+                lambda mod, args, out, keep=captured: keep.append(out[0] if isinstance(out, tuple) else out)
+            )
+            tiny.model(input_ids=ids)
+            handle.remove()
+        assert torch.allclose(row[m], captured[0][0, 1:], atol=1e-5)
+        assert (row[~m] == 0).all()
+
+
+def test_generation_continues_greedily_behind_the_prefix(tiny: FrozenBackbone) -> None:
+    prefix = prefixes(tiny, 2)
+    texts = tiny.generate(prefix, max_new_tokens=6)
+    for p, text in zip(prefix, texts, strict=True):
+        ids = [tiny.start_id]
+        for _ in range(6):
+            embedded = torch.cat([p, tiny.table(torch.tensor(ids))])[None]
+            ids.append(int(tiny.model(inputs_embeds=embedded, use_cache=False).logits[0, -1].argmax()))
+            if ids[-1] == tiny.tokenizer.eos_token_id:
+                break
+        assert text == tiny.tokenizer.decode(ids[1:], skip_special_tokens=True).strip()
+
+
+def test_frozen_means_frozen(tiny: FrozenBackbone) -> None:
+    assert not tiny.model.training
+    assert not any(p.requires_grad for p in tiny.model.parameters())
+
+
+def test_the_fingerprint_tells_weights_apart(tiny_folder: Path, tiny: FrozenBackbone) -> None:
+    other = FrozenBackbone(str(tiny_folder))
+    assert other.fingerprint == tiny.fingerprint
+    from gssr.backbone.loading import fingerprint
+
+    with torch.no_grad():
+        next(other.model.parameters()).view(-1)[0] += 1e-3
+    assert fingerprint(other.model) != tiny.fingerprint
+
+
+def test_the_tokenizer_round_trips_every_string(tiny: FrozenBackbone) -> None:
+    strings = ["".join(map(chr, range(32, 500))), "émigré 中文 🌀\t\n  x  ", "12 345.6", " leading", "trailing "]
+    for text in strings:
+        assert tiny.tokenizer.decode(tiny.tokenize([text])[0]) == text
+    assert tiny.tokenizer.pad_token_id != tiny.tokenizer.eos_token_id
+    ids = tiny.tokenize([" 25", " 45"])
+    assert len(ids[0]) == len(ids[1]) == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: FrozenBackbone("no-such-model"), "no backbone at 'no-such-model'"),
+        (lambda: FrozenBackbone("nano", dtype="int4"), "dtype 'int4' is not known"),
+    ],
+)
+def test_bad_names_are_refused(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_an_empty_text_and_a_missing_layer_are_refused(tiny: FrozenBackbone) -> None:
+    with pytest.raises(ValueError, match="has no token"):
+        tiny.token_states([""], 1)
+    with pytest.raises(ValueError, match="layer 9 does not exist"):
+        tiny.token_states(["x"], 9)
+
+
+def test_the_table_reads_each_text_once_and_keeps_it(tiny: FrozenBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = TextTable(tiny, [1, 3])
+    table.add(SENTENCES)
+    states, mask = table.look_up([[SENTENCES[0], None], [None, SENTENCES[2]]])
+    assert mask.tolist() == [[True, False], [False, True]]
+    assert torch.allclose(states[1, 1], tiny.mean_states([SENTENCES[2]], [1, 3])[0], atol=1e-5)
+    assert (states[0, 1] == 0).all()
+
+    def never(*args: object) -> None:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(FrozenBackbone, "mean_states", never)
+    again = TextTable(tiny, [1, 3])
+    again.add(SENTENCES)
+    assert torch.equal(again.look_up([[SENTENCES[2]]])[0], states[1:, 1:])
+
+
+def test_a_damaged_cache_file_is_read_again(tiny: FrozenBackbone) -> None:
+    from gssr.backbone.table import cache_folder
+
+    TextTable(tiny, [1]).add(SENTENCES)
+    (file,) = cache_folder().glob("*.safetensors")
+    file.write_bytes(b"import os; os.abort()")
+    table = TextTable(tiny, [1])
+    table.add(SENTENCES)
+    assert torch.allclose(table.look_up([[SENTENCES[3]]])[0][0, 0], tiny.mean_states([SENTENCES[3]], [1])[0], atol=1e-6)

@@ -1,0 +1,41 @@
+"""A tiny random-weight hybrid model in a local folder, shared by all tests that need a frozen model."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from datamodules.text_corpus import train_tokenizer
+from gssr.backbone import FrozenBackbone
+from gssr.pretraining import nano_config
+
+SENTENCES = [
+    "Weaken to 35 knots in 48 hours",
+    "Hurricane Ian near 20.1 north 83.5 west, moving north at 9 knots. Central pressure 955 hPa.",
+    "Tropical storm Alex near 30.0 north 60.0 west.",
+    "Be a category 3 hurricane two days from now.",
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GraniteMoeHybrid model with 3 Mamba-2 layers and 1 attention layer, E = 96, in float32."""
+    from transformers import GraniteMoeHybridForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = GraniteMoeHybridForCausalLM(nano_config(vocab_size=400, hidden_size=96, layers=4))
+    model.save_pretrained(folder)
+    train_tokenizer(SENTENCES * 4, 400).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Path) -> FrozenBackbone:
+    return FrozenBackbone(str(tiny_folder))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GSSR_CACHE", str(tmp_path / "cache"))

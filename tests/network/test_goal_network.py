@@ -1,0 +1,159 @@
+"""GoalNetwork as a user meets it: losses, rollouts, checkpoints, on a tiny frozen model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gssr.network import GoalNetwork
+from gssr.sequences.collate import collate
+from gssr.sequences.record import Batch, Record
+from tests.conftest import SENTENCES
+
+C, H = 4, 3
+GOAL = "Weaken to 35 knots in 48 hours"
+
+
+def record(seed: int, length: int = C + H) -> Record:
+    g = np.random.default_rng(seed)
+    value = g.normal(50, 10, (length, 2)).astype(np.float32)
+    value[1, 0] = np.nan
+    text = [SENTENCES[i % 4] if i % 3 else None for i in range(length)]
+    bounds = np.array([35, np.nan], np.float32)
+    return Record(f"s{seed}", np.arange(length) * 6.0, value, text, GOAL, bounds, bounds, C - 1)
+
+
+@pytest.fixture
+def batch() -> Batch:
+    return collate([record(i) for i in range(3)])
+
+
+@pytest.fixture
+def network(tiny_folder: Path) -> GoalNetwork:
+    network = GoalNetwork(
+        str(tiny_folder), latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2, text_steps=6,
+        value_names=["a", "b"], value_units=["u", "v"], value_resolution=[1.0, 1.0],
+    )  # fmt: skip
+    network.scaler.mean.fill_(50.0)
+    network.scaler.std.fill_(10.0)
+    return network
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_every_component_with_an_active_loss_gets_a_finite_gradient(network: GoalNetwork, batch: Batch) -> None:
+    network.free_nats = 0.0
+    terms, _ = network.losses(batch, generator(), training=False)
+    assert set(terms) == {"value", "text", "kl", "open", "goal"}
+    sum(terms.values()).backward()
+    for name, component in network.components().items():
+        total = sum(p.grad.abs().sum() for p in component.parameters() if p.grad is not None)
+        assert torch.isfinite(total) and total > 0, name
+    assert network.steering.arrival.grad.abs() > 0
+    assert not any(p.requires_grad for p in network.backbone.model.parameters())
+
+
+@pytest.mark.parametrize("name", ["value", "text", "kl", "open", "goal"])
+def test_each_loss_reaches_exactly_the_components_it_claims(network: GoalNetwork, batch: Batch, name: str) -> None:
+    network.free_nats = 0.0
+    terms, _ = network.losses(batch, generator(), training=False)
+    terms[name].backward()
+    for component, module in network.components().items():
+        reached = any(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+        assert reached == (name in network.active_losses()[component]), (name, component)
+
+
+def test_a_batch_without_goals_or_texts_still_has_all_losses(network: GoalNetwork, batch: Batch) -> None:
+    batch.goal = [None] * len(batch)
+    batch.text = [[None] * (C + H) for _ in range(len(batch))]
+    terms, _ = network.losses(batch, generator(), training=True)
+    loss = sum(terms.values())
+    assert torch.isfinite(loss)
+    loss.backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+def test_padding_changes_no_loss(network: GoalNetwork) -> None:
+    network.weights["text"] = 0.0
+    network.hparams.open_samples = 1
+    network.draw = lambda *shape, generator=None: torch.zeros(shape)
+    network.hparams.min_context = C
+    records = [record(0), record(1)]
+    short = collate(records)
+    padded = collate([*records, record(2, C + H + 4)]).select([0, 1])
+    assert padded.value.shape[1] == C + H + 4
+    torch.manual_seed(0)
+    for name, term in network.losses(short, generator(), training=False)[0].items():
+        assert torch.allclose(term, network.losses(padded, generator(), training=False)[0][name], atol=1e-5), name
+
+
+def test_a_sequence_does_not_depend_on_its_batch(network: GoalNetwork, batch: Batch) -> None:
+    network.draw = lambda *shape, generator=None: torch.zeros(shape)
+    together = network.rollout(batch, batch.goal, samples=1).mean
+    alone = network.rollout(batch.select([1]), [batch.goal[1]], samples=1).mean
+    assert torch.allclose(together[:, 1:2], alone, atol=1e-4)
+
+
+def test_the_context_is_filtered_without_the_goal_and_the_horizon_is_never_read(
+    network: GoalNetwork, batch: Batch
+) -> None:
+    before = network.rollout(batch, [None] * 3, samples=4)
+    changed = batch.with_goals([SENTENCES[3]] * 3, batch.goal_low, batch.goal_high)
+    changed.value = batch.value.clone()
+    changed.value[:, C:] += 1000.0
+    changed.text = [row[:C] + ["something else"] * H for row in batch.text]
+    after = network.rollout(changed, [None] * 3, samples=4)
+    assert torch.equal(before.mean, after.mean)
+    steered = network.rollout(changed, [GOAL] * 3, samples=4)
+    assert not torch.equal(before.mean, steered.mean)
+
+
+def test_strength_zero_is_exactly_no_goal(network: GoalNetwork, batch: Batch) -> None:
+    network.steering.strength = 0.0
+    assert torch.equal(network.rollout(batch, [GOAL] * 3, 4).sample, network.rollout(batch, [None] * 3, 4).sample)
+
+
+def test_prior_samples_have_not_read_their_own_step(network: GoalNetwork, batch: Batch) -> None:
+    before = network.prior_samples(batch)
+    batch.value = batch.value.clone()
+    batch.value[:, 4] += 30.0
+    after = network.prior_samples(batch)
+    assert torch.equal(before[:, :5], after[:, :5])
+    assert not torch.equal(before[:, 5:], after[:, 5:])
+
+
+def test_a_plan_has_values_with_spread_and_a_text_for_each_step(network: GoalNetwork, batch: Batch) -> None:
+    plan = network.plan(batch, [GOAL, None, GOAL], samples=8, max_new_tokens=3)
+    assert plan.quantiles.shape == (3, H, 2, 5)
+    assert (plan.quantiles.diff(dim=-1) >= 0).all()
+    assert [len(texts) for texts in plan.text] == [H, H, H]
+    again = network.plan(batch, [GOAL, None, GOAL], samples=8, max_new_tokens=3)
+    assert torch.equal(plan.mean, again.mean)
+
+
+def test_the_state_dict_holds_the_trainable_parts_alone(network: GoalNetwork) -> None:
+    names = set(network.state_dict())
+    assert not any("backbone" in name for name in names)
+    assert {"scaler.mean", "scaler.std", "scaler.low", "scaler.high"} <= names
+    held = {id(p) for p in network.parameters()}
+    assert not any(id(p) in held for p in network.backbone.model.parameters())
+
+
+def test_another_backbone_is_refused(network: GoalNetwork) -> None:
+    checkpoint: dict = {}
+    network.on_save_checkpoint(checkpoint)
+    network.on_load_checkpoint(checkpoint)
+    checkpoint["gssr"]["backbone"]["fingerprint"] = "0" * 16
+    with pytest.raises(ValueError, match="fingerprint 0000000000000000"):
+        network.on_load_checkpoint(checkpoint)
+
+
+def test_wrong_numbers_of_goals_and_ragged_contexts_are_refused(network: GoalNetwork, batch: Batch) -> None:
+    with pytest.raises(ValueError, match="1 goals for 3 sequences"):
+        network.rollout(batch, [GOAL])
+    batch.goal_start = torch.tensor([1, 2, 3])
+    with pytest.raises(ValueError, match="one context length"):
+        network.rollout(batch, [None] * 3)

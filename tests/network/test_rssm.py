@@ -1,0 +1,189 @@
+"""The state-space model against torch.distributions, a step-by-step loop and the claims of docs/mathematics.md."""
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from gssr.network.gaussian import Gaussian, kl
+from gssr.network.objective import goal_distance, kl_terms, open_loop_nll, value_nll
+from gssr.network.rssm import RSSM, Belief
+from gssr.network.steering import Goal, SteeredPrior, clip_norm
+
+B, T, Y, D, G = 3, 6, 2, 4, 8
+
+
+def gaussian(*shape: int, seed: int = 0) -> Gaussian:
+    g = torch.Generator().manual_seed(seed)
+    return Gaussian(torch.randn(*shape, generator=g), torch.rand(*shape, generator=g) + 0.3)
+
+
+@pytest.fixture
+def rssm() -> RSSM:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return RSSM(Y, D, G, SteeredPrior())
+
+
+def inputs(seed: int = 1) -> dict[str, torch.Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    return {
+        "value": torch.randn(B, T, Y, generator=g),
+        "value_mask": torch.rand(B, T, Y, generator=g) > 0.3,
+        "text": torch.randn(B, T, D, generator=g),
+        "text_mask": torch.rand(B, T, generator=g) > 0.5,
+        "noise": torch.randn(B, T, D, generator=g),
+    }
+
+
+def goal(active: bool = True, x: float = 2.0) -> Goal:
+    return Goal(
+        torch.full((B, D), x), torch.full((B,), active), torch.full((B,), 2), torch.full((B,), 5), torch.full((B,), T)
+    )
+
+
+def test_kl_and_nll_equal_torch_distributions() -> None:
+    q, p = gaussian(B, T, D), gaussian(B, T, D, seed=1)
+    assert torch.allclose(kl(q, p), kl_divergence(Normal(*q), Normal(*p)), atol=1e-6)
+    value = torch.randn(B, T, D)
+    assert torch.allclose(q.nll(value), -Normal(*q).log_prob(value), atol=1e-6)
+
+
+def test_free_nats_stop_the_gradient_below_and_only_below() -> None:
+    mask = torch.ones(B, T, dtype=torch.bool)
+    for free, expect_gradient in ((1e3, False), (0.0, True)):
+        mean = torch.randn(B, T, D).requires_grad_()
+        q = Gaussian(mean, torch.ones(B, T, D))
+        p = Gaussian(torch.zeros(B, T, D), torch.ones(B, T, D))
+        clipped, raw, per_dim = kl_terms(q, p, mask, free)
+        clipped.backward()
+        assert (mean.grad.abs().sum() > 0) == expect_gradient
+        assert torch.allclose(raw, 0.5 * mean.square().sum(-1).mean(), atol=1e-5)
+        assert torch.allclose(per_dim.sum(), raw)
+        assert clipped >= free
+
+
+def test_masked_steps_count_in_no_kl_even_if_they_hold_nan() -> None:
+    mask = torch.ones(B, T, dtype=torch.bool)
+    mask[0, 3] = False
+    q, p = gaussian(B, T, D), gaussian(B, T, D, seed=1)
+    broken = Gaussian(q.mean.clone(), q.std)
+    broken.mean[0, 3] = float("nan")
+    assert torch.equal(kl_terms(q, p, mask, 0.0)[1], kl_terms(broken, p, mask, 0.0)[1])
+
+
+def test_observe_equals_a_step_by_step_loop(rssm: RSSM) -> None:
+    x = inputs()
+    whole = rssm.observe(**x, goal=goal())
+    belief = rssm.initial(B)
+    for t in range(T):
+        h = rssm.cell(belief.x, belief.h)
+        prior = rssm.prior(h)
+        posterior = rssm.posterior(h, x["value"][:, t], x["value_mask"][:, t], x["text"][:, t], x["text_mask"][:, t])
+        steered = rssm.steering(prior, t, goal())
+        rows = []
+        for b in range(B):
+            anything = bool(x["value_mask"][b, t].any() or x["text_mask"][b, t])
+            source = posterior if anything else steered
+            rows.append(source.mean[b] + source.std[b] * x["noise"][b, t])
+        belief = Belief(h, torch.stack(rows))
+        assert torch.allclose(whole.h[:, t], belief.h, atol=1e-6)
+        assert torch.allclose(whole.x[:, t], belief.x, atol=1e-6)
+
+
+def test_gain_zero_and_no_goal_are_exactly_the_same(rssm: RSSM) -> None:
+    x = inputs()
+    plain = rssm.observe(**x)
+    rssm.steering.strength = 0.0
+    silenced = rssm.observe(**x, goal=goal())
+    rssm.steering.strength = 1.0
+    inactive = rssm.observe(**x, goal=goal(active=False))
+    for other in (silenced, inactive):
+        assert torch.equal(plain.x, other.x)
+        assert torch.equal(plain.steered.mean, other.steered.mean)
+
+
+def test_the_goal_acts_only_between_start_and_step(rssm: RSSM) -> None:
+    filtered = rssm.observe(**inputs(), goal=goal())
+    moved = (filtered.steered.mean != filtered.prior.mean).any(-1).any(0)
+    assert moved.tolist() == [False, False, False, True, True, True]
+
+
+def test_no_future_step_influences_a_past_one(rssm: RSSM) -> None:
+    x = inputs()
+    before = rssm.observe(**x, goal=goal())
+    for name in ("value", "text", "noise"):
+        x[name] = x[name].clone()
+        x[name][:, 4:] += 100.0
+    after = rssm.observe(**x, goal=goal())
+    assert torch.equal(before.x[:, :4], after.x[:, :4])
+    assert not torch.equal(before.x[:, 4:], after.x[:, 4:])
+
+
+def test_what_is_masked_is_not_read(rssm: RSSM) -> None:
+    x = inputs()
+    other = x | {
+        "value": torch.where(x["value_mask"], x["value"], 1e6),
+        "text": torch.where(x["text_mask"][..., None], x["text"], -1e6),
+    }
+    assert torch.equal(rssm.observe(**x).x, rssm.observe(**other).x)
+
+
+def test_a_step_without_observation_follows_the_prior(rssm: RSSM) -> None:
+    x = inputs()
+    x["value_mask"][:, 3] = False
+    x["text_mask"][:, 3] = False
+    filtered = rssm.observe(**x)
+    assert torch.equal(filtered.posterior.mean[:, 3], filtered.prior.mean[:, 3])
+    assert not filtered.observed[:, 3].any()
+
+
+def test_open_loop_is_filtering_up_to_the_context_then_imagination(rssm: RSSM) -> None:
+    filtered = rssm.observe(**inputs())
+    context = torch.tensor([2, 3, 5])
+    noise = torch.randn(2 * B, T, D, generator=torch.Generator().manual_seed(5))
+    paths = rssm.open_loop(filtered, context, noise).unflatten(0, (2, B))
+    for b, c in enumerate(context.tolist()):
+        belief = Belief(filtered.h[b : b + 1, c - 1], filtered.x[b : b + 1, c - 1])
+        for s in range(2):
+            assert torch.equal(paths[s, b, :c], filtered.x[b, :c])
+            expected = rssm.imagine(belief, c, noise.unflatten(0, (2, B))[s, b : b + 1, c:])
+            assert torch.allclose(paths[s, b, c:], expected[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("t", "expected"), [(3, 0.5 / 3**0.5), (5, 0.5)])
+def test_arrival_gain_grows_towards_the_goal_step(t: int, expected: float) -> None:
+    assert torch.allclose(SteeredPrior("arrival").gain(t, goal()), torch.full((B,), expected))
+
+
+def test_decay_gain_is_gamma_times_the_rest_of_the_sequence() -> None:
+    assert torch.allclose(SteeredPrior("decay", gamma=0.5).gain(3, goal()), torch.full((B,), 0.25))
+
+
+def test_the_correction_is_a_gated_share_of_the_way_and_clipped() -> None:
+    prior = gaussian(B, D)
+    steering = SteeredPrior("decay", gamma=0.5, max_norm=1e9)
+    steered = steering(prior, 3, goal())
+    gate = torch.sigmoid(prior.mean.abs().mean(-1, keepdim=True))
+    assert torch.allclose(steered.mean, prior.mean + 0.25 * gate * (2.0 - prior.mean), atol=1e-6)
+    short = SteeredPrior("decay", max_norm=0.1)(prior, 3, goal()).mean - prior.mean
+    assert torch.allclose(short.norm(dim=-1), torch.full((B,), 0.1), atol=1e-5)
+    zero = torch.zeros(2, D).requires_grad_()
+    clip_norm(zero, 1.0).sum().backward()
+    assert torch.isfinite(zero.grad).all()
+
+
+def test_mixture_of_rollouts_and_goal_distance() -> None:
+    p = gaussian(5, B, T, Y)
+    value = torch.randn(B, T, Y)
+    mask = torch.rand(B, T, Y) > 0.3
+    density = torch.where(mask, Normal(*p).log_prob(value), 0.0).sum(-1).exp().mean(0)
+    assert torch.allclose(open_loop_nll(p, value, mask), -density.log(), atol=1e-4)
+    assert torch.allclose(value_nll(Gaussian(p.mean[0], p.std[0]), value, mask * 0 > 0), torch.zeros(B, T))
+    low, high = torch.tensor([1.0, float("nan")]), torch.tensor([2.0, float("nan")])
+    values = torch.tensor([[0.0, 9.0], [1.5, 9.0], [4.0, 9.0]])
+    assert goal_distance(values, low, high).tolist() == [1.0, 0.0, 4.0]
+
+
+def test_an_unknown_schedule_is_refused() -> None:
+    with pytest.raises(ValueError, match="schedule 'linear' is not known"):
+        SteeredPrior("linear")

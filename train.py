@@ -1,0 +1,314 @@
+"""Train a goal network, test it, let it plan: `python train.py fit | validate | test | predict`.
+
+Options come from configs/default.yaml, or from `--config`, or from the run that `--ckpt_path` names; options on the command line
+win over all of them. `python train.py --help` shows examples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from argparse import RawDescriptionHelpFormatter
+from pathlib import Path
+from typing import Any
+
+import torch
+
+torch.set_flush_denormal(True)  # before any thread is started; decays that underflow cost a factor of ten otherwise
+
+import yaml  # noqa: E402
+from jsonargparse import DefaultHelpFormatter, Namespace  # noqa: E402
+from lightning import LightningDataModule, LightningModule, Trainer  # noqa: E402
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI  # noqa: E402
+from lightning.pytorch.loggers import TensorBoardLogger  # noqa: E402
+
+from callbacks import AtomicCheckpointIO, ConfigOfResumedRun, CsvLog, HonourOptimizerOptions, Interrupted  # noqa: E402
+from callbacks import LossBar, ResumeLoader, RunCheckpoints, TrainingRandomness  # noqa: E402
+from callbacks.quiet import quiet  # noqa: E402
+from gssr.runs import BEST, CONFIG, LAST, RUNS, Found, RunError, checkpoint_file  # noqa: E402
+from gssr.runs import find_checkpoint, new_folder, new_run, runs  # noqa: E402
+
+DEFAULT_CONFIG = Path(__file__).resolve().parent / "configs" / "default.yaml"
+SECTIONS = ("seed_everything", "threads", "trainer", "model", "data", "checkpoint")
+RUN_OF_RANK_ZERO = "GSSR_RUN_FOLDER"
+EXAMPLES = """\
+examples:
+  python train.py fit                                       the main job: storms around the nano backbone
+  python train.py fit --config configs/debug.yaml           everything shrunk, under a minute
+  python train.py fit --trainer.max_epochs 40 --model.latent_dim 32 --data.batch_size 32
+  python train.py fit --data datamodules.Storms --data.horizon 4
+  python train.py fit --ckpt_path last                      go on with the newest run (--run NAME: with that one)
+  python train.py fit --ckpt_path last --trainer.max_epochs 40
+  python train.py test --ckpt_path best                     the table of results, from the best checkpoint
+  python train.py predict --ckpt_path best --data.goal "Become a category 3 hurricane in 48 hours"
+  tensorboard --logdir runs
+
+  python train.py fit --help                                all options of the trainer
+  python train.py fit --model.help gssr.network.GoalNetwork all options of a model or data class (--data.help CLASS)
+  python train.py fit --print_config                        the configuration as it would be used
+"""
+
+
+class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Keeps the line breaks of the examples."""
+
+
+class RunCLI(LightningCLI):
+    """LightningCLI with run folders: every `fit` has its own, and `--ckpt_path last | best` finds it again.
+
+    Args:
+        args: the command line without the program's name.
+    """
+
+    def __init__(self, args: list[str]) -> None:
+        chosen, rest = _choose(args)
+        self.stage, self.found = chosen.stage, None
+        self.run_name: str | None = chosen.run
+        if chosen.ckpt_path is not None:
+            self.found = find_checkpoint(chosen.ckpt_path, chosen.run)
+        elif self.stage in ("validate", "test", "predict") and not chosen.asks:
+            raise RunError(f"{self.stage} needs a trained network: add --ckpt_path best, or the path of a checkpoint")
+        self.done_steps = 0 if self.found is None else _steps_done(self.found.checkpoint)
+        self.folder: Path | None = None
+        self.changes: dict[str, tuple[Any, Any]] = {}
+        self._has_config = chosen.has_config or chosen.asks
+        super().__init__(
+            model_class=LightningModule,
+            datamodule_class=LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_kwargs={"formatter_class": _Help, "description": __doc__, "epilog": EXAMPLES},
+            args=rest,
+        )
+
+    # ------------------------------------------------------------------ options
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        own = {"ckpt_path", "weights_only", "return_predictions"}
+        return {name: skip | own for name, skip in LightningCLI.subcommands().items()}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--ckpt_path", type=str | None, help="last, best, or the path of a checkpoint")
+        parser.add_argument("--run", type=str | None, help="the run meant by last and best (default: the newest), or a new run's name")
+        parser.add_argument("--threads", type=int | None, help="CPU threads (default: one a core); more or less changes the last bits")
+        parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Read the run's own config before everything else, so that nothing of it has to be said again."""
+        if self.stage is not None and (self.found is not None and self.found.run is not None):
+            args = [args[0], "--config", str(self.found.run / CONFIG), *args[1:]]
+        elif self.stage is not None and not self._has_config:
+            args = [args[0], "--config", str(DEFAULT_CONFIG), *args[1:]]
+        self.config = parser.parse_args(args)
+        options = self.config[self.stage]
+        if options.get("ckpt_path") or options.get("run"):
+            raise RunError("ckpt_path and run are for the command line, not for a config file")
+        self._compare()
+
+    def _compare(self) -> None:
+        """What differs from the run whose checkpoint is used; what cannot differ is refused."""
+        if self.found is None or self.found.run is None:
+            return
+        old = _flat(yaml.safe_load((self.found.run / CONFIG).read_text(encoding="utf-8")))
+        new = _flat(yaml.safe_load(self._dump()))
+        keys = sorted({key for key in {*old, *new} if old.get(key) != new.get(key)})
+        self.changes = {key: (old.get(key), new.get(key)) for key in keys}
+        seeds = [key for key in keys if key.split(".")[-1] in ("seed", "seed_everything")]
+        if self.stage == "fit" and seeds:
+            raise RunError(
+                f"{', '.join(map(self._told, seeds))}: a resumed run goes on with the random numbers of its checkpoint; leave the "
+                "seed as it was, or start a new run without --ckpt_path"
+            )
+
+    def _dump(self) -> str:
+        """The options as YAML, without those that belong to one call alone."""
+        config = self.config[self.stage]
+        kept = Namespace({name: config[name] for name in SECTIONS})
+        return self._subcommand_parsers[self.stage].dump(kept, skip_unset=False, skip_validation=True)
+
+    def _told(self, key: str) -> str:
+        return f"{key.replace('.init_args', '')} {self.changes[key][0]} -> {self.changes[key][1]}"
+
+    # ------------------------------------------------------------------ the trainer
+
+    def before_instantiate_classes(self) -> None:
+        threads = self.config[self.stage]["threads"]
+        if threads is not None:
+            torch.set_num_threads(threads)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        given = self._get(self.config_init, "trainer")
+        own: list[Any] = [TrainingRandomness(), ResumeLoader()]
+        if not given.get("fast_dev_run"):
+            self.folder = self._make_folder()
+            kwargs["default_root_dir"] = str(self.folder)
+            if given.get("logger") in (None, True):
+                kwargs["logger"] = self._loggers(self.folder)
+            if self._goes_on:
+                own.append(ConfigOfResumedRun(self.folder / CONFIG, self._dump(), self.done_steps))
+        if any(key.startswith("model.") for key in self.changes):
+            own.append(HonourOptimizerOptions())
+        if given.get("enable_progress_bar") is not False:
+            own.append(LossBar())
+        kwargs["callbacks"] = [*own, *_as_list(given.get("callbacks"))]
+        kwargs["plugins"] = [AtomicCheckpointIO(), *_as_list(given.get("plugins"))]
+        return super().instantiate_trainer(**kwargs)
+
+    def _make_folder(self) -> Path:
+        """A new run, the run that goes on, or a folder for the results of a checkpoint, inside its run."""
+        if os.environ.get("LOCAL_RANK", "0") != "0" and RUN_OF_RANK_ZERO in os.environ:
+            return Path(os.environ[RUN_OF_RANK_ZERO])
+        if self.stage != "fit":
+            assert self.found is not None
+            folder = new_folder(self.found.run or RUNS, str(self.stage))
+        elif self.found is not None and self.found.is_last:
+            assert self.found.run is not None
+            folder = self.found.run
+        else:
+            data = self.config[self.stage]["data"]["class_path"].rsplit(".", 1)[-1].lower()
+            folder = new_run(data, None if self.found is not None else self.run_name)
+            (folder / CONFIG).write_text(self._dump(), encoding="utf-8")
+        os.environ[RUN_OF_RANK_ZERO] = str(folder)
+        return folder
+
+    def _loggers(self, folder: Path) -> list[Any]:
+        if self.stage != "fit":
+            return [CsvLog(folder)]
+        step = self.done_steps if self._goes_on else None
+        board = TensorBoardLogger(str(folder), name="", version="", default_hp_metric=False, purge_step=step)
+        return [board, CsvLog(folder, step)]
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether this is a run that was there before."""
+        return self.found is not None and self.folder == self.found.run
+
+    # ------------------------------------------------------------------ running
+
+    def fit(self, **kwargs: Any) -> None:
+        """Train; whatever ends it, say where the run is and how to go on."""
+        if self.found is not None:
+            _say(f"Going on from {self.found.checkpoint} after step {self.done_steps}" + self._list_changes())
+        file = None if self.found is None else self.found.checkpoint
+        try:
+            self.trainer.fit(**kwargs, ckpt_path=file, weights_only=True)
+        except Interrupted as stop:
+            self._farewell(f"Training {stop}.")
+            sys.exit(130)
+        except SystemExit:
+            self._farewell("Training was broken off.")
+            raise
+        except Exception as error:
+            self._explain(error)
+            self._farewell(f"Training ended with an error after step {self.trainer.global_step}; it follows.")
+            raise
+        if self._goes_on and self.trainer.global_step == self.done_steps:
+            _say("Nothing was left to do: raise --trainer.max_epochs (or max_steps) to train longer.")
+        self._farewell(f"Trained {self.trainer.global_step} steps.")
+
+    def validate(self, **kwargs: Any) -> None:
+        self._evaluate(self.trainer.validate, **kwargs)
+
+    def test(self, **kwargs: Any) -> None:
+        self._evaluate(self.trainer.test, **kwargs)
+
+    def predict(self, **kwargs: Any) -> None:
+        self._evaluate(self.trainer.predict, return_predictions=False, **kwargs)
+
+    def _evaluate(self, function: Any, **kwargs: Any) -> None:
+        assert self.found is not None
+        _say(f"Using {self.found.checkpoint} (step {self.done_steps})" + self._list_changes())
+        try:
+            function(**kwargs, ckpt_path=self.found.checkpoint, weights_only=True)
+        except Exception as error:
+            self._explain(error)
+            raise
+        if self.folder is not None:
+            if any(self.folder.iterdir()):
+                _say(f"Results are in {self.folder}")
+            else:
+                self.folder.rmdir()
+
+    def _list_changes(self) -> str:
+        return "".join(f"\n  {self._told(key)}" for key in self.changes)
+
+    def _explain(self, error: Exception) -> None:
+        """Name the options that were changed since the checkpoint where they may be why it cannot be used."""
+        if self.found is None or self.trainer.global_step > self.done_steps:
+            return
+        changed = f"Changed since then:{self._list_changes()}" if self.changes else "No option was changed since then."
+        advice = f"{changed}\nUse it with the options that it was made with, or start a new run without --ckpt_path."
+        if "state_dict" in str(error):
+            raise RunError(f"the weights of {self.found.checkpoint} do not fit this network. {advice}\n{error}") from error
+        error.add_note(advice)
+
+    def _farewell(self, what: str) -> None:
+        if self.folder is None or not self.trainer.is_global_zero:
+            return
+        newest = next(iter(runs()), None)
+        named = "" if newest == self.folder else f" --run {self.folder.name}"
+        lines = [what, f"  the run               {self.folder}", f"  watch                 tensorboard --logdir {RUNS}"]
+        if checkpoint_file(self.folder, LAST).exists():
+            lines.append(f"  go on                 python train.py fit --ckpt_path last{named}")
+        if checkpoint_file(self.folder, BEST).exists():
+            lines.append(f"  test                  python train.py test --ckpt_path best{named}")
+            lines.append(f"  plan                  python train.py predict --ckpt_path best{named}")
+        _say("\n".join(lines))
+
+
+def _choose(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Take what decides about the run off the command line: it must be known before the options can be read.
+
+    Lightning, given `ckpt_path` among its options, would also put the checkpoint's hyper-parameters over the user's.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--ckpt_path")
+    parser.add_argument("--run")
+    chosen, rest = parser.parse_known_args(args)
+    if chosen.ckpt_path in ("null", "None", "none", ""):
+        chosen.ckpt_path = None
+    chosen.stage = rest[0] if rest and rest[0] in LightningCLI.subcommands() else None
+    chosen.asks = any(arg in ("-h", "--help") or ".help" in arg.split("=")[0] for arg in rest)
+    chosen.has_config = any(arg in ("-c", "--config") or arg.startswith("--config=") for arg in rest)
+    if chosen.run is not None and chosen.ckpt_path is None and chosen.stage != "fit":
+        chosen.ckpt_path = BEST
+    return chosen, rest
+
+
+def _steps_done(file: Path) -> int:
+    try:
+        return int(torch.load(file, weights_only=True, map_location="cpu")["global_step"])
+    except Exception as error:
+        raise RunError(f"{file} cannot be read as a checkpoint: {error}") from error
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(tree, dict) and tree:
+        return {key: value for name, part in tree.items() for key, value in _flat(part, f"{prefix}{name}.").items()}
+    return {prefix.rstrip("."): tree}
+
+
+def _as_list(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _say(text: str) -> None:
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(text, flush=True)
+
+
+def main(args: list[str] | None = None) -> RunCLI:
+    quiet()
+    try:
+        return RunCLI((sys.argv[1:] if args is None else args) or ["--help"])
+    except RunError as error:
+        sys.exit(f"train.py: {error}")
+
+
+if __name__ == "__main__":
+    main()
