@@ -14,20 +14,38 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
+from jsonargparse import DefaultHelpFormatter, Namespace
+from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
 
-torch.set_flush_denormal(True)  # before any thread is started; decays that underflow cost a factor of ten otherwise
-
-import yaml  # noqa: E402
-from jsonargparse import DefaultHelpFormatter, Namespace  # noqa: E402
-from lightning import LightningDataModule, LightningModule, Trainer  # noqa: E402
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI  # noqa: E402
-from lightning.pytorch.loggers import TensorBoardLogger  # noqa: E402
-
-from callbacks import AtomicCheckpointIO, ConfigOfResumedRun, CsvLog, HonourOptimizerOptions, Interrupted  # noqa: E402
-from callbacks import LossBar, ResumeLoader, RunCheckpoints, TrainingRandomness  # noqa: E402
-from callbacks.quiet import quiet  # noqa: E402
-from gssr.runs import BEST, CONFIG, LAST, RUNS, Found, RunError, checkpoint_file  # noqa: E402
-from gssr.runs import find_checkpoint, new_folder, new_run, runs  # noqa: E402
+from callbacks import (
+    AtomicCheckpointIO,
+    ConfigOfResumedRun,
+    CsvLog,
+    HonourOptimizerOptions,
+    Interrupted,
+    LossBar,
+    ResumeLoader,
+    RunCheckpoints,
+    TrainingRandomness,
+)
+from callbacks.quiet import quiet
+from gssr.backbone.cpu import prepare_cpu
+from gssr.runs import (
+    BEST,
+    CONFIG,
+    LAST,
+    RUNS,
+    Found,
+    RunError,
+    checkpoint_file,
+    find_checkpoint,
+    new_folder,
+    new_run,
+    runs,
+)
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent / "configs" / "default.yaml"
 SECTIONS = ("seed_everything", "threads", "trainer", "model", "data", "checkpoint")
@@ -304,6 +322,7 @@ def _say(text: str) -> None:
 
 def main(args: list[str] | None = None) -> RunCLI:
     quiet()
+    prepare_cpu()  # before any thread is started
     try:
         return RunCLI((sys.argv[1:] if args is None else args) or ["--help"])
     except RunError as error:

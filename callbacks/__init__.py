@@ -4,17 +4,30 @@ from callbacks.atomic_io import AtomicCheckpointIO
 from callbacks.checkpoints import Interrupted, RunCheckpoints
 from callbacks.csv_log import CsvLog
 from callbacks.free_nats import FreeNatsAnnealing
+from callbacks.frozen_backbone import FrozenBackboneGuard
+from callbacks.gradient_norms import GradientError, GradientNormCheck
+from callbacks.plan_rollouts import PlanRollouts
 from callbacks.progress import LossBar
-from callbacks.resume import HonourOptimizerOptions, ResumeLoader, TrainingRandomness
+from callbacks.results import PredictionWriter, TestReport
+from callbacks.resume import ConfigOfResumedRun, HonourOptimizerOptions, ResumeLoader, TrainingRandomness
+from callbacks.scalar_layout import ScalarLayout
 
 __all__ = [
     "AtomicCheckpointIO",
+    "ConfigOfResumedRun",
     "CsvLog",
     "FreeNatsAnnealing",
+    "FrozenBackboneGuard",
+    "GradientError",
+    "GradientNormCheck",
     "HonourOptimizerOptions",
     "Interrupted",
     "LossBar",
+    "PlanRollouts",
+    "PredictionWriter",
     "ResumeLoader",
     "RunCheckpoints",
+    "ScalarLayout",
+    "TestReport",
     "TrainingRandomness",
 ]

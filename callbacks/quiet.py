@@ -18,6 +18,7 @@ _NOTES = (
 _WARNINGS = (
     r"The '\w+' does not have many workers",  # batches come from memory; workers would only cost time
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning and torch
+    r"[\s\S]*skip_none parameter was deprecated",  # between Lightning and jsonargparse
     r"'set_vital' is deprecated",  # torchdata's own business with torch
     r"Found \d+ module\(s\) in eval mode at the start of training",  # the frozen backbone
 )

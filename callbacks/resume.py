@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,19 +66,78 @@ class ResumeLoader(Callback):
     """Lets the training loader go on where it stood, in the cases in which Lightning drops the state that it saved.
 
     It does so when a network asks for `trainer.estimated_stepping_batches` while its optimizer is made (that builds the loader
-    before the state is read), and when the saved epoch was complete.
+    before the state is read), and when the saved epoch was complete. Another batch size is honoured, too: what is left of
+    the epoch comes in batches of the new size. Raises ValueError where the loader cannot go on.
     """
+
+    def __init__(self) -> None:
+        self._epoch: dict[str, int] | None = None  # of the run that was saved: batches of an epoch, their size, rows
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self._epoch or {})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._epoch = dict(state_dict) or None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loop = trainer.fit_loop
         states = loop._combined_loader_states_to_load
         if states:
             assert loop._combined_loader is not None and loop._data_fetcher is not None
-            loop._combined_loader._load_state_dicts(states)
-            loop._combined_loader_states_to_load = []
-            iter(loop._data_fetcher)  # the iterator that was made before knows nothing of the state
-            if not loop.restarted_mid_epoch:
-                iter(loop._data_fetcher)  # that one stands at its end; training begins a new epoch
+            try:
+                loop._combined_loader._load_state_dicts(states)
+                loop._combined_loader_states_to_load = []
+                iter(loop._data_fetcher)  # the iterator that was made before knows nothing of the state
+                if not loop.restarted_mid_epoch:
+                    iter(loop._data_fetcher)  # that one stands at its end; training begins a new epoch
+            except (AssertionError, KeyError, TypeError, IndexError) as error:
+                raise ValueError(
+                    f"the training data cannot go on from the checkpoint ({type(error).__name__}: {error}); use the data options "
+                    "(and num_workers) that it was made with"
+                ) from error
+        now = self._describe(trainer)
+        if self._epoch and now and now != self._epoch:
+            self._rescale(loop.epoch_loop.batch_progress, self._epoch, now)
+        self._epoch = now
+
+    @staticmethod
+    def _describe(trainer: Trainer) -> dict[str, int] | None:
+        loader, batches = trainer.train_dataloader, trainer.num_training_batches
+        size, sampler = getattr(loader, "batch_size", None), getattr(loader, "sampler", None)
+        if size is None or batches == float("inf") or not hasattr(sampler, "__len__"):
+            return None
+        return {"batches": int(batches), "size": int(size), "rows": len(sampler)}
+
+    @staticmethod
+    def _rescale(progress: Any, old: dict[str, int], new: dict[str, int]) -> None:
+        """Count the part of the epoch that is done in batches of the new size."""
+        done = progress.current.ready
+        ready = min(done, new["batches"]) if done < old["batches"] else new["batches"]
+        if 0 < done < old["batches"]:
+            if old["rows"] != new["rows"] or any(e["batches"] != -(-e["rows"] // e["size"]) for e in (old, new)):
+                raise ValueError(
+                    f"the checkpoint lies within an epoch of {old['batches']} batches of {old['size']}, an epoch now has "
+                    f"{new['batches']} of {new['size']}; change the amount of data at the end of an epoch, or leave it as it was"
+                )
+            ready = new["batches"] - -(-(old["rows"] - done * old["size"]) // new["size"])
+        for name in ("completed", "processed", "started", "ready"):
+            setattr(progress.current, name, getattr(progress.current, name) + ready - done)
+
+
+class ConfigOfResumedRun(Callback):
+    """Writes the options that a resumed run goes on with, once its checkpoint has been accepted.
+
+    The options that held before stay beside them as `config-until-step-<n>.yaml`, if there is a difference.
+    """
+
+    def __init__(self, file: Path, text: str, step: int) -> None:
+        self.file, self.text, self.step = file, text, step
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero or self.file.read_text(encoding="utf-8") == self.text:
+            return
+        os.replace(self.file, self.file.with_name(f"{self.file.stem}-until-step-{self.step:06d}{self.file.suffix}"))
+        self.file.write_text(self.text, encoding="utf-8")
 
 
 class HonourOptimizerOptions(Callback):

@@ -54,7 +54,8 @@ class Storms(LightningDataModule):
         stride: Steps between the starts of two windows.
         goal: A goal typed by the user, for every window of `predict`; its bounds are unknown (NaN).
         goal_step: Step of the window, from 0, at which goals should hold; null means the window's last.
-        storm: Predict this storm of the test years alone, by name and year ("Ian 2022").
+        storm: Predict all windows of this storm of the test years, by name and year ("Ian 2022"). Without it, predict takes
+            one window of each: the one whose context ends at the storm's strongest wind.
         seed: Seed of shuffling and of goals.
         num_workers: Processes that read windows.
         goal_jitter: A training goal's number differs from the best track (rounded to 5 kt) by up to this many knots.
@@ -125,8 +126,8 @@ class Storms(LightningDataModule):
         windows = self._windows["test" if name == "predict" else name]
         if name == "train":
             return WindowDataset(windows, self.goal_writer, "train", self.seed, self.goal_cycle)
-        if name == "predict" and self.storm is not None:
-            windows = self._of_storm(self.storm, windows)
+        if name == "predict":
+            windows = _strongest(windows) if self.storm is None else self._of_storm(self.storm, windows)
         if name == "predict" and self.goal is not None:
             silent = np.full(len(self.value_names), np.nan, np.float32)
             return WindowDataset(
@@ -218,3 +219,14 @@ class Storms(LightningDataModule):
             self.setup("validate")
         dataset = WindowDataset(self._windows[split], self.goal_writer, goals, self.seed)
         return [record for record in dataset if record.goal is not None]
+
+
+def _strongest(windows: list[Record]) -> list[Record]:
+    """One window of each storm, the one with the most wind at the end of its context."""
+    best: dict[str, Record] = {}
+    for window in windows:
+        now = best.get(window.series)
+        wind = np.nan_to_num(window.value[window.goal_start, 0])
+        if now is None or wind > np.nan_to_num(now.value[now.goal_start, 0]):
+            best[window.series] = window
+    return list(best.values())

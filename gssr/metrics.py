@@ -101,7 +101,7 @@ def fair_crps(samples: Tensor, target: Tensor) -> Tensor:
     ordered = samples.sort(dim=0).values
     # 2 i - S - 1 for the ranks i = 1..S
     weight = torch.arange(1 - size, size, 2, dtype=samples.dtype, device=samples.device)
-    spread = torch.tensordot(weight, ordered - ordered.mean(0), dims=1) / (size * (size - 1))
+    spread = torch.tensordot(weight, ordered, dims=1) / (size * (size - 1))
     return (samples - target).abs().mean(0) - spread
 
 
@@ -122,7 +122,7 @@ class _Mean(Metric):
 
     def _add(self, score: Tensor, counts: Tensor, dim: int | tuple[int, ...]) -> None:
         """Sum `score` over `dim` where `counts` (a bool mask of its shape) holds; scores elsewhere may be NaN."""
-        self.total += score.nan_to_num().sum(dim)
+        self.total += torch.where(counts, score, 0.0).sum(dim)
         self.count += counts.sum(dim)
 
     def compute(self) -> Tensor:

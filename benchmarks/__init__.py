@@ -1,0 +1,1 @@
+"""Measurements of speed and quality, run by hand from a checkout; the test suite never runs them at full size."""

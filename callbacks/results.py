@@ -1,0 +1,82 @@
+"""What `test` and `predict` leave in the run's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+from gssr.evaluation.predictions import FILE, write_predictions
+from gssr.evaluation.storms_report import evaluate_storms
+
+
+class TestReport(Callback):
+    """Print the table of results at the end of `test` and write it as Markdown and JSON.
+
+    Args:
+        samples: rollouts S a window.
+        quick: few windows and rollouts; a smoke test, not a result.
+    """
+
+    __test__ = False
+
+    def __init__(self, samples: int = 64, quick: bool = False) -> None:
+        self.samples, self.quick = samples, quick
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = trainer.datamodule
+        if not trainer.is_global_zero or not hasattr(data, "windows_evaluation"):
+            return
+        report = evaluate_storms(pl_module, data, samples=self.samples, quick=self.quick)
+        print(report.to_markdown(), flush=True)
+        report.write(Path(trainer.default_root_dir))
+
+
+class PredictionWriter(Callback):
+    """Write what `predict` imagined as JSON Lines, with fan charts of the first windows.
+
+    Args:
+        charts: number of fan charts.
+        rollouts: single rollouts of a window to write.
+    """
+
+    def __init__(self, charts: int = 8, rollouts: int = 16) -> None:
+        self.charts, self.rollouts = charts, rollouts
+        self.folder: Path | None = None
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.folder = Path(trainer.default_root_dir)
+        (self.folder / FILE).unlink(missing_ok=True)
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        assert self.folder is not None
+        with_goal, without_goal = outputs
+        file = write_predictions(
+            with_goal,
+            without_goal,
+            batch,
+            self.folder,
+            pl_module.value_names,
+            pl_module.value_units,
+            dimension=getattr(trainer.datamodule, "goal_dim", 0),
+            charts=self.charts if batch_idx == 0 else 0,
+            rollouts=self.rollouts,
+            append=batch_idx > 0,
+        )
+        if batch_idx == 0:
+            self._show(file, with_goal or without_goal, batch)
+
+    def _show(self, file: Path, plan: Any, batch: Any) -> None:
+        """The first plan in words, so that the terminal shows at once what was asked for."""
+        print(f"{file}\n\n{batch.series[0]}: {batch.goal[0] or 'no goal'}")
+        for step, text in enumerate(plan.text[0], start=1):
+            print(f"  step {step}: {text}")

@@ -1,0 +1,70 @@
+"""What validation measures, on hand-made cases."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gssr.network import GoalNetwork
+from gssr.network.validation import borrowed_goals
+from gssr.sequences.collate import collate
+from gssr.sequences.record import Record
+
+
+def record(series: str, start: float, goal: str | None, bound: float = 40.0) -> Record:
+    value = np.full((5, 2), start, np.float32)
+    limits = np.array([bound, np.nan], np.float32)
+    return Record(series, np.arange(5.0), value, [None] * 5, goal, limits, limits, 2)
+
+
+@pytest.fixture
+def network(tiny_folder: Path) -> GoalNetwork:
+    return GoalNetwork(
+        str(tiny_folder), latent_dim=4, hidden_dim=16, text_layers=(1,), goal_layer=1,
+        value_names=["a", "b"], value_units=["", ""], value_resolution=[5.0, 0.0],
+    )  # fmt: skip
+
+
+def test_a_goal_is_borrowed_from_the_most_similar_start_of_another_series() -> None:
+    batch = collate(
+        [
+            record("x", 50, "own", 1.0),
+            record("x", 51, "same series", 2.0),
+            record("y", 60, "near", 3.0),
+            record("z", 54, None, 4.0),
+            record("w", 90, "far", 5.0),
+        ]
+    )
+    goals, low, high = borrowed_goals(batch)
+    assert goals == ["near", "near", "same series", "same series", "near"]
+    assert low[:, 0].tolist() == high[:, 0].tolist() == [3.0, 3.0, 2.0, 2.0, 3.0]
+
+
+def test_nothing_is_borrowed_where_there_is_one_series() -> None:
+    goals, _, _ = borrowed_goals(collate([record("x", 50, "a"), record("x", 60, "b")]))
+    assert goals == [None, None]
+
+
+def test_a_miss_counts_in_tolerances_outside_the_bounds(network: GoalNetwork) -> None:
+    nan = float("nan")
+    value = torch.tensor([[60.0, 0.0], [49.0, 0.0], [35.0, 0.0]])
+    low, high = torch.tensor([[40.0, nan]] * 3), torch.tensor([[50.0, nan]] * 3)
+    assert torch.allclose(network._miss(value, low, high), torch.tensor([1.0, 0.0, 0.5]))
+
+
+def test_latent_health_tells_a_latent_that_carries_the_value(network: GoalNetwork) -> None:
+    g = np.random.default_rng(0)
+    records = [
+        Record(f"s{i}", np.arange(6.0), g.normal(i, 0.1, (6, 2)).astype(np.float32), [None] * 6, goal_start=2)
+        for i in range(8)
+    ]
+    batch = collate(records)
+    told = network.latent_health(batch)
+    assert told["kl_per_dim"].shape == (4,)
+    assert torch.isfinite(told["kl_per_dim"]).all() and (told["kl_per_dim"] >= 0).all()
+    # A head that ignores x is as good with another sequence's x.
+    with torch.no_grad():
+        network.value_head.net[-1].weight.zero_()
+    ignoring = network.latent_health(batch)
+    assert ignoring["value_error"] == pytest.approx(ignoring["value_error_permuted"])
