@@ -38,7 +38,6 @@ from gssr.runs import (
     CONFIG,
     LAST,
     RUNS,
-    Found,
     RunError,
     checkpoint_file,
     find_checkpoint,
@@ -112,8 +111,12 @@ class RunCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--ckpt_path", type=str | None, help="last, best, or the path of a checkpoint")
-        parser.add_argument("--run", type=str | None, help="the run meant by last and best (default: the newest), or a new run's name")
-        parser.add_argument("--threads", type=int | None, help="CPU threads (default: one a core); more or less changes the last bits")
+        parser.add_argument(
+            "--run", type=str | None, help="the run meant by last and best (default: the newest), or a new run's name"
+        )
+        parser.add_argument(
+            "--threads", type=int | None, help="CPU threads (default: one a core); more or less changes the last bits"
+        )
         parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -262,7 +265,9 @@ class RunCLI(LightningCLI):
         changed = f"Changed since then:{self._list_changes()}" if self.changes else "No option was changed since then."
         advice = f"{changed}\nUse it with the options that it was made with, or start a new run without --ckpt_path."
         if "state_dict" in str(error):
-            raise RunError(f"the weights of {self.found.checkpoint} do not fit this network. {advice}\n{error}") from error
+            raise RunError(
+                f"the weights of {self.found.checkpoint} do not fit this network. {advice}\n{error}"
+            ) from error
         error.add_note(advice)
 
     def _farewell(self, what: str) -> None:

@@ -17,7 +17,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     and a copy can be cut short.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
         if storage_options is not None:
             raise TypeError(f"{type(self).__name__} knows no storage_options, got {storage_options!r}")
         path = Path(path)
@@ -33,7 +35,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             draft.unlink(missing_ok=True)
 
     def load_checkpoint(
-        self, path: str | os.PathLike[str], map_location: Any = lambda storage, _: storage, weights_only: bool | None = None
+        self,
+        path: str | os.PathLike[str],
+        map_location: Any = lambda storage, _: storage,
+        weights_only: bool | None = None,
     ) -> dict[str, Any]:
         """Reads with `weights_only=True` unless told otherwise in so many words: a checkpoint cannot run code."""
         return super().load_checkpoint(path, map_location, True if weights_only is None else weights_only)

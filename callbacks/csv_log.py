@@ -60,7 +60,9 @@ class CsvLog(Logger):
         if self._row.get("step", step) != step:
             self.flush()
         self._row["step"] = step
-        self._row.update({name: value.item() if isinstance(value, Tensor) else value for name, value in metrics.items()})
+        self._row.update(
+            {name: value.item() if isinstance(value, Tensor) else value for name, value in metrics.items()}
+        )
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace | None = None, *args: Any, **kwargs: Any) -> None:

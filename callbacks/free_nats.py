@@ -26,7 +26,9 @@ class FreeNatsAnnealing(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not hasattr(pl_module, "free_nats"):
-            raise ValueError(f"FreeNatsAnnealing sets free_nats, which {type(pl_module).__name__} lacks; take it off the callbacks")
+            raise ValueError(
+                f"FreeNatsAnnealing sets free_nats, which {type(pl_module).__name__} lacks; take it off the callbacks"
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         pl_module.free_nats = self.value(trainer.global_step)

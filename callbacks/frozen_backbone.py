@@ -46,7 +46,9 @@ class FrozenBackboneGuard(Callback):
         self._check_state(model)
         own = {id(parameter) for parameter in model.parameters()}
         trained = [p for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]]
-        assert not any(id(parameter) in own for parameter in trained), "weights of the frozen backbone are in an optimizer"
+        assert not any(id(parameter) in own for parameter in trained), (
+            "weights of the frozen backbone are in an optimizer"
+        )
         storages = {tensor.data_ptr() for tensor in model.state_dict().values() if tensor.numel()}
         saved = [name for name, value in pl_module.state_dict().items() if _pointer(value) in storages]
         assert not saved, f"weights of the frozen backbone would be saved in every checkpoint: {saved[:3]}"
@@ -80,7 +82,9 @@ def _model(pl_module: LightningModule) -> nn.Module:
     backbone: Any = getattr(pl_module, "backbone", None)
     model = getattr(backbone, "model", None)
     if not isinstance(model, nn.Module):
-        raise ValueError(f"FrozenBackboneGuard needs backbone.model, which {type(pl_module).__name__} lacks; take it off the callbacks")
+        raise ValueError(
+            f"FrozenBackboneGuard needs backbone.model, which {type(pl_module).__name__} lacks; take it off the callbacks"
+        )
     return model
 
 

@@ -39,7 +39,9 @@ class GradientNormCheck(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and not (hasattr(pl_module, "components") and hasattr(pl_module, "active_losses")):
-            raise ValueError(f"GradientNormCheck needs components() and active_losses(), which {type(pl_module).__name__} lacks")
+            raise ValueError(
+                f"GradientNormCheck needs components() and active_losses(), which {type(pl_module).__name__} lacks"
+            )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.start:
@@ -100,7 +102,9 @@ _ADVICE_ZERO = (
     "Check that it takes part in the forward pass, that nothing between it and the loss is detached or under no_grad, that its "
     "parameters require gradients and are in the optimizer, and that the loss's weight is not zero."
 )
-_ADVICE_INFINITE = "Look for a division by zero, a log of zero or an overflow that is masked only after it was computed."
+_ADVICE_INFINITE = (
+    "Look for a division by zero, a log of zero or an overflow that is masked only after it was computed."
+)
 
 
 def component_norms(components: dict[str, nn.Module]) -> dict[str, float]:

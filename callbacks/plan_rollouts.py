@@ -38,7 +38,9 @@ class PlanRollouts(Callback):
         seed: int = 0,
     ) -> None:
         if every_n_epochs < 1 or windows < 1 or samples < 1:
-            raise ValueError(f"every_n_epochs {every_n_epochs}, windows {windows} and samples {samples} must be at least 1")
+            raise ValueError(
+                f"every_n_epochs {every_n_epochs}, windows {windows} and samples {samples} must be at least 1"
+            )
         self.every_n_epochs, self.windows, self.samples = every_n_epochs, windows, samples
         self.goals, self.texts, self.seed = goals, texts, seed
         self._batch: Batch | None = None
@@ -75,7 +77,9 @@ class PlanRollouts(Callback):
 def spread(records: list[Any], count: int) -> list[Any]:
     """Up to `count` records, evenly spaced, of different series as long as there are such. Raises ValueError for no records."""
     if not records:
-        raise ValueError("PlanRollouts found no validation window with such a goal; choose another kind of goals, or leave it out")
+        raise ValueError(
+            "PlanRollouts found no validation window with such a goal; choose another kind of goals, or leave it out"
+        )
     firsts: dict[str, Any] = {}
     for record in records:
         firsts.setdefault(record.series, record)
@@ -88,7 +92,9 @@ def in_words(batch: Batch, index: int, plan: Any, data: Any) -> str:
     """A plan as a Markdown table: hours from now, mean and 80 % interval of every value, and the text."""
     first = int(batch.context[index])
     hours = batch.time[index] - batch.time[index, first - 1]
-    heads = [f"{name} ({unit})" if unit else name for name, unit in zip(data.value_names, data.value_units, strict=True)]
+    heads = [
+        f"{name} ({unit})" if unit else name for name, unit in zip(data.value_names, data.value_units, strict=True)
+    ]
     lines = [f"**{batch.series[index]}**: {batch.goal[index]}", "", "| hours | " + " | ".join(heads) + " | text |"]
     lines.append("|---" * (len(heads) + 2) + "|")
     for h, text in enumerate(plan.text[index]):

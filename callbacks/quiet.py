@@ -32,7 +32,11 @@ class _Unwanted(logging.Filter):
 
 def quiet() -> None:
     """Install the filters; calling it again changes nothing."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.fabric.utilities.rank_zero",
+        "lightning.fabric.utilities.seed",
+    ):
         logger = logging.getLogger(name)
         if not any(isinstance(known, _Unwanted) for known in logger.filters):
             logger.addFilter(_Unwanted())

@@ -42,7 +42,9 @@ class ScalarLayout(Callback):
         self.layout = LAYOUT if layout is None else layout
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        charts = {name: {chart: ["Multiline", tags] for chart, tags in part.items()} for name, part in self.layout.items()}
+        charts = {
+            name: {chart: ["Multiline", tags] for chart, tags in part.items()} for name, part in self.layout.items()
+        }
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
                 logger.experiment.add_custom_scalars(charts)

@@ -108,7 +108,9 @@ def find_checkpoint(which: str, run: str | None = None, root: Path = RUNS) -> Fo
         if file.exists():
             return Found(file, folder)
     what = f"none of the {len(everything)} runs there" if everything else "there is no run, and so none of them"
-    raise RunError(f"--ckpt_path {which}: {what} has a {which} checkpoint under {root}; train first: python train.py fit")
+    raise RunError(
+        f"--ckpt_path {which}: {what} has a {which} checkpoint under {root}; train first: python train.py fit"
+    )
 
 
 def _explicit(which: str, run: str | None, root: Path) -> Found:
@@ -118,7 +120,9 @@ def _explicit(which: str, run: str | None, root: Path) -> Found:
         candidates = [folder / which, folder / CHECKPOINTS / which, checkpoint_file(folder, which)]
         file = next((path for path in candidates if path.is_file()), file)
     if not file.is_file():
-        raise RunError(f"--ckpt_path {which}: no such file; expected {LAST}, {BEST} or the path of a checkpoint; {_list(root)}")
+        raise RunError(
+            f"--ckpt_path {which}: no such file; expected {LAST}, {BEST} or the path of a checkpoint; {_list(root)}"
+        )
     folder = file.parent.parent
     return Found(file, folder if file.parent.name == CHECKPOINTS and (folder / CONFIG).exists() else None)
 

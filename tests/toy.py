@@ -37,7 +37,9 @@ class ToyData(LightningDataModule):
     value_units = ("m",)
     value_resolution = (0.1,)
 
-    def __init__(self, batch_size: int = 4, size: int = 20, seed: int = 0, num_workers: int = 0, goal: str | None = None) -> None:
+    def __init__(
+        self, batch_size: int = 4, size: int = 20, seed: int = 0, num_workers: int = 0, goal: str | None = None
+    ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
         self.batch_size, self.size, self.seed, self.num_workers, self.goal = batch_size, size, seed, num_workers, goal

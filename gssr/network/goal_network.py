@@ -11,7 +11,7 @@ from gssr.backbone import FrozenBackbone
 from gssr.backbone.table import TextTable
 from gssr.network.goal_encoder import GoalEncoder
 from gssr.network.heads import PrefixProjector, ValueHead
-from gssr.network.objective import goal_distance, kl_terms, masked_mean, open_loop_nll, value_nll
+from gssr.network.objective import goal_distance, kl_terms, masked_mean, open_loop_crps, open_loop_nll, value_nll
 from gssr.network.rollout import Planning
 from gssr.network.rssm import RSSM, Filtered
 from gssr.network.steering import Goal, SteeredPrior
@@ -19,6 +19,7 @@ from gssr.network.validation import Validation
 from gssr.sequences.record import Batch
 from gssr.sequences.scaler import Scaler
 
+KEPT_GOALS = 10_000
 LOSSES = ("value", "text", "kl", "open", "goal")
 
 
@@ -71,6 +72,7 @@ class GoalNetwork(Planning, Validation, LightningModule):
         text_dropout: float = 0.25,
         goal_dropout: float = 0.3,
         open_samples: int = 4,
+        open_loss: str = "crps",
         min_context: int = 2,
         lr: float = 1e-3,
         weight_decay: float = 0.01,
@@ -167,12 +169,11 @@ class GoalNetwork(Planning, Validation, LightningModule):
 
     def _goal_states(self, goals: list[str]) -> tuple[Tensor, Tensor]:
         """Token states (N, L, E) and mask (N, L); goal sentences come again, so their states are kept."""
+        if len(self.goal_states) > KEPT_GOALS:
+            self.goal_states.clear()
         new = sorted(set(goals) - self.goal_states.keys())
         if new:
             states, mask = self.backbone.token_states(new, self.hparams.goal_layer)
-            if len(self.goal_states) > 20_000:
-                self.goal_states.clear()
-                return self._goal_states(goals)
             self.goal_states |= {goal: row[m] for goal, row, m in zip(new, states, mask, strict=True)}
         rows = [self.goal_states[goal] for goal in goals]
         if not rows:
@@ -224,7 +225,12 @@ class GoalNetwork(Planning, Validation, LightningModule):
         x = self.rssm.open_loop(filtered, context, noise, steered.repeat(p.open_samples))
         rolled = self.value_head(x.unflatten(0, (p.open_samples, size)))
         ahead = torch.arange(steps, device=self.device) >= context[:, None]
-        open_loop = masked_mean(open_loop_nll(rolled, scaled, batch.value_mask), any_value & ahead)
+        if p.open_loss == "crps":
+            noisy = rolled.sample(self.draw(*rolled.mean.shape, generator=generator))
+            each = open_loop_crps(noisy, scaled, batch.value_mask)
+        else:
+            each = open_loop_nll(rolled, scaled, batch.value_mask)
+        open_loop = masked_mean(each, any_value & ahead)
 
         promised = self.value_head(goal.x).mean
         low, high = self.scaler.transform(batch.goal_low), self.scaler.transform(batch.goal_high)

@@ -7,7 +7,7 @@ from gssr.network.objective import goal_distance, kl_terms, masked_mean
 from gssr.network.rollout import Plan
 from gssr.sequences.record import Batch
 
-SAMPLES = 16
+SAMPLES = 8
 
 
 class Validation:

@@ -1,0 +1,170 @@
+"""TextCorpus: what is packed, what is held out, what a tokenizer must give back, and what a user is told."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torchdata.stateful_dataloader import StatefulDataLoader
+from transformers import PreTrainedTokenizerFast
+
+from datamodules.text_corpus import MixedRows, TextCorpus, train_tokenizer
+
+LENGTH = 16
+SOURCES = ("ledger", "tales")
+HELD_OUT_WORD = "quizzaciously"
+
+
+def documents(source: str, split: str) -> list[str]:
+    """Documents of different lengths, each with a number of its own; held-out ones share a word that training never has."""
+    count, first = (12, 100) if split == "train" else (4, 900)
+    word = HELD_OUT_WORD if split == "heldout" else "the quick brown fox"
+    return [f"{source} {first + i}: " + f"{word} jumps over {i} lazy dogs.\n" * (1 + i % 4) for i in range(count)]
+
+
+def write(path: Path, rows: list[dict[str, str]]) -> Path:
+    pd.DataFrame(rows).to_parquet(path)
+    return path
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> TextCorpus:
+    rows = [
+        {"source": source, "split": split, "text": text}
+        for source in SOURCES
+        for split in ("train", "heldout")
+        for text in documents(source, split)
+    ]
+    file = write(tmp_path / "corpus.parquet", rows)
+    made = TextCorpus(
+        str(file), str(tmp_path / "tokenizer"), {"ledger": 3.0, "tales": 1.0}, 320, LENGTH, batch_size=4, rows=80, seed=5
+    )
+    made.prepare_data()
+    made.setup("fit")
+    return made
+
+
+def stream(rows: torch.Tensor) -> list[int]:
+    """The tokens of packed rows in order, each once; checks that a row begins with the token that ends the one before."""
+    assert torch.equal(rows[1:, 0], rows[:-1, -1])
+    return [*rows[:, :-1].flatten().tolist(), int(rows[-1, -1])]
+
+
+def test_held_out_rows_hold_every_token_in_order(corpus: TextCorpus) -> None:
+    end, pad = corpus.tokenizer.eos_token_id, corpus.tokenizer.pad_token_id
+    assert end != pad
+    for source in SOURCES:
+        expected = [end]
+        for text in documents(source, "heldout"):
+            expected += [*corpus.tokenizer.encode(text, add_special_tokens=False), end]
+        found = stream(corpus.heldout[source])
+        assert found[: len(expected)] == expected
+        assert set(found[len(expected) :]) <= {pad}
+        assert corpus.heldout[source].shape[1] == LENGTH + 1
+        assert corpus.heldout_bytes[source] == sum(len(text.encode()) for text in documents(source, "heldout"))
+
+
+def test_training_rows_hold_each_training_document_once_and_whole(corpus: TextCorpus) -> None:
+    for source in SOURCES:
+        text = corpus.tokenizer.decode(stream(corpus.train[source]))
+        found = text.replace("<|pad|>", "").split("<|end_of_text|>")
+        assert found[0] == found[-1] == ""
+        assert Counter(found[1:-1]) == Counter(documents(source, "train"))
+        assert found[1:-1] != documents(source, "train"), "documents keep the order of the file; neighbours would go together"
+
+
+def test_no_held_out_text_reaches_training_or_the_tokenizer(corpus: TextCorpus) -> None:
+    seen = "".join(corpus.tokenizer.decode(row) for batch in corpus.train_dataloader() for row in batch)
+    assert HELD_OUT_WORD not in seen and " 900" not in seen and "fox" in seen
+    heldout = "".join(corpus.tokenizer.decode(row) for name in SOURCES for row in corpus.heldout[name])
+    assert HELD_OUT_WORD in heldout
+    assert len(corpus.tokenizer.tokenize("quick")) == 1  # common in training, so one token
+    both = train_tokenizer([t for s in SOURCES for split in ("train", "heldout") for t in documents(s, split)], 400)
+    assert len(both.tokenize(HELD_OUT_WORD)) == 1 < len(corpus.tokenizer.tokenize(HELD_OUT_WORD))
+
+
+def test_a_row_is_decided_by_seed_and_index_alone(corpus: TextCorpus) -> None:
+    def rows(seed: int) -> MixedRows:
+        return MixedRows(corpus.train, {"ledger": 3.0, "tales": 1.0}, 80, seed)
+
+    first, again, other = rows(1), rows(1), rows(2)
+    in_order = torch.stack([first[i] for i in range(80)])
+    for i in np.random.default_rng(0).permutation(80).tolist():
+        assert torch.equal(again[i], in_order[i])
+    assert not torch.equal(torch.stack([other[i] for i in range(80)]), in_order)
+    torch.manual_seed(3)  # whatever others draw, the rows stay
+    assert torch.equal(torch.stack(list(torch.utils.data.Subset(rows(1), range(80)))), in_order)
+
+
+def test_a_mixture_has_its_shares_and_repeats_no_row_before_all_were_seen() -> None:
+    rows = {"a": torch.arange(50)[:, None], "b": torch.arange(1000, 1300)[:, None]}
+    mixture = MixedRows(rows, {"a": 3.0, "b": 1.0}, 1000, seed=0)
+    drawn = [int(mixture[i]) for i in range(1000)]
+    of_a = [row for row in drawn if row < 1000]
+    assert len(of_a) == pytest.approx(750, abs=4 * (1000 * 0.75 * 0.25) ** 0.5)  # four standard deviations
+    for start in range(0, len(of_a) - 50, 50):
+        assert len(set(of_a[start : start + 50])) == 50
+    assert of_a[:50] != of_a[50:100]
+    of_b = [row for row in drawn if row >= 1000]
+    assert len(set(of_b)) == len(of_b)
+
+
+def test_a_loader_goes_on_in_the_middle(corpus: TextCorpus) -> None:
+    loader = corpus.train_dataloader()
+    assert isinstance(loader, StatefulDataLoader)
+    iterator = iter(loader)
+    for _ in range(7):
+        next(iterator)
+    state = loader.state_dict()
+    rest = list(iterator)
+    fresh = corpus.train_dataloader()
+    fresh.load_state_dict(state)
+    resumed = list(fresh)
+    assert len(rest) == len(resumed) == 80 // 4 - 7
+    assert all(torch.equal(a, b) for a, b in zip(rest, resumed, strict=True))
+
+
+def test_every_byte_and_any_unicode_comes_back(tmp_path: Path) -> None:
+    train_tokenizer(["Numbers and words, " * 20], 300).save_pretrained(tmp_path)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    assert len(tokenizer.backend_tokenizer.encode("".join(map(chr, range(256)))).ids) > 0
+    alphabet = {token for token in tokenizer.get_vocab() if len(token) == 1}
+    assert len(alphabet) == 256  # one for each byte, so that any byte string has tokens
+
+    g = np.random.default_rng(0)
+    planes = [(0, 0x80), (0x80, 0x800), (0x800, 0xD800), (0xE000, 0x10000), (0x10000, 0x110000)]
+    texts = ["", " ", "  two  spaces ", "\t\r\n\n \n", "don 't , stop .", "e\u0301\u200d\ufeff\x00", "".join(map(chr, range(256)))]
+    for _ in range(60):
+        low, high = planes[g.integers(len(planes))]
+        texts.append("".join(chr(code) for code in g.integers(low, high, g.integers(1, 40))))
+    for text in texts:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        assert tokenizer.decode(ids) == text, repr(text)
+
+
+def test_a_digit_is_a_token_of_its_own() -> None:
+    tokenizer = train_tokenizer(["at 25 knots, 1004 hPa, 1004 hPa, 25 knots, 25 knots " * 30], 400)
+    words = ("at", " ", "2", "5", " knots")
+    tokens = [tokenizer.decode([i]) for i in tokenizer.encode("at 25 knots", add_special_tokens=False)]
+    assert "".join(tokens) == "".join(words)
+    assert [token.strip() for token in tokens if token.strip().isdigit()] == ["2", "5"]
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "corpus.parquet"
+    with pytest.raises(ValueError, match="no corpus at .*corpus.parquet; build it with: python -m datamodules.data.build_corpus"):
+        TextCorpus(str(file), str(tmp_path / "tokenizer")).prepare_data()
+    write(file, [{"source": "a", "text": "some words"}])
+    with pytest.raises(ValueError, match=r"lacks the columns \['split'\]; it has \['source', 'text'\]"):
+        TextCorpus(str(file), str(tmp_path / "tokenizer")).prepare_data()
+
+
+def test_weights_must_name_the_sources(tmp_path: Path) -> None:
+    file = write(tmp_path / "corpus.parquet", [{"source": "a", "split": s, "text": "some words"} for s in ("train", "heldout")])
+    for weights in ({"a": 1.0, "b": 1.0}, {"b": 1.0}):
+        corpus = TextCorpus(str(file), str(tmp_path / "tokenizer"), weights, vocab_size=260)
+        corpus.prepare_data()
+        with pytest.raises(ValueError, match=r"weights name .*'b'.* holds \['a'\]"):
+            corpus.setup()
