@@ -28,7 +28,9 @@ def xz_bits_per_byte(train: list[str], heldout: list[str]) -> float:
     """What the held-out documents add to an `xz -9` archive of the training documents; its window of 64 MiB must hold all."""
     known, new = "\n\n".join(train).encode(), "\n\n".join(heldout).encode()
     if len(known) + len(new) > 64 * 2**20:
-        raise ValueError(f"{len(known) + len(new)} bytes do not fit the window of xz -9, 64 MiB; give it less training text")
+        raise ValueError(
+            f"{len(known) + len(new)} bytes do not fit the window of xz -9, 64 MiB; give it less training text"
+        )
     added = len(lzma.compress(known + b"\n\n" + new, preset=9)) - len(lzma.compress(known, preset=9))
     return 8 * added / sum(len(text.encode()) for text in heldout)
 
@@ -101,7 +103,9 @@ def table(columns: dict[str, dict[str, float]], sizes: dict[str, tuple[int, int]
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", type=Path, default=Path("corpus/corpus.parquet"), help="made by datamodules.data.build_corpus")
+    parser.add_argument(
+        "--corpus", type=Path, default=Path("corpus/corpus.parquet"), help="made by datamodules.data.build_corpus"
+    )
     parser.add_argument("--model", type=Path, help="folder of a language model with its tokenizer")
     parser.add_argument("--no-xz", action="store_true", help="leave out xz, which takes a minute or two")
     parser.add_argument("--samples", type=int, default=0, help="texts to sample from the model")
@@ -112,7 +116,9 @@ def main(arguments: list[str] | None = None) -> None:
     if options.samples and options.model is None:
         parser.error("--samples needs a --model to draw them from")
     if not options.corpus.exists():
-        parser.error(f"no corpus at {options.corpus}; build it with: python -m datamodules.data.build_corpus --out corpus")
+        parser.error(
+            f"no corpus at {options.corpus}; build it with: python -m datamodules.data.build_corpus --out corpus"
+        )
 
     frame = pd.read_parquet(options.corpus)
     parts = {key: group["text"].tolist() for key, group in frame.groupby(["source", "split"])}
@@ -121,7 +127,9 @@ def main(arguments: list[str] | None = None) -> None:
     sizes = {name: tuple(sum(len(t.encode()) for t in part[name]) for part in (train, heldout)) for name in names}
     columns: dict[str, dict[str, float]] = {}
     if not options.no_xz:
-        columns["`xz -9` given the training text"] = {name: xz_bits_per_byte(train[name], heldout[name]) for name in names}
+        columns["`xz -9` given the training text"] = {
+            name: xz_bits_per_byte(train[name], heldout[name]) for name in names
+        }
     if options.model is not None:
         model, tokenizer = load_model(str(options.model))
         model.eval()

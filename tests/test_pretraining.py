@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -102,7 +102,9 @@ def test_every_parameter_is_trained_once_and_embeddings_by_adamw() -> None:
     by_muon = {id(p) for group in optimizer.muon.param_groups for p in group["params"]}
     assert all(p.ndim == 2 for group in optimizer.muon.param_groups for p in group["params"])
     assert id(module.model.get_input_embeddings().weight) not in by_muon
-    assert len(by_muon) == 3 * 4 + 1 * 6  # in, out and the MLP's two of a Mamba layer; q, k, v, o and the two of an attention layer
+    assert (
+        len(by_muon) == 3 * 4 + 1 * 6
+    )  # in, out and the MLP's two of a Mamba layer; q, k, v, o and the two of an attention layer
 
 
 def test_the_rate_warms_up_stays_and_falls_to_zero() -> None:
@@ -179,7 +181,9 @@ class Losses(Callback):
     def __init__(self) -> None:
         self.seen: dict[int, float] = {}
 
-    def on_train_batch_end(self, trainer: Trainer, module: NanoPretraining, outputs: dict[str, Tensor], *_: object) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, module: NanoPretraining, outputs: dict[str, Tensor], *_: object
+    ) -> None:
         self.seen[trainer.global_step] = outputs["loss"].item()
 
 
@@ -208,7 +212,9 @@ def trained(folder: Path) -> tuple[NanoPretraining, dict[int, float]]:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_resumed_run_is_the_run_that_was_not_stopped(folder: Path, trained: tuple[NanoPretraining, dict[int, float]]) -> None:
+def test_a_resumed_run_is_the_run_that_was_not_stopped(
+    folder: Path, trained: tuple[NanoPretraining, dict[int, float]]
+) -> None:
     module, losses = trained
     # What a crash after step 5 leaves is this file alone; the new process begins with other weights.
     resumed, later = run(folder, folder / "again", seed=99, resume=folder / "whole" / "step=5.ckpt")
@@ -219,12 +225,10 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(folder: Path, trained: tu
     assert all(torch.equal(value, state[name]) for name, value in resumed.state_dict().items())
 
 
-def test_the_export_loads_as_a_frozen_backbone(
-    folder: Path, trained: tuple[NanoPretraining, dict[int, float]]
-) -> None:
+def test_the_export_loads_as_a_frozen_backbone(folder: Path, trained: tuple[NanoPretraining, dict[int, float]]) -> None:
     module, _ = trained
-    with safe_open(folder / "whole" / "nano" / "model.safetensors", "pt") as file:
-        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}
+    stored = load_file(folder / "whole" / "nano" / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
     backbone = FrozenBackbone(str(folder / "whole" / "nano"))
     weights = backbone.model.state_dict()
     for name, value in module.model.state_dict().items():

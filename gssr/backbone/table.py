@@ -24,8 +24,8 @@ def cache_folder() -> Path:
 class TextTable:
     """Mean token states of texts, (texts, F) with F = len(layers) · E, looked up by the text itself.
 
-    ``add`` keeps what it encoded in a safetensors file named by the backbone's fingerprint, the layers and the texts; an
-    unreadable file is encoded again.
+    ``add`` keeps what it encoded in a safetensors file named by the backbone's fingerprint and the layers, under a hash of
+    each text, so that other splits and other runs find it there; an unreadable file is replaced.
     """
 
     def __init__(self, backbone: FrozenBackbone, layers: Sequence[int]) -> None:
@@ -33,22 +33,29 @@ class TextTable:
         self.width = len(self.layers) * backbone.hidden_size
         self.rows: dict[str, int] = {}
         self.states = torch.zeros(1, self.width)
+        identity = hashlib.sha256(repr((backbone.fingerprint, self.layers)).encode()).hexdigest()[:24]
+        self.file = cache_folder() / f"texts-{identity}.safetensors"
 
     def add(self, texts: Iterable[str], keep: bool = True) -> None:
-        """Encode the texts that are not in the table yet; with ``keep``, from or into the cache on disk."""
+        """Encode the texts that are not in the table yet; with ``keep``, look into the cache on disk first and add to it."""
         new = [text for text in dict.fromkeys(texts) if text not in self.rows]
         if not new:
             return
-        states = self._load(new) if keep else None
-        if states is None:
-            # Sorted by length, so that a group holds texts of one length and hardly any padding.
-            order = sorted(range(len(new)), key=lambda i: len(new[i]))
-            states = torch.empty(len(new), self.width)
-            groups = [order[i : i + TEXTS_PER_STEP] for i in range(0, len(order), TEXTS_PER_STEP)]
-            for group in tqdm(groups, desc="reading texts once", unit=" x512", disable=len(groups) < 4, leave=False):
-                states[torch.tensor(group)] = self.backbone.mean_states([new[i] for i in group], self.layers)
-            if keep:
-                self._save(new, states)
+        keys, kept = self._load() if keep else (torch.empty(0, 2, dtype=torch.int64), torch.empty(0, self.width))
+        place = {tuple(key): i for i, key in enumerate(keys.tolist())}
+        hashes = [_hash(text) for text in new]
+        known = torch.tensor([place.get(h, -1) for h in hashes])
+        states = torch.empty(len(new), self.width)
+        states[known >= 0] = kept[known[known >= 0]]
+        missing = (known < 0).nonzero().flatten().tolist()
+        # Sorted by length, so that a group holds texts of one length and hardly any padding.
+        missing.sort(key=lambda i: len(new[i]))
+        groups = [missing[i : i + TEXTS_PER_STEP] for i in range(0, len(missing), TEXTS_PER_STEP)]
+        for group in tqdm(groups, desc="reading texts once", unit=" x512", disable=len(groups) < 4, leave=False):
+            states[torch.tensor(group)] = self.backbone.mean_states([new[i] for i in group], self.layers)
+        if keep and missing:
+            fresh = torch.tensor([hashes[i] for i in missing], dtype=torch.int64)
+            self._save(torch.cat([keys, fresh]), torch.cat([kept, states[torch.tensor(missing)]]))
         first = len(self.states)
         self.rows |= {text: first + i for i, text in enumerate(new)}
         self.states = torch.cat([self.states, states.to(self.states.device)])
@@ -64,25 +71,27 @@ class TextTable:
         index = index.to(self.states.device)
         return self.states[index], index > 0
 
-    def _file(self, texts: list[str]) -> Path:
-        digest = hashlib.sha256(repr((self.backbone.fingerprint, self.layers)).encode())
-        for text in texts:
-            digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
-        return cache_folder() / f"texts-{digest.hexdigest()[:24]}.safetensors"
-
-    def _load(self, texts: list[str]) -> Tensor | None:
+    def _load(self) -> tuple[Tensor, Tensor]:
+        """Hashes (n, 2) and states (n, F) of the file, none of either where it cannot be read."""
         try:
-            states = load_file(self._file(texts))["states"]
+            tensors = load_file(self.file)
+            keys, states = tensors["hashes"], tensors["states"]
         except (OSError, SafetensorError, KeyError):
-            return None
-        return states if states.shape == (len(texts), self.width) else None
+            return torch.empty(0, 2, dtype=torch.int64), torch.empty(0, self.width)
+        assert states.shape == (len(keys), self.width)
+        return keys, states
 
-    def _save(self, texts: list[str], states: Tensor) -> None:
-        file = self._file(texts)
-        partial = file.with_suffix(f".{os.getpid()}.part")
+    def _save(self, keys: Tensor, states: Tensor) -> None:
+        """Whole or not at all; of two processes that write at once the later one stays, and the other's work is done again."""
+        partial = self.file.with_suffix(f".{os.getpid()}.part")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"states": states}, partial)
-            os.replace(partial, file)
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            save_file({"hashes": keys, "states": states.contiguous()}, partial)
+            os.replace(partial, self.file)
         except OSError:
             partial.unlink(missing_ok=True)
+
+
+def _hash(text: str) -> tuple[int, int]:
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big", signed=True), int.from_bytes(digest[8:16], "big", signed=True)

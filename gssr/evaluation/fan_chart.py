@@ -124,9 +124,10 @@ def fan_chart_of(
 ) -> Figure:
     """The fan chart of sequence `index` of a batch: plans (or rollouts) of the same batch with and without its goal.
 
-    A plan has `rollouts` (or is one) with `mean` and `sample` (S, B, H, Y), and may have `text` (B lists of H).
-    `singles`: number of single rollouts drawn; `text_steps`: horizon steps whose texts are written below (None: three
-    of them; (): none)."""
+    A plan has `rollouts` (or is one) with `mean` and `sample` (S, B, H, Y), and may have `text` (B lists of H, or of
+    none). `singles`: number of single rollouts drawn; `text_steps`: horizon steps whose texts are written below
+    (None: three of them; (): none).
+    """
     row = batch.select([index])
     length = int(row.context[0])
     steps = int(row.step_mask[0].sum())
@@ -142,7 +143,7 @@ def fan_chart_of(
     written = getattr(plan_with if plan_with is not None else plan_without, "text", None)
     if text_steps is None:
         text_steps = sorted({horizon // 4, horizon // 2, horizon - 1}) if horizon > 2 else range(horizon)
-    texts = [(hours[length + h], written[index][h]) for h in text_steps] if written else []
+    texts = [(hours[length + h], written[index][h]) for h in text_steps] if written and written[index] else []
     goal = row.goal[0] if plan_with is not None else None
     return fan_chart(
         hours[:length],

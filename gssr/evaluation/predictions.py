@@ -63,7 +63,7 @@ def write_predictions(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
-    done = sum(1 for _ in path.open(encoding="utf-8")) if append and path.exists() else 0
+    done = path.read_text(encoding="utf-8").count("\n") if append and path.exists() else 0
     plans = {"with_goal": plan_with_goal, "without_goal": plan_without_goal}
     with path.open("a" if append else "w", encoding="utf-8") as file:
         for row in range(len(batch)):
@@ -120,7 +120,7 @@ def _plan(plan: Any, row: int, horizon: int, rollouts: int | None, digits: int) 
         "mean": _numbers(plan.mean[row, :horizon], digits),
         "quantiles": _numbers(plan.quantiles[row, :horizon], digits),
         "rollouts": _numbers(plan.rollouts.mean[:rollouts, row, :horizon], digits),
-        "text": list(text[row][:horizon]) if text else None,
+        "text": list(text[row][:horizon]) if text and text[row] else None,
     }
 
 

@@ -83,6 +83,8 @@ class GoalNetwork(Planning, Validation, LightningModule):
         value_resolution: list[float] | None = None,
     ) -> None:
         super().__init__()
+        if open_samples < 2:
+            raise ValueError(f"open_samples is {open_samples}; the spread of rollouts needs at least 2")
         self.save_hyperparameters()
         self.backbone = FrozenBackbone(backbone, backbone_revision, backbone_dtype, offline)
         self.table = TextTable(self.backbone, text_layers)
@@ -225,12 +227,17 @@ class GoalNetwork(Planning, Validation, LightningModule):
         x = self.rssm.open_loop(filtered, context, noise, steered.repeat(p.open_samples))
         rolled = self.value_head(x.unflatten(0, (p.open_samples, size)))
         ahead = torch.arange(steps, device=self.device) >= context[:, None]
-        if p.open_loss == "crps":
-            noisy = rolled.sample(self.draw(*rolled.mean.shape, generator=generator))
-            each = open_loop_crps(noisy, scaled, batch.value_mask)
+        if p.open_loss == "nll":
+            open_loop = masked_mean(open_loop_nll(rolled, scaled, batch.value_mask), any_value & ahead)
         else:
-            each = open_loop_nll(rolled, scaled, batch.value_mask)
-        open_loop = masked_mean(each, any_value & ahead)
+            noisy = rolled.sample(self.draw(*rolled.mean.shape, generator=generator))
+            open_loop = masked_mean(open_loop_crps(noisy, scaled, batch.value_mask), any_value & ahead)
+            if p.open_loss == "crps":
+                # From the last observed value on, paths must move as the data does, not only end where it does.
+                observed = batch.value_mask[:, 1:] & batch.value_mask[:, :-1]
+                before = torch.where(ahead[:, :-1, None], rolled.mean[:, :, :-1], scaled[:, :-1])
+                moves = open_loop_crps(rolled.mean[:, :, 1:] - before, scaled.diff(dim=1), observed)
+                open_loop = open_loop + masked_mean(moves, observed.any(-1) & ahead[:, 1:])
 
         promised = self.value_head(goal.x).mean
         low, high = self.scaler.transform(batch.goal_low), self.scaler.transform(batch.goal_high)

@@ -39,7 +39,14 @@ def corpus(tmp_path: Path) -> TextCorpus:
     ]
     file = write(tmp_path / "corpus.parquet", rows)
     made = TextCorpus(
-        str(file), str(tmp_path / "tokenizer"), {"ledger": 3.0, "tales": 1.0}, 320, LENGTH, batch_size=4, rows=80, seed=5
+        str(file),
+        str(tmp_path / "tokenizer"),
+        {"ledger": 3.0, "tales": 1.0},
+        320,
+        LENGTH,
+        batch_size=4,
+        rows=80,
+        seed=5,
     )
     made.prepare_data()
     made.setup("fit")
@@ -72,7 +79,9 @@ def test_training_rows_hold_each_training_document_once_and_whole(corpus: TextCo
         found = text.replace("<|pad|>", "").split("<|end_of_text|>")
         assert found[0] == found[-1] == ""
         assert Counter(found[1:-1]) == Counter(documents(source, "train"))
-        assert found[1:-1] != documents(source, "train"), "documents keep the order of the file; neighbours would go together"
+        assert found[1:-1] != documents(source, "train"), (
+            "documents keep the order of the file; neighbours would go together"
+        )
 
 
 def test_no_held_out_text_reaches_training_or_the_tokenizer(corpus: TextCorpus) -> None:
@@ -135,7 +144,15 @@ def test_every_byte_and_any_unicode_comes_back(tmp_path: Path) -> None:
 
     g = np.random.default_rng(0)
     planes = [(0, 0x80), (0x80, 0x800), (0x800, 0xD800), (0xE000, 0x10000), (0x10000, 0x110000)]
-    texts = ["", " ", "  two  spaces ", "\t\r\n\n \n", "don 't , stop .", "e\u0301\u200d\ufeff\x00", "".join(map(chr, range(256)))]
+    texts = [
+        "",
+        " ",
+        "  two  spaces ",
+        "\t\r\n\n \n",
+        "don 't , stop .",
+        "e\u0301\u200d\ufeff\x00",
+        "".join(map(chr, range(256))),
+    ]
     for _ in range(60):
         low, high = planes[g.integers(len(planes))]
         texts.append("".join(chr(code) for code in g.integers(low, high, g.integers(1, 40))))
@@ -154,7 +171,9 @@ def test_a_digit_is_a_token_of_its_own() -> None:
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     file = tmp_path / "corpus.parquet"
-    with pytest.raises(ValueError, match="no corpus at .*corpus.parquet; build it with: python -m datamodules.data.build_corpus"):
+    with pytest.raises(
+        ValueError, match="no corpus at .*corpus.parquet; build it with: python -m datamodules.data.build_corpus"
+    ):
         TextCorpus(str(file), str(tmp_path / "tokenizer")).prepare_data()
     write(file, [{"source": "a", "text": "some words"}])
     with pytest.raises(ValueError, match=r"lacks the columns \['split'\]; it has \['source', 'text'\]"):
@@ -162,7 +181,9 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_weights_must_name_the_sources(tmp_path: Path) -> None:
-    file = write(tmp_path / "corpus.parquet", [{"source": "a", "split": s, "text": "some words"} for s in ("train", "heldout")])
+    file = write(
+        tmp_path / "corpus.parquet", [{"source": "a", "split": s, "text": "some words"} for s in ("train", "heldout")]
+    )
     for weights in ({"a": 1.0, "b": 1.0}, {"b": 1.0}):
         corpus = TextCorpus(str(file), str(tmp_path / "tokenizer"), weights, vocab_size=260)
         corpus.prepare_data()

@@ -93,6 +93,14 @@ def test_predictions_round_trip(planned, tmp_path):
     assert sorted(p.name for p in tmp_path.glob("*.png")) == ["fan_0000_Storm_2.png", "fan_0001_Storm_2.png"]
 
 
+def test_plans_without_texts_have_none_to_show(planned, tmp_path):
+    batch, with_plan, without_plan = planned
+    with_plan.text = without_plan.text = [[] for _ in range(len(batch))]
+    assert "The plan in words" not in words(fan_chart_of(batch, 0, with_plan, without_plan, 0, NAMES, UNITS))
+    (line, *_) = read_predictions(write_predictions(with_plan, without_plan, batch, tmp_path, NAMES, UNITS))
+    assert line["with_goal"]["text"] is None and line["without_goal"]["text"] is None
+
+
 def test_batches_append_to_one_file_and_a_new_run_starts_it_again(planned, tmp_path):
     batch, with_plan, without_plan = planned
     write_predictions(None, without_plan, batch, tmp_path, NAMES, UNITS)

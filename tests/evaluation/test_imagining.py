@@ -56,6 +56,9 @@ def test_imagine_is_the_same_for_a_seed_and_covers_all_windows_in_chunks():
     assert torch.equal(first.sample, again.sample)
     assert not torch.equal(first.sample, imagine(network, batch, batch.goal, 5, seed=8, batch_size=5).sample)
     assert torch.equal(first.select([3, 1]).mean, first.mean[:, [3, 1]])
+    exact = imagine(FakeNetwork(), batch, batch.goal, samples=2, seed=7, batch_size=5)
+    goals = [float(goal.split()[2]) for goal in batch.goal]
+    assert exact.mean[0, :, -1, 0].tolist() == pytest.approx(goals)  # every window under its own goal
     with pytest.raises(ValueError, match="12 sequences"):
         imagine(network, batch, ["Be at 40 kt"], samples=5, seed=7)
 

@@ -78,7 +78,7 @@ def test_a_batch_without_goals_or_texts_still_has_all_losses(network: GoalNetwor
 
 def test_padding_changes_no_loss(network: GoalNetwork) -> None:
     network.weights["text"] = 0.0
-    network.hparams.open_samples = 1
+    network.hparams.open_samples = 2
     network.draw = lambda *shape, generator=None: torch.zeros(shape)
     network.hparams.min_context = C
     records = [record(0), record(1)]

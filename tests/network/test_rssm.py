@@ -5,7 +5,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from gssr.network.gaussian import Gaussian, kl
-from gssr.network.objective import goal_distance, kl_terms, open_loop_nll, value_nll
+from gssr.network.objective import goal_distance, kl_terms, open_loop_crps, open_loop_nll, value_nll
 from gssr.network.rssm import RSSM, Belief
 from gssr.network.steering import Goal, SteeredPrior, clip_norm
 
@@ -187,3 +187,12 @@ def test_mixture_of_rollouts_and_goal_distance() -> None:
 def test_an_unknown_schedule_is_refused() -> None:
     with pytest.raises(ValueError, match="schedule 'linear' is not known"):
         SteeredPrior("linear")
+
+
+def test_fair_crps_equals_the_mean_over_all_pairs() -> None:
+    g = torch.Generator().manual_seed(0)
+    sample, value = torch.randn(5, B, T, Y, generator=g), torch.randn(B, T, Y, generator=g)
+    mask = torch.rand(B, T, Y, generator=g) > 0.3
+    pairs = sum((sample[i] - sample[j]).abs() for i in range(5) for j in range(5) if i != j) / 20
+    expected = torch.where(mask, (sample - value).abs().mean(0) - pairs / 2, 0.0).sum(-1)
+    assert torch.allclose(open_loop_crps(sample, value, mask), expected, atol=1e-5)
