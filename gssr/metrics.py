@@ -21,7 +21,7 @@ def at_step(path: Tensor, step: Tensor) -> Tensor:
     Raises ValueError for a step outside the horizon.
     """
     horizon = path.shape[-2]
-    if len(step) and not (0 <= int(step.min()) and int(step.max()) < horizon):
+    if ((step < 0) | (step >= horizon)).any():
         raise ValueError(
             f"horizon steps {step.tolist()} must lie between 0 and {horizon - 1}; step 0 is the first after C"
         )

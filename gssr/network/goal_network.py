@@ -11,7 +11,7 @@ from gssr.backbone import FrozenBackbone
 from gssr.backbone.table import TextTable
 from gssr.network.goal_encoder import GoalEncoder
 from gssr.network.heads import PrefixProjector, ValueHead
-from gssr.network.objective import goal_distance, kl_terms, masked_mean, open_loop_crps, open_loop_nll, value_nll
+from gssr.network.objective import crps, goal_distance, kl_terms, masked_mean, value_nll
 from gssr.network.rollout import Planning
 from gssr.network.rssm import RSSM, Filtered
 from gssr.network.steering import Goal, SteeredPrior
@@ -65,14 +65,13 @@ class GoalNetwork(Planning, Validation, LightningModule):
         alpha_value: float = 1.0,
         alpha_text: float = 1.0,
         alpha_kl: float = 1.0,
-        alpha_open: float = 1.0,
+        alpha_open: float = 10.0,
         alpha_goal: float = 1.0,
         free_nats: float = 1.0,
-        text_steps: int = 16,
+        text_steps: int = 8,
         text_dropout: float = 0.25,
         goal_dropout: float = 0.3,
         open_samples: int = 4,
-        open_loss: str = "crps",
         min_context: int = 2,
         lr: float = 1e-3,
         weight_decay: float = 0.01,
@@ -83,6 +82,8 @@ class GoalNetwork(Planning, Validation, LightningModule):
         value_resolution: list[float] | None = None,
     ) -> None:
         super().__init__()
+        if min_context < 1:
+            raise ValueError(f"min_context is {min_context}; imagination needs at least 1 step to start from")
         if open_samples < 2:
             raise ValueError(f"open_samples is {open_samples}; the spread of rollouts needs at least 2")
         self.save_hyperparameters()
@@ -227,17 +228,11 @@ class GoalNetwork(Planning, Validation, LightningModule):
         x = self.rssm.open_loop(filtered, context, noise, steered.repeat(p.open_samples))
         rolled = self.value_head(x.unflatten(0, (p.open_samples, size)))
         ahead = torch.arange(steps, device=self.device) >= context[:, None]
-        if p.open_loss == "nll":
-            open_loop = masked_mean(open_loop_nll(rolled, scaled, batch.value_mask), any_value & ahead)
-        else:
-            noisy = rolled.sample(self.draw(*rolled.mean.shape, generator=generator))
-            open_loop = masked_mean(open_loop_crps(noisy, scaled, batch.value_mask), any_value & ahead)
-            if p.open_loss == "crps":
-                # From the last observed value on, paths must move as the data does, not only end where it does.
-                observed = batch.value_mask[:, 1:] & batch.value_mask[:, :-1]
-                before = torch.where(ahead[:, :-1, None], rolled.mean[:, :, :-1], scaled[:, :-1])
-                moves = open_loop_crps(rolled.mean[:, :, 1:] - before, scaled.diff(dim=1), observed)
-                open_loop = open_loop + masked_mean(moves, observed.any(-1) & ahead[:, 1:])
+        ahead = ahead & batch.step_mask
+        noisy = rolled.sample(self.draw(*rolled.mean.shape, generator=generator))
+        values = crps(noisy, scaled, batch.value_mask)
+        moves = crps(*self._changes(rolled.mean, scaled, ahead), batch.value_mask & batch.value_mask.roll(1, 1))
+        open_loop = masked_mean(values + moves, any_value & ahead)
 
         promised = self.value_head(goal.x).mean
         low, high = self.scaler.transform(batch.goal_low), self.scaler.transform(batch.goal_high)
@@ -252,6 +247,13 @@ class GoalNetwork(Planning, Validation, LightningModule):
         }
         figures = {"kl_raw": raw, "kl_clipped": clipped, "kl_per_dim": per_dim}
         return terms, figures
+
+    @staticmethod
+    def _changes(rolled: Tensor, observed: Tensor, ahead: Tensor) -> tuple[Tensor, Tensor]:
+        """One-step changes of rollouts (S, B, T, Y), the first one from the last value observed, and those observed (B, T, Y)."""
+        imagined_before = ahead.roll(1, 1) & ahead
+        before = torch.where(imagined_before[..., None], rolled.roll(1, 2), observed.roll(1, 1))
+        return rolled - before, observed - observed.roll(1, 1)
 
     def text_loss(self, batch: Batch, x: Tensor, generator: torch.Generator) -> Tensor:
         """Nats per token of the texts of ``text_steps`` random steps behind a prefix from x (B, T, D)."""

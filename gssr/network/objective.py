@@ -1,7 +1,5 @@
 """The terms of the objective. Means run over valid (sequence, step) pairs; masked entries are replaced before arithmetic."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -32,15 +30,6 @@ def kl_terms(q: Gaussian, p: Gaussian, mask: Tensor, free_nats: float) -> tuple[
     return masked_mean(total.clamp(min=free_nats), mask), masked_mean(total, mask), per_dim
 
 
-def open_loop_nll(p: Gaussian, value: Tensor, value_mask: Tensor) -> Tensor:
-    """-log of the mixture of S rollouts, (S, B, T, Y) against (B, T, Y): (B, T) nats.
-
-    The mixture is the forecast; a mean of single log densities would punish rollouts for differing from each other.
-    """
-    single = value_nll(p, value.expand_as(p.mean), value_mask.expand_as(p.mean))
-    return math.log(len(single)) - torch.logsumexp(-single, 0)
-
-
 def goal_distance(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Squared distance of value (…, Y) outside [low, high], 0 where a bound is NaN, summed over Y."""
     silent = torch.isnan(low) | torch.isnan(high)
@@ -49,7 +38,7 @@ def goal_distance(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return (below.square() + above.square()).sum(-1)
 
 
-def open_loop_crps(sample: Tensor, value: Tensor, value_mask: Tensor) -> Tensor:
+def crps(sample: Tensor, value: Tensor, value_mask: Tensor) -> Tensor:
     """Fair CRPS of S samples (S, B, T, Y) against (B, T, Y), summed over the observed of Y dimensions: (B, T).
 
     E|X - y| - E|X - X'| / 2 with the unbiased estimate over pairs (Gneiting & Raftery 2007, equation 21; Ferro 2014), so

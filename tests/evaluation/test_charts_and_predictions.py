@@ -39,7 +39,8 @@ def test_a_chart_holds_context_truth_fans_goal_and_texts(planned, tmp_path):
     drawn = [np.asarray(line.get_ydata(), dtype=float) for line in axes.lines]
     assert any(np.allclose(y, batch.value[1, :4, 0]) for y in drawn if len(y) == 4)
     assert any(np.allclose(y, batch.value[1, 3:, 0]) for y in drawn if len(y) == 9)
-    assert any(y.tolist() == [96.0, 112.0] for y in drawn)  # the goal's bracket
+    (bracket,) = (line for line in axes.lines if list(line.get_ydata()) == [96.0, 112.0])
+    assert list(bracket.get_xdata()) == [48.0, 48.0]
     shown = words(figure)
     for word in ("Storm 2", "“Become 104", "wind (kt)", "with the goal", "without the goal", "what happened", "cat 1"):
         assert word in shown

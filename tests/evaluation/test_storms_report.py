@@ -62,9 +62,33 @@ def test_a_network_deaf_to_goals_hits_no_more_than_unsteered():
     assert goals[LENT]["steered"].value < 1
 
 
+def test_hits_are_looked_for_at_the_goal_step_alone():
+    class Leaping(FakeNetwork):
+        def rollout(self, batch, goals, samples, generator=None):
+            rollouts = super().rollout(batch, [None] * len(goals), samples, generator)
+            for row, goal in enumerate(goals):
+                if goal is not None:
+                    rollouts.mean[:, row] = -500.0
+                    rollouts.mean[:, row, batch.goal_step[row] - batch.context[row]] = float(goal.split()[2])
+            return rollouts
+
+    data = FakeStorms()
+    for record in data.test_records:
+        record.goal_step = 7
+    goals = evaluate_storms(Leaping(), data, samples=2).table("goals").rows
+    assert goals[OWN]["steered"].value == goals[LENT]["steered"].value == goals[OWN]["straight line"].value == 1.0
+
+
 def test_plausibility_is_a_ratio_to_the_truth_on_the_same_windows(report):
     data = FakeStorms()
     threshold = report.settings["change_threshold"]
+    once = {
+        (r.series, t): abs(r.value[t, 0] - r.value[t - 1, 0]) for r in data.train_records[::3] for t in range(1, 12)
+    }
+    once |= {
+        (r.series, r.time[-1]): abs(r.value[-1, 0] - r.value[-2, 0]) for r in data.train_records if r.time[0] % 1000
+    }
+    assert threshold == pytest.approx(np.quantile(list(once.values()), 0.99), rel=1e-5)
     changes = np.concatenate([np.abs(np.diff(record.value[3:, 0])) for record in data.test_records])
     row = report.table("plausibility").rows[OWN]
     assert row["truth"].value == pytest.approx((changes > threshold).mean())

@@ -111,6 +111,15 @@ def test_the_context_is_filtered_without_the_goal_and_the_horizon_is_never_read(
     assert not torch.equal(before.mean, steered.mean)
 
 
+def test_changes_of_rollouts_start_from_the_last_observed_value() -> None:
+    observed = torch.tensor([[[1.0], [2.0], [4.0], [8.0]]])
+    rolled = torch.tensor([[[[9.0], [9.0], [5.0], [7.0]]]])
+    ahead = torch.tensor([[False, False, True, True]])
+    imagined, true = GoalNetwork._changes(rolled, observed, ahead)
+    assert imagined[0, 0, 2:, 0].tolist() == [3.0, 2.0]
+    assert true[0, 2:, 0].tolist() == [2.0, 4.0]
+
+
 def test_strength_zero_is_exactly_no_goal(network: GoalNetwork, batch: Batch) -> None:
     network.steering.strength = 0.0
     assert torch.equal(network.rollout(batch, [GOAL] * 3, 4).sample, network.rollout(batch, [None] * 3, 4).sample)

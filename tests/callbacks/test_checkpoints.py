@@ -1,0 +1,132 @@
+"""Checkpoints are whole, the best is the best, and Ctrl-C loses nothing."""
+
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback, Trainer
+
+from callbacks import AtomicCheckpointIO, Interrupted, RunCheckpoints
+from gssr.runs import BEST, LAST, checkpoint_file
+from tests.callbacks.training import same, train, trainer_for, weights
+from tests.toy import ToyData, ToyNetwork
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
+
+
+class Unpicklable:
+    def __reduce__(self) -> Any:
+        raise RuntimeError("the disk is full")
+
+
+def test_a_write_that_fails_leaves_the_older_file(tmp_path: Path) -> None:
+    io, file = AtomicCheckpointIO(), tmp_path / "checkpoints" / "last.ckpt"
+    io.save_checkpoint({"step": 1, "weight": torch.arange(1000)}, file)
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        io.save_checkpoint({"weight": torch.arange(1000), "late": Unpicklable()}, file)
+    assert [path.name for path in file.parent.iterdir()] == ["last.ckpt"]
+    assert io.load_checkpoint(file)["step"] == 1
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    torch.save({"evil": SimpleNamespace()}, tmp_path / "evil.ckpt")
+    with pytest.raises(Exception, match="[Ww]eights only load failed|weights_only"):
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "evil.ckpt")
+
+
+def test_a_run_leaves_last_best_and_older_states(tmp_path: Path) -> None:
+    trainer = train(tmp_path, checkpoint={"every_n_steps": 4, "keep": 2})
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["best.ckpt", "last.ckpt", "step-000012.ckpt", "step-000015.ckpt"]
+    last = torch.load(checkpoint_file(tmp_path, LAST), weights_only=True)
+    assert last["global_step"] == 15
+    assert same([*last["state_dict"].values()], weights(trainer))
+    assert torch.load(tmp_path / "checkpoints" / "step-000012.ckpt", weights_only=True)["global_step"] == 12
+
+
+class Scores(ToyNetwork):
+    """Logs given validation scores, one an epoch."""
+
+    def __init__(self, *scores: float) -> None:
+        super().__init__()
+        self.scores = scores
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/open_loop_mae", self.scores[self.current_epoch])
+
+
+@pytest.mark.parametrize(
+    ("mode", "scores", "best"),
+    [
+        ("min", (3.0, 1.0, 2.0), 10),
+        ("max", (1.0, 2.0, 2.0), 10),
+        ("min", (float("nan"), 5.0, 6.0), 10),
+        ("min", (0.0, -1.0, -1.5), 15),
+    ],
+)
+def test_best_is_the_best(mode: str, scores: tuple[float, ...], best: int, tmp_path: Path) -> None:
+    train(tmp_path, network=Scores(*scores), checkpoint={"mode": mode, "keep": 0})
+    assert torch.load(checkpoint_file(tmp_path, BEST), weights_only=True)["global_step"] == best
+
+
+def test_best_is_remembered_by_a_resumed_run_and_not_taken_to_another(tmp_path: Path) -> None:
+    scores = (1.0, 5.0, 4.0)
+    train(tmp_path / "run", network=Scores(*scores), stop=6)
+    train(tmp_path / "run", network=Scores(*scores), resume=True)
+    assert torch.load(checkpoint_file(tmp_path / "run", BEST), weights_only=True)["global_step"] == 5
+
+    train(tmp_path / "old", network=Scores(*scores), stop=6)
+    branch = trainer_for(tmp_path / "branch")
+    branch.fit(Scores(*scores), ToyData(), ckpt_path=checkpoint_file(tmp_path / "old", LAST), weights_only=True)
+    assert torch.load(checkpoint_file(tmp_path / "branch", BEST), weights_only=True)["global_step"] == 15
+
+
+def test_a_score_that_is_not_logged_is_told_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"'val/typo' was not logged by validation; logged were \[.*val/open_loop_mae"):
+        train(tmp_path, checkpoint={"monitor": "val/typo"})
+    train(tmp_path / "none", checkpoint={"monitor": None, "keep": 0}, max_epochs=1)
+    assert [path.name for path in (tmp_path / "none" / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+class CtrlC(Callback):
+    """Sends this process real signals, in the middle of an optimizer step."""
+
+    def __init__(self, number: int, times: int = 1) -> None:
+        self.number, self.times = number, times
+
+    def on_before_optimizer_step(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_step == 2:
+            for _ in range(self.times):
+                os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_training_after_the_step_with_its_state_saved(
+    number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(number)
+    trainer = trainer_for(tmp_path, [CtrlC(number)])
+    with pytest.raises(Interrupted, match="stopped after step 3"):
+        trainer.fit(ToyNetwork(), ToyData())
+    assert signal.getsignal(number) is before
+    assert "Stopping after this step" in capsys.readouterr().err
+    saved = torch.load(checkpoint_file(tmp_path, LAST), weights_only=True)
+    assert saved["global_step"] == 3
+    assert (tmp_path / "metrics.csv").read_text().splitlines()[-1].startswith("2,"), "the last step is not in the log"
+
+
+def test_a_second_signal_ends_training_at_once(tmp_path: Path) -> None:
+    trainer = trainer_for(tmp_path, [CtrlC(signal.SIGINT, times=2)])
+    with pytest.raises(SystemExit):
+        trainer.fit(ToyNetwork(), ToyData())
+    assert trainer.interrupted
+    assert trainer.global_step == 2
+
+
+def test_options_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ValueError, match="every_n_steps 0"):
+        RunCheckpoints(every_n_steps=0)

@@ -1,0 +1,29 @@
+import logging
+import subprocess
+import sys
+
+import pytest
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+
+from callbacks.quiet import quiet
+
+
+def test_advertisements_are_dropped_and_facts_are_not(caplog: pytest.LogCaptureFixture) -> None:
+    quiet()
+    quiet()
+    with caplog.at_level(logging.INFO):
+        rank_zero_info("💡 Tip: For seamless cloud logging, try installing [something]")
+        rank_zero_info("GPU available: False, used: False")
+    assert [record.getMessage() for record in caplog.records] == ["GPU available: False, used: False"]
+
+
+def test_other_warnings_pass() -> None:
+    with pytest.warns(UserWarning, match="the loss is odd"):
+        quiet()
+        rank_zero_warn("the loss is odd")
+
+
+def test_quiet_is_for_the_command_line_alone() -> None:
+    """Importing the callbacks changes no filter of a program that uses them."""
+    code = "import warnings; before = list(warnings.filters); import callbacks.quiet; assert before == warnings.filters"
+    subprocess.run([sys.executable, "-c", f"import lightning, torchdata; {code}"], check=True, timeout=120)
