@@ -90,6 +90,7 @@ class RunCLI(LightningCLI):
         self.folder: Path | None = None
         self.changes: dict[str, tuple[Any, Any]] = {}
         self._has_config = chosen.has_config or chosen.asks
+        shown = {"formatter_class": _Help, "epilog": EXAMPLES}
         super().__init__(
             model_class=LightningModule,
             datamodule_class=LightningDataModule,
@@ -98,7 +99,7 @@ class RunCLI(LightningCLI):
             save_config_callback=None,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            parser_kwargs={"formatter_class": _Help, "description": __doc__, "epilog": EXAMPLES},
+            parser_kwargs={"description": __doc__, **shown, **{name: dict(shown) for name in self.subcommands()}},
             args=rest,
         )
 

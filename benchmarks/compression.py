@@ -11,6 +11,7 @@ empty line between two of them for xz, an end-of-text token for the model.
 import argparse
 import lzma
 import math
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -42,6 +43,7 @@ def model_bits_per_byte(model: PreTrainedModel, corpus: TextCorpus) -> dict[str,
     for source, rows in zip(corpus.sources, corpus.val_dataloader(), strict=True):
         nats = sum(row_nats(model, batch, corpus.tokenizer.pad_token_id) for batch in rows)
         bits[source] = nats / math.log(2) / corpus.heldout_bytes[source]
+        print(f"{source}: model {bits[source]:.3f}", file=sys.stderr, flush=True)
     return bits
 
 
@@ -127,9 +129,10 @@ def main(arguments: list[str] | None = None) -> None:
     sizes = {name: tuple(sum(len(t.encode()) for t in part[name]) for part in (train, heldout)) for name in names}
     columns: dict[str, dict[str, float]] = {}
     if not options.no_xz:
-        columns["`xz -9` given the training text"] = {
-            name: xz_bits_per_byte(train[name], heldout[name]) for name in names
-        }
+        column = columns["`xz -9` given the training text"] = {}
+        for name in names:
+            column[name] = xz_bits_per_byte(train[name], heldout[name])
+            print(f"{name}: xz -9 {column[name]:.3f}", file=sys.stderr, flush=True)
     if options.model is not None:
         model, tokenizer = load_model(str(options.model))
         model.eval()

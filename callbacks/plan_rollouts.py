@@ -64,7 +64,10 @@ class PlanRollouts(Callback):
         dimension = getattr(data, "goal_dim", 0)
         for i in range(len(batch)):
             for board in boards:
-                figure = fan_chart_of(batch, i, steered, free, dimension, data.value_names, data.value_units)
+                guides = getattr(data, "value_guides", ())
+                figure = fan_chart_of(
+                    batch, i, steered, free, dimension, data.value_names, data.value_units, guides=guides
+                )
                 board.add_figure(f"plan/{i}", figure, trainer.global_step)
                 if self.texts:
                     board.add_text(f"plan/{i}", in_words(batch, i, steered, data), trainer.global_step)

@@ -28,6 +28,9 @@ class TestReport(Callback):
         data = trainer.datamodule
         if not trainer.is_global_zero or not hasattr(data, "windows_evaluation"):
             return
+        for stage in ("fit", "test"):
+            data.setup(stage)
+        pl_module.table.add(data.texts())
         report = evaluate_storms(pl_module, data, samples=self.samples, quick=self.quick)
         print(report.to_markdown(), flush=True)
         report.write(Path(trainer.default_root_dir))
@@ -71,6 +74,7 @@ class PredictionWriter(Callback):
             charts=self.charts if batch_idx == 0 else 0,
             rollouts=self.rollouts,
             append=batch_idx > 0,
+            guides=getattr(trainer.datamodule, "value_guides", ()),
         )
         if batch_idx == 0:
             self._show(file, with_goal or without_goal, batch)

@@ -70,6 +70,15 @@ class Storms(LightningDataModule):
     value_units: tuple[str, ...] = ("kt", "hPa", "deg", "deg")
     value_resolution: tuple[float, ...] = (5.0, 1.0, 0.1, 0.1)
     goal_dim: int = 0
+    # Saffir-Simpson scale, for charts of the wind.
+    value_guides: tuple[tuple[float, str], ...] = (
+        (34.0, "tropical storm"),
+        (64.0, "cat 1"),
+        (83.0, "cat 2"),
+        (96.0, "cat 3"),
+        (113.0, "cat 4"),
+        (137.0, "cat 5"),
+    )
 
     def __init__(
         self,

@@ -57,10 +57,12 @@ class ToyData(LightningDataModule):
 
 
 class ToyBackbone:
-    """Frozen and, like the real one, no nn.Module."""
+    """Frozen, always the same and, like the real one, no nn.Module."""
 
     def __init__(self) -> None:
-        self.model = nn.Linear(4, 4).eval().requires_grad_(False)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.model = nn.Linear(4, 4).eval().requires_grad_(False)
 
 
 class ToyNetwork(LightningModule):

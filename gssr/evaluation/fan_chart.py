@@ -24,15 +24,6 @@ INK, FAINT, GRID = "#22272e", "#8a929c", "#e6e9ed"
 WITH, WITHOUT, GOAL = "#d1495b", "#2e6f95", "#9c2238"
 LINE = 0.205  # inches between lines of text
 
-SAFFIR_SIMPSON = (
-    (34.0, "tropical storm"),
-    (64.0, "cat 1"),
-    (83.0, "cat 2"),
-    (96.0, "cat 3"),
-    (113.0, "cat 4"),
-    (137.0, "cat 5"),
-)
-
 
 def fan_chart(
     context_hours: np.ndarray,

@@ -25,7 +25,14 @@ def record(series: str, level: float = 0.0) -> Record:
     value = np.linspace(level, level + 1, steps, dtype=np.float32)[:, None]
     bound = np.array([level + 1], np.float32)
     return Record(
-        series, np.arange(steps) * 6.0, value, [None] * steps, f"reach {level + 1}", bound, bound, goal_start=CONTEXT - 1
+        series,
+        np.arange(steps) * 6.0,
+        value,
+        [None] * steps,
+        f"reach {level + 1}",
+        bound,
+        bound,
+        goal_start=CONTEXT - 1,
     )
 
 
@@ -64,10 +71,11 @@ def events(folder: Path) -> EventAccumulator:
 
 
 def test_pictures_and_words_in_tensorboard(tmp_path: Path) -> None:
-    network = Planner()
+    network, other = Planner(), Planner()
+    other.load_state_dict(network.state_dict())
     callback = PlanRollouts(every_n_epochs=2, windows=2, samples=16)
     seen = train(tmp_path, network=network, data=Windows(), callbacks=[callback], logger=board(tmp_path))
-    plain = train(tmp_path / "plain", network=Planner(), data=Windows())
+    plain = train(tmp_path / "plain", network=other, data=Windows())
     assert same(weights(seen), weights(plain)), "pictures changed training"
 
     # Epochs 2 and 3 (the last), each with the goal and without, the same windows and the same noise.

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from datamodules.text_corpus import MixedRows, TextCorpus, train_tokenizer
 
-LENGTH = 16
+LENGTH, VOCABULARY = 16, 400
 SOURCES = ("ledger", "tales")
 HELD_OUT_WORD = "quizzaciously"
 
@@ -42,7 +42,7 @@ def corpus(tmp_path: Path) -> TextCorpus:
         str(file),
         str(tmp_path / "tokenizer"),
         {"ledger": 3.0, "tales": 1.0},
-        320,
+        VOCABULARY,
         LENGTH,
         batch_size=4,
         rows=80,
@@ -89,9 +89,12 @@ def test_no_held_out_text_reaches_training_or_the_tokenizer(corpus: TextCorpus) 
     assert HELD_OUT_WORD not in seen and " 900" not in seen and "fox" in seen
     heldout = "".join(corpus.tokenizer.decode(row) for name in SOURCES for row in corpus.heldout[name])
     assert HELD_OUT_WORD in heldout
-    assert len(corpus.tokenizer.tokenize("quick")) == 1  # common in training, so one token
-    both = train_tokenizer([t for s in SOURCES for split in ("train", "heldout") for t in documents(s, split)], 400)
-    assert len(both.tokenize(HELD_OUT_WORD)) == 1 < len(corpus.tokenizer.tokenize(HELD_OUT_WORD))
+    # A word of the training part becomes one token; one of the held-out part would, had the tokenizer seen it.
+    assert len(corpus.tokenizer.tokenize(" quick")) == 1
+    both = train_tokenizer(
+        [t for s in SOURCES for split in ("train", "heldout") for t in documents(s, split)], VOCABULARY
+    )
+    assert len(both.tokenize(" " + HELD_OUT_WORD)) == 1 < len(corpus.tokenizer.tokenize(" " + HELD_OUT_WORD))
 
 
 def test_a_row_is_decided_by_seed_and_index_alone(corpus: TextCorpus) -> None:

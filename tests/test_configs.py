@@ -1,0 +1,80 @@
+"""Every shipped configuration parses, says what its keys are, and is complete where it claims to be."""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import train
+from callbacks import RunCheckpoints
+
+CONFIGS = sorted((Path(train.__file__).parent / "configs").glob("*.yaml"))
+COMPLETE = ("default.yaml", "pretrain_nano.yaml")
+
+
+def classes(config: dict[str, Any]) -> list[tuple[type, dict[str, Any]]]:
+    parts = [config["model"], config["data"], *config["trainer"]["callbacks"]]
+    found = []
+    for part in parts:
+        module, name = part["class_path"].rsplit(".", 1)
+        found.append((getattr(importlib.import_module(module), name), part.get("init_args", {})))
+    return [*found, (RunCheckpoints, config["checkpoint"])]
+
+
+def test_there_are_configs() -> None:
+    assert {"default.yaml", "debug.yaml", "pretrain_nano.yaml"} <= {path.name for path in CONFIGS}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_config_parses(path: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        train.main(["fit", "--config", str(path), "--print_config"])
+    assert stopped.value.code == 0
+    used = yaml.safe_load(capsys.readouterr().out)
+    given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert used["model"]["class_path"] == given["model"]["class_path"]
+    for section in ("trainer", "checkpoint"):
+        assert {key: used[section][key] for key in given[section] if key != "callbacks"} == {
+            key: value for key, value in given[section].items() if key != "callbacks"
+        }
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_no_key_is_unknown_to_its_class(path: Path) -> None:
+    for owner, given in classes(yaml.safe_load(path.read_text(encoding="utf-8"))):
+        known = set(inspect.signature(owner.__init__).parameters)
+        assert set(given) <= known, f"{owner.__name__} has no {set(given) - known}"
+
+
+@pytest.mark.parametrize("path", [p for p in CONFIGS if p.name in COMPLETE], ids=lambda path: path.name)
+def test_every_option_of_the_classes_is_there_to_be_seen(path: Path) -> None:
+    for owner, given in classes(yaml.safe_load(path.read_text(encoding="utf-8"))):
+        wanted = set(inspect.signature(owner.__init__).parameters) - {"self"}
+        assert set(given) == wanted, f"{path.name} does not show {sorted(wanted - set(given))} of {owner.__name__}"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_key_is_commented(path: Path) -> None:
+    """A comment stands above each key, or above a group of neighbours that it speaks of together."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# ")
+    for i, line in enumerate(lines):
+        match = re.match(r"^( *)(?:- )?(\w+):( .+)?$", line)
+        if not match or not match[3] or match[2] == "class_path":
+            continue  # what has no value of its own is explained by what is in it, a class by its comment or its docstring
+        above = i - 1
+        while above >= 0 and lines[above].strip() and not lines[above].lstrip().startswith("#"):
+            above -= 1
+        assert lines[above].lstrip().startswith("#"), f"{path.name}:{i + 1} no comment: {line}"
+
+
+def test_print_config_of_the_main_job_needs_no_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train.main(["fit", "--print_config"])
+    used = yaml.safe_load(capsys.readouterr().out)
+    assert used["model"]["class_path"] == "gssr.network.GoalNetwork"
+    assert used["data"]["class_path"] == "datamodules.Storms"
