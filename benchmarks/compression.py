@@ -2,7 +2,7 @@
 
     python -m benchmarks.compression --corpus corpus/corpus.parquet
     python -m benchmarks.compression --corpus corpus/corpus.parquet --model gssr/backbone/nano
-    python -m benchmarks.compression --corpus corpus/corpus.parquet --model gssr/backbone/nano --no-xz --samples 10
+    python -m benchmarks.compression --corpus corpus/corpus.parquet --model gssr/backbone/nano --samples 10
 
 Both columns are bits over the bytes of the held-out documents. What tells documents apart is paid for and not counted as text: an
 empty line between two of them for xz, an end-of-text token for the model.
@@ -11,6 +11,7 @@ empty line between two of them for xz, an end-of-text token for the model.
 import argparse
 import lzma
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def samples(
     for i in range(count):
         source, turn, turns = names[i % len(names)], i // len(names), -(-count // len(names))
         text = heldout[source][turn * len(heldout[source]) // turns]
-        prompt = " ".join(text.split()[:PROMPT_WORDS])
+        prompt = opening(text)
         start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         ids = torch.tensor([[start, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]], device=model.device)
         more = model.generate(
@@ -87,6 +88,11 @@ def samples(
         )
         written.append((source, prompt, tokenizer.decode(more[0, ids.shape[1] :], skip_special_tokens=True)))
     return written
+
+
+def opening(text: str, words: int = PROMPT_WORDS) -> str:
+    """The first words of a text with the line breaks between them, which tell a heading from a sentence."""
+    return re.match(rf"\s*(?:\S+\s+){{0,{words - 1}}}\S*", text)[0]
 
 
 def table(columns: dict[str, dict[str, float]], sizes: dict[str, tuple[int, int]]) -> str:
@@ -110,7 +116,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--model", type=Path, help="folder of a language model with its tokenizer")
     parser.add_argument("--no-xz", action="store_true", help="leave out xz, which takes a minute or two")
-    parser.add_argument("--samples", type=int, default=0, help="texts to sample from the model")
+    parser.add_argument(
+        "--samples", type=int, default=0, help="print this many texts sampled from the model instead of the table"
+    )
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--row-length", type=int, default=512, help="tokens that the model reads at once")
     parser.add_argument("--seed", type=int, default=0)
@@ -126,7 +134,16 @@ def main(arguments: list[str] | None = None) -> None:
     parts = {key: group["text"].tolist() for key, group in frame.groupby(["source", "split"])}
     names = sorted(set(frame["source"]))
     train, heldout = ({name: parts[name, split] for name in names} for split in ("train", "heldout"))
-    sizes = {name: tuple(sum(len(t.encode()) for t in part[name]) for part in (train, heldout)) for name in names}
+    if options.model is not None:
+        model, tokenizer = load_model(str(options.model))
+        model.eval()
+    if options.samples:
+        for source, prompt, more in samples(
+            model, tokenizer, heldout, options.samples, options.temperature, seed=options.seed
+        ):
+            print(f"**{source}**, continuing {prompt!r}:\n\n```text\n{prompt}{more}\n```\n", flush=True)
+        return
+
     columns: dict[str, dict[str, float]] = {}
     if not options.no_xz:
         column = columns["`xz -9` given the training text"] = {}
@@ -134,18 +151,11 @@ def main(arguments: list[str] | None = None) -> None:
             column[name] = xz_bits_per_byte(train[name], heldout[name])
             print(f"{name}: xz -9 {column[name]:.3f}", file=sys.stderr, flush=True)
     if options.model is not None:
-        model, tokenizer = load_model(str(options.model))
-        model.eval()
         corpus = TextCorpus(str(options.corpus), str(options.model), row_length=options.row_length)
         corpus.setup()
         columns["model"] = model_bits_per_byte(model, corpus)
-    if columns:
-        print(table(columns, sizes))
-    if options.samples:
-        for source, prompt, more in samples(
-            model, tokenizer, heldout, options.samples, options.temperature, seed=options.seed
-        ):
-            print(f"\n**{source}**, continuing {prompt!r}:\n\n```text\n{prompt}{more}\n```")
+    sizes = {name: tuple(sum(len(t.encode()) for t in part[name]) for part in (train, heldout)) for name in names}
+    print(table(columns, sizes))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.compression import model_bits_per_byte, xz_bits_per_byte
+from benchmarks.compression import model_bits_per_byte, opening, xz_bits_per_byte
 from datamodules.text_corpus import TextCorpus
 from gssr.backbone import FrozenBackbone
 from gssr.pretraining import MuonAdamW, NanoPretraining, nano_config
@@ -285,6 +285,11 @@ def test_xz_is_told_the_training_text() -> None:
     noise = ["".join(map(chr, g.integers(97, 123, 4000)))]
     assert xz_bits_per_byte(noise, noise) < 0.2
     assert xz_bits_per_byte(["nothing alike"], noise) == pytest.approx(math.log2(26), abs=0.4)
+
+
+def test_a_prompt_is_the_opening_as_it_stands() -> None:
+    assert opening("Title\n\nThe first  paragraph", 3) == "Title\n\nThe first"
+    assert opening("short text", 6) == "short text"
 
 
 # ---------------------------------------------------------------------- the architecture

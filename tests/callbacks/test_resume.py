@@ -47,12 +47,20 @@ def test_stopped_twice(tmp_path: Path) -> None:
     assert same(weights(train(tmp_path / "run", resume=True)), weights(whole))
 
 
-@pytest.mark.parametrize("options", [{}, {"limit_val_batches": 0}])
-def test_a_finished_run_goes_on_when_epochs_are_added(options: dict[str, Any], tmp_path: Path) -> None:
-    whole = train(tmp_path / "whole", max_epochs=3, **options)
-    train(tmp_path / "run", max_epochs=1, **options)
-    longer = train(tmp_path / "run", resume=True, max_epochs=3, **options)
-    assert same(weights(longer), weights(whole))
+@pytest.mark.parametrize(
+    ("shorter", "longer"),
+    [
+        ({"max_epochs": 1}, {"max_epochs": 3}),
+        ({"max_epochs": 1, "limit_val_batches": 0}, {"max_epochs": 3, "limit_val_batches": 0}),
+        ({"max_epochs": -1, "max_steps": 7}, {"max_epochs": -1, "max_steps": 12}),
+    ],
+)
+def test_a_finished_run_goes_on_when_its_end_is_moved(
+    shorter: dict[str, Any], longer: dict[str, Any], tmp_path: Path
+) -> None:
+    whole = train(tmp_path / "whole", **longer)
+    train(tmp_path / "run", **shorter)
+    assert same(weights(train(tmp_path / "run", resume=True, **longer)), weights(whole))
     assert (tmp_path / "run" / "metrics.csv").read_text() == (tmp_path / "whole" / "metrics.csv").read_text()
 
 
