@@ -136,7 +136,6 @@ class RunCheckpoints(Checkpoint):
         self._saved, self._due = trainer.global_step, False
         for logger in trainer.loggers:
             logger.save()
-            logger.after_save_checkpoint(self)
         if trainer.is_global_zero and self.keep:
             step_file = folder / CHECKPOINTS / f"step-{trainer.global_step:06d}.ckpt"
             step_file.unlink(missing_ok=True)

@@ -33,6 +33,7 @@ class CsvLog(Logger):
         self.folder, self.resume_step = Path(folder), resume_step
         self._row: dict[str, Any] = {}
         self._columns: list[str] | None = None
+        self._end = 0  # where the row that is being filled begins in the file
 
     @property
     def name(self) -> str:
@@ -56,13 +57,22 @@ class CsvLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float | Tensor], step: int | None = None) -> None:
-        step = self._row.get("step", -1) + 1 if step is None else step
-        if self._row.get("step", step) != step:
-            self.flush()
-        self._row["step"] = step
-        self._row.update(
-            {name: value.item() if isinstance(value, Tensor) else value for name, value in metrics.items()}
-        )
+        """Add to the row of a step, or begin it. The file is whole after every call, whatever happens to the process."""
+        last = self._row.get("step", -1)
+        step = last + 1 if step is None else step
+        if step != last:
+            self._row = {"step": step}
+        self._row |= {name: value.item() if isinstance(value, Tensor) else value for name, value in metrics.items()}
+        columns = self._columns or self._open()
+        if set(self._row) - set(columns):
+            rows = self._read()
+            self._rewrite(_ordered({*columns, *self._row}), rows[:-1] if step == last else rows)
+        elif step != last:
+            self._end = self.file.stat().st_size
+        with open(self.file, "r+", newline="", encoding="utf-8") as file:
+            file.seek(self._end)
+            csv.DictWriter(file, self._columns or ()).writerow(self._row)
+            file.truncate()
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace | None = None, *args: Any, **kwargs: Any) -> None:
@@ -71,40 +81,15 @@ class CsvLog(Logger):
         with open(self.folder / "hparams.yaml", "w", encoding="utf-8") as file:
             yaml.safe_dump({name: _plain(value) for name, value in params.items()}, file, sort_keys=True)
 
-    def save(self) -> None:
-        """Nothing: Lightning calls this after every single log, and a row is whole when the next step begins."""
-
-    @rank_zero_only
-    def flush(self) -> None:
-        """Write the row that is being filled; what comes for the same step later makes a row of its own."""
-        if not self._row:
-            return
-        columns = self._known_columns()
-        if set(self._row) - set(columns):
-            self._rewrite(_ordered({*columns, *self._row}), self._read())
-        with open(self.file, "a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self._known_columns()).writerow(self._row)
-        self._row = {}
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        self.flush()
-
-    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
-        """What a checkpoint has seen is on disk when the checkpoint is."""
-        self.flush()
-
-    def _known_columns(self) -> list[str]:
-        if self._columns is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            rows = self._read()
-            if self.resume_step is not None:
-                kept = [row for row in rows if int(float(row["step"])) < self.resume_step]
-            else:
-                kept = rows
-            self._rewrite(_ordered({name for row in rows for name in row} | {"step"}), kept)
-        assert self._columns is not None
-        return self._columns
+    def _open(self) -> list[str]:
+        """Read what is there, drop the rows that are made again; only now, since a resume may still be refused before."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        rows = self._read()
+        columns = _ordered({name for row in rows for name in row} | {"step"})
+        if self.resume_step is not None:
+            rows = [row for row in rows if int(float(row["step"])) < self.resume_step]
+        self._rewrite(columns, rows)
+        return columns
 
     def _read(self) -> list[dict[str, str]]:
         if not self.file.exists():
@@ -120,7 +105,7 @@ class CsvLog(Logger):
             writer.writeheader()
             writer.writerows(rows)
         os.replace(draft, self.file)
-        self._columns = columns
+        self._columns, self._end = columns, self.file.stat().st_size
 
 
 def _ordered(names: set[str]) -> list[str]:

@@ -59,7 +59,9 @@ def nano_config(vocab_size: int = 4096, hidden_size: int = 192, layers: int = 8)
 class MuonAdamW(torch.optim.Optimizer):
     """Muon for matrices and AdamW for the rest behind one optimizer, so that one scheduler and one checkpoint serve both."""
 
-    def __init__(self, matrices: list[nn.Parameter], others: list[nn.Parameter], lr: float, weight_decay: float) -> None:
+    def __init__(
+        self, matrices: list[nn.Parameter], others: list[nn.Parameter], lr: float, weight_decay: float
+    ) -> None:
         self.muon = torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
         self.adamw = torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.95), weight_decay=0.0)
         self.defaults: dict[str, Any] = {}
@@ -140,7 +142,9 @@ class NanoPretraining(LightningModule):
         total, count = self.nats(rows)
         loss = total / count
         if not torch.isfinite(loss):
-            raise RuntimeError(f"the loss is {loss.item()} at step {self.global_step}; resume from the last checkpoint with a lower lr")
+            raise RuntimeError(
+                f"the loss is {loss.item()} at step {self.global_step}; resume from the last checkpoint with a lower lr"
+            )
         self.log("train/nats_per_token", loss, prog_bar=True)
         self.log("train/lr", self.optimizers().param_groups[0]["lr"])
         return loss

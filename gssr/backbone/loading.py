@@ -31,7 +31,9 @@ def load_model(
     else:
         source = name
         if not Path(name).exists() and ("/" not in name or name.startswith((".", "/", "~"))):
-            raise ValueError(f"no backbone at {name!r}; give 'nano', an existing folder, or a hub id such as ibm-granite/granite-4.0-h-350m")
+            raise ValueError(
+                f"no backbone at {name!r}; give 'nano', an existing folder, or a hub id such as ibm-granite/granite-4.0-h-350m"
+            )
     options = {"revision": revision, "local_files_only": offline, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
@@ -61,7 +63,9 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
-    raise ValueError(f"{type(model).__name__} has no list of {count} layers; this architecture cannot be read layer by layer")
+    raise ValueError(
+        f"{type(model).__name__} has no list of {count} layers; this architecture cannot be read layer by layer"
+    )
 
 
 def fingerprint(model: PreTrainedModel) -> str:

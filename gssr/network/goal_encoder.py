@@ -20,7 +20,9 @@ class GoalEncoder(nn.Module):
         reading: ``attention``, ``mean`` or ``last``.
     """
 
-    def __init__(self, width: int, latent_dim: int, hidden_dim: int, queries: int = 4, reading: str = "attention") -> None:
+    def __init__(
+        self, width: int, latent_dim: int, hidden_dim: int, queries: int = 4, reading: str = "attention"
+    ) -> None:
         super().__init__()
         if reading not in READINGS:
             raise ValueError(f"goal reading {reading!r} is not known; expected one of {READINGS}")

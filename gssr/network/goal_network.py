@@ -119,12 +119,16 @@ class GoalNetwork(Planning, Validation, LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(p.seed)
             self.scaler = Scaler(len(names))
-            self.text_projection = nn.Sequential(nn.LayerNorm(self.table.width), nn.Linear(self.table.width, p.latent_dim))
+            self.text_projection = nn.Sequential(
+                nn.LayerNorm(self.table.width), nn.Linear(self.table.width, p.latent_dim)
+            )
             self.goal_encoder = GoalEncoder(width, p.latent_dim, p.hidden_dim, p.goal_queries, p.goal_reading)
             self.steering = SteeredPrior(p.schedule, p.gamma, p.max_norm)
             self.rssm = RSSM(len(names), p.latent_dim, p.hidden_dim, self.steering)
             self.value_head = ValueHead(p.latent_dim, p.hidden_dim, torch.full((len(names),), 0.02))
-            self.prefix = PrefixProjector(p.latent_dim, p.hidden_dim, p.prefix_tokens, width, self.backbone.embedding_scale)
+            self.prefix = PrefixProjector(
+                p.latent_dim, p.hidden_dim, p.prefix_tokens, width, self.backbone.embedding_scale
+            )
         self.built = True
 
     def _set_floor(self) -> None:
@@ -185,7 +189,9 @@ class GoalNetwork(Planning, Validation, LightningModule):
         lengths = torch.tensor([len(row) for row in rows], device=padded.device)
         return padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
 
-    def observe(self, batch: Batch, noise: Tensor, goal: Goal | None = None, keep_text: Tensor | None = None) -> Filtered:
+    def observe(
+        self, batch: Batch, noise: Tensor, goal: Goal | None = None, keep_text: Tensor | None = None
+    ) -> Filtered:
         """Filter a whole batch; noise (B, T, D); keep_text (B,) False leaves a sequence's texts unread."""
         value = self.scaler.transform(batch.value, batch.value_mask)
         states, text_mask = self.table.look_up(batch.text)
@@ -200,7 +206,9 @@ class GoalNetwork(Planning, Validation, LightningModule):
 
     # ------------------------------------------------------------------ training
 
-    def losses(self, batch: Batch, generator: torch.Generator, training: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(
+        self, batch: Batch, generator: torch.Generator, training: bool
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """All loss terms, unweighted, and further figures to log."""
         p = self.hparams
         size, steps, _ = batch.value.shape

@@ -116,7 +116,9 @@ class Planning:
 def _context(batch: Batch) -> int:
     first = batch.context.unique()
     if len(first) != 1 or not 0 < first.item() < batch.value.shape[1]:
-        raise ValueError(f"a rollout needs one context length, shorter than the sequences; the batch has {first.tolist()}")
+        raise ValueError(
+            f"a rollout needs one context length, shorter than the sequences; the batch has {first.tolist()}"
+        )
     return int(first.item())
 
 

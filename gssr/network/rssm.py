@@ -1,9 +1,9 @@
 """The recurrent state-space model that carries the belief (Hafner et al. 2019, "Learning Latent Dynamics", section 3).
 
-    h_t       = GRU(x_{t-1}, h_{t-1})
-    prior     p(x_t | h_t)
-    steered   p~(x_t | h_t, goal)        see gssr/network/steering.py
-    posterior q(x_t | h_t, y_t, s_t)
+h_t       = GRU(x_{t-1}, h_{t-1})
+prior     p(x_t | h_t)
+steered   p~(x_t | h_t, goal)        see gssr/network/steering.py
+posterior q(x_t | h_t, y_t, s_t)
 """
 
 from typing import NamedTuple
@@ -138,9 +138,7 @@ class RSSM(nn.Module):
             step_h = self.cell(belief.x, belief.h)
             prior = self.steering(self.prior(step_h), t, goal)
             take = given[:, t, None]
-            belief = Belief(
-                torch.where(take, h[:, t], step_h), torch.where(take, x[:, t], prior.sample(noise[:, t]))
-            )
+            belief = Belief(torch.where(take, h[:, t], step_h), torch.where(take, x[:, t], prior.sample(noise[:, t])))
             path.append(belief.x)
         return torch.stack(path, 1)
 

@@ -96,8 +96,17 @@ class Validation:
         steered = self.rollout(part, [goals[i] for i in rows], SAMPLES, self._validation_noise).mean.mean(0)
         for name, path in (("hit", steered), ("hit_unsteered", free[rows])):
             missed = self._miss(path[index, at], low[rows], high[rows])
-            self.log(f"{self._part}/{name}_{kind}", (missed <= 1).float().mean(), batch_size=len(rows), prog_bar=name == "hit")
-        self.log(f"{self._part}/miss_{kind}", self._miss(steered[index, at], low[rows], high[rows]).mean(), batch_size=len(rows))
+            self.log(
+                f"{self._part}/{name}_{kind}",
+                (missed <= 1).float().mean(),
+                batch_size=len(rows),
+                prog_bar=name == "hit",
+            )
+        self.log(
+            f"{self._part}/miss_{kind}",
+            self._miss(steered[index, at], low[rows], high[rows]).mean(),
+            batch_size=len(rows),
+        )
 
     def _miss(self, value: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Distance outside the bounds (B,), in tolerances; a tolerance is two resolutions, or 0.4 standard deviations."""

@@ -19,7 +19,6 @@ def test_what_is_logged_at_one_step_shares_a_row(tmp_path: Path) -> None:
     log.log_metrics({"epoch": 0, "a": torch.tensor(1.5)}, step=0)
     log.log_metrics({"val": 2.0}, step=0)
     log.log_metrics({"epoch": 0, "a": 0.1}, step=3)
-    log.finalize("success")
     assert rows(tmp_path) == [
         {"step": "0", "epoch": "0", "a": "1.5", "val": "2.0"},
         {"step": "3", "epoch": "0", "a": "0.1", "val": ""},
@@ -29,7 +28,6 @@ def test_what_is_logged_at_one_step_shares_a_row(tmp_path: Path) -> None:
 def test_numbers_are_written_whole(tmp_path: Path) -> None:
     log, value = CsvLog(tmp_path), torch.tensor(1 / 3)
     log.log_metrics({"a": value}, step=0)
-    log.finalize("success")
     assert torch.tensor(float(rows(tmp_path)[0]["a"])) == value
 
 
@@ -38,7 +36,6 @@ def test_a_new_column_keeps_the_older_rows(tmp_path: Path) -> None:
     for step in range(3):
         log.log_metrics({"a": step}, step=step)
     log.log_metrics({"b": 7}, step=3)
-    log.finalize("success")
     assert [(row["a"], row["b"]) for row in rows(tmp_path)] == [("0", ""), ("1", ""), ("2", ""), ("", "7")]
 
 
@@ -46,11 +43,9 @@ def test_a_resumed_run_appends_and_replaces_only_what_it_makes_again(tmp_path: P
     first = CsvLog(tmp_path)
     for step in range(6):
         first.log_metrics({"a": step}, step=step)
-    first.finalize("failed")
     second = CsvLog(tmp_path, resume_step=4)
     for step in (4, 5, 6):
         second.log_metrics({"a": 10 * step, "c": 1}, step=step)
-    second.finalize("success")
     assert [row["a"] for row in rows(tmp_path)] == ["0", "1", "2", "3", "40", "50", "60"]
     assert not list(tmp_path.glob("*.tmp"))
 
@@ -58,7 +53,6 @@ def test_a_resumed_run_appends_and_replaces_only_what_it_makes_again(tmp_path: P
 def test_a_resume_that_is_refused_touches_nothing(tmp_path: Path) -> None:
     log = CsvLog(tmp_path)
     log.log_metrics({"a": 1}, step=5)
-    log.finalize("success")
     before = (tmp_path / "metrics.csv").read_bytes()
     CsvLog(tmp_path, resume_step=0).finalize("failed")
     assert (tmp_path / "metrics.csv").read_bytes() == before
@@ -68,15 +62,20 @@ def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,a,b\n0,1,2\n1,3")
     log = CsvLog(tmp_path, resume_step=1)
     log.log_metrics({"a": 5, "b": 6}, step=1)
-    log.finalize("success")
     assert [row["a"] for row in rows(tmp_path)] == ["1", "5"]
 
 
-def test_rows_are_on_disk_when_a_checkpoint_is(tmp_path: Path) -> None:
+def test_everything_is_on_disk_after_every_call(tmp_path: Path) -> None:
+    """A run may be killed at any time."""
     log = CsvLog(tmp_path)
-    log.log_metrics({"a": 1}, step=0)
-    log.after_save_checkpoint(None)
-    assert len(rows(tmp_path)) == 1
+    for step in range(4):
+        log.log_metrics({"a": 10.0**-step}, step=step)
+        assert [row["a"] for row in rows(tmp_path)] == [str(10.0**-s) for s in range(step + 1)]
+        log.log_metrics({"a": 1, f"b{step // 2}": step}, step=step)
+        assert rows(tmp_path)[-1] == {"step": str(step), "a": "1"} | {
+            f"b{k}": str(step) if k == step // 2 else "" for k in range(step // 2 + 1)
+        }
+        log.log_metrics({"a": 10.0**-step}, step=step)
 
 
 def test_hyperparameters_are_plain_yaml(tmp_path: Path) -> None:
