@@ -19,6 +19,7 @@ from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from callbacks import (
     AtomicCheckpointIO,
@@ -280,8 +281,9 @@ class RunCLI(LightningCLI):
         if checkpoint_file(self.folder, LAST).exists():
             lines.append(f"  go on                 python train.py fit --ckpt_path last{named}")
         if checkpoint_file(self.folder, BEST).exists():
-            lines.append(f"  test                  python train.py test --ckpt_path best{named}")
-            lines.append(f"  plan                  python train.py predict --ckpt_path best{named}")
+            for word, stage in (("test", "test"), ("plan", "predict")):
+                if is_overridden(f"{stage}_step", self.model):
+                    lines.append(f"  {word}                  python train.py {stage} --ckpt_path best{named}")
         _say("\n".join(lines))
 
 

@@ -6,7 +6,6 @@ import math
 import os
 import re
 import signal
-import sys
 import threading
 from pathlib import Path
 from types import FrameType
@@ -173,7 +172,8 @@ class RunCheckpoints(Checkpoint):
             self._unlisten()
             raise KeyboardInterrupt
         self._stop = True
-        print(f"\nStopping after this step (Ctrl-C again: at once, back to step {self._saved}) ...", file=sys.stderr)
+        # Not print: the signal may come in the middle of one, and a buffer cannot be entered twice.
+        os.write(2, f"\nStopping after this step (Ctrl-C again: at once, back to step {self._saved}) ...\n".encode())
 
 
 def _is_final_step(trainer: Trainer) -> bool:

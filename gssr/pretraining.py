@@ -133,7 +133,7 @@ class NanoPretraining(LightningModule):
         """Summed next-token cross-entropy in nats and the number of tokens it covers; padding counts nothing. rows: (B, L+1)."""
         hidden = self.model.model(input_ids=rows[:, :-1], use_cache=False).last_hidden_state
         logits = self.model.lm_head(hidden) / self.model.config.logits_scaling
-        target = rows[:, 1:]
+        target = rows[:, 1:].long()
         target = target.masked_fill(target == self.model.config.pad_token_id, -100)
         total = F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), ignore_index=-100, reduction="sum")
         return total, (target >= 0).sum()

@@ -151,6 +151,15 @@ def test_an_older_checkpoint_starts_a_run_of_its_own() -> None:
     assert min(losses(cli.folder)) == 6
 
 
+def test_steps_after_the_last_checkpoint_of_a_killed_run_are_made_again_once() -> None:
+    call("fit")
+    run = runs()[0]
+    expected = (run / "metrics.csv").read_text()
+    (run / "checkpoints" / "step-000006.ckpt").rename(checkpoint_file(run, LAST))  # killed at step 8, saved at 6
+    call("fit", "--ckpt_path", "last")
+    assert (run / "metrics.csv").read_text() == expected
+
+
 def test_nothing_left_to_do_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     call("fit")
     call("fit", "--ckpt_path", "last")

@@ -106,14 +106,14 @@ class CtrlC(Callback):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_training_after_the_step_with_its_state_saved(
-    number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    number: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before = signal.getsignal(number)
     trainer = trainer_for(tmp_path, [CtrlC(number)])
     with pytest.raises(Interrupted, match="stopped after step 3"):
         trainer.fit(ToyNetwork(), ToyData())
     assert signal.getsignal(number) is before
-    assert "Stopping after this step" in capsys.readouterr().err
+    assert "Stopping after this step" in capfd.readouterr().err
     saved = torch.load(checkpoint_file(tmp_path, LAST), weights_only=True)
     assert saved["global_step"] == 3
     assert (tmp_path / "metrics.csv").read_text().splitlines()[-1].startswith("2,"), "the last step is not in the log"
