@@ -6,7 +6,6 @@ win over all of them. `python train.py --help` shows examples.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from argparse import RawDescriptionHelpFormatter
@@ -41,6 +40,7 @@ from gssr.runs import (
     RUNS,
     RunError,
     checkpoint_file,
+    choose,
     find_checkpoint,
     new_folder,
     new_run,
@@ -80,7 +80,7 @@ class RunCLI(LightningCLI):
     """
 
     def __init__(self, args: list[str]) -> None:
-        chosen, rest = _choose(args)
+        chosen, rest = choose(args)
         self.stage, self.found = chosen.stage, None
         self.run_name: str | None = chosen.run
         if chosen.ckpt_path is not None:
@@ -285,25 +285,6 @@ class RunCLI(LightningCLI):
                 if is_overridden(f"{stage}_step", self.model):
                     lines.append(f"  {word}                  python train.py {stage} --ckpt_path best{named}")
         _say("\n".join(lines))
-
-
-def _choose(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Take what decides about the run off the command line: it must be known before the options can be read.
-
-    Lightning, given `ckpt_path` among its options, would also put the checkpoint's hyper-parameters over the user's.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--ckpt_path")
-    parser.add_argument("--run")
-    chosen, rest = parser.parse_known_args(args)
-    if chosen.ckpt_path in ("null", "None", "none", ""):
-        chosen.ckpt_path = None
-    chosen.stage = rest[0] if rest and rest[0] in LightningCLI.subcommands() else None
-    chosen.asks = any(arg in ("-h", "--help") or ".help" in arg.split("=")[0] for arg in rest)
-    chosen.has_config = any(arg in ("-c", "--config") or arg.startswith("--config=") for arg in rest)
-    if chosen.run is not None and chosen.ckpt_path is None and chosen.stage != "fit":
-        chosen.ckpt_path = BEST
-    return chosen, rest
 
 
 def _steps_done(file: Path) -> int:

@@ -45,7 +45,7 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFas
 
 
 class MixedRows(Dataset[Tensor]):
-    """Row i of an endless shuffled mixture, decided by (seed, i) alone, so that a resumed run sees the same rows."""
+    """Row i of an endless shuffled mixture, decided by seed, length and i alone, so that a resumed run sees the same rows."""
 
     def __init__(self, rows: dict[str, Tensor], weights: dict[str, float], length: int, seed: int) -> None:
         generator = np.random.default_rng(seed)
@@ -110,8 +110,13 @@ class TextCorpus(LightningDataModule):
         weights = self.weights or dict.fromkeys(sorted(set(frame["source"])), 1.0)
         unknown = sorted(set(weights) ^ set(frame["source"]))
         if unknown:
-            raise ValueError(f"weights name {sorted(weights)}, {self.path} holds {sorted(set(frame['source']))}")
+            raise ValueError(
+                f"weights name {sorted(weights)}, {self.path} holds {sorted(set(frame['source']))}; give each source a weight"
+            )
         parts = {key: group["text"].tolist() for key, group in frame.groupby(["source", "split"])}
+        absent = [(name, split) for name in weights for split in ("train", "heldout") if (name, split) not in parts]
+        if absent:
+            raise ValueError(f"{self.path} has no text for {absent}; every source needs train and heldout documents")
         self.sources = list(weights)
         self.train = {name: self._pack(parts[name, "train"], shuffle=True) for name in weights}
         self.heldout = {name: self._pack(parts[name, "heldout"], shuffle=False) for name in weights}

@@ -69,7 +69,7 @@ class MuonAdamW(torch.optim.Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """The groups and states seen from outside are those of the two optimizers, not copies."""
+        """The groups seen from outside are those of the two optimizers, so that a scheduler moves both; states are for show."""
         self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]
         self.state.clear()
         self.state.update({**self.muon.state, **self.adamw.state})

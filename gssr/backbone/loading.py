@@ -69,7 +69,7 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
 
 
 def fingerprint(model: PreTrainedModel) -> str:
-    """SHA-256 over names, shapes, dtypes and bytes of all weights, the first 16 hex digits: the identity of a backbone."""
+    """SHA-256 over names, shapes and values of all weights, as float32, the first 16 hex digits: the identity of a backbone."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         tensor = tensor.detach().cpu().contiguous()

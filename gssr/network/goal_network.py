@@ -169,13 +169,14 @@ class GoalNetwork(Planning, Validation, LightningModule):
         states, mask = self._goal_states(known)
         x = torch.zeros(len(goals), self.hparams.latent_dim, device=self.device)
         active = torch.tensor([goal is not None for goal in goals], device=self.device)
-        if known:
-            x = x.masked_scatter(active[:, None], self.goal_encoder(states, mask))
+        encoded = self.goal_encoder(states, mask)
+        # Without any goal the encoder still takes part, with nothing: an unused parameter would stop DDP.
+        x = x.masked_scatter(active[:, None], encoded) if known else x + 0 * encoded.sum()
         length = batch.step_mask.sum(1)
         return Goal(x, active, batch.goal_start, batch.goal_step, length)
 
     def _goal_states(self, goals: list[str]) -> tuple[Tensor, Tensor]:
-        """Token states (N, L, E) and mask (N, L); goal sentences come again, so their states are kept."""
+        """Token states (N, L, E) and mask (N, L), a row without tokens for no goals; sentences come again, so states are kept."""
         if len(self.goal_states) > KEPT_GOALS:
             self.goal_states.clear()
         new = sorted(set(goals) - self.goal_states.keys())
@@ -184,7 +185,8 @@ class GoalNetwork(Planning, Validation, LightningModule):
             self.goal_states |= {goal: row[m] for goal, row, m in zip(new, states, mask, strict=True)}
         rows = [self.goal_states[goal] for goal in goals]
         if not rows:
-            return torch.zeros(0, 1, self.backbone.hidden_size), torch.zeros(0, 1, dtype=torch.bool)
+            empty = torch.zeros(1, 1, self.backbone.hidden_size, device=self.device)
+            return empty, torch.zeros(1, 1, dtype=torch.bool, device=self.device)
         padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         lengths = torch.tensor([len(row) for row in rows], device=padded.device)
         return padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
@@ -284,6 +286,7 @@ class GoalNetwork(Planning, Validation, LightningModule):
         terms, figures = self.losses(batch, self.noise, training=True)
         loss = sum(self.weights[name] * term for name, term in terms.items())
         self._log_terms("train", terms, figures, loss, batch)
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 
     def _log_terms(
