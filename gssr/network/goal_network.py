@@ -301,7 +301,6 @@ class GoalNetwork(Planning, Validation, LightningModule):
         self.log(f"{part}/kl_clipped", figures["kl_clipped"], **options)
         for d, nats in enumerate(figures["kl_per_dim"]):
             self.log(f"{part}/kl_dim_{d:02d}", nats, **options)
-        self.log(f"{part}/free_nats", float(self.free_nats), **options)
         if part == "train" and self.steering.arrival is not None:
             self.log("train/gain_at_arrival", torch.sigmoid(self.steering.arrival), **options)
 

@@ -1,5 +1,6 @@
 """What the belief says: a value with its noise, and a prefix in front of the frozen model."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,7 +32,7 @@ class PrefixProjector(nn.Module):
         super().__init__()
         self.prefix_tokens, self.width = prefix_tokens, width
         self.net = mlp(latent_dim, hidden_dim, prefix_tokens * width)
-        self.register_buffer("scale", nn.Parameter(Tensor([scale]), requires_grad=False).data)
+        self.register_buffer("scale", torch.tensor([scale]))
 
     def forward(self, x: Tensor) -> Tensor:
         raw = self.net(x).unflatten(-1, (self.prefix_tokens, self.width))

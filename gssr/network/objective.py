@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from gssr.metrics import fair_crps
 from gssr.network.gaussian import Gaussian, kl
 
 
@@ -41,13 +42,7 @@ def goal_distance(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
 def crps(sample: Tensor, value: Tensor, value_mask: Tensor) -> Tensor:
     """Fair CRPS of S samples (S, B, T, Y) against (B, T, Y), summed over the observed of Y dimensions: (B, T).
 
-    E|X - y| - E|X - X'| / 2 with the unbiased estimate over pairs (Gneiting & Raftery 2007, equation 21; Ferro 2014), so
-    that few samples suffice and neither the spread of the belief nor the value's noise has to make up for the other.
+    Few samples suffice, and neither the spread of the belief nor the value's noise has to make up for the other
+    (Gneiting & Raftery 2007, equation 21; Ferro 2014).
     """
-    samples = len(sample)
-    miss = (sample - value).abs().mean(0)
-    ordered = sample.sort(0).values
-    # Sum over pairs |x_i - x_j| of sorted values: each counts (2 i - S - 1) times.
-    weight = (2 * torch.arange(samples, device=sample.device) - samples + 1).view(-1, 1, 1, 1)
-    spread = 2 * (weight * ordered).sum(0) / (samples * (samples - 1))
-    return torch.where(value_mask, miss - spread / 2, torch.zeros_like(value)).sum(-1)
+    return torch.where(value_mask, fair_crps(sample, value), torch.zeros_like(value)).sum(-1)
