@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from datamodules.best_tracks import advisories, read_storms
-from datamodules.storms import SPLITS, STEP_HOURS, storm_goal_writer
+from datamodules.storms import STEP_HOURS, YEARS, storm_goal_writer
 
 HELD_OUT_SHARE = 0.03
 STRIKES_HELD_OUT_YEAR = 1996
@@ -158,9 +158,9 @@ def storms(folder: Path) -> Iterator[dict[str, str]]:
     A document is a run of one to four advisories, or one goal. Goals come in all forms and numbers over spans of one to
     twelve steps: the goal network keeps some of them out of its own training, the language model need not.
     """
-    train = _storm_documents(SPLITS["train"], GOAL_BYTES, seed=1)
+    train = _storm_documents(YEARS["train"], GOAL_BYTES, seed=1)
     size = sum(len(text) for text in train[0])
-    held_out = _storm_documents(SPLITS["val"], None, seed=2, share=GOAL_BYTES / size)
+    held_out = _storm_documents(YEARS["val"], None, seed=2, share=GOAL_BYTES / size)
     for split, documents in (("train", train), ("heldout", held_out)):
         for text in (*documents[0], *documents[1]):
             yield {"source": "storms", "split": split, "text": text}

@@ -78,7 +78,7 @@ class RSSM(nn.Module):
         noise: Tensor,
         goal: Goal | None = None,
     ) -> Filtered:
-        """Filter a sequence. The goal changes the steered prior and, where nothing was observed, the belief itself.
+        """Filter a sequence. The goal changes the steered prior alone: a belief that saw it would know a hindsight goal's future.
 
         Args:
             value, value_mask: (B, T, Y), scaled values and True where observed.
@@ -93,7 +93,7 @@ class RSSM(nn.Module):
             prior = self.prior(h)
             steered = self.steering(prior, t, goal)
             posterior = self.posterior(h, value[:, t], value_mask[:, t], text[:, t], text_mask[:, t])
-            posterior = posterior.where(observed[:, t, None], steered)
+            posterior = posterior.where(observed[:, t, None], prior)
             belief = Belief(h, posterior.sample(noise[:, t]))
             steps.append((*belief, *prior, *steered, *posterior))
         h, x, *moments = (torch.stack(parts, 1) for parts in zip(*steps, strict=True))

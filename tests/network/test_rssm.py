@@ -79,11 +79,10 @@ def test_observe_equals_a_step_by_step_loop(rssm: RSSM) -> None:
         h = rssm.cell(belief.x, belief.h)
         prior = rssm.prior(h)
         posterior = rssm.posterior(h, x["value"][:, t], x["value_mask"][:, t], x["text"][:, t], x["text_mask"][:, t])
-        steered = rssm.steering(prior, t, goal())
         rows = []
         for b in range(B):
             anything = bool(x["value_mask"][b, t].any() or x["text_mask"][b, t])
-            source = posterior if anything else steered
+            source = posterior if anything else prior
             rows.append(source.mean[b] + source.std[b] * x["noise"][b, t])
         belief = Belief(h, torch.stack(rows))
         assert torch.allclose(whole.h[:, t], belief.h, atol=1e-6)
@@ -100,6 +99,15 @@ def test_gain_zero_and_no_goal_are_exactly_the_same(rssm: RSSM) -> None:
     for other in (silenced, inactive):
         assert torch.equal(plain.x, other.x)
         assert torch.equal(plain.steered.mean, other.steered.mean)
+
+
+def test_filtering_never_sees_the_goal_even_through_gaps(rssm: RSSM) -> None:
+    x = inputs()
+    x["value_mask"][:, 2:5] = False
+    x["text_mask"][:, 2:5] = False
+    plain, with_goal = rssm.observe(**x), rssm.observe(**x, goal=goal())
+    assert torch.equal(plain.x, with_goal.x) and torch.equal(plain.h, with_goal.h)
+    assert not torch.equal(plain.steered.mean, with_goal.steered.mean)
 
 
 def test_the_goal_acts_only_between_start_and_step(rssm: RSSM) -> None:

@@ -1,0 +1,196 @@
+"""What all data modules of (value, text, goal) sequences share: windows in three splits, goals, loaders that can resume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from gssr.sequences.collate import collate
+from gssr.sequences.dataset import EpochSampler, WindowDataset
+from gssr.sequences.goals import GoalWriter
+from gssr.sequences.record import Batch, Record
+from gssr.sequences.scaler import Scaler
+from gssr.sequences.windows import check_window, rows_once
+
+SPLITS = ("train", "val", "test")
+STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
+KINDS = ("combinations", "numbers", "forms")
+
+
+class SequenceData(LightningDataModule):
+    """Windows of C context and H horizon steps, cut from series that are split in training, validation and test.
+
+    A subclass sets the attributes below, in `__init__` or in `read_windows`, and says in `read_windows` what its windows are.
+
+    value_names, value_units, value_resolution: the Y value dimensions; a resolution of 0 is unknown.
+    goal_dim: the dimension that goals speak of and charts show.
+    value_guides: named levels of that dimension for charts.
+    goal_writer: writes hindsight goals; None keeps the goals that windows bring, if any.
+
+    Args:
+        batch_size: Windows in a batch.
+        context: Steps C that are observed.
+        horizon: Steps H that are imagined; windows have T = C + H steps.
+        stride: Steps between the starts of two windows.
+        goal: A goal typed by the user, for every window of `predict`; its bounds are unknown (NaN).
+        goal_step: Step of the window, from 0, at which goals should hold; null means the window's last.
+        seed: Seed of shuffling and of goals.
+        num_workers: Processes that read windows.
+        goal_cycle: Training goals repeat after this many epochs, so that their encodings can be kept; 0 means never.
+
+    Raises ValueError for sizes that make no window, a goal step outside the horizon or an empty goal.
+    """
+
+    value_names: tuple[str, ...]
+    value_units: tuple[str, ...]
+    value_resolution: tuple[float, ...]
+    goal_dim: int = 0
+    value_guides: tuple[tuple[float, str], ...] = ()
+    goal_writer: GoalWriter | None = None
+
+    def __init__(
+        self,
+        batch_size: int,
+        context: int,
+        horizon: int,
+        stride: int,
+        goal: str | None,
+        goal_step: int | None,
+        seed: int,
+        num_workers: int,
+        goal_cycle: int = 0,
+    ) -> None:
+        super().__init__()
+        check_window(context, horizon, stride, goal_step)
+        if batch_size < 1 or num_workers < 0 or seed < 0:
+            raise ValueError(
+                f"batch_size {batch_size} must be at least 1, num_workers {num_workers} and seed {seed} at least 0"
+            )
+        if goal is not None and not goal.strip():
+            raise ValueError(
+                "the goal is empty; type a sentence such as 'Weaken to 35 knots in 48 hours', or leave it out"
+            )
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.goal, self.goal_cycle = goal, goal_cycle
+        self.window = {"context": context, "horizon": horizon, "stride": stride, "goal_step": goal_step}
+        self._windows: dict[str, Sequence[Record]] = {}
+        self._datasets: dict[str, WindowDataset] = {}
+
+    # ------------------------------------------------------------------ what a subclass says
+
+    def read_windows(self) -> dict[str, Sequence[Record]]:
+        """The windows of "train", "val" and "test" (`gssr.sequences.windows.cut`); no step of a series is in two of them."""
+        raise NotImplementedError
+
+    def predict_windows(self) -> Sequence[Record]:
+        """The windows of `predict`: the last one of each series of the test part."""
+        return list({window.series: window for window in self._windows["test"]}.values())
+
+    def fit_scaler(self, windows: Sequence[Record]) -> Scaler:
+        """The scaler of the training windows, each step of a series counted once."""
+        return Scaler(len(self.value_names)).fit(rows_once(windows))
+
+    # ------------------------------------------------------------------ what follows
+
+    def setup(self, stage: str | None = None) -> None:
+        """Cut the windows of a stage (None: all); training windows always, because the scaler is fitted on them."""
+        if not self._windows:
+            windows = self.read_windows()
+            for split in SPLITS:
+                if not len(windows[split]):
+                    raise ValueError(
+                        f"no series of the {split} part has {self.window['context']} + {self.window['horizon']} "
+                        "steps in a row; choose a shorter context or horizon, or another split"
+                    )
+            self.scaler = self.fit_scaler(windows["train"])
+            self._windows = windows
+        for name in STAGES.get(stage, ("train", "val", "test", "predict")):
+            self._datasets.setdefault(name, self._dataset(name))
+
+    def _dataset(self, name: str) -> WindowDataset:
+        if name == "train":
+            return WindowDataset(self._windows["train"], self.goal_writer, "train", self.seed, self.goal_cycle)
+        windows = self.predict_windows() if name == "predict" else self._windows[name]
+        if name == "predict" and self.goal is not None:
+            silent = np.full(len(self.value_names), np.nan, np.float32)
+            return WindowDataset(
+                [replace(w, goal=self.goal.strip(), goal_low=silent, goal_high=silent) for w in windows]
+            )
+        return WindowDataset(windows, self.goal_writer, "combinations", self.seed)
+
+    def _ready(self, name: str) -> WindowDataset:
+        if name not in self._datasets:
+            raise RuntimeError(f"the {name} windows are not set up; call setup() first")
+        return self._datasets[name]
+
+    @property
+    def train_records(self) -> WindowDataset:
+        return self._ready("train")
+
+    @property
+    def val_records(self) -> WindowDataset:
+        return self._ready("val")
+
+    @property
+    def test_records(self) -> WindowDataset:
+        return self._ready("test")
+
+    @property
+    def predict_records(self) -> WindowDataset:
+        return self._ready("predict")
+
+    def train_dataloader(self) -> StatefulDataLoader:
+        """Shuffled batches; its state resumes in the middle of an epoch with identical batches."""
+        sampler = EpochSampler(len(self.train_records), self.seed)
+        return StatefulDataLoader(self.train_records, sampler=sampler, **self._loading())
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(self.val_records, **self._loading())
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(self.test_records, **self._loading())
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(self.predict_records, **self._loading())
+
+    def _loading(self) -> dict[str, Any]:
+        # A generator of its own: a loader would otherwise draw from torch's global state at every start.
+        generator = torch.Generator().manual_seed(self.seed)
+        return {
+            "batch_size": self.batch_size,
+            "collate_fn": collate,
+            "num_workers": self.num_workers,
+            "generator": generator,
+        }
+
+    def texts(self) -> list[str]:
+        """All distinct texts of the splits that are set up, in order of first appearance."""
+        records = [record for dataset in self._datasets.values() for record in dataset.records]
+        return list(dict.fromkeys(text for record in records for text in record.text if text is not None))
+
+    def windows_evaluation(self, split: str, goals: str = "combinations") -> list[Record]:
+        """Windows of a split ("train", "val", "test") with goals of a kind not trained on, always the same for a seed.
+
+        goals "combinations": forms, numbers and classes of training in combinations that training leaves out;
+        "numbers": the numbers that training leaves out, in training forms, so only windows that end at one;
+        "forms": sentence forms that training leaves out. Windows without a goal are left out; where there is no goal writer
+        the goals are those that windows bring.
+
+        Raises ValueError for another split or kind.
+        """
+        if split not in SPLITS or goals not in KINDS:
+            raise ValueError(
+                f"windows_evaluation was asked for split {split!r} with goals {goals!r}; expected one "
+                f"of {SPLITS} and one of {KINDS}"
+            )
+        if not self._windows:
+            self.setup("validate")
+        dataset = WindowDataset(self._windows[split], self.goal_writer, goals, self.seed)
+        return [record for record in dataset if record.goal is not None]
