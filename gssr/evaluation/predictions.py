@@ -57,24 +57,15 @@ def write_predictions(
 
     Raises ValueError when a plan is of another batch size than the batch.
     """
-    for plan in (plan_with_goal, plan_without_goal):
-        if plan is not None and plan.rollouts.mean.shape[1] != len(batch):
-            raise ValueError(f"a plan of {plan.rollouts.mean.shape[1]} windows was given with a batch of {len(batch)}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
     done = path.read_text(encoding="utf-8").count("\n") if append and path.exists() else 0
-    plans = {"with_goal": plan_with_goal, "without_goal": plan_without_goal}
+    lines = prediction_lines(
+        plan_with_goal, plan_without_goal, batch, value_names, value_units, rollouts=rollouts, digits=digits
+    )
     with path.open("a" if append else "w", encoding="utf-8") as file:
-        for row in range(len(batch)):
-            line = _window(batch, row, digits) | {
-                "value_names": list(value_names),
-                "value_units": list(value_units),
-                "quantile_levels": [float(level) for level in plan_without_goal.quantile_levels],
-            }
-            horizon = len(line["truth"])
-            line |= {name: plan and _plan(plan, row, horizon, rollouts, digits) for name, plan in plans.items()}
-            file.write(json.dumps(line, allow_nan=False, ensure_ascii=False) + "\n")
+        file.writelines(line + "\n" for line in lines)
     for row in range(min(charts, len(batch))):
         figure = fan_chart_of(
             batch, row, plan_with_goal, plan_without_goal, dimension, value_names, value_units, guides=guides
@@ -82,6 +73,34 @@ def write_predictions(
         name = re.sub(r"\W+", "_", batch.series[row])
         save(figure, folder / f"fan_{done + row:04d}_{name}.png")
     return path
+
+
+def prediction_lines(
+    plan_with_goal: Any | None,
+    plan_without_goal: Any,
+    batch: Batch,
+    value_names: Sequence[str],
+    value_units: Sequence[str],
+    *,
+    rollouts: int | None = 16,
+    digits: int = 2,
+) -> list[str]:
+    """A line of JSON for each window of a batch; arguments and errors as of `write_predictions`."""
+    for plan in (plan_with_goal, plan_without_goal):
+        if plan is not None and plan.rollouts.mean.shape[1] != len(batch):
+            raise ValueError(f"a plan of {plan.rollouts.mean.shape[1]} windows was given with a batch of {len(batch)}")
+    plans = {"with_goal": plan_with_goal, "without_goal": plan_without_goal}
+    lines = []
+    for row in range(len(batch)):
+        line = _window(batch, row, digits) | {
+            "value_names": list(value_names),
+            "value_units": list(value_units),
+            "quantile_levels": [float(level) for level in plan_without_goal.quantile_levels],
+        }
+        horizon = len(line["truth"])
+        line |= {name: plan and _plan(plan, row, horizon, rollouts, digits) for name, plan in plans.items()}
+        lines.append(json.dumps(line, allow_nan=False, ensure_ascii=False))
+    return lines
 
 
 def read_predictions(path: str | Path) -> list[dict[str, Any]]:

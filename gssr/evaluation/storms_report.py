@@ -173,6 +173,7 @@ def evaluate_storms(
         tables.plausibility(evaluation, steered),
         tables.intervals(evaluation),
         tables.belief(evaluation, validation, quick),
+        tables.plan_texts(evaluation, collate(picked["combinations"]), quick),
     ]
     context = int(batch.context[0])
     settings = {

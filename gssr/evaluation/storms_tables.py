@@ -12,6 +12,7 @@ from torch import Tensor
 from gssr.evaluation.baselines import horizon_truth, straight_line
 from gssr.evaluation.belief import latent_health, text_evidence
 from gssr.evaluation.bootstrap import cluster_difference, cluster_mean, cluster_ratio
+from gssr.evaluation.plan_texts import plan_agreement
 from gssr.evaluation.report import Cell, Table
 from gssr.metrics import at_step, changes_beyond, fair_crps, goal_hits, interval_covers
 from gssr.sequences.record import Batch
@@ -24,6 +25,7 @@ Rows = dict[str, dict[str, Cell]]
 NETWORK, LINEAR = "network, unsteered (mean of rollouts)", "linear autoregression"
 USED = "latent dimensions above 0.02 nats (validation)"
 PERMUTED = "value error with x permuted, times its own (validation)"
+PLAN_TEXTS, PLAN_SHUFFLED = "plan texts", "the same texts, shuffled between plans"
 GAINED = "text: nats a token gained over another storm's belief"
 
 
@@ -184,3 +186,20 @@ def _series(evaluation: Evaluation, rows: list[int]) -> list[str]:
 def _per_window(scores: Tensor) -> np.ndarray:
     """The score of each window from (B), or the mean over rollouts of (S, B)."""
     return (scores.mean(0) if scores.dim() == 2 else scores).numpy()
+
+
+def plan_texts(evaluation: Evaluation, goals: Batch, quick: bool) -> Table:
+    """Whether the texts of steered plans say what the plans' own winds say."""
+    told = plan_agreement(
+        evaluation.network, goals, evaluation.dimension, windows=16 if quick else 128, **evaluation.bootstrap
+    )
+    rows: Rows = {}
+    for name, found in zip((PLAN_TEXTS, PLAN_SHUFFLED), (told or {}).values(), strict=False):
+        rows[name] = {
+            "status of the wind's class": found.same,
+            "or a neighbouring one": found.near,
+            "rises or falls alike": found.direction,
+            "texts with a status": found.judged,
+        }
+    note = "Status that a step's text names, against the wind of the rollout it is written from; goals that came true."
+    return Table("plan_texts", "Plans in words", note, rows, unit="%")

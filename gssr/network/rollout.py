@@ -24,12 +24,16 @@ class Rollouts:
 
 @dataclass
 class Plan:
-    """Rollouts, their mean (B, H, Y), quantiles (B, H, Y, Q) of ``sample`` at ``quantile_levels``, and a text for each step."""
+    """Rollouts, their mean (B, H, Y), quantiles (B, H, Y, Q) of ``sample`` at ``quantile_levels``, and a text for each step.
+
+    ``spoken`` (B, H, Y): values of the one rollout that the texts are written from, without noise; None without texts.
+    """
 
     rollouts: Rollouts
     mean: Tensor
     quantiles: Tensor
     text: list[list[str]]
+    spoken: Tensor | None = None
     quantile_levels: tuple[float, ...] = QUANTILE_LEVELS
 
 
@@ -89,14 +93,16 @@ class Planning:
         levels = torch.tensor(QUANTILE_LEVELS, device=self.device)
         quantiles = rollouts.sample.quantile(levels, dim=0).movedim(0, -1)
         written: list[list[str]] = [[] for _ in goals]
+        spoken = None
         if texts:
             # The rollout nearest to the mean path: a mean of beliefs need not be a belief.
             mean = rollouts.x.mean(0)
             nearest = (rollouts.x - mean).square().sum((-1, -2)).argmin(0)
-            x = rollouts.x[nearest, torch.arange(len(goals), device=self.device)]
+            rows = torch.arange(len(goals), device=self.device)
+            x, spoken = rollouts.x[nearest, rows], rollouts.mean[nearest, rows]
             flat = self.backbone.generate(self.prefix(x.flatten(0, 1)), max_new_tokens)
             written = [flat[i : i + x.shape[1]] for i in range(0, len(flat), x.shape[1])]
-        return Plan(rollouts, rollouts.mean.mean(0), quantiles, written)
+        return Plan(rollouts, rollouts.mean.mean(0), quantiles, written, spoken)
 
     @torch.no_grad()
     def prior_samples(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:

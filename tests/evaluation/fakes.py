@@ -22,6 +22,7 @@ class FakePlan:
     mean: Tensor
     quantiles: Tensor
     text: list[list[str]]
+    spoken: Tensor | None = None
     quantile_levels: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 
@@ -52,11 +53,22 @@ class FakeNetwork:
             mean=mean, sample=mean + self.value_noise * torch.randn(shape, generator=generator), x=None
         )
 
-    def plan(self, batch: Batch, goals: list[str | None], samples: int = 64) -> FakePlan:
-        rollouts = self.rollout(batch, goals, samples, torch.Generator().manual_seed(0))
+    def plan(
+        self,
+        batch: Batch,
+        goals: list[str | None],
+        samples: int = 64,
+        generator: torch.Generator | None = None,
+    ) -> FakePlan:
+        rollouts = self.rollout(batch, goals, samples, generator or torch.Generator().manual_seed(0))
         quantiles = rollouts.sample.quantile(torch.tensor(FakePlan.quantile_levels), dim=0).movedim(0, -1)
-        text = [[f"step {h}" for h in range(rollouts.mean.shape[2])] for _ in goals]
-        return FakePlan(rollouts, rollouts.mean.mean(0), quantiles, text)
+        spoken = rollouts.mean[0]
+        text = [[f"{self.status(float(wind))} X, step {h}" for h, wind in enumerate(row)] for row in spoken[..., 0]]
+        return FakePlan(rollouts, rollouts.mean.mean(0), quantiles, text, spoken)
+
+    @staticmethod
+    def status(wind: float) -> str:
+        return "Hurricane" if wind >= 64 else "Tropical storm" if wind >= 34 else "Low"
 
 
 class FakeSpeaker(FakeNetwork):

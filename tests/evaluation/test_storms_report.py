@@ -161,3 +161,10 @@ def test_markdown_is_a_table_of_estimates_and_scalars_are_flat():
     assert "| b | – |  | 0 | 0 |" in lines
     assert "| c | – | ≥ 1.00 | not measured |" in lines and "| d | 1.00 | ≤ 2.00 | yes |" in lines
     assert made.scalars() == {"key/a/x": 0.5, "key/a/y": 2.0}
+
+
+def test_plan_texts_agree_with_their_own_winds_and_less_with_others(report):
+    rows = report.table("plan_texts").rows
+    own, shuffled = rows["plan texts"], rows["the same texts, shuffled between plans"]
+    assert own["status of the wind's class"].value == 1.0 and own["texts with a status"] == 1.0
+    assert shuffled["status of the wind's class"].value < 1.0

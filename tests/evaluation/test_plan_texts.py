@@ -1,0 +1,64 @@
+"""The parser of plan texts against every status that the data writes, and agreement against a count by hand."""
+
+import numpy as np
+import pytest
+
+from datamodules.best_tracks import advisories, read_storms
+from gssr.evaluation.plan_texts import HURRICANE, STORM, WEAK, agreement, named_level, wind_level
+
+EXPECTED = {
+    "tropical depression": WEAK,
+    "subtropical depression": WEAK,
+    "tropical wave": WEAK,
+    "disturbance": WEAK,
+    "other low": WEAK,
+    "tropical storm": STORM,
+    "subtropical storm": STORM,
+    "hurricane": HURRICANE,
+    "extratropical": None,
+}
+
+
+def test_every_advisory_of_the_data_is_read_and_agrees_with_its_own_wind() -> None:
+    seen, agreeing, judged = set(), 0, 0
+    for storm in read_storms(years=range(2000, 2023)):
+        for text, status, wind in zip(advisories(storm), storm.status, storm.wind, strict=True):
+            level = named_level(text)
+            assert level == EXPECTED[status], text
+            seen.add(status)
+            if level is not None and status not in ("other low", "tropical wave", "disturbance"):
+                judged += 1
+                agreeing += level == wind_level(wind)
+    assert seen == set(EXPECTED)
+    assert agreeing / judged > 0.99
+
+
+@pytest.mark.parametrize("text", ["", "The hurricane is near", "Hurricanes", "Category 3", "Stormy weather"])
+def test_what_names_no_status_at_its_start_is_not_judged(text: str) -> None:
+    assert named_level(text) is None
+
+
+@pytest.mark.parametrize(
+    ("wind", "level"), [(33.9, WEAK), (34.0, STORM), (63.9, STORM), (64.0, HURRICANE), (150.0, HURRICANE)]
+)
+def test_winds_have_the_levels_of_the_saffir_simpson_scale(wind: float, level: int) -> None:
+    assert wind_level(wind) == level
+
+
+def test_agreement_counts_texts_and_turns() -> None:
+    texts = [
+        ["Tropical storm A near", "Hurricane A near", "Hurricane A near"],  # rises like its wind
+        ["Hurricane B near", "Extratropical cyclone B centered near", "Tropical storm B near"],  # falls, wind rises
+        ["Hurricane C near", "Hurricane C near", "nonsense"],  # no turn
+    ]
+    wind = np.array([[40.0, 60.0, 80.0], [70.0, 50.0, 90.0], [20.0, 64.0, 64.0]])
+    told = agreement(texts, wind, ["A", "B", "C"], draws=20)
+    # exact: A 40 storm, A 80 hurricane, B 70 hurricane, C 64 hurricane; of seven texts that name a level
+    assert told.same.value == pytest.approx(4 / 7) and told.judged == pytest.approx(7 / 9)
+    assert told.near.value == pytest.approx(6 / 7)  # a hurricane of 20 knots is two classes away
+    assert told.direction.value == pytest.approx(1 / 2)
+
+
+def test_nothing_to_judge_is_not_a_number() -> None:
+    told = agreement([["nonsense"]], np.array([[50.0]]), ["A"], draws=20)
+    assert np.isnan(told.same.value) and np.isnan(told.direction.value) and told.judged == 0
