@@ -16,6 +16,7 @@ import torch
 import yaml
 from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -32,6 +33,7 @@ from callbacks import (
     TrainingRandomness,
 )
 from callbacks.quiet import quiet
+from gssr import ranks
 from gssr.backbone.cpu import prepare_cpu
 from gssr.runs import (
     BEST,
@@ -44,12 +46,14 @@ from gssr.runs import (
     find_checkpoint,
     new_folder,
     new_run,
+    run_path,
     runs,
 )
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent / "configs" / "default.yaml"
 SECTIONS = ("seed_everything", "threads", "trainer", "model", "data", "checkpoint")
-RUN_OF_RANK_ZERO = "GSSR_RUN_FOLDER"
+# What the first process tells those that Lightning starts from it.
+FOLDER_OF_FIRST, CHECKPOINT_OF_FIRST = "GSSR_RUN_FOLDER", "GSSR_CHECKPOINT"
 EXAMPLES = """\
 examples:
   python train.py fit                                       the main job: storms around the nano backbone
@@ -84,7 +88,10 @@ class RunCLI(LightningCLI):
         self.stage, self.found = chosen.stage, None
         self.run_name: str | None = chosen.run
         if chosen.ckpt_path is not None:
-            self.found = find_checkpoint(chosen.ckpt_path, chosen.run)
+            # Another run may have become the newest since the first process looked.
+            path = None if ranks.is_first() else os.environ.get(CHECKPOINT_OF_FIRST)
+            self.found = find_checkpoint(chosen.ckpt_path, chosen.run) if path is None else find_checkpoint(path)
+            os.environ[CHECKPOINT_OF_FIRST] = str(self.found.checkpoint)
         elif self.stage in ("validate", "test", "predict") and not chosen.asks:
             raise RunError(f"{self.stage} needs a trained network: add --ckpt_path best, or the path of a checkpoint")
         self.done_steps = 0 if self.found is None else _steps_done(self.found.checkpoint)
@@ -178,14 +185,18 @@ class RunCLI(LightningCLI):
             own.append(HonourOptimizerOptions())
         if given.get("enable_progress_bar") is not False:
             own.append(LossBar())
+        if getattr(self.datamodule, "shares_itself", False):
+            kwargs["use_distributed_sampler"] = False
+        if self.stage in ("test", "predict"):
+            kwargs |= self._one_device(given)
         kwargs["callbacks"] = [*own, *_as_list(given.get("callbacks"))]
         kwargs["plugins"] = [AtomicCheckpointIO(), *_as_list(given.get("plugins"))]
         return super().instantiate_trainer(**kwargs)
 
     def _make_folder(self) -> Path:
         """A new run, the run that goes on, or a folder for the results of a checkpoint, inside its run."""
-        if os.environ.get("LOCAL_RANK", "0") != "0" and RUN_OF_RANK_ZERO in os.environ:
-            return Path(os.environ[RUN_OF_RANK_ZERO])
+        if not ranks.is_first():
+            return self._folder_of_first()
         if self.stage != "fit":
             assert self.found is not None
             folder = new_folder(self.found.run or RUNS, str(self.stage))
@@ -193,11 +204,42 @@ class RunCLI(LightningCLI):
             assert self.found.run is not None
             folder = self.found.run
         else:
+            name = None if self.found is not None else self.run_name
+            if name is None and self._started_from_outside():
+                raise RunError(
+                    "processes that torchrun, srun or several nodes start cannot ask each other for the name of a new run; "
+                    "start it with --run NAME, or go on with one by --run NAME --ckpt_path last"
+                )
             data = self.config[self.stage]["data"]["class_path"].rsplit(".", 1)[-1].lower()
-            folder = new_run(data, None if self.found is not None else self.run_name)
+            folder = new_run(data, name)
             (folder / CONFIG).write_text(self._dump(), encoding="utf-8")
-        os.environ[RUN_OF_RANK_ZERO] = str(folder)
+        os.environ[FOLDER_OF_FIRST] = str(folder)
         return folder
+
+    def _folder_of_first(self) -> Path:
+        """The folder that the first process makes; no other one writes into it."""
+        if FOLDER_OF_FIRST in os.environ:
+            return Path(os.environ[FOLDER_OF_FIRST])
+        if self.found is not None:
+            return self.found.run or RUNS
+        return RUNS if self.run_name is None else run_path(self.run_name)
+
+    def _started_from_outside(self) -> bool:
+        """Whether there are processes of this run that do not come from this one."""
+        if self.config[self.stage]["trainer"].get("num_nodes", 1) not in (None, 1):
+            return True
+        name = "SLURM_NTASKS" if SLURMEnvironment.detect() else "WORLD_SIZE"
+        return int(os.environ.get(name, "1")) > 1
+
+    def _one_device(self, given: Namespace) -> dict[str, Any]:
+        """What `test` and `predict` write comes from one process, whatever their run was trained on."""
+        if self._started_from_outside():
+            raise RunError(f"{self.stage} runs in one process; start it on one node, without torchrun or srun")
+        devices = given.get("devices")
+        if devices in (1, "1", None) or (isinstance(devices, list) and len(devices) == 1):
+            return {}
+        _say(f"{self.stage} runs on one device, not on {devices}; validate can use them all")
+        return {"devices": devices[:1] if isinstance(devices, list) else 1, "strategy": "auto"}
 
     def _loggers(self, folder: Path) -> list[Any]:
         if self.stage != "fit":
@@ -222,7 +264,8 @@ class RunCLI(LightningCLI):
             self.trainer.fit(**kwargs, ckpt_path=file, weights_only=True)
         except Interrupted as stop:
             self._farewell(f"Training {stop}.")
-            sys.exit(130)
+            # Lightning kills the first process when another one ends with an error.
+            sys.exit(130 if self.trainer.is_global_zero else 0)
         except SystemExit:
             self._farewell("Training was broken off.")
             raise
@@ -251,7 +294,7 @@ class RunCLI(LightningCLI):
         except Exception as error:
             self._explain(error)
             raise
-        if self.folder is not None:
+        if self.folder is not None and self.trainer.is_global_zero:
             if any(self.folder.iterdir()):
                 _say(f"Results are in {self.folder}")
             else:
@@ -305,7 +348,7 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _say(text: str) -> None:
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if ranks.is_first():
         print(text, flush=True)
 
 

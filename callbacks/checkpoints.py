@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Literal
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from gssr import ranks
 from gssr.runs import BEST, CHECKPOINTS, LAST, checkpoint_file
 
 _STEP_FILE = re.compile(r"step-(\d+)\.ckpt")
@@ -28,7 +30,8 @@ class RunCheckpoints(Checkpoint):
 
     Every file is a state from which training goes on bit for bit. So `last` is written after a whole optimizer step, and, where a
     validation follows that step, after the validation: Lightning skips a validation that was due when the state was saved.
-    Ctrl-C and SIGTERM finish the step, save and raise `Interrupted`; a second Ctrl-C stops at once.
+    Ctrl-C and SIGTERM finish the step, save and raise `Interrupted`; a second Ctrl-C stops at once. Saving takes all processes of
+    a run, so they ask each other after every step, and stop after the same one, whichever of them the signal reached.
 
     Args:
         monitor: name of the logged validation score that decides what is best; None keeps no best.
@@ -52,17 +55,20 @@ class RunCheckpoints(Checkpoint):
         self.best_step: int | None = None
         self._seen = self._saved = 0  # optimizer steps at the last look, and at the last save
         self._due = False
-        self._stop = False
+        self._asked = False  # to stop, in this process
+        self._stop = False  # as all processes agreed
         self._handlers: dict[int, Any] = {}
 
     # What is saved, and when.
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seen = self._saved = trainer.global_step
-        self._due = self._stop = False
+        self._due = self._stop = self._asked = False
         self._listen()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.world_size == 1:
+            self._agree()
         if self._stop and self._saved == trainer.global_step:
             raise Interrupted(f"stopped after step {trainer.global_step}")
 
@@ -72,6 +78,7 @@ class RunCheckpoints(Checkpoint):
         if trainer.fast_dev_run or trainer.global_step == self._seen:  # gradients are being accumulated
             return
         self._seen = trainer.global_step
+        self._agree()
         if self._stop or trainer.global_step % self.every_n_steps == 0 or _is_final_step(trainer):
             loop = trainer.fit_loop
             self._due = True
@@ -83,6 +90,7 @@ class RunCheckpoints(Checkpoint):
             return
         if self.monitor is not None and self._improved(trainer):
             trainer.save_checkpoint(checkpoint_file(self._folder(trainer), BEST), weights_only=False)
+        self._agree()
         if self._due or self._stop or trainer.should_stop:
             self._save_last(trainer)
 
@@ -119,7 +127,8 @@ class RunCheckpoints(Checkpoint):
                 f"checkpoint.monitor {self.monitor!r} was not logged by validation; logged were {sorted(logged)}; choose one of "
                 "them, or null to keep no best checkpoint"
             )
-        score = float(logged[self.monitor])
+        # The first process decides: a network may have logged what it alone saw, and saving takes all processes.
+        score = ranks.gather(float(logged[self.monitor]))[0]
         sign = 1.0 if self.mode == "min" else -1.0
         # The score of another run's best (training that branched off from it) says nothing about a file of this run.
         known = self.best_score if self._best_exists else None
@@ -141,7 +150,9 @@ class RunCheckpoints(Checkpoint):
             try:
                 os.link(last, step_file)  # the next `last` is another file, this name keeps the present one
             except OSError:
-                trainer.save_checkpoint(step_file)  # a file system without links
+                draft = step_file.with_suffix(".tmp")
+                shutil.copyfile(last, draft)  # a file system without links
+                os.replace(draft, step_file)
             for old in self._step_files(folder)[: -self.keep]:
                 old.unlink(missing_ok=True)
 
@@ -156,6 +167,9 @@ class RunCheckpoints(Checkpoint):
 
     # Ctrl-C and SIGTERM.
 
+    def _agree(self) -> None:
+        self._stop = ranks.any_rank(self._asked)
+
     def _listen(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return  # Python delivers signals to the main thread alone
@@ -168,10 +182,12 @@ class RunCheckpoints(Checkpoint):
         self._handlers = {}
 
     def _asked_to_stop(self, number: int, frame: FrameType | None) -> None:
-        if self._stop:
+        if self._asked:
             self._unlisten()
             raise KeyboardInterrupt
-        self._stop = True
+        self._asked = True
+        if ranks.rank() > 0:
+            return  # one process says it for all
         # Not print: the signal may come in the middle of one, and a buffer cannot be entered twice.
         os.write(2, f"\nStopping after this step (Ctrl-C again: at once, back to step {self._saved}) ...\n".encode())
 

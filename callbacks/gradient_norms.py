@@ -9,6 +9,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from gssr import ranks
+
 PROJECTIONS = 8
 
 
@@ -48,9 +50,14 @@ class GradientNormCheck(Callback):
             self.start = {name: projections(module) for name, module in pl_module.components().items()}
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        if trainer.global_step % self.every == 0 and not torch.isfinite(loss):
+        if trainer.global_step % self.every:
+            return
+        # Gradients are those of all processes together, a loss is of one: the others must hear of it, or wait for it forever.
+        finite = bool(torch.isfinite(loss))
+        if ranks.any_rank(not finite):
+            what = f"the loss is {loss.item()}" if not finite else "the loss of another process is not finite"
             raise GradientError(
-                f"the loss is {loss.item()} at step {trainer.global_step}, before any update with it. Look at the last rows of "
+                f"{what} at step {trainer.global_step}, before any update with it. Look at the last rows of "
                 "metrics.csv for the term that grew; go on from the last checkpoint with a smaller learning rate or clipping."
             )
 

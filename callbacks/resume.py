@@ -13,6 +13,9 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from gssr import ranks
+from gssr.sequences.batches import EpochBatches, steps, taken
+
 
 def random_state() -> dict[str, Any]:
     """The state of every global generator, in types that `torch.load(weights_only=True)` reads."""
@@ -41,10 +44,30 @@ class TrainingRandomness(Callback):
 
     The stream goes from the end of one batch to the start of the next, whatever drew numbers in between: a validation, a data
     loader's new iterator, a figure. So neither of them changes training, and a run that was stopped anywhere goes on exactly.
+
+    With several processes each has a stream of its own (the first one that of a run in one process), and the checkpoint holds
+    all of them. With another number of processes than before, streams that are there go on, and others begin.
     """
 
     def __init__(self) -> None:
         self._state: dict[str, Any] | None = None
+        self._saved: list[dict[str, Any]] = []  # by rank, of the checkpoint that is resumed
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        rank, world = ranks.rank(), ranks.world()
+        if self._saved and len(self._saved) != world:
+            rank_zero_info(
+                f"The checkpoint is of {len(self._saved)} processes, this run has {world}: every window still comes once an epoch, "
+                "but from here on batches and random numbers are others than those of a run that was not stopped"
+            )
+        if rank < len(self._saved):
+            self._state = self._saved[rank]
+        elif rank > 0 and self._state is None:
+            seed = ranks.seed_of(torch.initial_seed(), rank)
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+        self._saved = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self._state is not None:
@@ -56,10 +79,12 @@ class TrainingRandomness(Callback):
         self._state = random_state()
 
     def state_dict(self) -> dict[str, Any]:
-        return {} if self._state is None else self._state
+        """Collective, as saving a checkpoint is."""
+        states = ranks.gather(self._state)
+        return {} if None in states else {"ranks": states}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._state = state_dict or None
+        self._saved = state_dict.get("ranks", [])
 
 
 class ResumeLoader(Callback):
@@ -67,11 +92,11 @@ class ResumeLoader(Callback):
 
     It does so when a network asks for `trainer.estimated_stepping_batches` while its optimizer is made (that builds the loader
     before the state is read), and when the saved epoch was complete. Another batch size is honoured, too: what is left of
-    the epoch comes in batches of the new size. Raises ValueError where the loader cannot go on.
+    the epoch comes in batches of the new size, or in those of another number of processes. Raises ValueError where the loader cannot go on.
     """
 
     def __init__(self) -> None:
-        self._epoch: dict[str, int] | None = None  # of the run that was saved: batches of an epoch, their size, rows
+        self._epoch: dict[str, int] | None = None  # of the run that was saved, see `_describe`
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self._epoch or {})
@@ -102,11 +127,17 @@ class ResumeLoader(Callback):
 
     @staticmethod
     def _describe(trainer: Trainer) -> dict[str, int] | None:
+        """An epoch: batches that are trained on, batches there are, their size, processes, and rows over all of these."""
         loader, batches = trainer.train_dataloader, trainer.num_training_batches
-        size, sampler = getattr(loader, "batch_size", None), getattr(loader, "sampler", None)
-        if size is None or batches == float("inf") or not hasattr(sampler, "__len__"):
+        own = getattr(loader, "batch_sampler", None)
+        if isinstance(own, EpochBatches):
+            size, world, rows = own.batch_size, own.world, own.size
+        else:
+            size, world, sampler = getattr(loader, "batch_size", None), 1, getattr(loader, "sampler", None)
+            rows = len(sampler) if hasattr(sampler, "__len__") else 0
+        if not size or not rows or batches == float("inf"):
             return None
-        return {"batches": int(batches), "size": int(size), "rows": len(sampler)}
+        return {"batches": int(batches), "whole": steps(rows, size, world), "size": size, "world": world, "rows": rows}
 
     @staticmethod
     def _rescale(progress: Any, old: dict[str, int], new: dict[str, int]) -> None:
@@ -114,12 +145,13 @@ class ResumeLoader(Callback):
         done = progress.current.ready
         ready = min(done, new["batches"]) if done < old["batches"] else new["batches"]
         if 0 < done < old["batches"]:
-            if old["rows"] != new["rows"] or any(e["batches"] != -(-e["rows"] // e["size"]) for e in (old, new)):
+            if old["rows"] != new["rows"] or any(e["batches"] != e["whole"] for e in (old, new)):
                 raise ValueError(
                     f"the checkpoint lies within an epoch of {old['batches']} batches of {old['size']}, an epoch now has "
                     f"{new['batches']} of {new['size']}; change the amount of data at the end of an epoch, or leave it as it was"
                 )
-            ready = new["batches"] - -(-(old["rows"] - done * old["size"]) // new["size"])
+            left = old["rows"] - taken(old["rows"], old["size"], old["world"], done)
+            ready = new["batches"] - steps(left, new["size"], new["world"])
         for name in ("completed", "processed", "started", "ready"):
             setattr(progress.current, name, getattr(progress.current, name) + ready - done)
 

@@ -12,8 +12,10 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
+from gssr import ranks
+from gssr.sequences.batches import DealtBatches, EpochBatches
 from gssr.sequences.collate import collate
-from gssr.sequences.dataset import EpochSampler, WindowDataset
+from gssr.sequences.dataset import WindowDataset
 from gssr.sequences.goals import GoalWriter
 from gssr.sequences.record import Batch, Record
 from gssr.sequences.scaler import Scaler
@@ -33,6 +35,7 @@ class SequenceData(LightningDataModule):
     goal_dim: the dimension that goals speak of and charts show.
     value_guides: named levels of that dimension for charts.
     goal_writer: writes hindsight goals; None keeps the goals that windows bring, if any.
+    shares_itself: the loaders deal windows out to the processes of a run; train.py then keeps Lightning's own sampler away.
 
     Args:
         batch_size: Windows in a batch.
@@ -54,6 +57,7 @@ class SequenceData(LightningDataModule):
     goal_dim: int = 0
     value_guides: tuple[tuple[float, str], ...] = ()
     goal_writer: GoalWriter | None = None
+    shares_itself = True
 
     def __init__(
         self,
@@ -148,27 +152,29 @@ class SequenceData(LightningDataModule):
 
     def train_dataloader(self) -> StatefulDataLoader:
         """Shuffled batches; its state resumes in the middle of an epoch with identical batches."""
-        sampler = EpochSampler(len(self.train_records), self.seed)
-        return StatefulDataLoader(self.train_records, sampler=sampler, **self._loading())
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0
+        batches = EpochBatches(
+            len(self.train_records), self.batch_size, self.seed, not overfit, ranks.rank(), ranks.world()
+        )
+        return StatefulDataLoader(self.train_records, batch_sampler=batches, **self._loading())
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(self.val_records, **self._loading())
+        return self._evaluation(self.val_records)
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(self.test_records, **self._loading())
+        return self._evaluation(self.test_records)
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(self.predict_records, **self._loading())
+        return DataLoader(self.predict_records, batch_size=self.batch_size, **self._loading())
+
+    def _evaluation(self, records: WindowDataset) -> DataLoader[Batch]:
+        batches = DealtBatches(len(records), self.batch_size, ranks.rank(), ranks.world())
+        return DataLoader(records, batch_sampler=batches, **self._loading())
 
     def _loading(self) -> dict[str, Any]:
         # A generator of its own: a loader would otherwise draw from torch's global state at every start.
         generator = torch.Generator().manual_seed(self.seed)
-        return {
-            "batch_size": self.batch_size,
-            "collate_fn": collate,
-            "num_workers": self.num_workers,
-            "generator": generator,
-        }
+        return {"collate_fn": collate, "num_workers": self.num_workers, "generator": generator}
 
     def texts(self) -> list[str]:
         """All distinct texts of the splits that are set up, in order of first appearance."""

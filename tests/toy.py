@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from gssr.sequences.dataset import EpochSampler
+from gssr import ranks
+from gssr.sequences.batches import DealtBatches, EpochBatches
 
 
 class ToyRows(Dataset[tuple[Tensor, Tensor]]):
@@ -36,6 +37,7 @@ class ToyData(LightningDataModule):
     value_names = ("y",)
     value_units = ("m",)
     value_resolution = (0.1,)
+    shares_itself = True
 
     def __init__(
         self, batch_size: int = 4, size: int = 20, seed: int = 0, num_workers: int = 0, goal: str | None = None
@@ -45,15 +47,17 @@ class ToyData(LightningDataModule):
         self.batch_size, self.size, self.seed, self.num_workers, self.goal = batch_size, size, seed, num_workers, goal
 
     def train_dataloader(self) -> StatefulDataLoader:
-        sampler = EpochSampler(self.size, self.seed)
+        batches = EpochBatches(self.size, self.batch_size, self.seed, rank=ranks.rank(), world=ranks.world())
         rows = ToyRows(self.size, self.seed)
-        return StatefulDataLoader(rows, batch_size=self.batch_size, sampler=sampler, num_workers=self.num_workers)
+        return StatefulDataLoader(rows, batch_sampler=batches, num_workers=self.num_workers)
 
     def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(ToyRows(8, self.seed + 1), batch_sampler=DealtBatches(8, 4, ranks.rank(), ranks.world()))
+
+    def test_dataloader(self) -> DataLoader[Any]:
         return DataLoader(ToyRows(8, self.seed + 1), batch_size=4)
 
-    test_dataloader = val_dataloader
-    predict_dataloader = val_dataloader
+    predict_dataloader = test_dataloader
 
 
 class ToyBackbone:

@@ -7,6 +7,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
+from gssr import ranks
 from gssr.backbone import FrozenBackbone
 from gssr.backbone.table import TextTable
 from gssr.network.goal_encoder import GoalEncoder
@@ -42,7 +43,7 @@ class GoalNetwork(Planning, Validation, LightningModule):
         goal_dropout: share of training sequences without their goal, so that one network forecasts with and without.
         open_samples: rollouts S of a sequence in the open-loop loss. min_context: shortest random context of it.
         lr, weight_decay, warmup_steps: AdamW, linear warm-up, then cosine decay to a tenth.
-        seed: of the training noise, whose generator state is in every checkpoint.
+        seed: of the training noise, whose generator state (of every process) is in every checkpoint.
         value_names, value_units, value_resolution: the Y value dimensions; None takes them from the data module.
     """
 
@@ -93,6 +94,7 @@ class GoalNetwork(Planning, Validation, LightningModule):
         self.free_nats = free_nats
         self.weights = dict(zip(LOSSES, (alpha_value, alpha_text, alpha_kl, alpha_open, alpha_goal), strict=True))
         self.noise = torch.Generator().manual_seed(seed)
+        self._saved_noise: list[Tensor] = []  # by rank, of the checkpoint that was loaded
         self.built = False
         if value_names is not None:
             self._build(list(value_names), list(value_units or [""] * len(value_names)), value_resolution)
@@ -158,6 +160,16 @@ class GoalNetwork(Planning, Validation, LightningModule):
     def on_fit_start(self) -> None:
         self._to_device()
         self.table.add(self.trainer.datamodule.texts())
+        self._own_noise()
+
+    def _own_noise(self) -> None:
+        """Training noise is another one in each process, and in a resumed one goes on where it stood."""
+        rank = ranks.rank()
+        if rank < len(self._saved_noise):
+            self.noise.set_state(self._saved_noise[rank])
+        elif rank > 0 and self.noise.initial_seed() == self.hparams.seed:  # not so in a second fit
+            self.noise.manual_seed(ranks.seed_of(self.hparams.seed, rank))
+        self._saved_noise = []
 
     def _to_device(self) -> None:
         self.backbone.to(self.device)
@@ -285,24 +297,19 @@ class GoalNetwork(Planning, Validation, LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         terms, figures = self.losses(batch, self.noise, training=True)
         loss = sum(self.weights[name] * term for name, term in terms.items())
-        self._log_terms("train", terms, figures, loss, batch)
+        for name, value in self.figures(terms, figures, loss).items():
+            self.log(f"train/{name}", value, prog_bar=name in ("loss", "loss_text", "loss_open", "kl_raw"))
+        if self.steering.arrival is not None:
+            self.log("train/gain_at_arrival", torch.sigmoid(self.steering.arrival))
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 
-    def _log_terms(
-        self, part: str, terms: dict[str, Tensor], figures: dict[str, Tensor], loss: Tensor, batch: Batch
-    ) -> None:
-        options = {"batch_size": len(batch), "on_step": part == "train", "on_epoch": part != "train"}
-        for name, term in terms.items():
-            self.log(f"{part}/loss_{name}", term, prog_bar=part == "train" and name in ("text", "open"), **options)
-            self.log(f"{part}/loss_{name}_weighted", self.weights[name] * term, **options)
-        self.log(f"{part}/loss", loss, prog_bar=part == "train", **options)
-        self.log(f"{part}/kl_raw", figures["kl_raw"], prog_bar=part == "train", **options)
-        self.log(f"{part}/kl_clipped", figures["kl_clipped"], **options)
-        for d, nats in enumerate(figures["kl_per_dim"]):
-            self.log(f"{part}/kl_dim_{d:02d}", nats, **options)
-        if part == "train" and self.steering.arrival is not None:
-            self.log("train/gain_at_arrival", torch.sigmoid(self.steering.arrival), **options)
+    def figures(self, terms: dict[str, Tensor], figures: dict[str, Tensor], loss: Tensor) -> dict[str, Tensor]:
+        """All numbers of a batch that are logged, by name."""
+        told = {f"loss_{name}": term for name, term in terms.items()}
+        told |= {f"loss_{name}_weighted": self.weights[name] * term for name, term in terms.items()}
+        told |= {"loss": loss, "kl_raw": figures["kl_raw"], "kl_clipped": figures["kl_clipped"]}
+        return told | {f"kl_dim_{d:02d}": nats for d, nats in enumerate(figures["kl_per_dim"])}
 
     def configure_optimizers(self) -> dict[str, Any]:
         decayed = [p for p in self.parameters() if p.ndim >= 2]
@@ -322,7 +329,8 @@ class GoalNetwork(Planning, Validation, LightningModule):
     # ------------------------------------------------------------------ checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["gssr"] = {"noise": self.noise.get_state(), "backbone": self.backbone.identity()}
+        noise = ranks.gather(self.noise.get_state())
+        checkpoint["gssr"] = {"noise": noise, "backbone": self.backbone.identity()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint["gssr"]["backbone"]
@@ -331,4 +339,4 @@ class GoalNetwork(Planning, Validation, LightningModule):
                 f"this checkpoint was trained around the backbone {saved['name']!r} with fingerprint {saved['fingerprint']}, "
                 f"{self.backbone.name!r} has {self.backbone.fingerprint}; give the same weights"
             )
-        self.noise.set_state(checkpoint["gssr"]["noise"])
+        self._saved_noise = checkpoint["gssr"]["noise"]

@@ -3,11 +3,14 @@
 import torch
 from torch import Tensor
 
+from gssr import ranks
 from gssr.network.objective import goal_distance, kl_terms, masked_mean
 from gssr.network.rollout import Plan
+from gssr.sequences.batches import DealtBatches
 from gssr.sequences.record import Batch
 
 SAMPLES = 8
+SHOWN = ("open_loop_mae", "hit_true", "hit_borrowed")  # in the progress bar
 
 
 class Validation:
@@ -16,15 +19,40 @@ class Validation:
     def on_validation_epoch_start(self) -> None:
         self._to_device()
         self.table.add(self.trainer.datamodule.texts())
-        self._validation_noise = torch.Generator().manual_seed(1)
+        self._sums: dict[str, tuple[float, int]] = {}
 
     on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        self._measure("val", batch)
+        self._measure("val", batch, self._number(self.trainer.val_dataloaders, index))
 
     def test_step(self, batch: Batch, index: int) -> None:
-        self._measure("test", batch)
+        self._measure("test", batch, self._number(self.trainer.test_dataloaders, index))
+
+    def on_validation_epoch_end(self) -> None:
+        """Means over everything that was seen in any process. A process may have had no goal: not all know the same names."""
+        parts = ranks.gather(self._sums)
+        for name in dict.fromkeys(name for part in parts for name in part):
+            seen = [part[name] for part in parts if name in part]
+            mean = sum(total for total, _ in seen) / sum(count for _, count in seen)
+            short = name.partition("/")[2]
+            # The same in all processes; without sync_dist Lightning would warn that it might not be.
+            self.log(name, mean, prog_bar=short in SHOWN, sync_dist=True)
+
+    on_test_epoch_end = on_validation_epoch_end
+
+    @staticmethod
+    def _number(loader: object, index: int) -> int | None:
+        """The number of a batch among those of all processes; None for one that another process measures."""
+        dealt = getattr(loader, "batch_sampler", None)
+        if isinstance(dealt, DealtBatches):
+            return dealt.numbers[index] if dealt.counts else None
+        return index * ranks.world() + ranks.rank()
+
+    def _tell(self, name: str, mean: Tensor, count: int) -> None:
+        """Take a mean over `count` things (sequences, errors, goals) into the mean of the epoch."""
+        total, before = self._sums.get(name, (0.0, 0))
+        self._sums[name] = (total + count * mean.double().item(), before + count)
 
     def on_predict_start(self) -> None:
         self._to_device()
@@ -50,17 +78,21 @@ class Validation:
             errors.append(masked_mean((self.value_head(x).mean - scaled).abs(), batch.value_mask).item())
         return {"kl_per_dim": per_dim, "value_error": errors[0], "value_error_permuted": errors[1]}
 
-    def _measure(self, part: str, batch: Batch) -> None:
+    def _measure(self, part: str, batch: Batch, number: int | None) -> None:
+        """Batch `number` of a part; its noise depends on that number alone, not on what the process measured before."""
+        if number is None:
+            return
         self._part = part
-        generator = self._validation_noise
+        generator = torch.Generator().manual_seed(1 + number)
         terms, figures = self.losses(batch, generator, training=False)
         loss = sum(self.weights[name] * term for name, term in terms.items())
-        self._log_terms(part, terms, figures, loss, batch)
+        for name, value in self.figures(terms, figures, loss).items():
+            self._tell(f"{part}/{name}", value, len(batch))
 
         free = self.rollout(batch, [None] * len(batch), SAMPLES, generator).mean.mean(0)
         self._log_errors(batch, free)
-        self._log_hits("true", batch, batch.goal, batch.goal_low, batch.goal_high, free)
-        self._log_hits("borrowed", batch, *borrowed_goals(batch), free)
+        self._log_hits("true", batch, batch.goal, batch.goal_low, batch.goal_high, free, generator)
+        self._log_hits("borrowed", batch, *borrowed_goals(batch), free, generator)
 
     def _log_errors(self, batch: Batch, forecast: Tensor) -> None:
         """Absolute errors of the mean forecast (B, H, Y): by horizon in data units, and the score that checkpoints are chosen
@@ -74,16 +106,22 @@ class Validation:
                 count = int(seen[:, step, y].sum())
                 if count and (y == 0 or step == forecast.shape[1] - 1):
                     mean = error[:, step, y][seen[:, step, y]].mean()
-                    self.log(f"{self._part}/mae_{name}_step_{step + 1:02d}", mean, batch_size=count)
+                    self._tell(f"{self._part}/mae_{name}_step_{step + 1:02d}", mean, count)
         spoken = ~torch.isnan(batch.goal_low).all(0)
         scored = seen & (spoken if spoken.any() else ~spoken)
         count = int(scored.sum())
         if count:
-            scaled = (error / self.scaler.std)[scored].mean()
-            self.log(f"{self._part}/open_loop_mae", scaled, batch_size=count, prog_bar=True)
+            self._tell(f"{self._part}/open_loop_mae", (error / self.scaler.std)[scored].mean(), count)
 
     def _log_hits(
-        self, kind: str, batch: Batch, goals: list[str | None], low: Tensor, high: Tensor, free: Tensor
+        self,
+        kind: str,
+        batch: Batch,
+        goals: list[str | None],
+        low: Tensor,
+        high: Tensor,
+        free: Tensor,
+        generator: torch.Generator,
     ) -> None:
         """Share of goals whose mean rollout ends within two resolutions of the bounds, beside the unsteered rollouts."""
         rows = [i for i, goal in enumerate(goals) if goal is not None and not torch.isnan(low[i]).all()]
@@ -93,20 +131,15 @@ class Validation:
         first = batch.value.shape[1] - free.shape[1]
         at = part.goal_step - first
         index = torch.arange(len(rows), device=at.device)
-        steered = self.rollout(part, [goals[i] for i in rows], SAMPLES, self._validation_noise).mean.mean(0)
-        for name, path in (("hit", steered), ("hit_unsteered", free[rows])):
-            missed = self._miss(path[index, at], low[rows], high[rows])
-            self.log(
-                f"{self._part}/{name}_{kind}",
-                (missed <= 1).float().mean(),
-                batch_size=len(rows),
-                prog_bar=name == "hit",
-            )
-        self.log(
-            f"{self._part}/miss_{kind}",
-            self._miss(steered[index, at], low[rows], high[rows]).mean(),
-            batch_size=len(rows),
-        )
+        steered = self.rollout(part, [goals[i] for i in rows], SAMPLES, generator).mean.mean(0)
+        missed = self._miss(steered[index, at], low[rows], high[rows])
+        unsteered = self._miss(free[rows][index, at], low[rows], high[rows])
+        for name, value in (
+            ("hit", (missed <= 1).float()),
+            ("hit_unsteered", (unsteered <= 1).float()),
+            ("miss", missed),
+        ):
+            self._tell(f"{self._part}/{name}_{kind}", value.mean(), len(rows))
 
     def _miss(self, value: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Distance outside the bounds (B,), in tolerances; a tolerance is two resolutions, or 0.4 standard deviations."""

@@ -1,7 +1,8 @@
 """What a (value, text, goal) sequence is: records, windows, scalers, goal writers, collation. Knows no other room."""
 
+from gssr.sequences.batches import DealtBatches, EpochBatches
 from gssr.sequences.collate import collate
-from gssr.sequences.dataset import EpochSampler, WindowDataset
+from gssr.sequences.dataset import WindowDataset
 from gssr.sequences.goals import Forms, Goal, GoalClass, GoalWriter
 from gssr.sequences.record import Batch, Record
 from gssr.sequences.scaler import Scaler
@@ -9,7 +10,8 @@ from gssr.sequences.windows import check_window, cut, rows_once, window_starts
 
 __all__ = [
     "Batch",
-    "EpochSampler",
+    "DealtBatches",
+    "EpochBatches",
     "Forms",
     "Goal",
     "GoalClass",
