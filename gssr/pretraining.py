@@ -125,6 +125,11 @@ class NanoPretraining(LightningModule):
         self.model = GraniteMoeHybridForCausalLM(nano_config(vocab_size, hidden_size, layers))
 
     def on_fit_start(self) -> None:
+        if self.trainer.world_size > 1:
+            raise ValueError(
+                f"pretraining runs in one process, not in {self.trainer.world_size}: its bits per byte are sums over all held-out "
+                "rows; set --trainer.devices 1"
+            )
         if self.compile_layers:
             for layer in self.model.model.layers:
                 layer.compile()

@@ -6,6 +6,7 @@ LOCAL_RANK=0 NODE_RANK=0 MASTER_ADDR=127.0.0.1 MASTER_PORT=... python -m tests.d
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -79,6 +80,13 @@ class Gradients(Callback):
             self.found = {name: p.grad.clone() for name, p in pl_module.named_parameters()}
 
 
+class FirstNoise(Callback):
+    """The first numbers that training would draw, without drawing them."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.drawn = torch.randn(4, generator=pl_module.noise.clone_state())
+
+
 class Rows(ToyNetwork):
     """Writes down which rows it saw."""
 
@@ -115,6 +123,8 @@ def stopped(out: Path, rank: int) -> dict[str, Any]:
     """An uninterrupted run, and one in which only the second process hears of a stop, within an epoch."""
     whole = toy(out / "whole")
     first = toy(out / "parts", [StopAfter(6)] if rank == 1 else [])
+    if rank == 0:
+        shutil.copytree(out / "parts", out / "alone")  # where one process will go on
     return {"whole": whole, "first": first, "second": toy(out / "parts")}
 
 
@@ -129,11 +139,16 @@ def exploded(out: Path, rank: int) -> dict[str, Any]:
 def goals(out: Path, rank: int, backbone: str) -> dict[str, Any]:
     """Training in which rank 1 never sees a goal or a text, and validation of what came of it."""
     seed_everything(0, verbose=False)
-    guards = [GradientNormCheck(patience=1), FrozenBackboneGuard()]
-    model = network(backbone)
+    first, model = FirstNoise(), network(backbone)
+    guards = [GradientNormCheck(patience=1), FrozenBackboneGuard(), first]
     trainer = trainer_for(out / "goals", guards, max_epochs=1, logger=False, **PAIR)
     trainer.fit(model, datamodule=Windows())
-    told = {"weights": weights(trainer), "noise": torch.randn(4, generator=model.noise)}
+    told = {"weights": weights(trainer), "first": first.drawn, "noise": model.noise.get_state()}
+    resumed = network(backbone)
+    last = checkpoint_file(out / "goals", LAST)
+    trainer = trainer_for(out / "goals", max_epochs=1, logger=False, **PAIR)
+    trainer.fit(resumed, datamodule=Windows(), ckpt_path=last, weights_only=True)
+    told["resumed"] = resumed.noise.get_state()
     for batch_size in (2, 8):
         told[f"validated {batch_size}"] = validated(out, backbone, batch_size, **PAIR)
     return told

@@ -18,7 +18,7 @@ from callbacks.resume import random_state
 from gssr import ranks
 from gssr.runs import LAST, checkpoint_file, runs
 from tests.callbacks.training import same
-from tests.distributed import gradients, validated
+from tests.distributed import gradients, toy, validated
 from tests.test_train import CONFIG
 from tests.toy import ToyRows
 
@@ -71,6 +71,15 @@ def test_every_row_is_trained_on_once_an_epoch(pair: list[dict[str, Any]]) -> No
         assert seen == sorted(every * 3)  # three epochs
 
 
+def test_one_process_goes_on_with_what_two_have_left_of_an_epoch(pair: list[dict[str, Any]], out: Path) -> None:
+    rest = toy(out / "alone", strategy="auto", devices=1)
+    every = sorted(tuple(row.tolist()) for row in ToyRows(23, 0).x)
+    before = [row for told in pair for row in rows_of(told, "first")]
+    assert len(before) == 23 + 2 * 2 * 3  # an epoch of four steps, and two of the next
+    assert sorted(before + [tuple(row.tolist()) for batch in rest["rows"] for row in batch]) == sorted(every * 3)
+    assert rest["step"] == 6 + 4 + 8  # 11 rows were left; batches of 3
+
+
 def test_a_stop_in_one_process_stops_both_after_one_step_and_the_rest_is_as_never_stopped(
     pair: list[dict[str, Any]], out: Path
 ) -> None:
@@ -93,9 +102,15 @@ def test_the_checkpoint_holds_the_random_numbers_of_both(pair: list[dict[str, An
     first, second = saved["callbacks"]["TrainingRandomness"]["ranks"]
     assert first.keys() == second.keys() == random_state().keys()
     assert not torch.equal(first["torch"], second["torch"])
-    noise = torch.load(checkpoint_file(out / "goals", LAST), weights_only=True)["gssr"]["noise"]
-    assert len(noise) == 2 and not torch.equal(*noise)
-    assert not torch.equal(pair[0]["goals"]["noise"], pair[1]["goals"]["noise"])
+
+
+def test_each_process_has_noise_of_its_own_also_after_a_resume(pair: list[dict[str, Any]]) -> None:
+    first, second = (told["goals"] for told in pair)
+    assert torch.equal(first["first"], torch.randn(4, generator=torch.Generator().manual_seed(0)))  # as in one process
+    assert not torch.equal(first["first"], second["first"])
+    assert not torch.equal(first["noise"], second["noise"])
+    for told in (first, second):
+        assert torch.equal(told["resumed"], told["noise"])
 
 
 def test_a_loss_that_is_not_finite_in_one_process_stops_both_before_the_update(pair: list[dict[str, Any]]) -> None:

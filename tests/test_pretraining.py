@@ -257,6 +257,13 @@ def test_nothing_is_exported_before_the_end(folder: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "nano").exists()
 
 
+def test_several_processes_are_refused() -> None:
+    module = NanoPretraining(vocab_size=64, hidden_size=96, layers=4, compile_layers=False)
+    module._trainer = SimpleNamespace(world_size=2)
+    with pytest.raises(ValueError, match="set --trainer.devices 1"):
+        module.on_fit_start()
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_bits_per_byte_equal_those_of_the_benchmark(
     folder: Path, trained: tuple[NanoPretraining, dict[int, float]]
