@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from gssr.network import GoalNetwork
-from gssr.network.validation import borrowed_goals
+from gssr.network.validation import Validation, borrowed_goals
+from gssr.sequences.batches import DealtBatches
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Record
 
@@ -44,6 +46,16 @@ def test_a_goal_is_borrowed_from_the_most_similar_start_of_another_series() -> N
 def test_nothing_is_borrowed_where_there_is_one_series() -> None:
     goals, _, _ = borrowed_goals(collate([record("x", 50, "a"), record("x", 60, "b")]))
     assert goals == [None, None]
+
+
+def test_a_batch_is_measured_by_one_process_under_the_number_that_it_has_in_all_of_them() -> None:
+    numbers = []
+    for rank in range(3):
+        for size in (4, 13):  # two batches for three processes, and seven
+            loader = DataLoader(range(size), batch_sampler=DealtBatches(size, 2, rank, 3))
+            numbers.append([Validation._number(loader, index) for index in range(len(loader))])
+    assert numbers == [[0], [0, 3, 6], [1], [1, 4], [None], [2, 5]]
+    assert Validation._number(DataLoader(range(4)), 2) == 2  # a loader of someone else's, in one process
 
 
 def test_a_miss_counts_in_tolerances_outside_the_bounds(network: GoalNetwork) -> None:
