@@ -197,13 +197,15 @@ def blend(options: argparse.Namespace) -> None:
     from gssr.states import tables
 
     def weights(share: list[float]) -> list[float]:
+        """One number is a ratio where there are two states."""
         return list(blending.ratio_weights(share[0])) if len(files) == 2 and len(share) == 1 else share
 
-    overall = options.weights if options.weights is not None else [0.5 if options.ratio is None else options.ratio]
+    ratio = 0.5 if options.ratio is None else options.ratio
+    overall = weights([ratio]) if options.weights is None else options.weights
     layers = {layer: weights(share) for layers, share in options.layer for layer in layers}
     blended = blending.blend(
         [_load(file) for file in files],
-        weights(overall),
+        overall,
         layers,
         None if options.anchor is None else files.index(options.anchor),
     )
