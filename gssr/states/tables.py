@@ -33,7 +33,9 @@ def print_summary(state: HybridState) -> None:
     about = summary(state)
     sizes, positions = about["bytes"], about["tokens_read"]
     table = Table(
-        title=Text(f"{state.backbone} {state.fingerprint}, {state.rows} rows, {_span(positions)} tokens read")
+        title=Text(
+            f"{state.backbone} {state.fingerprint}, {state.rows} row{'s' * (state.rows > 1)}, {_span(positions)} tokens read"
+        )
     )
     table.add_column("part")
     table.add_column("bytes", justify="right")
