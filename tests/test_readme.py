@@ -14,6 +14,7 @@ import yaml
 from lightning import Trainer
 
 from datamodules import Storms
+from gssr.cli import build_parser
 from gssr.network import GoalNetwork
 from gssr.runs import CHECKPOINTS, CONFIG
 from train import RunCLI, _flat
@@ -31,7 +32,8 @@ def blocks(language: str, text: str = README) -> list[str]:
 def commands() -> list[str]:
     """Every command of the README's bash blocks and of the indented lines of the docs, each once."""
     lines = [line for block in blocks("bash") for line in block.splitlines()]
-    lines += [line[4:] for page in PAGES.values() for line in page.splitlines() if line.startswith("    python ")]
+    starts = ("    python ", "    gssr ")
+    lines += [line[4:] for page in PAGES.values() for line in page.splitlines() if line.startswith(starts)]
     parts = [part.strip() for line in lines for part in re.sub(r"\s#.*", "", line).split("&&")]
     return list(dict.fromkeys(part for part in parts if part))
 
@@ -117,6 +119,8 @@ def test_other_commands_name_what_is_there() -> None:
             assert set(re.findall(r"\[(\w+)\]", " ".join(args))) <= set(project["optional-dependencies"])
         elif program == "python":
             assert args[0] == "-m" and importlib.util.find_spec(args[1]) is not None, args
+        elif program in project["scripts"]:
+            assert callable(build_parser().parse_args(args).run), args
         else:
             assert program in scripts, program
 

@@ -1,0 +1,116 @@
+"""Options that several `gssr` commands share, and what becomes of them; knows `gssr.backbone` alone.
+
+torch and transformers take seconds to import. They are imported when a command runs, so that help and refusals come at once.
+"""
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gssr.backbone import FrozenBackbone
+
+Subparsers = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_command(
+    subparsers: Subparsers, name: str, does: str, examples: str | list[str], more: str = ""
+) -> argparse.ArgumentParser:
+    """A command's parser: ``does`` is its line in the list of commands, ``more`` and the examples stand in its own help."""
+    lines = [examples] if isinstance(examples, str) else examples
+    return subparsers.add_parser(
+        name,
+        help=does,
+        description=f"{does[0].upper()}{does[1:]}.{more and ' '}{more}",
+        epilog="\n".join(["example:" if len(lines) == 1 else "examples:", *(f"  {line}" for line in lines)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def backbone_options(parser: argparse.ArgumentParser) -> None:
+    """Which language model, how precise, and where; ``load_backbone`` reads them."""
+    group = parser.add_argument_group("language model")
+    group.add_argument(
+        "--backbone", default="nano", metavar="NAME", help="nano (bundled), a local folder or a hub id; default nano"
+    )
+    group.add_argument("--revision", metavar="REV", help="of a hub id: branch, tag or commit")
+    group.add_argument("--dtype", default="float32", help="float32 (default), bfloat16 or float16")
+    group.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    group.add_argument("--offline", action="store_true", help="use only what the hub cache already holds")
+
+
+def load_backbone(options: argparse.Namespace) -> "FrozenBackbone":
+    """
+    Raises:
+        ValueError: no such model, type or device.
+    """
+    import torch
+    from transformers.utils import logging
+
+    from gssr.backbone import FrozenBackbone
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    backbone = FrozenBackbone(options.backbone, options.revision, options.dtype, options.offline)
+    try:
+        return backbone.to(torch.device(options.device))
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"the device {options.device!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def prompt_options(parser: argparse.ArgumentParser) -> None:
+    """Prompts on the command line or in a file; ``read_prompts`` reads them."""
+    parser.add_argument(
+        "--prompt", action="append", default=[], metavar="TEXT", help="a text to read; repeat it for a batch"
+    )
+    parser.add_argument("--prompt-file", type=Path, metavar="FILE", help="a whole file as one more text, UTF-8")
+
+
+def read_prompts(options: argparse.Namespace) -> list[str]:
+    """Prompts in the order given, the file's last.
+
+    Raises:
+        ValueError: no prompt, an empty one, or a file that cannot be read as text.
+    """
+    prompts = list(options.prompt)
+    if options.prompt_file is not None:
+        try:
+            prompts.append(options.prompt_file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"the prompt file {options.prompt_file} cannot be read as UTF-8 text: {error}") from error
+    if not prompts:
+        raise ValueError('no prompt was given; give --prompt "a text" or --prompt-file FILE')
+    if not all(prompts):
+        raise ValueError("a prompt is empty; give a text of at least one character")
+    return prompts
+
+
+def layer_list(text: str) -> list[int]:
+    """Layers counted from 0: ``0,2,4-6`` is 0, 2, 4, 5 and 6. An argparse type; whether they exist the backbone knows."""
+    layers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not (last.isdecimal() and int(first) <= int(last) < int(first) + 10_000)):
+            raise argparse.ArgumentTypeError(f"{text!r} is no list of layers; expected numbers from 0 such as 0,2,4-6")
+        layers.update(range(int(first), int(last or first) + 1))
+    return sorted(layers)
+
+
+def count(text: str) -> int:
+    """A whole number above 0. An argparse type."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def number(text: str) -> float:
+    """A finite number that is not negative. An argparse type."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return value

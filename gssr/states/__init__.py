@@ -1,0 +1,1 @@
+"""The recurrent states of the frozen model: look at, capture, save, blend, inject, steer."""

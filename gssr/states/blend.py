@@ -1,0 +1,86 @@
+"""A state between states.
+
+A Mamba-2 layer reads its state linearly, y = h C: a weighted mean of recurrent states is a memory in which every text is
+written with its weight, whatever the texts' lengths. Nothing of the kind holds for what depends on positions: attention keys and values
+of texts of different length do not lie above each other, and the convolution's window is the last few tokens as such. So these,
+and with them the text, its unread token and the position, are taken whole from one state, the *anchor*: the one with the largest
+weight (mean over the recurrent layers; the first of equals), or the one that is named.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from gssr.states.hybrid_state import HybridState, check_same_backbone
+
+
+def blend(
+    states: Sequence[HybridState],
+    weights: Sequence[float],
+    layers: Mapping[int, Sequence[float]] | None = None,
+    anchor: int | None = None,
+) -> HybridState:
+    """A new state with weighted means of the recurrent states; a weight of 1 gives exactly that state.
+
+    Args:
+        states: of one backbone and with equally many rows; row meets row.
+        weights: one for each state, not negative; divided by their sum. Of two states with ratio r they are (1 − r, r).
+        layers: other weights for some recurrent layers.
+        anchor: index of the state that gives attention keys and values, conv states, tokens and position.
+
+    Raises:
+        ValueError: states that do not fit, weights or an anchor that are none, or a layer without a recurrent state.
+    """
+    check_same_backbone(states)
+    if not states or any(state.rows != states[0].rows for state in states):
+        raise ValueError(
+            f"states with {[state.rows for state in states]} rows cannot be blended row by row; select or expand their rows"
+        )
+    recurrent = states[0].recurrent_layers
+    for layer in layers or {}:
+        if layer not in recurrent:
+            raise ValueError(f"layer {layer} has no recurrent state to blend; layers that have: {recurrent}")
+    shares = dict.fromkeys(recurrent, _shares(weights, len(states)))
+    shares |= {layer: _shares(own, len(states)) for layer, own in (layers or {}).items()}
+    if anchor is None:
+        mean = [sum(share[s] for share in shares.values()) for s in range(len(states))]
+        anchor = mean.index(max(mean))
+    elif not 0 <= anchor < len(states):
+        raise ValueError(f"anchor {anchor} does not exist; the states are numbered 0 to {len(states) - 1}")
+    changed = {}
+    for layer, share in shares.items():
+        tensors = [state.layers[layer].recurrent for state in states]
+        changed[layer] = replace(states[anchor].layers[layer], recurrent=_mean(tensors, share))
+    return states[anchor].with_layers(changed)
+
+
+def ratio_weights(ratio: float) -> tuple[float, float]:
+    """Weights of two states: 0 is the first, 1 the second.
+
+    Raises:
+        ValueError: a ratio outside of 0 to 1.
+    """
+    if not 0 <= ratio <= 1:
+        raise ValueError(f"the ratio {ratio:g} is not between 0 (the first state) and 1 (the second)")
+    return 1 - ratio, ratio
+
+
+def _shares(weights: Sequence[float], count: int) -> list[float]:
+    if len(weights) != count:
+        raise ValueError(f"{len(weights)} weights for {count} states; give one for each")
+    if not all(math.isfinite(w) and w >= 0 for w in weights) or sum(weights) == 0:
+        raise ValueError(f"the weights {list(weights)} are not all finite and at least 0 with one above it")
+    return [w / sum(weights) for w in weights]
+
+
+def _mean(tensors: Sequence[Tensor | None], share: Sequence[float]) -> Tensor:
+    """States without weight are left out, not multiplied by zero, so that an end is that state bit for bit."""
+    total: Tensor | None = None
+    for tensor, w in zip(tensors, share, strict=True):
+        assert tensor is not None
+        if w > 0:
+            total = w * tensor if total is None else total + w * tensor
+    assert total is not None
+    return total

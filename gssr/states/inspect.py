@@ -1,0 +1,150 @@
+"""What the layers of a state hold, and how much a change of each layer's state changes what the model says next.
+
+Shapes as in `gssr.states.hybrid_state`; V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gssr.backbone import FrozenBackbone
+from gssr.states.cache import cache_name
+from gssr.states.hybrid_state import ATTENTION, HybridState, LayerState
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """One tensor of a layer: ``norm`` is the Frobenius norm of a row, padding left out, mean over the rows."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    norm: float
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    layer: int
+    kind: str
+    parts: list[PartReport]
+
+
+@dataclass(frozen=True)
+class Leverage:
+    """Effect of a random change of one layer's state, means over rows and directions.
+
+    ``kl_next`` is KL(unchanged ‖ changed) of the next token's distribution in nats, ``kl_continuation`` its mean over the tokens of the
+    unchanged model's greedy continuation, which both read; ``agreement`` is the share of them that stays the most likely token.
+    ``kl_next_error`` is the standard error over directions.
+    """
+
+    layer: int
+    kind: str
+    kl_next: float
+    kl_next_error: float
+    kl_continuation: float
+    agreement: float
+
+
+def describe(state: HybridState) -> list[LayerReport]:
+    """Kind, shapes, types, bytes and norms, layer by layer."""
+    reports = []
+    for i, layer in enumerate(state.layers):
+        parts = [
+            PartReport(name, tuple(part.shape), str(part.dtype).removeprefix("torch."), part.nbytes, _norm(state, name, part).mean().item())
+            for name, part in layer.parts()
+        ]  # fmt: skip
+        reports.append(LayerReport(i, layer.kind, parts))
+    return reports
+
+
+@torch.no_grad()
+def leverage(
+    backbone: FrozenBackbone,
+    state: HybridState,
+    share: float = 0.5,
+    tokens: int = 32,
+    directions: int = 4,
+    layers: Sequence[int] | None = None,
+    seed: int = 0,
+) -> list[Leverage]:
+    """Add to each layer's state, one layer at a time, a random direction of ``share`` times the state's own norm.
+
+    In a Mamba-2 layer the recurrent state is changed; in an attention layer the keys and the values, each by the share of its norm. Only
+    the state at the start is changed; what the model makes of it later is its own.
+
+    Args:
+        tokens: length of the continuation under which the effect is measured.
+        directions: random directions for each layer and row, from ``seed``; the same whatever other layers are asked for.
+        layers: counted from 0; by default all that have a state.
+
+    Raises:
+        ValueError: a negative share, no tokens or directions, or a layer that does not exist or has no state.
+    """
+    having = [i for i, layer in enumerate(state.layers) if layer.kind != "none"]
+    layers = having if layers is None else list(layers)
+    for i in layers:
+        if i not in having:
+            raise ValueError(f"layer {i} has no state; {backbone.name!r} has one in layers {having}")
+    if not share >= 0 or tokens < 1 or directions < 1:
+        raise ValueError(
+            f"share {share:g}, {tokens} tokens and {directions} directions; expected a share of at least 0 and at least one of the others"
+        )
+    # Every row that follows must have the same words to read: an end-of-text token would end some rows early.
+    words = state.generate(backbone, do_sample=False, max_new_tokens=tokens, min_new_tokens=tokens)
+    expected = continuation_log_probs(backbone, state, words).repeat_interleave(directions, 0)
+    copies, words = state.expand(directions), words.repeat_interleave(directions, 0)
+    found = []
+    for i in layers:
+        changed = copies.with_layers({i: _changed(copies, i, share, seed)})
+        got = continuation_log_probs(backbone, changed, words)
+        kl = (expected.exp() * (expected - got)).sum(-1).view(state.rows, directions, tokens)
+        means = kl[..., 0].mean(0)
+        error = means.std().item() / directions**0.5 if directions > 1 else float("nan")
+        agreement = (expected.argmax(-1) == got.argmax(-1)).double().mean().item()
+        found.append(Leverage(i, state.layers[i].kind, means.mean().item(), error, kl.mean().item(), agreement))
+    return found
+
+
+@torch.no_grad()
+def continuation_log_probs(backbone: FrozenBackbone, state: HybridState, words: Tensor) -> Tensor:
+    """Log-probabilities (B, W, V) of the tokens at each place of a continuation ``words`` (B, W) that is read from the state."""
+    state.check_backbone(backbone)
+    words = words.to(backbone.device)
+    tokens = torch.cat([state.tokens[:, -1:].to(backbone.device), words[:, :-1]], 1)
+    about: dict[str, Tensor] = {}
+    name = cache_name(backbone.model)
+    if name == "past_key_values":
+        mask = F.pad(state.mask.to(backbone.device), (0, words.shape[1] - 1), value=True)
+        about = {
+            "attention_mask": mask.long(),
+            "position_ids": (mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :],
+        }
+    logits = backbone.model(input_ids=tokens, use_cache=True, **about, **{name: state.to_cache(backbone.model)}).logits
+    # In float64, since the KL of a small change is a difference of nearly equal numbers.
+    return F.log_softmax(logits.double(), -1)
+
+
+def _changed(state: HybridState, layer: int, share: float, seed: int) -> LayerState:
+    # A generator of its own for each layer, so that a layer's directions do not depend on which layers are asked for.
+    generator = torch.Generator().manual_seed(1_000_003 * seed + layer)
+    names = [name for name, _ in state.layers[layer].parts() if name != "conv"]
+    changed = {}
+    for name in names:
+        part = getattr(state.layers[layer], name)
+        noise = torch.randn(part.shape, generator=generator).to(part.device)
+        norms = [_norm(state, name, x).view(-1, *[1] * (part.ndim - 1)) for x in (part, noise)]
+        changed[name] = (part.float() + noise * (share * norms[0] / norms[1])).to(part.dtype)
+    return replace(state.layers[layer], **changed)
+
+
+def _norm(state: HybridState, name: str, part: Tensor) -> Tensor:
+    """(B,): norm of each row; what lies at padding is no state."""
+    part = part.float()
+    if name in ATTENTION:
+        part = part * state.mask[:, None, :-1, None].to(part.device)
+    return part.flatten(1).norm(dim=1)

@@ -1,0 +1,66 @@
+"""Tensors and a few strings in a safetensors file with a checksum over all of it; reading executes nothing."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+FORMAT = "gssr hybrid state 1"
+
+
+def write(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+    """Write whole or not at all.
+
+    Raises:
+        ValueError: the place cannot be written to.
+    """
+    path = Path(path)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    about = {**about, "format": FORMAT}
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        # The folder is the user's to name: a mistyped one is told, not made.
+        save_file(tensors, partial, metadata={**about, "digest": _digest(tensors, about)})
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise ValueError(f"{path} cannot be written: {error}") from error
+
+
+def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and strings of a file that ``write`` wrote.
+
+    Raises:
+        ValueError: no such file, not of this format, or not as it was written.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = dict(file.metadata() or {})
+            # Copies, since the file may be replaced while a mapping of it is in use.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise ValueError(f"there is no file {path}; give one that `gssr state capture` wrote") from error
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+    if about.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} holds {about.get('format', 'other tensors')!r}, expected {FORMAT!r}; capture it with this version"
+        )
+    if about.pop("digest", None) != _digest(tensors, about):
+        raise ValueError(f"{path} is damaged: its contents are not what was written; capture the state again")
+    return tensors, about
+
+
+def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+    """SHA-256 over strings, names, types, shapes and bytes."""
+    digest = hashlib.sha256(repr(sorted(about.items())).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,107 @@
+"""States on the terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gssr.states.hybrid_state import HybridState
+from gssr.states.inspect import Leverage, describe
+
+PARTS = ("recurrent", "conv", "keys", "values")
+
+
+def summary(state: HybridState) -> dict[str, Any]:
+    """What a state is, without its layers: position, bytes by part, bytes that one more token adds to all rows."""
+    sizes = state.nbytes()
+    length = state.tokens.shape[1] - 1
+    growing = {name: sizes[name] for name in ("attention", "tokens")}
+    return {
+        "backbone": state.backbone,
+        "fingerprint": state.fingerprint,
+        "rows": state.rows,
+        "tokens_read": state.position.tolist(),
+        "bytes": sizes,
+        "bytes_per_token": growing["attention"] // length + growing["tokens"] // (length + 1),
+    }
+
+
+def print_summary(state: HybridState) -> None:
+    """What grows with the text, and what does not."""
+    about = summary(state)
+    sizes, positions = about["bytes"], about["tokens_read"]
+    table = Table(
+        title=Text(
+            f"{state.backbone} {state.fingerprint}, {state.rows} row{'s' * (state.rows > 1)}, {_span(positions)} tokens read"
+        )
+    )
+    table.add_column("part")
+    table.add_column("bytes", justify="right")
+    table.add_column("with every further token")
+    table.add_row("recurrent states", f"{sizes['recurrent']:,}", "as large")
+    table.add_row("conv states", f"{sizes['conv']:,}", "as large")
+    rows = f" for {state.rows} rows" if state.rows > 1 else ""
+    length = state.tokens.shape[1] - 1
+    table.add_row("attention keys and values", f"{sizes['attention']:,}", f"+ {sizes['attention'] // length:,}{rows}")
+    table.add_row("token ids", f"{sizes['tokens']:,}", f"+ {sizes['tokens'] // (length + 1):,}{rows}")
+    _print(table)
+
+
+def print_state(state: HybridState, prompts: Sequence[str] = ()) -> None:
+    """Layer by layer, then the summary."""
+    for prompt in prompts:
+        _print(Text(prompt if len(prompt) < 200 else f"{prompt[:100]} … {prompt[-90:]}", style="dim"))
+    table = Table(title="states, layer by layer (shapes: rows × …; norms: of a row, mean over rows)")
+    for name in ("layer", "kind", "part", "shape", "type", "bytes", "norm"):
+        table.add_column(name, justify="right" if name in ("layer", "bytes", "norm") else "left")
+    for layer in describe(state):
+        head = [str(layer.layer), layer.kind]
+        for part in layer.parts or [None]:
+            cells = ["", "", "", "", ""]
+            if part is not None:
+                shape = " × ".join(map(str, part.shape))
+                cells = [part.name, shape, part.dtype, f"{part.bytes:,}", f"{part.norm:.3g}"]
+            table.add_row(*head, *cells)
+            head = ["", ""]
+    _print(table)
+    print_summary(state)
+
+
+def print_leverage(effects: Sequence[Leverage], share: float, tokens: int, directions: int) -> None:
+    table = Table(
+        title=f"leverage: each layer's state changed by {share:g} of its norm, {directions} random directions; "
+        f"{tokens} tokens of continuation"
+    )
+    for name in ("layer", "kind", "KL next token, nats", "KL a token of continuation", "same most likely token"):
+        table.add_column(name, justify="left" if name == "kind" else "right")
+    most = max((effect.kl_continuation for effect in effects), default=0.0)
+    for e in effects:
+        error = "" if e.kl_next_error != e.kl_next_error else f" ± {e.kl_next_error:.0e}"
+        style = "bold" if e.kl_continuation == most > 0 else ""
+        table.add_row(
+            str(e.layer), e.kind, f"{e.kl_next:.2e}{error}", f"{e.kl_continuation:.2e}", f"{e.agreement:.1%}", style=style
+        )  # fmt: skip
+    _print(table)
+
+
+def print_continuations(before: Sequence[str], after: Sequence[str]) -> None:
+    for i, (text, more) in enumerate(zip(before, after, strict=True)):
+        shown = text if len(text) <= 300 else "… " + text[-300:]
+        _print(Text.assemble((shown, "dim"), (more, "bold")))
+        if i + 1 < len(before):
+            print()
+
+
+def _span(positions: Sequence[int]) -> str:
+    low, high = min(positions), max(positions)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _print(what: Table | Text) -> None:
+    # A pipe has no width; a table cut at 80 columns there would lose figures.
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(what, soft_wrap=isinstance(what, Text))
