@@ -87,10 +87,10 @@ def save_random(config: GraniteMoeHybridConfig, folder: Path) -> int:
 
 
 class FewStorms(Storms):
-    """Storms with ``windows`` windows in each split, so that few texts have to be read before the first step."""
+    """A handful of short windows of storms, so that few texts have to be read before the first step."""
 
-    def __init__(self, windows: int = 4, batch_size: int = 4) -> None:
-        super().__init__(batch_size=batch_size)
+    def __init__(self, windows: int = 2) -> None:
+        super().__init__(batch_size=windows, context=4, horizon=4)
         self.windows = windows
 
     def read_windows(self) -> dict[str, Sequence[Record]]:

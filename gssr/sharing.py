@@ -1,7 +1,7 @@
 """Trained goal networks to a folder or the hub, and back: `gssr push` and `gssr pull`.
 
     gssr push best exports/storms                 the newest run's best checkpoint, into a folder
-    gssr push best someone/storms                 the same, to the hub (owner/name; ./owner/name is a folder)
+    gssr push best someone/storms --hub           the same, to the hub
     gssr pull someone/storms                      into runs/storms, for train.py test and predict
 
 A shared network is a folder with model.safetensors (the trained parts alone), config.json, README.md, the model card with the
@@ -25,13 +25,15 @@ from gssr.runs import BEST, CONFIG, LAST, RUNS, Found, checkpoint_file, find_che
 FILES = (WEIGHTS, SETTINGS, CARD, CONFIG)
 
 
-def push(checkpoint_or_run: str, destination: str | Path, run: str | None = None, private: bool = False) -> str:
+def push(
+    checkpoint_or_run: str, destination: str | Path, run: str | None = None, hub: bool = False, private: bool = False
+) -> str:
     """Write a trained network, its options and its model card to a folder or to the hub.
 
     Args:
         checkpoint_or_run: ``best`` or ``last`` (of ``run``, or the newest), the path of a checkpoint, or a run: its best.
-        destination: a local folder, new or of an earlier push, or a hub id; what means which: ``is_hub_id``.
-        private: of a repository that is made for it.
+        destination: a local folder, new or of an earlier push; with ``hub`` a hub id, owner/name.
+        private: of a hub repository that is made for it.
 
     Returns:
         The folder, or the address on the hub.
@@ -44,9 +46,8 @@ def push(checkpoint_or_run: str, destination: str | Path, run: str | None = None
         checkpoint = torch.load(found.checkpoint, weights_only=True, map_location="cpu")
     except Exception as error:  # anything a damaged or hostile file makes the unpickler say
         raise ValueError(f"{found.checkpoint} cannot be read as a checkpoint: {error}") from error
-    on_hub = is_hub_id(destination)
     name = Path(destination).name
-    if on_hub:
+    if hub:
         _hide_folder(checkpoint)
     with tempfile.TemporaryDirectory() as temporary:
         draft = Path(temporary)
@@ -54,7 +55,7 @@ def push(checkpoint_or_run: str, destination: str | Path, run: str | None = None
         (draft / CARD).write_text(model_card(name, str(destination), checkpoint, found), encoding="utf-8")
         if found.run is not None:
             shutil.copyfile(found.run / CONFIG, draft / CONFIG)
-        if on_hub:
+        if hub:
             return _upload(draft, str(destination), private)
         folder = Path(destination)
         _refuse_occupied(folder)
@@ -158,8 +159,7 @@ def _upload(draft: Path, hub_id: str, private: bool) -> str:
     except Exception as error:  # of the hub's client, of its HTTP library or of the socket
         told = str(error).strip().split("\n")[0]
         raise ValueError(
-            f"the hub did not take {hub_id!r}: {told}\nLog in with `hf auth login`, use an owner that is yours, or write "
-            f"./{hub_id} for a local folder"
+            f"the hub did not take {hub_id!r}: {told}\nThe form is owner/name, of an owner that is yours; log in with `hf auth login`"
         ) from error
     return f"https://huggingface.co/{hub_id}"
 
@@ -171,13 +171,14 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         "push",
         help="share a trained goal network: to a folder or the hub",
         description="Write a trained goal network as safetensors, with its options and a model card that holds the run's test table.",
-        epilog="examples:\n  gssr push best exports/storms\n  gssr push best someone/storms --private",
+        epilog="examples:\n  gssr push best exports/storms\n  gssr push best someone/storms --hub --private",
         formatter_class=raw,
     )
     parser.add_argument("checkpoint", help="best or last, the path of a checkpoint, or a run (its best)")
-    parser.add_argument("destination", help="a folder, or owner/name on the hub (./owner/name: a folder)")
+    parser.add_argument("destination", help="a folder, new or of an earlier push; with --hub owner/name")
     parser.add_argument("--of", metavar="RUN", help="the run meant by best and last; default: the newest")
-    parser.add_argument("--private", action="store_true", help="if the repository is new, make it private")
+    parser.add_argument("--hub", action="store_true", help="push to the Hugging Face hub, not to a folder")
+    parser.add_argument("--private", action="store_true", help="if the hub repository is new, make it private")
     parser.set_defaults(run=_run_push)
     parser = subparsers.add_parser(
         "pull",
@@ -194,7 +195,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
 
 
 def _run_push(options: argparse.Namespace) -> None:
-    print(f"Shared: {push(options.checkpoint, options.destination, options.of, options.private)}")
+    print(f"Shared: {push(options.checkpoint, options.destination, options.of, options.hub, options.private)}")
 
 
 def _run_pull(options: argparse.Namespace) -> None:

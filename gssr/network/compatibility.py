@@ -18,6 +18,11 @@ FIXED = (
 )
 
 
+def fixed_part(hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``FIXED``, for the checkpoint: Lightning puts a caller's options over the hyper-parameters in it, silently."""
+    return {name: _plain(hyper_parameters[name]) for name in FIXED if name in hyper_parameters}
+
+
 class CheckpointMismatch(ValueError):
     """A checkpoint of another network; the message names each difference."""
 

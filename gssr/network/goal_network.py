@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gssr.backbone import FrozenBackbone
 from gssr.backbone.table import TextTable
-from gssr.network.compatibility import CheckpointMismatch, refuse_other
+from gssr.network.compatibility import CheckpointMismatch, fixed_part, refuse_other
 from gssr.network.goal_encoder import GoalEncoder
 from gssr.network.heads import PrefixProjector, ValueHead
 from gssr.network.objective import crps, goal_distance, kl_terms, masked_mean, value_nll
@@ -327,14 +327,17 @@ class GoalNetwork(Planning, Validation, Pretrained, LightningModule):
     # ------------------------------------------------------------------ checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["gssr"] = {"noise": self.noise.get_state(), "backbone": self.backbone.identity()}
+        checkpoint["gssr"] = {
+            "noise": self.noise.get_state(),
+            "backbone": self.backbone.identity(),
+            "fixed": fixed_part(self.hparams),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "gssr" not in checkpoint:
             raise CheckpointMismatch("this is no checkpoint of a goal network; it names no backbone")
         saved = checkpoint["gssr"]
-        refuse_other(
-            saved["backbone"], self.backbone.identity(), checkpoint.get("hyper_parameters", {}), dict(self.hparams)
-        )
+        fixed = saved.get("fixed", checkpoint.get("hyper_parameters", {}))
+        refuse_other(saved["backbone"], self.backbone.identity(), fixed, self.hparams)
         if "noise" in saved:  # a network that was shared brings none
             self.noise.set_state(saved["noise"])

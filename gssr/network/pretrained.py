@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from gssr import __version__
+from gssr.network.compatibility import fixed_part
 
 WEIGHTS, SETTINGS, CARD = "model.safetensors", "config.json", "README.md"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -22,10 +23,8 @@ _KEYS = ("hyper_parameters", "backbone")
 
 
 def is_hub_id(place: str | Path) -> bool:
-    """Whether ``owner/name`` means the hub: a Path never does, nor a text where such a folder, or one called owner, is."""
-    if isinstance(place, Path) or not _HUB_ID.fullmatch(place):
-        return False
-    return not Path(place).exists() and not Path(place).parent.exists()
+    """Whether a text means ``owner/name`` on the hub: one that has this form, unless such a folder is here."""
+    return isinstance(place, str) and bool(_HUB_ID.fullmatch(place)) and not Path(place).exists()
 
 
 def write_network(checkpoint: Mapping[str, Any], folder: Path) -> None:
@@ -50,7 +49,8 @@ def write_network(checkpoint: Mapping[str, Any], folder: Path) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SETTINGS).write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint["state_dict"].items()}
+    # Copies: the steering belongs to two modules, and safetensors takes no tensor twice.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint["state_dict"].items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
@@ -73,13 +73,18 @@ def read_network(folder: Path) -> dict[str, Any]:
         raise ValueError(f"the goal network in {folder} is damaged: {error}; fetch it again") from error
     if not isinstance(settings, dict) or not all(isinstance(settings.get(key), dict) for key in _KEYS):
         raise ValueError(f"{folder / SETTINGS} does not describe a goal network: it lacks {' or '.join(_KEYS)}")
+    given = settings["hyper_parameters"]
     return {
         "epoch": int(settings.get("epochs", 0)),
         "global_step": int(settings.get("steps", 0)),
         "pytorch-lightning_version": lightning.__version__,
         "state_dict": state,
-        "hyper_parameters": settings["hyper_parameters"],
-        "gssr": {"backbone": settings["backbone"], "library": settings.get("library", "an unknown version")},
+        "hyper_parameters": given,
+        "gssr": {
+            "backbone": settings["backbone"],
+            "fixed": fixed_part(given),
+            "library": settings.get("library", "an unknown version"),
+        },
     }
 
 
