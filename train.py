@@ -1,7 +1,7 @@
 """Train a goal network, test it, let it plan: `python train.py fit | validate | test | predict`.
 
-Options come from configs/default.yaml, or from `--config`, or from the run that `--ckpt_path` names; options on the command line
-win over all of them. `python train.py --help` shows examples.
+Options come from configs/default.yaml, or from the run that `--ckpt_path` names; what a `--config` says wins over these, and
+options on the command line win over all. `python train.py --help` shows examples.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from callbacks import (
 from callbacks.quiet import quiet
 from gssr import ranks
 from gssr.backbone.cpu import prepare_cpu
+from gssr.network.compatibility import CheckpointMismatch
 from gssr.runs import (
     BEST,
     CONFIG,
@@ -97,7 +98,7 @@ class RunCLI(LightningCLI):
         self.done_steps = 0 if self.found is None else _steps_done(self.found.checkpoint)
         self.folder: Path | None = None
         self.changes: dict[str, tuple[Any, Any]] = {}
-        self._has_config = chosen.has_config or chosen.asks
+        self._asks = chosen.asks
         shown = {"formatter_class": _Help, "epilog": EXAMPLES}
         super().__init__(
             model_class=LightningModule,
@@ -129,10 +130,10 @@ class RunCLI(LightningCLI):
         parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Read the run's own config before everything else, so that nothing of it has to be said again."""
+        """Read the run's own config, or the default one, before everything else, so that nothing of it has to be said again."""
         if self.stage is not None and (self.found is not None and self.found.run is not None):
             args = [args[0], "--config", str(self.found.run / CONFIG), *args[1:]]
-        elif self.stage is not None and not self._has_config:
+        elif self.stage is not None and not self._asks:
             args = [args[0], "--config", str(DEFAULT_CONFIG), *args[1:]]
         self.config = parser.parse_args(args)
         options = self.config[self.stage]
@@ -309,6 +310,8 @@ class RunCLI(LightningCLI):
             return
         changed = f"Changed since then:{self._list_changes()}" if self.changes else "No option was changed since then."
         advice = f"{changed}\nUse it with the options that it was made with, or start a new run without --ckpt_path."
+        if isinstance(error, CheckpointMismatch):
+            raise RunError(f"{self.found.checkpoint} cannot be used: {error}\n{advice}") from error
         if "state_dict" in str(error):
             raise RunError(
                 f"the weights of {self.found.checkpoint} do not fit this network. {advice}\n{error}"

@@ -12,10 +12,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from gssr import __version__
+from gssr import __version__, plan_command, sharing
 from gssr.states import commands as state_commands
 
-MODULES = (state_commands,)
+MODULES = (state_commands, plan_command, sharing)
 
 
 def build_parser() -> argparse.ArgumentParser:

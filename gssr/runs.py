@@ -48,7 +48,7 @@ def choose(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     Lightning, given `ckpt_path` among its options, would also put the checkpoint's hyper-parameters over the user's.
 
     Returns:
-        stage, ckpt_path, run (None where they are not given), asks (for help) and has_config; and the other arguments.
+        stage, ckpt_path, run (None where they are not given) and asks (for help); and the other arguments.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--ckpt_path")
@@ -58,7 +58,6 @@ def choose(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
         chosen.ckpt_path = None
     chosen.stage = rest[0] if rest and rest[0] in STAGES else None
     chosen.asks = any(arg in ("-h", "--help") or ".help" in arg.split("=")[0] for arg in rest)
-    chosen.has_config = any(arg in ("-c", "--config") or arg.startswith("--config=") for arg in rest)
     if chosen.run is not None and chosen.ckpt_path is None and chosen.stage != "fit":
         chosen.ckpt_path = BEST
     return chosen, rest

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import train
+from benchmarks.shapes import SHAPES
 from callbacks import RunCheckpoints
 
 CONFIGS = sorted((Path(train.__file__).parent / "configs").glob("*.yaml"))
@@ -17,16 +18,18 @@ COMPLETE = ("default.yaml", "pretrain_nano.yaml")
 
 
 def classes(config: dict[str, Any]) -> list[tuple[type, dict[str, Any]]]:
-    parts = [config["model"], config["data"], *config["trainer"]["callbacks"]]
+    parts = [config[section] for section in ("model", "data") if section in config]
+    parts += config["trainer"].get("callbacks", [])
     found = []
     for part in parts:
         module, name = part["class_path"].rsplit(".", 1)
         found.append((getattr(importlib.import_module(module), name), part.get("init_args", {})))
-    return [*found, (RunCheckpoints, config["checkpoint"])]
+    return [*found, (RunCheckpoints, config.get("checkpoint", {}))]
 
 
 def test_there_are_configs() -> None:
-    assert {"default.yaml", "debug.yaml", "pretrain_nano.yaml"} <= {path.name for path in CONFIGS}
+    granite = {f"granite-{size}.yaml" for size in SHAPES}
+    assert {"default.yaml", "debug.yaml", "pretrain_nano.yaml", *granite} <= {path.name for path in CONFIGS}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -38,9 +41,8 @@ def test_every_config_parses(path: Path, capsys: pytest.CaptureFixture[str], tmp
     given = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert used["model"]["class_path"] == given["model"]["class_path"]
     for section in ("trainer", "checkpoint"):
-        assert {key: used[section][key] for key in given[section] if key != "callbacks"} == {
-            key: value for key, value in given[section].items() if key != "callbacks"
-        }
+        own = {key: value for key, value in given.get(section, {}).items() if key != "callbacks"}
+        assert {key: used[section][key] for key in own} == own
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -78,3 +80,31 @@ def test_print_config_of_the_main_job_needs_no_option(capsys: pytest.CaptureFixt
     used = yaml.safe_load(capsys.readouterr().out)
     assert used["model"]["class_path"] == "gssr.network.GoalNetwork"
     assert used["data"]["class_path"] == "datamodules.Storms"
+
+
+@pytest.mark.parametrize("size", SHAPES)
+def test_a_granite_config_alone_is_the_main_job_with_another_backbone(
+    size: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    used = []
+    for more in ([], ["--config", str(CONFIGS[0].parent / f"granite-{size}.yaml")]):
+        with pytest.raises(SystemExit):
+            train.main(["fit", *more, "--print_config"])
+        used.append(train._flat(yaml.safe_load(capsys.readouterr().out)))
+    default, granite = used
+    changed = {key.split(".")[-1]: granite[key] for key in default if granite[key] != default[key]}
+    assert set(granite) == set(default)
+    assert changed.pop("backbone") == f"ibm-granite/granite-4.0-h-{size}"
+    assert changed.pop("backbone_dtype") == "bfloat16"
+    goal, (text,) = changed.pop("goal_layer"), changed.pop("text_layers")
+    assert 0 < goal < text < SHAPES[size]["num_hidden_layers"]
+    assert changed == {}
+
+
+def test_another_model_class_takes_nothing_over_from_the_default_job(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train.main(["fit", "--config", str(CONFIGS[0].parent / "pretrain_nano.yaml"), "--print_config"])
+    used = yaml.safe_load(capsys.readouterr().out)
+    given = yaml.safe_load((CONFIGS[0].parent / "pretrain_nano.yaml").read_text(encoding="utf-8"))
+    assert used["model"] == given["model"]
+    assert used["data"] == given["data"]

@@ -9,12 +9,11 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 from gssr.backbone.loading import decoder_layers, fingerprint, load_model
+from gssr.backbone.probing import Reached, check_model
 
 TOKENS_PER_CALL = 8192
-
-
-class _Reached(Exception):
-    """Ends a forward pass at the layer whose output was wanted."""
+# Logits (rows times V) that exist at once; a chunk of more is computed again in the backward pass.
+LOGITS_PER_CHUNK = 2**26
 
 
 class FrozenBackbone:
@@ -37,12 +36,15 @@ class FrozenBackbone:
         self.decoder = self.model.get_decoder()
         self.head = self.model.get_output_embeddings()
         self.table: nn.Embedding = self.model.get_input_embeddings()
-        if self.head is None or self.decoder is None:
+        if self.head is None or self.decoder is self.model:
             raise ValueError(
                 f"{type(self.model).__name__} has no separate decoder and output head; give a causal language model"
             )
-        self.embedding_scale = self.table.weight.float().square().mean().sqrt().item()
-        self._check_head()
+        self.config = self.model.config.get_text_config()
+        self._embedding_factor = check_model(self)
+        ids = torch.arange(len(self.table.weight))
+        squares = sum(self.embed(part).float().square().sum().item() for part in ids.split(8192))
+        self.embedding_scale = (squares / self.table.weight.numel()) ** 0.5
 
     @property
     def hidden_size(self) -> int:
@@ -57,9 +59,29 @@ class FrozenBackbone:
         self.model.to(device)
         return self
 
-    def identity(self) -> dict[str, str | None]:
-        """What a checkpoint records of the backbone."""
-        return {"name": self.name, "revision": self.revision, "fingerprint": self.fingerprint}
+    def identity(self) -> dict[str, str | int | None]:
+        """What a checkpoint records of the backbone; ``commit`` is the one that the hub gave for a revision."""
+        return {
+            "name": self.name,
+            "revision": self.revision,
+            "commit": getattr(self.model.config, "_commit_hash", None),
+            "fingerprint": self.fingerprint,
+            "hidden_size": self.hidden_size,
+        }
+
+    def require_layers(self, layers: Sequence[int]) -> None:
+        """Raise ValueError unless every layer can be read: 0, the embeddings, to the number of layers."""
+        wrong = [layer for layer in layers if not 0 <= layer <= len(self.layers)]
+        if wrong:
+            raise ValueError(
+                f"layer {wrong[0]} does not exist; {self.name!r} has layers 0 to {len(self.layers)} (0: the embeddings)"
+            )
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids (…) as the embeddings (…, E) that mean the same to the model."""
+        embedded = self.table(ids)
+        # Falcon-H1 multiplies the embeddings of ids alone.
+        return embedded if self._embedding_factor == 1.0 else embedded * self._embedding_factor
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text without special tokens."""
@@ -81,8 +103,7 @@ class FrozenBackbone:
         Raises:
             ValueError: a text without a token, or no such layer.
         """
-        if not 0 <= layer <= len(self.layers):
-            raise ValueError(f"layer {layer} does not exist; {self.name!r} has layers 0 to {len(self.layers)}")
+        self.require_layers([layer])
         ids = [torch.tensor(i) for i in self.tokenize(texts)]
         for text, i in zip(texts, ids, strict=True):
             if len(i) == 0:
@@ -126,7 +147,7 @@ class FrozenBackbone:
         padded = pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.eos_token_id).to(self.device)
         tokens = torch.tensor([len(i) - 1 for i in ids], device=self.device)
         is_target = torch.arange(padded.shape[1] - 1, device=self.device) < tokens[:, None]
-        embedded = torch.cat([prefix.to(self.table.weight.dtype), self.table(padded[:, :-1])], 1)
+        embedded = torch.cat([prefix.to(self.table.weight.dtype), self.embed(padded[:, :-1])], 1)
         hidden = self.decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state[:, prefix.shape[1] :]
         nats = torch.zeros(is_target.shape, device=self.device)
         nats[is_target] = self._cross_entropy(hidden[is_target], padded[:, 1:][is_target])
@@ -135,26 +156,34 @@ class FrozenBackbone:
     @torch.no_grad()
     def generate(self, prefix: Tensor, max_new_tokens: int = 64) -> list[str]:
         """The most likely text, token by token, behind each prefix (N, P, E)."""
-        start = self.table(torch.full((len(prefix), 1), self.start_id, device=self.device))
+        start = self.embed(torch.full((len(prefix), 1), self.start_id, device=self.device))
         embedded = torch.cat([prefix.to(start.dtype), start], 1)
         ids = self.model.generate(
             inputs_embeds=embedded,
             attention_mask=torch.ones(embedded.shape[:2], dtype=torch.long, device=self.device),
             max_new_tokens=max_new_tokens,
             do_sample=False,
+            eos_token_id=self.tokenizer.eos_token_id,
             pad_token_id=self.tokenizer.eos_token_id,
         )
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
-    def _logits(self, hidden: Tensor) -> Tensor:
-        """(…, E) to (…, V); Granite divides its logits by a constant that a loss must divide by, too."""
-        return self.head(hidden) / getattr(self.model.config, "logits_scaling", 1.0)
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(…, E) to (…, V), with what families do to their logits: Granite divides, Falcon-H1 and Cohere multiply, Gemma bounds."""
+        logits = self.head(hidden.to(self.head.weight.dtype))
+        for name in ("lm_head_multiplier", "logit_scale"):
+            if getattr(self.config, name, None) is not None:
+                logits = logits * getattr(self.config, name)
+        logits = logits / getattr(self.config, "logits_scaling", 1.0)
+        bound = getattr(self.config, "final_logit_softcapping", None)
+        return logits if bound is None else bound * torch.tanh(logits / bound)
 
-    def _cross_entropy(self, hidden: Tensor, target: Tensor, rows: int = 2048) -> Tensor:
-        """Per-target nats (M,) of hidden (M, E), in chunks whose logits are computed again in the backward pass."""
+    def _cross_entropy(self, hidden: Tensor, target: Tensor, rows: int | None = None) -> Tensor:
+        """Per-target nats (M,) of hidden (M, E), in chunks of ``rows`` whose logits are computed again in the backward pass."""
+        rows = rows or max(1, LOGITS_PER_CHUNK // len(self.table.weight))
 
         def chunk(hidden: Tensor, target: Tensor) -> Tensor:
-            return F.cross_entropy(self._logits(hidden).float(), target, reduction="none")
+            return F.cross_entropy(self.logits(hidden).float(), target, reduction="none")
 
         parts = zip(hidden.split(rows), target.split(rows), strict=True)
         if len(hidden) <= rows:
@@ -164,17 +193,17 @@ class FrozenBackbone:
     def _states_after(self, ids: Tensor, layer: int) -> Tensor:
         """Hidden states (N, L, E) after ``layer`` layers; the layers behind it are not run."""
         if layer == 0:
-            return self.table(ids)
+            return self.embed(ids)
         found: list[Tensor] = []
 
         def stop(module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
             found.append(output[0] if isinstance(output, tuple) else output)
-            raise _Reached
+            raise Reached
 
         handle = self.layers[layer - 1].register_forward_hook(stop)
         try:
             self.decoder(input_ids=ids, use_cache=False)
-        except _Reached:
+        except Reached:
             pass
         finally:
             handle.remove()
@@ -191,19 +220,3 @@ class FrozenBackbone:
             group.append(i)
         if group:
             yield group
-
-    @torch.no_grad()
-    def _check_head(self) -> None:
-        """Logits of hidden states must be those of the model itself, and the model must take embeddings."""
-        ids = torch.arange(4, device=self.device)[None]
-        try:
-            hidden = self.decoder(inputs_embeds=self.table(ids), use_cache=False).last_hidden_state
-            expected = self.model(inputs_embeds=self.table(ids), use_cache=False).logits
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"{type(self.model).__name__} does not take inputs_embeds, which a prefix needs: {error}"
-            ) from error
-        if not torch.allclose(self._logits(hidden).float(), expected.float(), rtol=1e-2, atol=1e-2):
-            raise ValueError(
-                f"the output head of {type(self.model).__name__} does more than a projection and is not supported"
-            )

@@ -1,18 +1,25 @@
 """Find, load and fingerprint a causal language model: the bundled ``nano``, a local folder or a hub id."""
 
 import hashlib
+import inspect
 import sys
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from huggingface_hub import constants
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import CONFIG_NAME
 
 from gssr.backbone.cpu import prepare_cpu
 from gssr.backbone.scan import accelerate_on_cpu
 
 NANO = "nano"
+PART = 2**22
+# What tokenizer files begin with: tokenizer.json, tokenizer.model, vocab.json, sentencepiece.bpe.model, spiece.model, tekken.json.
+TOKENIZERS = ("tokenizer.", "vocab", "sentencepiece", "spiece", "tekken")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -21,33 +28,105 @@ def load_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load model and tokenizer, never running code that comes with the weights.
 
+    Args:
+        name: ``nano``, a local folder or a hub id.
+        revision: branch, tag or commit of a hub id; a commit pins it for good.
+        dtype: precision of the weights, a key of ``DTYPES``.
+        offline: look into the hub cache alone.
+
     Raises:
-        ValueError: the dtype is unknown, the folder or hub id cannot be read, or the tokenizer has no end-of-text token.
+        ValueError: the dtype is unknown; the folder or hub id cannot be read; it holds no causal language model, damaged,
+            incomplete or pickled weights, or needs code of its own; the tokenizer is absent, has no end-of-text token or
+            belongs to another model.
     """
     if dtype not in DTYPES:
         raise ValueError(f"backbone dtype {dtype!r} is not known; expected one of {sorted(DTYPES)}")
-    if name == NANO:
-        source = str(resources.files("gssr.backbone") / "nano")
-    else:
-        source = name
-        if not Path(name).exists() and ("/" not in name or name.startswith((".", "/", "~"))):
-            raise ValueError(
-                f"no backbone at {name!r}; give 'nano', an existing folder, or a hub id such as ibm-granite/granite-4.0-h-350m"
-            )
+    source = _source(name, revision)
     options = {"revision": revision, "local_files_only": offline, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype], use_safetensors=True, **options)
-    except (OSError, ConnectionError) as error:
-        raise ValueError(
-            f"the backbone {name!r} could not be loaded: {error}\nGive a local folder with config.json, tokenizer.json and "
-            "safetensors weights, or check the network; with offline=True only what the hub cache already holds is used."
-        ) from error
+    except Exception as error:  # the library raises anything, from KeyError to the parsers' own
+        raise _explained("the tokenizer of the backbone", name, error, offline) from error
     if tokenizer.eos_token_id is None:
-        raise ValueError(f"the tokenizer of {name!r} has no end-of-text token; texts could not be ended")
+        raise ValueError(
+            f"the tokenizer of {name!r} has no end-of-text token, so texts could not be ended; set eos_token in its "
+            "tokenizer_config.json"
+        )
+    try:
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            source, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True, **options
+        )
+    except Exception as error:
+        raise _explained("the backbone", name, error, offline) from error
+    absent = sorted(loaded["missing_keys"])
+    if absent:
+        raise ValueError(
+            f"the weights of {name!r} are incomplete: {len(absent)} are missing, such as {absent[0]}; they would be random "
+            "numbers. Fetch the model again"
+        )
+    largest, rows = max(tokenizer.get_vocab().values()), len(model.get_input_embeddings().weight)
+    if largest >= rows:
+        raise ValueError(
+            f"the tokenizer of {name!r} has token ids up to {largest}, the model embeds {rows}; they do not belong together"
+        )
     prepare_cpu()
     accelerate(model)
+    _name_embeddings(model)
     return model, tokenizer
+
+
+def _source(name: str, revision: str | None) -> str:
+    """The folder or hub id that ``name`` means; what a folder lacks is told before anything is read."""
+    folder = Path(str(resources.files("gssr.backbone") / "nano")) if name == NANO else Path(name)
+    if not folder.exists():
+        if "/" not in name or name.startswith((".", "/", "~")):
+            raise ValueError(
+                f"no backbone at {name!r}; give 'nano', an existing folder, or a hub id such as ibm-granite/granite-4.0-h-350m"
+            )
+        return name
+    if revision is not None:
+        raise ValueError(
+            f"revision {revision!r} was given for {name!r}, which is a folder; only hub ids have revisions"
+        )
+    if not folder.is_dir():
+        raise ValueError(f"the backbone {name!r} is a file; give the folder that holds config.json and the weights")
+    files = sorted(path.name for path in folder.iterdir())
+    what = f"the folder {name!r} holds {', '.join(files[:8]) or 'nothing'}{', …' if len(files) > 8 else ''}"
+    if CONFIG_NAME not in files:
+        raise ValueError(f"{what}; expected a model as save_pretrained writes it, but there is no {CONFIG_NAME}")
+    if not any(file.endswith(".safetensors") for file in files):
+        pickled = [file for file in files if file.endswith((".bin", ".pt", ".pth", ".ckpt"))]
+        if pickled:
+            raise ValueError(
+                f"{what}; {pickled[0]} is a pickle, which can run code when it is read, and is never opened. Give the model as "
+                "safetensors: load it where you trust it, then save_pretrained(folder)"
+            )
+        raise ValueError(f"{what}; there are no weights (*.safetensors)")
+    if not any(file.startswith(TOKENIZERS) for file in files):
+        raise ValueError(f"{what}; there is no tokenizer: save it there, tokenizer.save_pretrained(folder)")
+    return str(folder)
+
+
+def _explained(what: str, name: str, error: Exception, offline: bool) -> ValueError:
+    """The library's complaint with what it means for a user."""
+    told = (str(error).strip() or type(error).__name__).split("\n")[0][:300]
+    if "trust_remote_code" in str(error):
+        advice = "It needs code of its own, which is never executed; choose a model that transformers knows."
+    elif "Unrecognized configuration class" in str(error):
+        told = told.split(" for this kind")[0]
+        advice = "That is no causal language model; choose one that writes text from left to right."
+    elif "ignore_mismatched_sizes" in str(error):
+        advice = f"The weights have other shapes than {CONFIG_NAME} says; they do not belong together."
+    elif Path(name).exists() or name == NANO:
+        advice = "The folder must be as save_pretrained writes it: config, tokenizer.json, whole safetensors files."
+    elif offline or constants.HF_HUB_OFFLINE:
+        advice = (
+            "Only the hub cache was looked at (offline: true or HF_HUB_OFFLINE is set): fetch it once without that, or give a "
+            "local folder."
+        )
+    else:
+        advice = "Check the spelling of id and revision and the network, or give a local folder."
+    return ValueError(f"{what} {name!r} could not be loaded: {told}\n{advice}")
 
 
 def accelerate(model: PreTrainedModel) -> None:
@@ -57,9 +136,21 @@ def accelerate(model: PreTrainedModel) -> None:
         accelerate_on_cpu(modeling)
 
 
+def _name_embeddings(model: PreTrainedModel) -> None:
+    """Let ``generate`` see that the model takes embeddings: Bamba and Falcon-H1 pass them on, but do not name them."""
+    prepare = model.prepare_inputs_for_generation
+    if "inputs_embeds" in inspect.signature(prepare).parameters:
+        return
+
+    def named(input_ids: Tensor, inputs_embeds: Tensor | None = None, **kwargs: Any) -> dict[str, Any]:
+        return prepare(input_ids, inputs_embeds=inputs_embeds, **kwargs)
+
+    model.prepare_inputs_for_generation = named
+
+
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     """The list of the model's layers, found by its length, since architectures name it differently."""
-    count = model.config.num_hidden_layers
+    count = model.config.get_text_config().num_hidden_layers
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
@@ -72,7 +163,8 @@ def fingerprint(model: PreTrainedModel) -> str:
     """SHA-256 over names, shapes and values of all weights, as float32, the first 16 hex digits: the identity of a backbone."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        tensor = tensor.detach().cpu().contiguous()
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.to(torch.float32).numpy().data)
+        # In parts: a whole embedding table in float32 would be the largest tensor of all.
+        for part in tensor.detach().reshape(-1).split(PART):
+            digest.update(part.to("cpu", torch.float32).numpy().data)
     return digest.hexdigest()[:16]

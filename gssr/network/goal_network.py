@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from gssr import ranks
 from gssr.backbone import FrozenBackbone
 from gssr.backbone.table import TextTable
+from gssr.network.compatibility import CheckpointMismatch, fixed_part, refuse_other
 from gssr.network.goal_encoder import GoalEncoder
 from gssr.network.heads import PrefixProjector, ValueHead
 from gssr.network.objective import crps, goal_distance, kl_terms, masked_mean, value_nll
+from gssr.network.pretrained import Pretrained
 from gssr.network.rollout import Planning
 from gssr.network.rssm import RSSM, Filtered
 from gssr.network.steering import Goal, SteeredPrior
@@ -24,7 +26,7 @@ KEPT_GOALS = 10_000
 LOSSES = ("value", "text", "kl", "open", "goal")
 
 
-class GoalNetwork(Planning, Validation, LightningModule):
+class GoalNetwork(Planning, Validation, Pretrained, LightningModule):
     """A recurrent state-space model of (value, text, goal) sequences around a frozen language model.
 
     Args:
@@ -88,7 +90,10 @@ class GoalNetwork(Planning, Validation, LightningModule):
         if open_samples < 2:
             raise ValueError(f"open_samples is {open_samples}; the spread of rollouts needs at least 2")
         self.save_hyperparameters()
+        if not text_layers:
+            raise ValueError("text_layers is empty; name at least one layer of the backbone from which texts are read")
         self.backbone = FrozenBackbone(backbone, backbone_revision, backbone_dtype, offline)
+        self.backbone.require_layers([*text_layers, goal_layer])
         self.table = TextTable(self.backbone, text_layers)
         self.goal_states: dict[str, Tensor] = {}
         self.free_nats = free_nats
@@ -329,14 +334,16 @@ class GoalNetwork(Planning, Validation, LightningModule):
     # ------------------------------------------------------------------ checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        noise = ranks.gather(self.noise.get_state())
-        checkpoint["gssr"] = {"noise": noise, "backbone": self.backbone.identity()}
+        checkpoint["gssr"] = {
+            "noise": ranks.gather(self.noise.get_state()),
+            "backbone": self.backbone.identity(),
+            "fixed": fixed_part(self.hparams),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        saved = checkpoint["gssr"]["backbone"]
-        if saved["fingerprint"] != self.backbone.fingerprint:
-            raise ValueError(
-                f"this checkpoint was trained around the backbone {saved['name']!r} with fingerprint {saved['fingerprint']}, "
-                f"{self.backbone.name!r} has {self.backbone.fingerprint}; give the same weights"
-            )
-        self._saved_noise = checkpoint["gssr"]["noise"]
+        if "gssr" not in checkpoint:
+            raise CheckpointMismatch("this is no checkpoint of a goal network; it names no backbone")
+        saved = checkpoint["gssr"]
+        fixed = saved.get("fixed", checkpoint.get("hyper_parameters", {}))
+        refuse_other(saved["backbone"], self.backbone.identity(), fixed, self.hparams)
+        self._saved_noise = saved.get("noise", [])  # a network that was shared brings none

@@ -1,0 +1,89 @@
+"""What `FrozenBackbone` relies on in a language model, tried on eight tokens when it is loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from gssr.backbone.frozen import FrozenBackbone
+
+TOKENS = 8
+
+
+class Reached(Exception):
+    """Ends a forward pass at the layer whose input or output was wanted."""
+
+
+@torch.no_grad()
+def check_model(backbone: FrozenBackbone) -> float:
+    """Refuse a model that cannot carry a prefix.
+
+    Returns:
+        The factor by which the model multiplies the embeddings of token ids, but not ``inputs_embeds``.
+
+    Raises:
+        ValueError: it takes no embeddings, has two widths, is not causal, gives states that are not finite, or does to ids or
+            logits what is not known here.
+    """
+    model, decoder, table = backbone.model, backbone.decoder, backbone.table
+    kind, ids, half = f"{type(model).__name__} of {backbone.name!r}", torch.arange(TOKENS)[None], TOKENS // 2
+    try:
+        plain = _entering(backbone, inputs_embeds=table(ids))
+        expected = model(inputs_embeds=table(ids), use_cache=False).logits
+        hidden = decoder(inputs_embeds=table(ids), use_cache=False).last_hidden_state
+        other = torch.cat([ids[:, :half], ids[:, :half]], 1)
+        changed = decoder(inputs_embeds=table(other), use_cache=False).last_hidden_state
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{kind} does not take inputs_embeds, which a prefix needs; choose another backbone ({error})"
+        ) from error
+    if hidden.shape[-1] != backbone.hidden_size:
+        raise ValueError(
+            f"{kind} has embeddings of width {backbone.hidden_size} and states of width {hidden.shape[-1]}; a prefix needs a "
+            "backbone that has one width"
+        )
+    if not hidden.isfinite().all():
+        raise ValueError(
+            f"the states of {kind} are not finite in {table.weight.dtype}: damaged weights, or a precision in which they "
+            "overflow; try backbone_dtype float32"
+        )
+    if not _close(hidden[:, :half], changed[:, :half], 1e-3):
+        raise ValueError(f"{kind} is no causal language model: what it says of a token depends on later ones")
+    from_ids = _entering(backbone, input_ids=ids)
+    factors = (1.0, getattr(backbone.config, "embedding_multiplier", 1.0))
+    fitting = [factor for factor in factors if _close(factor * plain, from_ids)]
+    if not fitting:
+        raise ValueError(
+            f"{kind} treats embeddings otherwise than token ids, in a way that is not known here; choose another backbone"
+        )
+    if not _close(backbone.logits(hidden), expected):
+        raise ValueError(f"the output head of {kind} does more than is known here; choose another backbone")
+    return fitting[0]
+
+
+def _entering(backbone: FrozenBackbone, **inputs: Tensor) -> Tensor:
+    """What the first layer is given."""
+    found: list[Tensor] = []
+
+    def stop(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        found.append(args[0] if args else kwargs["hidden_states"])
+        raise Reached
+
+    handle = backbone.layers[0].register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        backbone.decoder(**inputs, use_cache=False)
+    except Reached:
+        pass
+    finally:
+        handle.remove()
+    return found[0]
+
+
+def _close(a: Tensor, b: Tensor, tolerance: float | None = None) -> bool:
+    """Equal, up to the rounding of their precision, over the whole tensor: single elements may be near zero."""
+    if tolerance is None:
+        tolerance = 1e-3 if a.dtype == b.dtype == torch.float32 else 3e-2
+    return bool((a.float() - b.float()).norm() <= tolerance * b.float().norm())

@@ -1,0 +1,115 @@
+"""A checkpoint of another network is refused before any of it is loaded, and told by what differs."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Trainer
+from transformers import GraniteMoeHybridForCausalLM
+
+from datamodules.text_corpus import train_tokenizer
+from gssr.network import GoalNetwork
+from gssr.network.compatibility import FIXED, CheckpointMismatch
+from gssr.pretraining import nano_config
+from tests.conftest import SENTENCES
+
+SIZES: dict[str, Any] = {
+    "latent_dim": 4,
+    "hidden_dim": 16,
+    "prefix_tokens": 2,
+    "text_layers": [2],
+    "goal_layer": 2,
+    "value_names": ["a", "b"],
+    "value_units": ["u", "v"],
+    "value_resolution": [1.0, 1.0],
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    network = GoalNetwork(str(tiny_folder), **SIZES)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False)
+    trainer.strategy.connect(network)
+    file = tmp_path_factory.mktemp("saved") / "best.ckpt"
+    trainer.save_checkpoint(file)
+    return file
+
+
+def refusal(saved: Path, network: GoalNetwork) -> str:
+    """What Lightning's own way of loading runs into, which must leave the network as it was."""
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    generator = network.noise.get_state()
+    with pytest.raises(CheckpointMismatch) as refused:
+        network.on_load_checkpoint(torch.load(saved, weights_only=True))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert torch.equal(network.noise.get_state(), generator)
+    return str(refused.value)
+
+
+OTHERS = {
+    "latent_dim": 8,
+    "hidden_dim": 24,
+    "prefix_tokens": 3,
+    "text_layers": [1],
+    "goal_layer": 1,
+    "goal_queries": 2,
+    "goal_reading": "mean",
+    "schedule": "decay",
+    "value_names": ["a", "c"],
+    "value_units": ["u", "w"],
+}
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_another_value_of_what_shapes_the_network_is_refused(tiny_folder: Path, saved: Path, name: str) -> None:
+    said = refusal(saved, GoalNetwork(str(tiny_folder), **SIZES | {name: OTHERS[name]}))
+    usual = SIZES.get(name, {"goal_queries": 4, "goal_reading": "attention", "schedule": "arrival"}.get(name))
+    assert said == f"this checkpoint is of another network:\n  {name}: {usual} in the checkpoint, {OTHERS[name]} here"
+
+
+def test_every_difference_is_named_at_once(tiny_folder: Path, saved: Path) -> None:
+    said = refusal(saved, GoalNetwork(str(tiny_folder), **SIZES | {"latent_dim": 8, "goal_layer": 1}))
+    assert "latent_dim: 4 in the checkpoint, 8 here" in said and "goal_layer: 2 in the checkpoint, 1 here" in said
+
+
+def test_lightnings_own_call_is_refused_too(saved: Path) -> None:
+    with pytest.raises(CheckpointMismatch, match="hidden_dim: 16 in the checkpoint, 24 here"):
+        GoalNetwork.load_from_checkpoint(saved, hidden_dim=24)
+
+
+def test_another_backbone_is_named_with_its_width(saved: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    GraniteMoeHybridForCausalLM(nano_config(vocab_size=400, hidden_size=192, layers=4)).save_pretrained(tmp_path)
+    train_tokenizer(SENTENCES * 4, 400).save_pretrained(tmp_path)
+    said = refusal(saved, GoalNetwork(str(tmp_path), **SIZES))
+    assert f"the backbone: {str(tiny_folder)!r} (fingerprint " in said and "width 96) in the checkpoint" in said
+    assert f"{str(tmp_path)!r} (fingerprint " in said and "width 192) here" in said
+
+
+def test_the_same_weights_at_another_place_are_the_same_backbone(
+    saved: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    moved = shutil.copytree(tiny_folder, tmp_path / "moved")
+    network = GoalNetwork.load_from_checkpoint(saved, backbone=str(moved))
+    state = torch.load(saved, weights_only=True)["state_dict"]
+    assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+
+
+def test_what_does_not_shape_the_network_may_change(tiny_folder: Path, saved: Path) -> None:
+    network = GoalNetwork(str(tiny_folder), **SIZES, alpha_text=0.5, lr=0.1, text_steps=3)
+    network.on_load_checkpoint(torch.load(saved, weights_only=True))
+
+
+def test_a_checkpoint_of_something_else_is_refused(tiny_folder: Path) -> None:
+    with pytest.raises(CheckpointMismatch, match="no checkpoint of a goal network"):
+        GoalNetwork(str(tiny_folder), **SIZES).on_load_checkpoint({"state_dict": {}})
+
+
+def test_layers_that_the_backbone_lacks_are_refused_at_once(tiny_folder: Path) -> None:
+    with pytest.raises(ValueError, match="layer 9 does not exist; .* has layers 0 to 4"):
+        GoalNetwork(str(tiny_folder), **SIZES | {"goal_layer": 9})
+    with pytest.raises(ValueError, match="layer 5 does not exist"):
+        GoalNetwork(str(tiny_folder), **SIZES | {"text_layers": [1, 5]})
+    with pytest.raises(ValueError, match="text_layers is empty"):
+        GoalNetwork(str(tiny_folder), **SIZES | {"text_layers": []})
