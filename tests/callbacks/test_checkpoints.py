@@ -34,7 +34,7 @@ def test_a_write_that_fails_leaves_the_older_file(tmp_path: Path) -> None:
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     torch.save({"evil": SimpleNamespace()}, tmp_path / "evil.ckpt")
-    with pytest.raises(Exception, match="[Ww]eights only load failed|weights_only"):
+    with pytest.raises(Exception, match=r"evil.ckpt was not loaded: it asks for types.SimpleNamespace"):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "evil.ckpt")
 
 
