@@ -29,6 +29,9 @@ def read_checkpoint(file: Path, map_location: Any = "cpu") -> dict[str, Any]:
             raise DamagedCheckpoint(
                 f"{file} cannot be read as a checkpoint: it is cut short, or was never one ({file.stat().st_size} bytes)"
             )
+        with zipfile.ZipFile(file) as parts:
+            if parts.testzip() is not None:  # torch itself does not compare the checksums that it writes
+                raise DamagedCheckpoint(f"{file} cannot be read as a checkpoint: it is damaged (a checksum is wrong)")
         content = torch.load(file, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"(?:GLOBAL|global:?|class|type) (?:GLOBAL )?([\w.]+\.\w+)", str(error))
@@ -36,7 +39,7 @@ def read_checkpoint(file: Path, map_location: Any = "cpu") -> dict[str, Any]:
             f"{file} was not loaded: it asks for {found[1] if found else 'something'}, which is no tensor or plain value; what "
             "asks for code could run code. Take a checkpoint that this program wrote, from a source that you trust"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         if isinstance(error, DamagedCheckpoint):
             raise
         reason = str(error).split("\n")[0]
