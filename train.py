@@ -356,20 +356,21 @@ def _whole(found: Found, stage: str | None) -> tuple[Found, int]:
 
 
 @contextmanager
-def _terminated_is_interrupted() -> Iterator[None]:
-    """SIGTERM ends the process as Ctrl-C does, with a word about how to go on, instead of silently."""
+def _signals_end_with_a_word() -> Iterator[None]:
+    """SIGTERM ends the process as Ctrl-C does, with a word about how to go on, and Ctrl-C does even where a shell had it ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -392,7 +393,7 @@ def main(args: list[str] | None = None) -> RunCLI:
     prepare_cpu()  # before any thread is started
     set_parsing_settings(import_path_denylist=[])  # enforces the parser's own list of what no class path may name
     try:
-        with _terminated_is_interrupted():
+        with _signals_end_with_a_word():
             return RunCLI((sys.argv[1:] if args is None else args) or ["--help"])
     except RunError as error:
         sys.exit(f"train.py: {error}")

@@ -3,7 +3,7 @@
     python -m benchmarks.kills --kills 20
     python -m benchmarks.kills --kills 5 --seed 1 --folder /tmp/kills
 
-A small goal network around a tiny random backbone, 32 optimizer steps on storms, 4 validations, 2 plan pictures. Kills come from outside
+A small goal network around a tiny random backbone, 24 optimizer steps on storms, 3 validations, 2 plan pictures. Kills come from outside
 at a random time (while it starts, while it trains) and from inside at places that are hard to hit from outside: with half of a
 checkpoint written, before and after a checkpoint takes its name, in a validation, a picture, a row of the log, the text cache. After each
 `python train.py fit --ckpt_path last` goes on. A run that ends before all kills are used is compared, and another one begun. At
@@ -71,7 +71,7 @@ def make_config(folder: Path) -> None:
     train_tokenizer(texts * 4, 400).save_pretrained(folder / "tiny")
     config = yaml.safe_load((train.DEFAULT_CONFIG.parent / "debug.yaml").read_text(encoding="utf-8"))
     config |= {"threads": 1, "checkpoint": {"every_n_steps": 3, "keep": 2}}
-    config["trainer"] |= {"max_epochs": 4, "accelerator": "cpu", "enable_progress_bar": False}
+    config["trainer"] |= {"max_epochs": 3, "accelerator": "cpu", "enable_progress_bar": False}
     for callback in config["trainer"]["callbacks"]:
         if callback["class_path"].endswith("PlanRollouts"):
             callback["init_args"]["texts"] = False
@@ -130,8 +130,9 @@ def arm(place: str, count: int, share: float) -> None:
         die_at(os, "replace", 1, lambda _, target: Path(target).name.startswith("texts-"))
     elif place == "in a row of the log":
         rows = itertools.count(1)
+        writer = csv.DictWriter
 
-        class HalfRow(csv.DictWriter):
+        class HalfRow(writer):
             def __init__(self, file: Any, columns: Any) -> None:
                 super().__init__(file, columns)
                 self.file, self.columns = file, columns
@@ -140,7 +141,7 @@ def arm(place: str, count: int, share: float) -> None:
                 if next(rows) < 4 * count:
                     return super().writerow(row)
                 line = io.StringIO()
-                csv.DictWriter(line, self.columns).writerow(row)
+                writer(line, self.columns).writerow(row)
                 self.file.write(line.getvalue()[: int(share * len(line.getvalue()))])
                 self.file.flush()
                 die()
@@ -331,6 +332,7 @@ def main() -> None:
         else:
             run = run or runs(places["killed"] / "runs")[0]
             different[run] = compare(reference, run)
+            tqdm.write(f"{run.name} ended: {'equal' if not different[run] else different[run][:5]}")
             victim._steps = 0
 
     bar.set_description("two at once")
