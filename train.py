@@ -7,14 +7,21 @@ options on the command line win over all. `python train.py --help` shows example
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import sys
+import threading
 from argparse import RawDescriptionHelpFormatter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 import yaml
-from jsonargparse import DefaultHelpFormatter, Namespace
+from jsonargparse import DefaultHelpFormatter, Namespace, set_parsing_settings
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -35,21 +42,26 @@ from callbacks import (
 from callbacks.quiet import quiet
 from gssr import ranks
 from gssr.backbone.cpu import prepare_cpu
+from gssr.checkpoint_file import DamagedCheckpoint, newest_whole, steps_done
 from gssr.network.compatibility import CheckpointMismatch
+from gssr.run_config import read_run_config
 from gssr.runs import (
     BEST,
+    CHECKPOINTS,
     CONFIG,
-    LAST,
     RUNS,
+    Found,
     RunError,
     checkpoint_file,
     choose,
+    claim,
     find_checkpoint,
     new_folder,
     new_run,
     run_path,
     runs,
 )
+from gssr.whole_file import disk_full, whole_file
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent / "configs" / "default.yaml"
 SECTIONS = ("seed_everything", "threads", "trainer", "model", "data", "checkpoint")
@@ -77,6 +89,10 @@ class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     """Keeps the line breaks of the examples."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM while there was nothing to finish first."""
+
+
 class RunCLI(LightningCLI):
     """LightningCLI with run folders: every `fit` has its own, and `--ckpt_path last | best` finds it again.
 
@@ -91,12 +107,19 @@ class RunCLI(LightningCLI):
         if chosen.ckpt_path is not None:
             # Another run may have become the newest since the first process looked.
             path = None if ranks.is_first() else os.environ.get(CHECKPOINT_OF_FIRST)
-            self.found = find_checkpoint(chosen.ckpt_path, chosen.run) if path is None else find_checkpoint(path)
-            os.environ[CHECKPOINT_OF_FIRST] = str(self.found.checkpoint)
+            if path is None:
+                self.found = find_checkpoint(chosen.ckpt_path, chosen.run, to_train=self.stage == "fit")
+            else:
+                self.found = find_checkpoint(path)
         elif self.stage in ("validate", "test", "predict") and not chosen.asks:
             raise RunError(f"{self.stage} needs a trained network: add --ckpt_path best, or the path of a checkpoint")
-        self.done_steps = 0 if self.found is None else _steps_done(self.found.checkpoint)
+        self.done_steps = 0
+        if self.found is not None:
+            self.found, self.done_steps = _whole(self.found, self.stage)
+            if self.found.checkpoint is not None:
+                os.environ[CHECKPOINT_OF_FIRST] = str(self.found.checkpoint)
         self.folder: Path | None = None
+        self.owned: Any = None  # what says that the run is this process's
         self.changes: dict[str, tuple[Any, Any]] = {}
         self._asks = chosen.asks
         shown = {"formatter_class": _Help, "epilog": EXAMPLES}
@@ -132,6 +155,7 @@ class RunCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Read the run's own config, or the default one, before everything else, so that nothing of it has to be said again."""
         if self.stage is not None and (self.found is not None and self.found.run is not None):
+            read_run_config(self.found.run)
             args = [args[0], "--config", str(self.found.run / CONFIG), *args[1:]]
         elif self.stage is not None and not self._asks:
             args = [args[0], "--config", str(DEFAULT_CONFIG), *args[1:]]
@@ -145,12 +169,12 @@ class RunCLI(LightningCLI):
         """What differs from the run whose checkpoint is used; what cannot differ is refused."""
         if self.found is None or self.found.run is None:
             return
-        old = _flat(yaml.safe_load((self.found.run / CONFIG).read_text(encoding="utf-8")))
+        old = _flat(read_run_config(self.found.run))
         new = _flat(yaml.safe_load(self._dump()))
         keys = sorted({key for key in {*old, *new} if old.get(key) != new.get(key)})
         self.changes = {key: (old.get(key), new.get(key)) for key in keys}
         seeds = [key for key in keys if key.split(".")[-1] in ("seed", "seed_everything")]
-        if self.stage == "fit" and seeds:
+        if self.stage == "fit" and self.found.checkpoint is not None and seeds:
             raise RunError(
                 f"{', '.join(map(self._told, seeds))}: a resumed run goes on with the random numbers of its checkpoint; leave the "
                 "seed as it was, or start a new run without --ckpt_path"
@@ -204,6 +228,7 @@ class RunCLI(LightningCLI):
         elif self.found is not None and self.found.is_last:
             assert self.found.run is not None
             folder = self.found.run
+            self.owned = claim(folder)
         else:
             name = None if self.found is not None else self.run_name
             if name is None and self._started_from_outside():
@@ -213,7 +238,9 @@ class RunCLI(LightningCLI):
                 )
             data = self.config[self.stage]["data"]["class_path"].rsplit(".", 1)[-1].lower()
             folder = new_run(data, name)
-            (folder / CONFIG).write_text(self._dump(), encoding="utf-8")
+            self.owned = claim(folder)  # before it has a config, and so can be found by others
+            with whole_file(folder / CONFIG) as file:
+                file.write(self._dump())
         os.environ[FOLDER_OF_FIRST] = str(folder)
         return folder
 
@@ -250,6 +277,11 @@ class RunCLI(LightningCLI):
         return [board, CsvLog(folder, step)]
 
     @property
+    def _is_empty(self) -> bool:
+        """Whether the run has no checkpoint."""
+        return self.folder is not None and not any((self.folder / CHECKPOINTS).glob("*.ckpt"))
+
+    @property
     def _goes_on(self) -> bool:
         """Whether this is a run that was there before."""
         return self.found is not None and self.folder == self.found.run
@@ -258,7 +290,9 @@ class RunCLI(LightningCLI):
 
     def fit(self, **kwargs: Any) -> None:
         """Train; whatever ends it, say where the run is and how to go on."""
-        if self.found is not None:
+        if self.found is not None and self.found.checkpoint is None:
+            _say(f"Beginning {self.found.run} anew: it was stopped before its first checkpoint" + self._list_changes())
+        elif self.found is not None:
             _say(f"Going on from {self.found.checkpoint} after step {self.done_steps}" + self._list_changes())
         file = None if self.found is None else self.found.checkpoint
         try:
@@ -266,14 +300,29 @@ class RunCLI(LightningCLI):
         except Interrupted as stop:
             self._farewell(f"Training {stop}.")
             # Lightning kills the first process when another one ends with an error.
-            sys.exit(130 if self.trainer.is_global_zero else 0)
-        except SystemExit:
-            self._farewell("Training was broken off.")
-            raise
+            sys.exit(128 + stop.signal if self.trainer.is_global_zero else 0)
+        except SystemExit as stop:
+            if not isinstance(stop.__context__, KeyboardInterrupt):  # Lightning's way to say so
+                raise
+            self._farewell(f"Training was broken off after step {self.trainer.global_step}.")
+            sys.exit(128 + (signal.SIGTERM if isinstance(stop.__context__, Terminated) else signal.SIGINT))
         except Exception as error:
             self._explain(error)
-            self._farewell(f"Training ended with an error after step {self.trainer.global_step}; it follows.")
+            if self.trainer.global_step == 0 and self.folder is not None and not self._goes_on and self._is_empty:
+                shutil.rmtree(self.folder, ignore_errors=True)  # not what `last` should mean from now on
+                again = "start it again"
+            else:
+                self._farewell(f"Training ended with an error after step {self.trainer.global_step}; it follows.")
+                again = "go on as said above"
+            full = disk_full(error)
+            if full is not None:
+                raise RunError(
+                    f"the disk is full: {full}. Every older file is whole; make room, then {again}"
+                ) from error
             raise
+        finally:
+            if self.owned is not None:
+                self.owned.close()
         if self._goes_on and self.trainer.global_step == self.done_steps:
             _say("Nothing was left to do: raise --trainer.max_epochs (or max_steps) to train longer.")
         self._farewell(f"Trained {self.trainer.global_step} steps.")
@@ -288,7 +337,7 @@ class RunCLI(LightningCLI):
         self._evaluate(self.trainer.predict, return_predictions=False, **kwargs)
 
     def _evaluate(self, function: Any, **kwargs: Any) -> None:
-        assert self.found is not None
+        assert self.found is not None and self.found.checkpoint is not None
         _say(f"Using {self.found.checkpoint} (step {self.done_steps})" + self._list_changes())
         try:
             function(**kwargs, ckpt_path=self.found.checkpoint, weights_only=True)
@@ -324,8 +373,8 @@ class RunCLI(LightningCLI):
         newest = next(iter(runs()), None)
         named = "" if newest == self.folder else f" --run {self.folder.name}"
         lines = [what, f"  the run               {self.folder}", f"  watch                 tensorboard --logdir {RUNS}"]
-        if checkpoint_file(self.folder, LAST).exists():
-            lines.append(f"  go on                 python train.py fit --ckpt_path last{named}")
+        anew = " (anew: nothing is saved yet)" if self._is_empty else ""
+        lines.append(f"  go on                 python train.py fit --ckpt_path last{named}{anew}")
         if checkpoint_file(self.folder, BEST).exists():
             for word, stage in (("test", "test"), ("plan", "predict")):
                 if is_overridden(f"{stage}_step", self.model):
@@ -333,11 +382,45 @@ class RunCLI(LightningCLI):
         _say("\n".join(lines))
 
 
-def _steps_done(file: Path) -> int:
+def _whole(found: Found, stage: str | None) -> tuple[Found, int]:
+    """The checkpoint with its optimizer steps; a `last` that is damaged is stood in for by the newest state of its run that is not.
+
+    What training makes from an older state is what it made before, bit for bit: only time is lost.
+    """
+    if found.checkpoint is None:
+        return found, 0
     try:
-        return int(torch.load(file, weights_only=True, map_location="cpu")["global_step"])
-    except Exception as error:
-        raise RunError(f"{file} cannot be read as a checkpoint: {error}") from error
+        return found, steps_done(found.checkpoint)
+    except DamagedCheckpoint as error:
+        other = None if found.run is None else newest_whole(found.run)
+        if other is None:
+            where = "" if found.run is None else f"; no other checkpoint of {found.run} is whole"
+            raise RunError(f"{error}{where}") from error
+        file, step = other
+        if stage != "fit" or not found.is_last:
+            raise RunError(f"{error}; the newest whole one of its run is --ckpt_path {file}, of step {step}") from error
+        _say(
+            f"{error}.\nTaking {file} instead, of step {step}, the newest that is whole; the steps since then are made again."
+        )
+        return replace(found, checkpoint=file, stands_in=True), step
+
+
+@contextmanager
+def _signals_end_with_a_word() -> Iterator[None]:
+    """SIGTERM ends the process as Ctrl-C does, with a word about how to go on, and Ctrl-C does even where a shell had it ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -358,10 +441,14 @@ def _say(text: str) -> None:
 def main(args: list[str] | None = None) -> RunCLI:
     quiet()
     prepare_cpu()  # before any thread is started
+    set_parsing_settings(import_path_denylist=[])  # enforces the parser's own list of what no class path may name
     try:
-        return RunCLI((sys.argv[1:] if args is None else args) or ["--help"])
+        with _signals_end_with_a_word():
+            return RunCLI((sys.argv[1:] if args is None else args) or ["--help"])
     except RunError as error:
         sys.exit(f"train.py: {error}")
+    except KeyboardInterrupt as stop:
+        sys.exit(128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from gssr.checkpoint_file import read_checkpoint
+from gssr.whole_file import whole_file
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -20,19 +24,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
+        """Raises OSError when the disk is full; the older file is still there then."""
         if storage_options is not None:
             raise TypeError(f"{type(self).__name__} knows no storage_options, got {storage_options!r}")
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        try:
-            with open(draft, "wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
+        # In memory first: written straight into a file, a full disk ends in an error of torch's zip writer that does not say so.
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with whole_file(Path(path), "wb") as file:
+            file.write(content.getbuffer())
 
     def load_checkpoint(
         self,
@@ -40,5 +39,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Any = lambda storage, _: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Reads with `weights_only=True` unless told otherwise in so many words: a checkpoint cannot run code."""
-        return super().load_checkpoint(path, map_location, True if weights_only is None else weights_only)
+        """Reads tensors and plain values alone, unless told otherwise in so many words: a checkpoint cannot run code."""
+        if weights_only is False:
+            return super().load_checkpoint(path, map_location, weights_only=False)
+        return read_checkpoint(Path(path), map_location)

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -22,7 +23,16 @@ _STEP_FILE = re.compile(r"step-(\d+)\.ckpt")
 
 
 class Interrupted(Exception):
-    """Training was asked to stop, and did after a whole step, with its state saved."""
+    """Training was asked to stop, and did after a whole step, with its state saved.
+
+    Args:
+        message: what happened.
+        signal: number of the signal that asked.
+    """
+
+    def __init__(self, message: str, signal: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 class RunCheckpoints(Checkpoint):
@@ -30,8 +40,11 @@ class RunCheckpoints(Checkpoint):
 
     Every file is a state from which training goes on bit for bit. So `last` is written after a whole optimizer step, and, where a
     validation follows that step, after the validation: Lightning skips a validation that was due when the state was saved.
-    Ctrl-C and SIGTERM finish the step, save and raise `Interrupted`; a second Ctrl-C stops at once. Saving takes all processes of
+    Ctrl-C and SIGTERM finish the step (or the validation), save and raise `Interrupted`; a second Ctrl-C stops at once. A
+    second SIGTERM does nothing: schedulers and launchers send it to a process and to its group. Saving takes all processes of
     a run, so they ask each other after every step, and stop after the same one, whichever of them the signal reached.
+
+    A save that fails, as on a full disk, ends training with its error; older files stay as they are.
 
     Args:
         monitor: name of the logged validation score that decides what is best; None keeps no best.
@@ -57,20 +70,22 @@ class RunCheckpoints(Checkpoint):
         self._due = False
         self._asked = False  # to stop, in this process
         self._stop = False  # as all processes agreed
+        self._signal: int = signal.SIGINT
+        self._validating = False
         self._handlers: dict[int, Any] = {}
 
     # What is saved, and when.
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seen = self._saved = trainer.global_step
-        self._due = self._stop = self._asked = False
+        self._due = self._stop = self._asked = self._validating = False
         self._listen()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.world_size == 1:
             self._agree()
         if self._stop and self._saved == trainer.global_step:
-            raise Interrupted(f"stopped after step {trainer.global_step}")
+            raise Interrupted(f"stopped after step {trainer.global_step}", self._signal)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -85,7 +100,11 @@ class RunCheckpoints(Checkpoint):
             if not trainer.is_last_batch and not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
                 self._save_last(trainer)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validating = True
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validating = False
         if trainer.sanity_checking or trainer.fast_dev_run or trainer.state.fn != "fit":
             return
         if self.monitor is not None and self._improved(trainer):
@@ -99,9 +118,9 @@ class RunCheckpoints(Checkpoint):
             self._save_last(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._unlisten()
         if not trainer.fast_dev_run and self._saved != trainer.global_step:
             self._save_last(trainer)
+        self._unlisten()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._unlisten()
@@ -182,14 +201,18 @@ class RunCheckpoints(Checkpoint):
         self._handlers = {}
 
     def _asked_to_stop(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:
+        if not self._asked:
+            self._asked, self._signal = True, number
+            if ranks.rank() > 0:
+                return  # one process says it for all
+            what = "validation" if self._validating else "step"
+            note = f"Stopping after this {what} (Ctrl-C again: at once, back to step {self._saved}) ..."
+            # Not print: the signal may come in the middle of one, and a buffer cannot be entered twice.
+            with suppress(OSError):  # the terminal may be gone
+                os.write(2, f"\n{note}\n".encode())
+        elif number == signal.SIGINT:
             self._unlisten()
             raise KeyboardInterrupt
-        self._asked = True
-        if ranks.rank() > 0:
-            return  # one process says it for all
-        # Not print: the signal may come in the middle of one, and a buffer cannot be entered twice.
-        os.write(2, f"\nStopping after this step (Ctrl-C again: at once, back to step {self._saved}) ...\n".encode())
 
 
 def _is_final_step(trainer: Trainer) -> bool:

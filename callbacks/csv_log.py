@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import math
 import os
 from argparse import Namespace
 from pathlib import Path
@@ -10,8 +12,10 @@ from typing import Any
 
 import yaml
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from torch import Tensor
+
+from gssr.whole_file import whole_file
 
 _FIRST = ("step", "epoch")
 
@@ -87,29 +91,40 @@ class CsvLog(Logger):
         rows = self._read()
         columns = _ordered({name for row in rows for name in row} | {"step"})
         if self.resume_step is not None:
-            rows = [row for row in rows if int(float(row["step"])) < self.resume_step]
+            rows = [row for row in rows if float(row["step"]) < self.resume_step]
         self._rewrite(columns, rows)
         return columns
 
     def _read(self) -> list[dict[str, str]]:
+        """The rows that are whole. What comes after the last line's end is the torn row of a run that was killed as it wrote."""
         if not self.file.exists():
             return []
-        with open(self.file, newline="", encoding="utf-8") as file:
-            # A row without a step is the torn last line of a run that was killed while it wrote.
-            return [row for row in csv.DictReader(file) if None not in row and None not in row.values() and row["step"]]
+        text = self.file.read_bytes().decode("utf-8", "replace")
+        found = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+        rows = [row for row in found if None not in row and None not in row.values() and _is_number(row.get("step"))]
+        if len(rows) < len(found):
+            rank_zero_warn(
+                f"{self.file}: {len(found) - len(rows)} of {len(found)} rows could not be read; they are left out"
+            )
+        return rows
 
     def _rewrite(self, columns: list[str], rows: list[dict[str, str]]) -> None:
-        draft = self.file.with_suffix(".tmp")
-        with open(draft, "w", newline="", encoding="utf-8") as file:
+        with whole_file(self.file) as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(draft, self.file)
         self._columns, self._end = columns, self.file.stat().st_size
 
 
 def _ordered(names: set[str]) -> list[str]:
     return [name for name in _FIRST if name in names] + sorted(names - set(_FIRST))
+
+
+def _is_number(text: str | None) -> bool:
+    try:
+        return text is not None and math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from torch import nn
 
 from gssr import ranks
 from gssr.sequences.batches import EpochBatches, steps, taken
+from gssr.whole_file import whole_file
 
 
 def random_state() -> dict[str, Any]:
@@ -92,17 +93,28 @@ class ResumeLoader(Callback):
 
     It does so when a network asks for `trainer.estimated_stepping_batches` while its optimizer is made (that builds the loader
     before the state is read), and when the saved epoch was complete. Another batch size is honoured, too: what is left of
-    the epoch comes in batches of the new size, or in those of another number of processes. Raises ValueError where the loader cannot go on.
+    the epoch comes in batches of the new size, or in those of another number of processes. So is another number of workers. Raises
+    ValueError where the loader cannot go on, and warns where the data are not those of the checkpoint.
     """
 
     def __init__(self) -> None:
         self._epoch: dict[str, int] | None = None  # of the run that was saved, see `_describe`
+        self._scaler: dict[str, list[float]] | None = None  # of the data of the run that was saved
 
     def state_dict(self) -> dict[str, Any]:
-        return dict(self._epoch or {})
+        return {**(self._epoch or {}), **({"scaler": self._scaler} if self._scaler else {})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._epoch = dict(state_dict) or None
+        state = dict(state_dict)
+        self._scaler = state.pop("scaler", None)
+        self._epoch = state or None
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        # Before the loops are read, since Lightning hands their state to the loader itself where it can.
+        loop = checkpoint.get("loops", {}).get("fit_loop", {}).get("state_dict", {})
+        workers = getattr(trainer.datamodule, "num_workers", None)
+        if trainer.state.fn == "fit" and isinstance(workers, int) and loop.get("combined_loader"):
+            loop["combined_loader"] = [with_workers(state, workers) for state in loop["combined_loader"]]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loop = trainer.fit_loop
@@ -118,12 +130,25 @@ class ResumeLoader(Callback):
             except (AssertionError, KeyError, TypeError, IndexError) as error:
                 raise ValueError(
                     f"the training data cannot go on from the checkpoint ({type(error).__name__}: {error}); use the data options "
-                    "(and num_workers) that it was made with"
+                    "that it was made with"
                 ) from error
         now = self._describe(trainer)
         if self._epoch and now and now != self._epoch:
             self._rescale(loop.epoch_loop.batch_progress, self._epoch, now)
         self._epoch = now
+        self._compare_scaler(trainer)
+
+    def _compare_scaler(self, trainer: Trainer) -> None:
+        scaler = getattr(trainer.datamodule, "scaler", None)
+        if not isinstance(scaler, nn.Module):
+            return
+        fitted = {name: value.double().flatten().tolist() for name, value in scaler.state_dict().items()}
+        if self._scaler is not None and self._scaler != fitted:
+            rank_zero_warn(
+                f"the training data are not those of the checkpoint: they scale by {fitted}, it by {self._scaler}. Training goes on "
+                "with the new data and the old scale; for the old data, give the data options and files that the run began with."
+            )
+        self._scaler = fitted
 
     @staticmethod
     def _describe(trainer: Trainer) -> dict[str, int] | None:
@@ -156,6 +181,49 @@ class ResumeLoader(Callback):
             setattr(progress.current, name, getattr(progress.current, name) + ready - done)
 
 
+def with_workers(state: dict[str, Any], workers: int) -> dict[str, Any]:
+    """The state of a `StatefulDataLoader` over a map-style dataset, as it would be with another number of worker processes.
+
+    What comes next is decided by the sampler, whose state is the same with and without workers; those keep nothing. Raises
+    ValueError where the dataset has a state of its own, which lies in as many parts as there were workers, and where the
+    loader does not keep its state at every step.
+    """
+    snapshot = state.get("_snapshot")
+    main = snapshot["_main_snapshot"] if snapshot else state
+    before = main["_num_workers"] if snapshot else 0
+    if before == workers or "_sampler_iter_state" not in main:
+        return state
+    parts = list(snapshot["_worker_snapshots"].values()) if snapshot else [state]
+    stateful = any(part and (part.get("dataset_state") or part.get("fetcher_state")) for part in parts)
+    if stateful or (snapshot and state["_steps_since_snapshot"]):
+        raise ValueError(
+            f"the training data keep a state of their own with num_workers {before} and cannot go on with {workers}; leave "
+            "num_workers as it was"
+        )
+    done = snapshot["_snapshot_step"] if snapshot else state["_num_yielded"]
+    kept = (
+        "_index_sampler_state",
+        "_sampler_iter_state",
+        "_sampler_iter_yielded",
+        "_IterableDataset_len_called",
+        "_shared_seed",
+    )
+    common = {name: main[name] for name in kept}
+    if workers == 0:
+        nothing = {"fetcher_state": None, "dataset_state": None}
+        return common | nothing | {"_num_yielded": done, "_iterator_finished": state["_iterator_finished"]}
+    return {
+        "_snapshot": {
+            "_snapshot_step": done,
+            "_last_yielded_worker_id": workers - 1,  # so that the next batch is the first worker's
+            "_main_snapshot": common | {"_num_workers": workers, "_base_seed": main.get("_base_seed", 0)},
+            "_worker_snapshots": {},
+        },
+        "_steps_since_snapshot": 0,
+        "_iterator_finished": state["_iterator_finished"],
+    }
+
+
 class ConfigOfResumedRun(Callback):
     """Writes the options that a resumed run goes on with, once its checkpoint has been accepted.
 
@@ -168,8 +236,10 @@ class ConfigOfResumedRun(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero or self.file.read_text(encoding="utf-8") == self.text:
             return
-        os.replace(self.file, self.file.with_name(f"{self.file.stem}-until-step-{self.step:06d}{self.file.suffix}"))
-        self.file.write_text(self.text, encoding="utf-8")
+        until = self.file.with_name(f"{self.file.stem}-until-step-{self.step:06d}{self.file.suffix}")
+        for file, text in ((until, self.file.read_text(encoding="utf-8")), (self.file, self.text)):
+            with whole_file(file) as draft:
+                draft.write(text)
 
 
 class HonourOptimizerOptions(Callback):

@@ -2,6 +2,7 @@
 
     runs/storms-20250131-142501/
         config.yaml                 every option of the run
+        .claim                      locked by the process that trains it
         checkpoints/last.ckpt       newest, best.ckpt by the monitored score, step-000400.ckpt older ones
         metrics.csv, events.out...  logs
 
@@ -11,14 +12,25 @@ Nothing but the standard library is used here.
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import socket
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import IO
+
+from gssr.whole_file import DRAFT
+
+try:
+    import fcntl
+except ImportError:  # not a Unix
+    fcntl = None
 
 RUNS = Path("runs")
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
+CLAIM = ".claim"
 LAST, BEST = "last", "best"
 STAGES = ("fit", "validate", "test", "predict")
 _STAMP = "%Y%m%d-%H%M%S"
@@ -31,15 +43,22 @@ class RunError(ValueError):
 
 @dataclass(frozen=True)
 class Found:
-    """A checkpoint file and the run that it belongs to (None: it lies outside of any run)."""
+    """A checkpoint file and the run that it belongs to (None: it lies outside of any run).
 
-    checkpoint: Path
+    A run that was stopped before its first checkpoint has none; training begins it anew. `stands_in` marks an older state that
+    takes the place of a `last` that cannot be read.
+    """
+
+    checkpoint: Path | None
     run: Path | None
+    stands_in: bool = False
 
     @property
     def is_last(self) -> bool:
         """Whether this is where its run stands, so that training from here goes on with that run."""
-        return self.run is not None and self.checkpoint == checkpoint_file(self.run, LAST)
+        if self.run is None or self.checkpoint is None:
+            return self.run is not None
+        return self.stands_in or self.checkpoint == checkpoint_file(self.run, LAST)
 
 
 def choose(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -110,30 +129,70 @@ def runs(root: Path = RUNS) -> list[Path]:
     return sorted(found, key=_started, reverse=True)
 
 
-def find_checkpoint(which: str, run: str | None = None, root: Path = RUNS) -> Found:
+def find_checkpoint(which: str, run: str | None = None, root: Path = RUNS, to_train: bool = False) -> Found:
     """The file that `which` means: `last` or `best` of the named run, or of the newest run that has one, or a path.
+
+    With `to_train`, `last` is also a run that was stopped before its first checkpoint, to be begun anew: whoever was stopped goes
+    on with the run that was stopped, not with the one before it.
 
     Raises RunError when there is none.
     """
     if which not in (LAST, BEST):
         return _explicit(which, run, root)
+    to_train = to_train and which == LAST
     if run is not None:
         folder = run_path(run, root)
         if not folder.is_dir():
             raise RunError(f"no run {folder}; {_list(root)}")
         file = checkpoint_file(folder, which)
+        if to_train and (folder / CONFIG).exists():
+            return _of(folder)
         if not file.exists():
             raise RunError(f"run {folder} has no {file.relative_to(folder)}; it has {_have(folder)}")
         return Found(file, folder)
     everything = runs(root)
     for folder in everything:
         file = checkpoint_file(folder, which)
+        if to_train and (folder / CONFIG).exists():
+            return _of(folder)
         if file.exists():
             return Found(file, folder)
     what = f"none of the {len(everything)} runs there" if everything else "there is no run, and so none of them"
     raise RunError(
         f"--ckpt_path {which}: {what} has a {which} checkpoint under {root}; train first: python train.py fit"
     )
+
+
+def _of(run: Path) -> Found:
+    """Where a run stands: at its `last`, whether or not that can be read, or at its beginning."""
+    saved = any((run / CHECKPOINTS).glob("*.ckpt"))
+    return Found(checkpoint_file(run, LAST) if saved else None, run)
+
+
+def claim(run: Path) -> IO[str]:
+    """Make a run this process's own until the file that is returned is closed or the process ends, however it ends.
+
+    What a killed owner left half written is removed. Raises RunError when another process trains this run.
+    """
+    file = open(run / CLAIM, "a+", encoding="utf-8")  # noqa: SIM115 (open for as long as the run is ours)
+    if fcntl is not None:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            file.close()
+            raise RunError(
+                f"run {run} is being trained right now by {owner}; stop that first, wait for it, or name another run with --run"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    for draft in (*run.glob(f"*{DRAFT}"), *(run / CHECKPOINTS).glob(f"*{DRAFT}")):
+        draft.unlink(missing_ok=True)
+    return file
 
 
 def _explicit(which: str, run: str | None, root: Path) -> Found:

@@ -1,5 +1,8 @@
 """Run folders: none is ever shared, and `last` and `best` mean what a user expects."""
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +16,7 @@ from gssr.runs import (
     RunError,
     checkpoint_file,
     choose,
+    claim,
     find_checkpoint,
     new_folder,
     new_run,
@@ -41,6 +45,28 @@ def test_runs_started_at_the_same_moment_have_folders_of_their_own(tmp_path: Pat
     }
 
 
+TOGETHER = """
+import sys
+from gssr.runs import *
+sys.stdin.readline()  # all wait for the same word
+folder = new_folder(Path(sys.argv[1]), "storms", datetime(2025, 1, 31, 12))
+held = claim(folder)
+print(folder.name)
+"""
+
+
+def test_processes_that_start_at_the_same_moment_have_folders_of_their_own(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TOGETHER, str(tmp_path / "runs")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    pipe = subprocess.PIPE
+    processes = [subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) for _ in range(4)]
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    names = {process.communicate()[0].strip() for process in processes}
+    assert names == {"storms-20250131-120000", *(f"storms-20250131-120000-{n}" for n in (2, 3, 4))}
+
+
 def test_runs_are_ordered_by_when_they_began_not_by_name(tmp_path: Path) -> None:
     names = ["zebra-20250131-120000", "apple-20250201-000000", "apple-20250201-000000-2", "apple-20250201-000000-10"]
     for name in names:
@@ -59,6 +85,32 @@ def test_last_is_of_the_newest_run_that_has_one(tmp_path: Path) -> None:
     assert best.run == tmp_path / "storms-20250101-000000"
     assert not best.is_last
     assert find_checkpoint(LAST, root=tmp_path).is_last
+
+
+def test_to_train_last_is_also_a_run_without_a_checkpoint(tmp_path: Path) -> None:
+    saved = make(tmp_path, "storms-20250101-000000", LAST)
+    stopped = make(tmp_path, "storms-20250102-000000")
+    (tmp_path / "storms-20250103-000000").mkdir()  # killed before it had a config
+    found = find_checkpoint(LAST, root=tmp_path, to_train=True)
+    assert (found.run, found.checkpoint, found.is_last) == (stopped, None, True)
+    assert find_checkpoint(LAST, stopped.name, tmp_path, to_train=True).checkpoint is None
+    assert find_checkpoint(LAST, saved.name, tmp_path, to_train=True).checkpoint == checkpoint_file(saved, LAST)
+    with pytest.raises(RunError, match="has no checkpoints.last"):
+        find_checkpoint(LAST, stopped.name, tmp_path)
+    with pytest.raises(RunError, match="has no checkpoints.last"):
+        find_checkpoint(LAST, "storms-20250103-000000", tmp_path, to_train=True)
+    with pytest.raises(RunError, match="no run"):
+        find_checkpoint(LAST, "misspelt", tmp_path, to_train=True)
+
+
+def test_what_a_killed_owner_left_is_removed(tmp_path: Path) -> None:
+    run = make(tmp_path, "storms-20250101-000000", LAST)
+    drafts = [run / "metrics.csv.12.tmp", run / "checkpoints" / "last.ckpt.12.tmp"]
+    for draft in drafts:
+        draft.write_bytes(b"half")
+    with claim(run):
+        assert not any(draft.exists() for draft in drafts)
+    assert checkpoint_file(run, LAST).exists()
 
 
 def test_a_named_run_is_meant_even_if_another_is_newer(tmp_path: Path) -> None:

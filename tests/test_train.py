@@ -1,15 +1,20 @@
 """The command line, with the toy network: runs, resume, and options that are honoured or refused aloud."""
 
 import csv
+import os
+import re
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from lightning import Callback
 
 import train
-from gssr.runs import BEST, LAST, checkpoint_file, runs
+from gssr.runs import BEST, CLAIM, LAST, checkpoint_file, runs
+from tests.toy import ToyNetwork
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
 
@@ -67,7 +72,7 @@ def test_a_run_has_its_folder_and_a_second_run_another(here: Path, capsys: pytes
     assert first.name.startswith("toydata-")
     assert sorted(losses(first)) == list(range(8))
     assert sorted(losses(second)) == list(range(4))
-    names = {path.name.split(".")[0] for path in first.iterdir()}
+    names = {path.name.split(".")[0] for path in first.iterdir() if path.name != CLAIM}
     assert names == {"checkpoints", "config", "events", "hparams", "metrics"}
     config = yaml.safe_load((first / "config.yaml").read_text())
     assert config["data"]["init_args"]["batch_size"] == 5
@@ -115,8 +120,6 @@ def test_options_of_model_and_data_on_the_command_line_win_over_the_checkpoint()
     ],
 )
 def test_what_cannot_change_is_refused_and_the_run_is_left_alone(option: tuple[str, ...], message: str) -> None:
-    import re
-
     call("fit")
     run = runs()[0]
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "events" not in path.name}
@@ -188,23 +191,220 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
         assert "--ckpt_path last" in said
 
 
-def test_an_interrupted_run_says_how_to_go_on(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tests.callbacks.training import StopAfter
+class At(Callback):
+    """Does something in a hook, once."""
 
+    def __init__(self, hook: str, what: Any) -> None:
+        def call(*args: Any, **kwargs: Any) -> None:
+            setattr(self, hook, lambda *args, **kwargs: None)
+            what()
+
+        setattr(self, hook, call)
+
+
+@pytest.fixture
+def added(monkeypatch: pytest.MonkeyPatch) -> list[Callback]:
+    """Callbacks that come first in every trainer from now on."""
+    callbacks: list[Callback] = []
     original = train.RunCLI.instantiate_trainer
 
-    def interrupted(self: train.RunCLI, **kwargs: Any) -> Any:
+    def instantiate(self: train.RunCLI, **kwargs: Any) -> Any:
         trainer = original(self, **kwargs)
-        trainer.callbacks.insert(0, StopAfter(5))
+        trainer.callbacks[:0] = callbacks
         return trainer
 
-    monkeypatch.setattr(train.RunCLI, "instantiate_trainer", interrupted)
+    monkeypatch.setattr(train.RunCLI, "instantiate_trainer", instantiate)
+    return callbacks
+
+
+def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str], added: list[Callback]) -> None:
+    from tests.callbacks.training import StopAfter
+
+    added.append(StopAfter(5))
     with pytest.raises(SystemExit) as stopped:
         call("fit")
     assert stopped.value.code == 130
     said = capsys.readouterr().out
     assert "Training stopped after step 5." in said
-    assert "python train.py fit --ckpt_path last" in said
-    monkeypatch.undo()
+    assert "python train.py fit --ckpt_path last\n" in said
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("hook", ["setup", "on_fit_start", "on_sanity_check_start", "on_train_start"])
+def test_a_run_stopped_before_its_first_step_begins_anew(
+    number: int, code: int, hook: str, capsys: pytest.CaptureFixture[str], added: list[Callback]
+) -> None:
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    added.append(At(hook, lambda: os.kill(os.getpid(), number)))
+    with pytest.raises(SystemExit) as stopped:
+        call("fit", "--data.batch_size", "10", "--trainer.num_sanity_val_steps", "1")
+    assert stopped.value.code == code
+    assert (
+        "go on                 python train.py fit --ckpt_path last (anew: nothing is saved yet)"
+        in capsys.readouterr().out
+    )
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    added.clear()
+    cli = call("fit", "--ckpt_path", "last")
+    assert len(runs()) == 1 and cli.folder == runs()[0]
+    assert (cli.datamodule.batch_size, cli.trainer.global_step) == (10, 4)
+    assert sorted(losses(runs()[0])) == list(range(4))
+    assert f"Beginning {runs()[0]} anew: it was stopped before its first checkpoint" in capsys.readouterr().out
+
+
+def test_the_run_that_was_stopped_is_meant_not_the_one_before_it(added: list[Callback]) -> None:
+    call("fit")
+    added.append(At("on_fit_start", lambda: os.kill(os.getpid(), signal.SIGINT)))
+    with pytest.raises(SystemExit):
+        call("fit", "--run", "mine")
+    added.clear()
+    assert call("test", "--ckpt_path", "last").found.run != Path("runs/mine")  # there is nothing to test in it
+    assert call("fit", "--ckpt_path", "last").folder == Path("runs/mine")
+
+
+def test_a_run_that_never_could_begin_leaves_no_folder(added: list[Callback]) -> None:
+    def fail() -> None:
+        raise ValueError("no such column")
+
+    added.append(At("on_fit_start", fail))
+    with pytest.raises(ValueError, match="no such column"):
+        call("fit", "--run", "mine")
+    assert runs() == []
+
+
+# A damaged checkpoint, a full disk, another process.
+
+
+def test_a_last_that_is_cut_short_is_stood_in_for_by_the_newest_whole_state(capsys: pytest.CaptureFixture[str]) -> None:
+    call("fit")
+    run = runs()[0]
+    expected, log = torch.load(checkpoint_file(run, LAST), weights_only=True), (run / "metrics.csv").read_text()
+    for name in ("last.ckpt", "step-000008.ckpt"):  # one file with two names, as a damaged disk would have it
+        os.truncate(run / "checkpoints" / name, 3000)
+    (run / "checkpoints" / "best.ckpt").unlink()
+    assert "the newest whole one of its run is --ckpt_path" in refused("test", "--ckpt_path", "last")
+    cli = call("fit", "--ckpt_path", "last")
+    said = capsys.readouterr().out
+    assert "last.ckpt cannot be read as a checkpoint" in said
+    assert "step-000006.ckpt instead, of step 6, the newest that is whole" in said
+    assert cli.folder == run and cli.trainer.global_step == 8
+    again = torch.load(checkpoint_file(run, LAST), weights_only=True)
+    assert all(torch.equal(value, again["state_dict"][name]) for name, value in expected["state_dict"].items())
+    assert (run / "metrics.csv").read_text() == log
+    for file in (run / "checkpoints").iterdir():
+        os.truncate(file, 3000)
+    assert f"no other checkpoint of {run} is whole" in refused("fit", "--ckpt_path", "last")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_full_disk_ends_training_cleanly_with_every_older_state(added: list[Callback], here: Path) -> None:
+    call("fit", "--trainer.max_epochs", "4")
+    whole = losses(runs()[0])
+    run = Path("runs/mine")
+    added.append(
+        At("on_train_epoch_end", lambda: (run / f"checkpoints/last.ckpt.{os.getpid()}.tmp").symlink_to("/dev/full"))
+    )
+    message = refused("fit", "--run", "mine", "--trainer.max_epochs", "4")
+    assert re.search(r"the disk is full: .*No space left on device.*make room, then go on as said above", message)
+    assert torch.load(checkpoint_file(run, LAST), weights_only=True)["global_step"] == 3
+    assert not list(run.rglob("*.tmp"))
+    added.clear()
+    call("fit", "--ckpt_path", "last", "--run", "mine")
+    assert losses(run) == whole
+
+
+def test_a_log_that_cannot_be_written_ends_training_cleanly(monkeypatch: pytest.MonkeyPatch) -> None:
+    call("fit", "--trainer.max_epochs", "4")
+    log = (runs()[0] / "metrics.csv").read_text()
+    count = iter(range(100))
+
+    def full(file: Any, *args: Any, **kwargs: Any) -> Any:
+        if next(count) == 9:
+            with open(file, "ab") as torn:
+                torn.write(b"9,1,0.5")
+            raise OSError(28, "No space left on device", str(file))
+        return open(file, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("callbacks.csv_log.open", full, raising=False)
+        assert "the disk is full: [Errno 28]" in refused("fit", "--run", "mine", "--trainer.max_epochs", "4")
+    call("fit", "--ckpt_path", "last", "--run", "mine")
+    assert Path("runs/mine/metrics.csv").read_text() == log
+
+
+def test_a_run_is_not_trained_twice_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import subprocess
+    import sys
+
+    call("fit")
+    run = runs()[0]
+    hold = (
+        "import sys; from gssr.runs import *; f = claim(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(train.__file__).parent)}
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as other:
+        assert other.stdout.readline() == b"held\n"
+        before = (run / "metrics.csv").read_bytes()
+        message = refused("fit", "--ckpt_path", "last", "--trainer.max_epochs", "3")
+        assert f"{run} is being trained right now by process {other.pid} on" in message
+        assert (run / "metrics.csv").read_bytes() == before
+        other.kill()
+    assert call("fit", "--ckpt_path", "last", "--trainer.max_epochs", "3").trainer.global_step == 12
+
+
+# Nothing that is loaded is executed.
+
+
+class Evil:
+    """Creates a file as it is read by a pickle that may do anything."""
+
+    def __reduce__(self) -> Any:
+        return os.system, ("touch marker",)
+
+
+def test_code_in_a_checkpoint_is_refused(here: Path) -> None:
+    call("fit")
+    run = runs()[0]
+    file = checkpoint_file(run, LAST)
+    content = torch.load(file, weights_only=True)
+    torch.save(content | {"extra": Evil()}, file)
+    for stage in ("fit", "test", "predict"):
+        message = refused(stage, "--ckpt_path", "last")
+        assert "last.ckpt was not loaded: it asks for posix.system, which is no tensor" in message
+    torch.save(content | {"hyper_parameters": {"_instantiator": "os.system", "_class_path": "os.system"}}, file)
+    with pytest.raises(ValueError, match="instantiator 'os.system' from the checkpoint"):
+        ToyNetwork.load_from_checkpoint(file)
+    assert not (here / "marker").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("max_epochs: 2", "max_epochs: !!python/object/apply:os.system ['touch marker']", "asks for an object"),
+        ("tests.toy.ToyNetwork", "os.system", "os.system"),
+        ("tests.toy.ToyData", "subprocess.Popen", "subprocess.Popen"),
+        ("tests.toy.ToyData", "pathlib.Path", "pathlib.Path"),
+        ("tests.toy.ToyData", "tests.toy.ToyRows", "ToyRows"),
+        ("callbacks: null", "callbacks: os.system", "os.system"),
+        ("callbacks: null", "callbacks: [{class_path: antigravity.webbrowser.Chrome}]", "antigravity"),
+        ("logger: null", "logger: {class_path: shutil.rmtree, init_args: {path: runs}}", "shutil.rmtree"),
+        ("tests.toy.ToyNetwork", "runs.evil.payload.Thing", "code that lies in the run's own folder"),
+        ("callbacks: null", "callbacks: [runs.evil.payload.Thing]", "code that lies in the run's own folder"),
+        ("tests.toy.ToyNetwork", "{class_path: tests.toy.ToyNetwork", "cannot be read"),
+    ],
+)
+def test_code_in_the_config_of_a_run_is_refused(
+    old: str, new: str, message: str, here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(here))  # as in a checkout
+    call("fit", "--run", "evil")
+    (here / "runs/evil/payload.py").write_text("import os\nos.system('touch marker')\nclass Thing: ...\n")
+    config = here / "runs/evil/config.yaml"
+    text = config.read_text()
+    assert old in text
+    config.write_text(text.replace(old, new))
+    for stage in ("fit", "test"):
+        assert message in refused(stage, "--ckpt_path", "last") + capfd.readouterr().err
+    assert not (here / "marker").exists()

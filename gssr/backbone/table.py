@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import time
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from tqdm import tqdm
 from gssr.backbone.frozen import FrozenBackbone
 
 TEXTS_PER_STEP = 512
+SECONDS_BETWEEN_SAVES = 300.0
 
 
 def cache_folder() -> Path:
@@ -25,7 +28,8 @@ class TextTable:
     """Mean token states of texts, (texts, F) with F = len(layers) · E, looked up by the text itself.
 
     ``add`` keeps what it encoded in a safetensors file named by the backbone's fingerprint and the layers, under a hash of
-    each text, so that other splits and other runs find it there; an unreadable file is replaced.
+    each text, so that other splits and other runs find it there. It does so every few minutes and when it is interrupted, too. An
+    unreadable file is replaced, with a warning; one that cannot be written costs a warning and is done without.
     """
 
     def __init__(self, backbone: FrozenBackbone, layers: Sequence[int]) -> None:
@@ -51,11 +55,23 @@ class TextTable:
         # Sorted by length, so that a group holds texts of one length and hardly any padding.
         missing.sort(key=lambda i: len(new[i]))
         groups = [missing[i : i + TEXTS_PER_STEP] for i in range(0, len(missing), TEXTS_PER_STEP)]
-        for group in tqdm(groups, desc="reading texts once", unit=" x512", disable=len(groups) < 4, leave=False):
-            states[torch.tensor(group)] = self.backbone.mean_states([new[i] for i in group], self.layers)
-        if keep and missing:
-            fresh = torch.tensor([hashes[i] for i in missing], dtype=torch.int64)
-            self._save(torch.cat([keys, fresh]), torch.cat([kept, states[torch.tensor(missing)]]))
+        done: list[int] = []
+
+        def save() -> None:
+            fresh = torch.tensor([hashes[i] for i in done], dtype=torch.int64)
+            self._save(torch.cat([keys, fresh]), torch.cat([kept, states[torch.tensor(done)]]))
+
+        saved = time.monotonic()
+        try:
+            for group in tqdm(groups, desc="reading texts once", unit=" x512", disable=len(groups) < 4, leave=False):
+                states[torch.tensor(group)] = self.backbone.mean_states([new[i] for i in group], self.layers)
+                done += group
+                if keep and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                    save()
+                    saved = time.monotonic()
+        finally:
+            if keep and done:
+                save()
         first = len(self.states)
         self.rows |= {text: first + i for i, text in enumerate(new)}
         self.states = torch.cat([self.states, states.to(self.states.device)])
@@ -73,13 +89,20 @@ class TextTable:
 
     def _load(self) -> tuple[Tensor, Tensor]:
         """Hashes (n, 2) and states (n, F) of the file, none of either where it cannot be read."""
+        nothing = torch.empty(0, 2, dtype=torch.int64), torch.empty(0, self.width)
+        if not self.file.exists():
+            return nothing
         try:
             tensors = load_file(self.file)
             keys, states = tensors["hashes"], tensors["states"]
-        except (OSError, SafetensorError, KeyError):
-            return torch.empty(0, 2, dtype=torch.int64), torch.empty(0, self.width)
-        assert states.shape == (len(keys), self.width)
-        return keys, states
+        except (OSError, SafetensorError, KeyError) as error:
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            if (keys.dtype, keys.shape[1:]) == (torch.int64, (2,)) and states.shape == (len(keys), self.width):
+                return keys, states.float()
+            reason = f"it holds {tuple(keys.shape)} and {tuple(states.shape)}"
+        warnings.warn(f"the text cache {self.file} cannot be read and is made again ({reason})", stacklevel=3)
+        return nothing
 
     def _save(self, keys: Tensor, states: Tensor) -> None:
         """Whole or not at all; of two processes that write at once the later one stays, and the other's work is done again."""
@@ -88,7 +111,12 @@ class TextTable:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             save_file({"hashes": keys, "states": states.contiguous()}, partial)
             os.replace(partial, self.file)
-        except OSError:
+        except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
+            warnings.warn(
+                f"the text cache {self.file} could not be written ({error}); the texts will be read again next time",
+                stacklevel=3,
+            )
+        finally:
             partial.unlink(missing_ok=True)
 
 

@@ -1,13 +1,17 @@
 """The frozen model: likelihood, encoding and generation against one-at-a-time computations with the plain model."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from gssr.backbone import FrozenBackbone
-from gssr.backbone.table import TextTable
+from gssr.backbone import table as table_module
+from gssr.backbone.table import TextTable, cache_folder
 from tests.conftest import SENTENCES
 
 
@@ -142,12 +146,85 @@ def test_the_table_reads_each_text_once_and_keeps_it(tiny: FrozenBackbone, monke
     assert torch.equal(again.look_up([[SENTENCES[2]]])[0], states[1:, 1:])
 
 
-def test_a_damaged_cache_file_is_read_again(tiny: FrozenBackbone) -> None:
-    from gssr.backbone.table import cache_folder
+class Evil:
+    """Creates a file as it is read by a pickle that may do anything."""
 
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.file),)
+
+
+@pytest.mark.parametrize("damage", ["text", "pickle", "cut short", "empty", "other shapes"])
+def test_a_damaged_cache_file_is_made_again_and_never_executed(
+    damage: str, tiny: FrozenBackbone, tmp_path: Path
+) -> None:
     TextTable(tiny, [1]).add(SENTENCES)
     (file,) = cache_folder().glob("*.safetensors")
-    file.write_bytes(b"import os; os.abort()")
+    content = file.read_bytes()
+    if damage == "other shapes":
+        save_file({"hashes": torch.zeros(3, 2, dtype=torch.int64), "states": torch.zeros(2, 5)}, file)
+    elif damage == "pickle":
+        torch.save(Evil(tmp_path / "marker"), file)
+    else:
+        file.write_bytes({"text": b"import os; os.abort()", "cut short": content[:-100], "empty": b""}[damage])
     table = TextTable(tiny, [1])
-    table.add(SENTENCES)
+    with pytest.warns(match=r"the text cache .*\.safetensors cannot be read and is made again"):
+        table.add(SENTENCES)
     assert torch.allclose(table.look_up([[SENTENCES[3]]])[0][0, 0], tiny.mean_states([SENTENCES[3]], [1])[0], atol=1e-6)
+    assert file.read_bytes() == content
+    assert not (tmp_path / "marker").exists()
+
+
+def test_reading_that_is_interrupted_keeps_what_was_read(tiny: FrozenBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_module, "TEXTS_PER_STEP", 1)
+    original, read = FrozenBackbone.mean_states, []
+
+    def counted(self: FrozenBackbone, texts: list[str], layers: list[int]) -> torch.Tensor:
+        if len(read) == 2:
+            read.append("")
+            raise KeyboardInterrupt
+        read.extend(texts)
+        return original(self, texts, layers)
+
+    monkeypatch.setattr(FrozenBackbone, "mean_states", counted)
+    with pytest.raises(KeyboardInterrupt):
+        TextTable(tiny, [1]).add(SENTENCES)
+    TextTable(tiny, [1]).add(SENTENCES)
+    read.remove("")
+    assert sorted(read) == sorted(SENTENCES), "a text was read twice, or never"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_cache_that_cannot_be_written_is_done_without(tiny: FrozenBackbone) -> None:
+    TextTable(tiny, [1]).add(SENTENCES[:2])
+    (file,) = cache_folder().glob("*.safetensors")
+    before = file.read_bytes()
+    file.with_suffix(f".{os.getpid()}.part").symlink_to("/dev/full")
+    table = TextTable(tiny, [1])
+    with pytest.warns(match="could not be written .*read again next time"):
+        table.add(SENTENCES)
+    assert table.look_up([SENTENCES])[1].all()
+    assert file.read_bytes() == before
+    assert list(cache_folder().iterdir()) == [file]
+
+
+def test_two_processes_that_keep_texts_at_once_leave_a_whole_file(tiny: FrozenBackbone) -> None:
+    """Each writes many times while the other does; every state that can be read is that of one of them."""
+    first, second = (TextTable(tiny, [1]) for _ in range(2))
+    keys, states = torch.arange(40_000).reshape(-1, 2), torch.zeros(20_000, first.width)
+    writer = os.fork()
+    if not writer:
+        try:
+            for _ in range(30):
+                first._save(keys, states)
+        finally:
+            os._exit(0)
+    for _ in range(30):
+        second._save(keys + 1, states + 1)
+        kept, values = second._load()
+        other = int(kept[0, 0] == 1)
+        assert torch.equal(kept, keys + other) and (values == other).all()
+    assert os.waitpid(writer, 0)[1] == 0
+    assert len(list(cache_folder().iterdir())) == 1

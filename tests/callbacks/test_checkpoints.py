@@ -1,5 +1,7 @@
 """Checkpoints are whole, the best is the best, and Ctrl-C loses nothing."""
 
+import contextlib
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning import Callback, Trainer
+from lightning import Callback, Trainer, seed_everything
 
 from callbacks import AtomicCheckpointIO, Interrupted, RunCheckpoints
 from gssr.runs import BEST, LAST, checkpoint_file
@@ -34,7 +36,7 @@ def test_a_write_that_fails_leaves_the_older_file(tmp_path: Path) -> None:
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     torch.save({"evil": SimpleNamespace()}, tmp_path / "evil.ckpt")
-    with pytest.raises(Exception, match="[Ww]eights only load failed|weights_only"):
+    with pytest.raises(Exception, match=r"evil.ckpt was not loaded: it asks for types.SimpleNamespace"):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "evil.ckpt")
 
 
@@ -119,12 +121,102 @@ def test_a_signal_ends_training_after_the_step_with_its_state_saved(
     assert (tmp_path / "metrics.csv").read_text().splitlines()[-1].startswith("2,"), "the last step is not in the log"
 
 
-def test_a_second_signal_ends_training_at_once(tmp_path: Path) -> None:
+class SignalAt(Callback):
+    """Sends this process a real signal in a hook, the n-th time that it is called."""
+
+    def __init__(self, hook: str, count: int) -> None:
+        calls = itertools.count(1)
+
+        def call(*args: Any, **kwargs: Any) -> None:
+            if next(calls) == count:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        setattr(self, hook, call)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 15 steps that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    train(folder)
+    return folder
+
+
+# 5 steps an epoch, a validation of 2 batches after each. What is saved when the signal has come: the step of the state.
+MOMENTS = {
+    "before the first step": ("on_train_epoch_start", 1, None),
+    "in the first step": ("on_before_optimizer_step", 1, 1),
+    "in the middle of an epoch": ("on_train_batch_end", 8, 8),
+    "in the last step of an epoch": ("on_before_optimizer_step", 10, 10),
+    "in a validation": ("on_validation_batch_start", 2, 5),
+    "while pictures of plans are made": ("on_validation_end", 2, 10),
+    "while a checkpoint is written": ("on_save_checkpoint", 1, 5),
+    "between two epochs": ("on_train_epoch_end", 1, 6),
+    "in the last step of all": ("on_before_optimizer_step", 15, 15),
+    "in the last validation": ("on_validation_batch_start", 5, 15),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_signal_at_any_moment_loses_nothing(moment: str, whole: Path, tmp_path: Path) -> None:
+    hook, count, saved = MOMENTS[moment]
+    seed_everything(0, verbose=False)
+    trainer = trainer_for(tmp_path, [SignalAt(hook, count)])
+    with contextlib.suppress(Interrupted):
+        trainer.fit(ToyNetwork(), datamodule=ToyData())
+    last = checkpoint_file(tmp_path, LAST)
+    assert (torch.load(last, weights_only=True)["global_step"] if last.exists() else None) == saved
+    train(tmp_path, resume=saved is not None)
+    expected = torch.load(checkpoint_file(whole, LAST), weights_only=True)
+    reached = torch.load(last, weights_only=True)
+    assert same([*reached["state_dict"].values()], [*expected["state_dict"].values()])
+    assert (tmp_path / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+
+
+def test_a_second_ctrl_c_ends_training_at_once(tmp_path: Path) -> None:
     trainer = trainer_for(tmp_path, [CtrlC(signal.SIGINT, times=2)])
     with pytest.raises(SystemExit):
         trainer.fit(ToyNetwork(), ToyData())
     assert trainer.interrupted
     assert trainer.global_step == 2
+
+
+def test_a_second_ctrl_c_while_a_checkpoint_is_written_leaves_the_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = itertools.count(1)
+
+    def interrupted(descriptor: int) -> None:
+        if next(count) == 3:  # the third file: the draft is written and has not taken its name
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("gssr.whole_file.os.fsync", interrupted)
+    trainer = trainer_for(tmp_path, checkpoint={"every_n_steps": 1, "keep": 0}, logger=False)
+    with pytest.raises(SystemExit):
+        trainer.fit(ToyNetwork(), ToyData())
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert torch.load(checkpoint_file(tmp_path, LAST), weights_only=True)["global_step"] == 2
+
+
+def test_a_second_sigterm_is_the_same_request(tmp_path: Path) -> None:
+    """Schedulers send it to a process and to its group."""
+    trainer = trainer_for(tmp_path, [CtrlC(signal.SIGTERM, times=2)])
+    with pytest.raises(Interrupted) as stopped:
+        trainer.fit(ToyNetwork(), ToyData())
+    assert stopped.value.signal == signal.SIGTERM
+    assert torch.load(checkpoint_file(tmp_path, LAST), weights_only=True)["global_step"] == 3
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_full_disk_leaves_the_older_state(tmp_path: Path) -> None:
+    io, file = AtomicCheckpointIO(), tmp_path / "last.ckpt"
+    io.save_checkpoint({"step": 1}, file)
+    (tmp_path / f"last.ckpt.{os.getpid()}.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        io.save_checkpoint({"step": 2, "weight": torch.zeros(1000)}, file)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    assert io.load_checkpoint(file)["step"] == 1
 
 
 def test_options_that_make_no_sense_are_refused() -> None:

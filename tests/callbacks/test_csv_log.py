@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 
@@ -63,6 +64,33 @@ def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
     log = CsvLog(tmp_path, resume_step=1)
     log.log_metrics({"a": 5, "b": 6}, step=1)
     assert [row["a"] for row in rows(tmp_path)] == ["1", "5"]
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [
+        (b"", []),
+        (b"step,a", []),
+        (b"step,a\n0,1\n1,2\n2,0.12", ["1", "2"]),  # of 0.1234
+        (b"step,a\n0,1\n1,2\n\xff\xfe", ["1", "2"]),
+        (b"a,b\n1,2\n", []),
+    ],
+)
+def test_a_file_that_was_cut_anywhere_is_gone_on_with(content: bytes, kept: list[str], tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_bytes(content)
+    if content.startswith(b"a,b"):
+        with pytest.warns(match="1 of 1 rows could not be read"):
+            CsvLog(tmp_path, resume_step=9).log_metrics({"a": 5}, step=9)
+    else:
+        CsvLog(tmp_path, resume_step=9).log_metrics({"a": 5}, step=9)
+    assert [row["a"] for row in rows(tmp_path)] == [*kept, "5"]
+
+
+def test_garbage_in_the_middle_is_left_out_aloud(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_bytes(b"step,a\n0,1\n\x00\x00\xff,2\n,3\nnan,3\n3,4,5\n2,3\n")
+    with pytest.warns(match="metrics.csv: 4 of 6 rows could not be read"):
+        CsvLog(tmp_path).log_metrics({"a": 5}, step=3)
+    assert [row["a"] for row in rows(tmp_path)] == ["1", "3", "5"]
 
 
 def test_everything_is_on_disk_after_every_call(tmp_path: Path) -> None:

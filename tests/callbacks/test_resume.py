@@ -10,7 +10,8 @@ from torch.utils.data import SequentialSampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from callbacks import ConfigOfResumedRun, HonourOptimizerOptions
-from callbacks.resume import random_state, set_random_state
+from callbacks.resume import random_state, set_random_state, with_workers
+from gssr.sequences.scaler import Scaler
 from tests.callbacks.training import same, train, weights
 from tests.toy import ToyData, ToyNetwork, ToyRows
 
@@ -109,6 +110,47 @@ def test_another_amount_of_data_within_an_epoch_is_refused(tmp_path: Path) -> No
         train(tmp_path, resume=True, data=ToyData(size=40))
     with pytest.raises(ValueError, match="within an epoch of 5 batches of 4, an epoch now has 3 of 4"):
         train(tmp_path, resume=True, limit_train_batches=3)
+
+
+@pytest.mark.parametrize("stop", [3, 5])
+@pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 0), (2, 1), (1, 3)])
+@pytest.mark.parametrize("early", [True, False], ids=["loader built early", "loader built late"])
+def test_another_number_of_workers_changes_nothing(
+    early: bool, before: int, after: int, stop: int, tmp_path: Path
+) -> None:
+    # Without epochs the number of steps is known at once, and the loader is built after the checkpoint has been read.
+    options = {} if early else {"max_epochs": -1, "max_steps": 12}
+    whole = train(tmp_path / "whole", **options)
+    train(tmp_path / "run", data=ToyData(num_workers=before), stop=stop, **options)
+    resumed = train(tmp_path / "run", data=ToyData(num_workers=after), resume=True, **options)
+    assert same(weights(resumed), weights(whole))
+    assert (tmp_path / "run" / "metrics.csv").read_text() == (tmp_path / "whole" / "metrics.csv").read_text()
+
+
+def test_another_number_of_workers_is_refused_where_the_data_keep_a_state() -> None:
+    state = {"_sampler_iter_state": None, "_num_yielded": 3, "dataset_state": {"at": 5}}
+    with pytest.raises(
+        ValueError, match="state of their own with num_workers 0 and cannot go on with 2; leave num_workers"
+    ):
+        with_workers(state, 2)
+    assert with_workers(state, 0) is state
+
+
+class Scaled(ToyData):
+    """Toy data with a scaler, as all data of sequences have."""
+
+    def __init__(self, mean: float) -> None:
+        super().__init__()
+        self.scaler = Scaler(1)
+        self.scaler.mean.fill_(mean)
+
+
+def test_other_data_of_the_same_size_are_told(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    train(tmp_path, stop=2, data=Scaled(1.0))
+    train(tmp_path, resume=True, data=Scaled(1.0), stop=4)
+    assert not [w for w in recwarn if "training data" in str(w.message)]
+    with pytest.warns(match="the training data are not those of the checkpoint.*Training goes on with the new data"):
+        train(tmp_path, resume=True, data=Scaled(2.0))
 
 
 def test_changed_optimizer_options_win_over_the_checkpoint(tmp_path: Path) -> None:
