@@ -36,6 +36,8 @@ class SequenceData(LightningDataModule):
     value_guides: named levels of that dimension for charts.
     goal_writer: writes hindsight goals; None keeps the goals that windows bring, if any.
     shares_itself: the loaders deal windows out to the processes of a run; train.py then keeps Lightning's own sampler away.
+    has_text, has_goals: False where no window has a text or a goal, so that what would read them is not expected to learn.
+    most_evaluated: windows of a split that `windows_evaluation` looks at, evenly spaced; None: all.
 
     Args:
         batch_size: Windows in a batch.
@@ -58,6 +60,9 @@ class SequenceData(LightningDataModule):
     value_guides: tuple[tuple[float, str], ...] = ()
     goal_writer: GoalWriter | None = None
     shares_itself = True
+    has_text: bool = True
+    has_goals: bool = True
+    most_evaluated: int | None = None
 
     def __init__(
         self,
@@ -199,4 +204,7 @@ class SequenceData(LightningDataModule):
         if not self._windows:
             self.setup("validate")
         dataset = WindowDataset(self._windows[split], self.goal_writer, goals, self.seed)
-        return [record for record in dataset if record.goal is not None]
+        size = len(dataset)
+        most = size if self.most_evaluated is None else min(size, self.most_evaluated)
+        records = (dataset[i * size // most] for i in range(most))
+        return [record for record in records if record.goal is not None]

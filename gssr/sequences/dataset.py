@@ -18,7 +18,7 @@ class WindowDataset(Dataset[Record]):
 
     `mode` is the goal writer's; without a writer records come as they are (with the goals that they bring).
     `goal_cycle` n > 0 repeats the goals after n epochs, so that the encodings of n sentences a window can be kept; 0
-    never repeats.
+    never repeats. Records that come as a sequence are read one by one, when they are asked for.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class WindowDataset(Dataset[Record]):
             raise ValueError(f"unknown goal mode {mode!r}; expected one of {MODES}")
         if goal_cycle < 0 or seed < 0:
             raise ValueError(f"goal_cycle {goal_cycle} and seed {seed} must not be negative")
-        self.records = list(records)
+        self.records = records
         self.writer, self.mode, self.seed, self.goal_cycle = writer, mode, seed, goal_cycle
 
     def __len__(self) -> int:

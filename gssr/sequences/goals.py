@@ -13,15 +13,16 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
+from gssr.sequences.phrases import WHENS, counted_spans, form_core, number_word, numerals, tidy, time_spans
 from gssr.sequences.record import Record
 
 MODES = ("train", "combinations", "numbers", "forms", "all")
 DIRECTIONS = ("any", "lower", "raise", "hold")
 _SLOT = re.compile(r"\{(\w+)\}")
-_COUNTS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
 
 @dataclass
@@ -100,13 +101,15 @@ class GoalWriter:
     class_bounds:        classes in ascending order; a value belongs to the last class whose low it reaches
     words:               further slots and their wordings, such as {"unit": ["knots", "kt"]}; repeat one to weight it
     dimension:           index of the value that goals speak of
-    held_out_values:     numbers not written in training, with all integers within `held_out_margin` of them
-    jitter:              training numbers differ from the value by up to this much (the data is rounded more coarsely)
+    number_step:         written numbers are multiples of this, in the unit of the value
+    held_out_values:     numbers not written in training, with all within `held_out_margin` of them
+    jitter:              training numbers differ from the value by up to this many steps (the data is rounded more coarsely)
     rounding:            numbers are rounded to this when combinations are formed
     combination_share:   one of this many combinations (by crc32) is held out
     class_share:         share of class goals where both kinds are possible
     still:               a change of at most this is neither lower nor raise, but hold
     step_name:           plural noun for the steps in time phrases ("after 8 advisories"); None: not used
+    span_unit:           noun that lengths of time are counted in ("month"), `span_count` a step; None: hours, days, weeks
 
     Raises ValueError for a form without its `{value}` or `{class}`, with an unknown slot, or listed as both trained and
     held out.
@@ -119,14 +122,17 @@ class GoalWriter:
     class_bounds: Sequence[GoalClass] = ()
     words: Mapping[str, Sequence[str]] = field(default_factory=dict)
     dimension: int = 0
-    held_out_values: Sequence[int] = ()
-    held_out_margin: int = 2
+    number_step: float = 1
+    held_out_values: Sequence[float] = ()
+    held_out_margin: float = 2
     jitter: int = 2
-    rounding: int = 5
+    rounding: float = 5
     combination_share: int = 4
     class_share: float = 0.3
     still: float = 2.5
     step_name: str | None = None
+    span_unit: str | None = None
+    span_count: int = 1
     _memory: dict[tuple, list[str]] = field(default_factory=dict, init=False, repr=False, compare=False)  # of _forms
 
     def __post_init__(self) -> None:
@@ -153,10 +159,15 @@ class GoalWriter:
                 f"goal writer: jitter {self.jitter} must be >= 0, combination_share {self.combination_share} >= 2 and "
                 f"class_share {self.class_share} in [0, 1]"
             )
+        if not (self.number_step > 0 and self.rounding > 0) or self.span_count < 1:
+            raise ValueError(
+                f"goal writer: number_step {self.number_step} and rounding {self.rounding} must be above 0 and "
+                f"span_count {self.span_count} at least 1"
+            )
 
     def is_held_out_number(self, number: float) -> bool:
         """Whether this number is written only in the modes `numbers` and `all`."""
-        margin = self.held_out_margin
+        margin = self.held_out_margin + 1e-6 * self.number_step
         return any(-margin <= number - value <= margin for value in self.held_out_values)
 
     def is_held_out_combination(self, form: str, key: str) -> bool:
@@ -169,7 +180,7 @@ class GoalWriter:
 
     def number_key(self, number: float) -> str:
         """The key of a number in combinations: rounded to `rounding`."""
-        return str(round(number / self.rounding) * self.rounding)
+        return number_word(round(number / self.rounding) * self.rounding, self.rounding)
 
     def class_of(self, value: float) -> GoalClass:
         """The class a value belongs to; one below the first class belongs to the first."""
@@ -203,7 +214,8 @@ class GoalWriter:
         options = []  # forms, key, low, high, wordings
         if number is not None:
             key, direction = self.number_key(number), self._direction(start, number, number)
-            options.append((self._forms("numbers", mode, direction, key), key, number, number, [str(number)]))
+            word = number_word(number, self.number_step)
+            options.append((self._forms("numbers", mode, direction, key), key, number, number, [word]))
         if self.class_bounds and mode != "numbers":
             c = self.class_of(target)
             forms = self._forms("classes", mode, self._direction(start, c.low, c.high), c.key)
@@ -214,14 +226,15 @@ class GoalWriter:
                 return Goal(self._fill(form, name, hours, steps, generator), float(low), float(high), form, key)
         return None
 
-    def _number(self, target: float, mode: str, generator: np.random.Generator) -> int | None:
-        """The integer to write for a target, None where the mode allows none."""
+    def _number(self, target: float, mode: str, generator: np.random.Generator) -> float | None:
+        """The multiple of `number_step` to write for a target, None where the mode allows none."""
         reach = self.jitter if mode in ("train", "all") else 0
-        near = [round(target) + offset for offset in range(-reach, reach + 1)]
+        nearest = round(target / self.number_step)
+        near = [(nearest + offset) * self.number_step for offset in range(-reach, reach + 1)]
         if mode != "all":
-            near = [n for n in near if self.is_held_out_number(n) == (mode == "numbers")]
-            if self.is_held_out_number(round(target)) != (mode == "numbers"):
+            if self.is_held_out_number(near[reach]) != (mode == "numbers"):
                 return None
+            near = [n for n in near if self.is_held_out_number(n) == (mode == "numbers")]
         return _choose(near, generator) if near else None
 
     def _forms(self, kind: str, mode: str, direction: str | None, key: str) -> list[str]:
@@ -249,52 +262,21 @@ class GoalWriter:
                 case "value" | "class":
                     return word
                 case "span":
-                    return _choose(time_spans(hours), generator)
+                    return _choose(self._spans(hours, steps), generator)
                 case "when":
-                    whens = ["", *_WHENS]
+                    whens = ["", *WHENS]
                     if self.step_name is not None and steps > 1:
-                        count = _choose(_numerals(steps), generator)
+                        count = _choose(numerals(steps), generator)
                         whens += [f"after {count} {self.step_name}", f"in {count} {self.step_name}"]
-                    return _choose(whens, generator).format(span=_choose(time_spans(hours), generator))
+                    return _choose(whens, generator).format(span=_choose(self._spans(hours, steps), generator))
                 case name:
                     return _choose(self.words[name], generator)
 
         return tidy(_SLOT.sub(fill, form))
 
+    def _spans(self, hours: float, steps: int) -> list[str]:
+        return time_spans(hours) if self.span_unit is None else counted_spans(steps * self.span_count, self.span_unit)
 
-_WHENS = ("in {span}", "{span} from now", "within the next {span}", "after {span}", "over the next {span}", "in {span}")
 
-
-def _choose(options: Sequence[str], generator: np.random.Generator) -> str:
+def _choose(options: Sequence[Any], generator: np.random.Generator) -> Any:
     return options[generator.integers(len(options))]
-
-
-def form_core(form: str) -> str:
-    """The words and slots of a form in order, without `{when}`, punctuation and capitals: equal for its twins."""
-    return " ".join(re.findall(r"[\w{}']+", form.replace("{when}", "").lower()))
-
-
-def _numerals(number: int) -> list[str]:
-    return [str(number), _COUNTS[number]] if number < len(_COUNTS) else [str(number)]
-
-
-def time_spans(hours: float) -> list[str]:
-    """Wordings of a length of time in hours, days and weeks: 48 gives "48 hours", "two days", "2 days"."""
-    spans = []
-    for size, unit in ((1, "hour"), (24, "day"), (168, "week")):
-        count = hours / size
-        if count == round(count) and 1 <= count <= 240:
-            words = [str(round(count))] if unit == "hour" else _numerals(round(count))
-            spans += [f"{word} {unit}{'' if count == 1 else 's'}" for word in words]
-        elif size > 1 and 1 < count < 12 and 2 * count == round(2 * count):
-            spans.append(f"{_COUNTS[int(count)]} and a half {unit}s")
-    return spans or [f"{hours:g} hours"]
-
-
-def tidy(sentence: str) -> str:
-    """Repair what an empty slot leaves: doubled spaces, spaces before a stop, a comma at the start, a small initial."""
-    sentence = re.sub(r"\s+", " ", sentence)
-    sentence = re.sub(r"\s+([,.;:?!])", r"\1", sentence)
-    sentence = re.sub(r"^[\s,;:]+", "", sentence)
-    sentence = re.sub(r"[,;:]\s*(?=[.?!]|$)", "", sentence).strip()
-    return sentence[:1].upper() + sentence[1:]

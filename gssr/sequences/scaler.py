@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -48,6 +50,41 @@ class Scaler(nn.Module):
                 raise ValueError(f"value dimension {y} is {seen} in the training part; leave this column out")
             self.mean[y], self.std[y] = column.mean(), column.std(correction=0)
             self.low[y], self.high[y] = column.min(), column.max()
+        return self
+
+    def fit_chunks(self, chunks: Iterable[Tensor], names: Sequence[str]) -> Scaler:
+        """The same from many chunks (n, Y) in one pass, whose moments are merged (Chan et al. 1979); NaN is not observed.
+
+        Raises ValueError, with the column's name, for one that is constant, was never observed, or varies by less than
+        float32 can tell.
+        """
+        width = len(self.mean)
+        count, mean, square = (torch.zeros(width, dtype=torch.float64) for _ in range(3))
+        low, high = torch.full((width,), torch.inf), torch.full((width,), -torch.inf)
+        for chunk in chunks:
+            values = chunk.to(torch.float64)
+            seen = ~values.isnan()
+            n = seen.sum(0)
+            own = torch.where(seen, values, 0.0).sum(0) / n.clamp(min=1)
+            own_square = torch.where(seen, (values - own).square(), 0.0).sum(0)
+            total, gap = (count + n).clamp(min=1), own - mean
+            square += own_square + torch.where(n > 0, gap.square() * count * n / total, 0.0)
+            mean += torch.where(n > 0, gap * n / total, 0.0)
+            count += n
+            low = torch.minimum(low, torch.where(seen, chunk, torch.inf).amin(0))
+            high = torch.maximum(high, torch.where(seen, chunk, -torch.inf).amax(0))
+        std = (square / count.clamp(min=1)).sqrt()
+        for y, name in enumerate(names):
+            if count[y] == 0 or low[y] == high[y]:
+                what = f"always {low[y]:g}" if count[y] else "never observed"
+                raise ValueError(f"value column {name!r} is {what} in the training part; leave it out of the values")
+            if not 1e-30 < std[y] < 1e30 or std[y] < 1e-5 * mean[y].abs():
+                raise ValueError(
+                    f"value column {name!r} has the mean {mean[y]:g} and the standard deviation {std[y]:g}, which float32 cannot "
+                    "tell apart well; subtract a constant from it, or scale it"
+                )
+        for buffer, moment in ((self.mean, mean), (self.std, std), (self.low, low), (self.high, high)):
+            buffer.copy_(moment)
         return self
 
     def transform(self, value: Tensor, mask: Tensor | None = None) -> Tensor:

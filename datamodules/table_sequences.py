@@ -1,0 +1,338 @@
+"""The data module of any table: CSV, JSON Lines, Parquet or a data set of the hub, with its columns named."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from datamodules.sequence_data import SequenceData
+from datamodules.tables.build import Columns, Reading
+from datamodules.tables.cells import MISSING, one_time
+from datamodules.tables.goals import (
+    GoalFile,
+    GoalNotes,
+    check_typed_goal,
+    goal_writer,
+    numbers_of,
+    read_templates,
+    words_of,
+)
+from datamodules.tables.grid import Grid, infer
+from datamodules.tables.source import open_table
+from datamodules.tables.store import ROWS, Store, iso
+from datamodules.tables.windows import (
+    Cutter,
+    LastWindows,
+    Segments,
+    TableWindows,
+    chunks,
+    everything,
+    split_at,
+    split_series,
+    time_cuts,
+)
+from gssr.backbone.table import cache_folder
+from gssr.sequences.record import Record
+from gssr.sequences.scaler import Scaler
+
+SPLIT_BY = ("auto", "time", "series")
+MOST_TEXTS = 50_000  # that are encoded before training; of more, each is encoded when its window is read
+FARTHEST = 1e6  # standard deviations from the training mean
+
+
+class TableSequences(SequenceData):
+    """Windows of the series in a table, with texts and goals where it has them.
+
+    One row is one step of one series. Rows are put on a regular grid; a step without a row, an empty cell and infinity are
+    missing values. The table is read once, chunk by chunk, into `$GSSR_CACHE/tables`, and windows are read from there, so
+    that its size does not matter. A series that is shorter than C + H, but longer than C, gives one shorter window.
+
+    Args:
+        path: File (.csv, .tsv, .jsonl, .ndjson, each also .gz; .parquet), folder or id of a data set of the hub.
+        time_column: Column of times (ISO 8601, without a zone: UTC). Without it, rows of a series are counted.
+        series_column: Column that tells series apart. Without it, the table is one series.
+        value_columns: Columns of numbers. Without it, all columns of numbers that are nothing else.
+        text_column: Column of texts. Without it, there are none.
+        goal_column: Column of goals in words; a window's goal is the last one said in its context.
+        goal_low_column: Column of lower bounds of these goals, about the value `goal_dim`.
+        goal_high_column: Column of upper bounds; a goal with one bound is open on the other side.
+        goals: "hindsight": sentences about the value `goal_dim`, from templates for any table, unless there is a goal_column;
+            or a file with the column goal, and series, time, low, high where they are needed (.csv, .jsonl, .parquet);
+            or a file (.yaml) or mapping of templates (`gssr.sequences.goals.GoalWriter`); or null: no goals.
+        goal_dim: Index of the value that goals speak of.
+        units: Unit of each value, for goals and charts.
+        resolution: Rounding of each value. Without it, the coarsest that all numbers have.
+        step: Time between two rows, such as 1h, 6h, 1D, 1W, 1M (month), 1Y. Without it, the most frequent one.
+        time_unit: What numbers in the time column count: s, ms (since 1970), h, D, year, step.
+        time_format: Form of times that are not ISO 8601, such as %d/%m/%Y.
+        text_lag: Steps after its row at which a text is known; it is not used before.
+        max_text_chars: Longer texts are cut.
+        missing: Further codes of missing cells, such as -9999.
+        delimiter: Of CSV; "," unless given, a tab for .tsv.
+        sort_rows: Sort rows by time instead of refusing those that are not sorted.
+        split_by: time: the earliest steps train, the latest test; series: whole series, drawn by a fixed seed; auto: by time
+            if there is a time_column or one series alone, else by series.
+        split_shares: Shares of training, validation and test.
+        split_dates: Two times instead of shares: validation begins at the first, test at the second.
+        dataset_split: Part of a data set of the hub that is read (it is split anew).
+        dataset_config: Its configuration. dataset_revision: its commit or tag.
+        predict_from: Last time that `predict` knows. Without it, the end of the table: it imagines what is not known yet.
+        batch_size: Windows in a batch.
+        context: Steps C that are observed.
+        horizon: Steps H that are imagined; windows have T = C + H steps.
+        stride: Steps between the starts of two windows.
+        goal: A goal typed by the user, for every window of `predict`; its bounds are unknown (NaN).
+        goal_step: Step of the window, from 0, at which goals should hold; null means the window's last.
+        seed: Seed of shuffling and of goals.
+        num_workers: Processes that read windows.
+        goal_cycle: Training goals repeat after this many epochs, so that their encodings can be kept; 0 means never.
+
+    Raises ValueError for options that do not fit, and, when the table is read, for a table that cannot be used.
+    """
+
+    most_evaluated = 4096
+
+    def __init__(
+        self,
+        path: str,
+        time_column: str | None = None,
+        series_column: str | None = None,
+        value_columns: list[str] | None = None,
+        text_column: str | None = None,
+        goal_column: str | None = None,
+        goal_low_column: str | None = None,
+        goal_high_column: str | None = None,
+        goals: str | dict[str, Any] | None = "hindsight",
+        goal_dim: int = 0,
+        units: list[str] | None = None,
+        resolution: list[float] | None = None,
+        step: str | None = None,
+        time_unit: str | None = None,
+        time_format: str | None = None,
+        text_lag: int = 0,
+        max_text_chars: int = 2000,
+        missing: list[str] | None = None,
+        delimiter: str | None = None,
+        sort_rows: bool = False,
+        split_by: str = "auto",
+        split_shares: tuple[float, float, float] = (0.7, 0.15, 0.15),
+        split_dates: tuple[str, str] | None = None,
+        dataset_split: str = "train",
+        dataset_config: str | None = None,
+        dataset_revision: str | None = None,
+        predict_from: str | None = None,
+        batch_size: int = 64,
+        context: int = 8,
+        horizon: int = 8,
+        stride: int = 1,
+        goal: str | None = None,
+        goal_step: int | None = None,
+        seed: int = 0,
+        num_workers: int = 0,
+        goal_cycle: int = 0,
+    ) -> None:
+        super().__init__(batch_size, context, horizon, stride, goal, goal_step, seed, num_workers, goal_cycle)
+        self.save_hyperparameters(logger=False)
+        self.grid = None if step is None else Grid.of(step)
+        _check_options(self.hparams)
+        self.goal_dim = goal_dim
+        # Everything that can be told from the head of the table is told now, before a backbone is loaded.
+        self.source = open_table(path, delimiter, dataset_split, dataset_config, dataset_revision)
+        columns = Columns(
+            time_column, series_column, value_columns and list(value_columns), text_column,
+            goal_column, goal_low_column, goal_high_column,
+        )  # fmt: skip
+        codes = (*MISSING, *map(str, missing or ()))
+        columns.resolve(self.source, codes)
+        self.reading = Reading(columns, time_unit, time_format, codes, sort_rows, max_text_chars)
+        self.reading.times()
+        assert columns.values is not None
+        self.value_names = tuple(columns.values)
+        self._check_widths()
+        self.templates = self._templates(goals)
+        self.has_goals = goal_column is not None or goals is not None
+        self._texts: list[str] | None = None
+
+    def _check_widths(self) -> None:
+        p, width = self.hparams, len(self.value_names)
+        for name in ("units", "resolution"):
+            if p[name] is not None and len(p[name]) != width:
+                raise ValueError(f"{name} is {p[name]}, for {width} values {list(self.value_names)}; give one for each")
+        if not 0 <= p.goal_dim < width:
+            raise ValueError(f"goal_dim is {p.goal_dim}; expected the index of one of {list(self.value_names)}, from 0")
+        self.value_units = tuple(p.units or [""] * width)
+
+    def _templates(self, goals: str | dict[str, Any] | None) -> dict[str, Any] | None:
+        """The user's own templates, if the goals are such. Raises ValueError for a goals' file that is not there."""
+        if isinstance(goals, str) and goals != "hindsight":
+            if not Path(goals).is_file():
+                raise ValueError(
+                    f"goals is {goals!r}, and there is no such file; expected a .csv, .jsonl or .parquet file of goals, a .yaml "
+                    "file of templates, 'hindsight', or null for none"
+                )
+            return read_templates(Path(goals)) if Path(goals).suffix in (".yaml", ".yml") else None
+        return dict(goals) if isinstance(goals, dict) else None
+
+    # ------------------------------------------------------------------ reading
+
+    def prepare_data(self) -> None:
+        """Read the table into the cache, in one process only."""
+        self._store()
+
+    def _store(self) -> Store:
+        return self.reading.store(self.source, cache_folder() / "tables")
+
+    def read_windows(self) -> dict[str, Sequence[Record]]:
+        store = self._store()
+        self.has_text = store.facts.has_text
+        grid = self.grid or self._infer(store)
+        self.cutter = Cutter(store, grid, **self.window, text_lag=self.hparams.text_lag, notes=None)
+        for note in (*store.facts.notes, *self.cutter.check(self.source.path)):
+            warnings.warn(note, stacklevel=2)
+        self.parts = self._split(store)
+        windows = {split: TableWindows(self.cutter, segments) for split, segments in self.parts.items()}
+        if len(windows["train"]):  # `setup` refuses a part without windows
+            self._scaler = self._fit(store, self.parts["train"])
+            self._set_resolution(store)
+            self._set_goals(store, grid)
+        return windows
+
+    def _infer(self, store: Store) -> Grid:
+        if self.hparams.time_column is None or self.hparams.time_unit == "step":
+            return Grid(1.0)
+        gaps = []
+        for _, first, end in everything(store)[:1000]:
+            gaps.append(np.diff(store.read("time", first, min(end, first + ROWS))))
+            if sum(map(len, gaps)) > ROWS:
+                break
+        joined = np.concatenate(gaps)
+        if not len(joined):
+            raise ValueError(f"no series of {self.source.path} has two rows; windows need {self._needs()}")
+        return infer(joined)
+
+    def _needs(self) -> str:
+        return f"{self.window['context']} steps of context and at least 1 of horizon"
+
+    def _split(self, store: Store) -> dict[str, Segments]:
+        p = self.hparams
+        by = p.split_by
+        if by == "auto":
+            single = len(store.facts.series) == 1
+            by = "time" if p.time_column is not None or p.split_dates is not None or single else "series"
+        if by == "series":
+            return split_series(store, p.split_shares)
+        if p.split_dates is None:
+            return split_at(store, time_cuts(store, p.split_shares))
+        cuts = [one_time(date, p.time_unit, p.time_format, "split_dates") for date in p.split_dates]
+        ends = [(store.read("time", a, a + 1)[0], store.read("time", b - 1, b)[0]) for _, a, b in everything(store)]
+        first, last = min(a for a, _ in ends), max(b for _, b in ends)
+        if not first < cuts[0] < cuts[1] <= last:
+            raise ValueError(
+                f"split_dates are {list(p.split_dates)}; expected an earlier and a later time within the table, which goes from "
+                f"{iso(first)} to {iso(last)}"
+            )
+        return split_at(store, cuts)
+
+    def _fit(self, store: Store, train: Segments) -> Scaler:
+        scaler = Scaler(len(self.value_names))
+        try:
+            scaler.fit_chunks((torch.from_numpy(np.array(chunk)) for chunk in chunks(store, train)), self.value_names)
+        except ValueError as error:
+            raise ValueError(f"{self.source.path}: {error}") from None
+        for column, mean, std in zip(store.facts.columns, scaler.mean.tolist(), scaler.std.tolist(), strict=True):
+            far = max(abs(column.low - mean), abs(column.high - mean)) / std
+            if far > FARTHEST:
+                raise ValueError(
+                    f"value column {column.name!r} goes from {column.low:g} to {column.high:g}, but in the training part it stays "
+                    f"around {mean:g} (standard deviation {std:g}); correct it, or name codes of missing values in `missing`"
+                )
+        return scaler
+
+    def fit_scaler(self, windows: Sequence[Record]) -> Scaler:
+        return self._scaler
+
+    def _set_resolution(self, store: Store) -> None:
+        """As given, or as found in the numbers; a column of few levels is not taken to be uncertain by half a level."""
+        found = [
+            min(c.resolution, 0.2 * std) for c, std in zip(store.facts.columns, self._scaler.std.tolist(), strict=True)
+        ]
+        self.value_resolution = tuple(self.hparams.resolution or found)
+
+    # ------------------------------------------------------------------ goals
+
+    def _set_goals(self, store: Store, grid: Grid) -> None:
+        p, y, column = self.hparams, self.goal_dim, store.facts.columns[self.goal_dim]
+        seen = (column.low, column.high)
+        if p.goal is not None:
+            check_typed_goal(p.goal, seen)
+        if p.goals is None or (p.goals == "hindsight" and p.goal_column is not None):
+            self.goal_writer = None
+        elif self.templates is None and p.goals != "hindsight":
+            noted = GoalFile(p.goals, p.series_column, self.reading.times()).read(store.facts.series, seen)
+            self.cutter.notes = GoalNotes(y, seen, noted)
+        else:
+            s = self._scaler
+            moments = (float(part[y]) for part in (s.mean, s.std, s.low, s.high))
+            clock = p.time_column is not None and p.time_unit != "step"
+            span, count = grid.span if clock else ("step", 1)
+            computed = numbers_of(*moments, column.resolution) | {"span_unit": span, "span_count": count}
+            words = words_of(self.value_names[y], self.value_units[y])
+            self.goal_writer = goal_writer(self.templates, y, computed, words)
+        if self.cutter.notes is None and p.goal_column is not None:
+            self.cutter.notes = GoalNotes(y, seen)
+
+    def predict_windows(self) -> Sequence[Record]:
+        p = self.hparams
+        until = np.inf
+        if p.predict_from is not None:
+            until = one_time(p.predict_from, p.time_unit, p.time_format, "predict_from")
+        whole = {series for series, _, _ in self.parts["test"]}
+        segments = [segment for segment in everything(self.cutter.store) if segment[0] in whole]
+        windows = LastWindows(self.cutter, segments, until)
+        if not len(windows):
+            raise ValueError(
+                f"no series of the test part has values at or before predict_from ({p.predict_from}) to predict from"
+            )
+        return windows
+
+    # ------------------------------------------------------------------ texts
+
+    def texts(self) -> list[str]:
+        """All distinct texts of the table, or none if they are too many to be kept: then each is encoded when it is read."""
+        if not self._windows or not self.has_text:
+            return []
+        if self._texts is None:
+            store, found = self.cutter.store, {}
+            for start in range(0, len(store), ROWS // 10):
+                part = store.strings("text", start, min(len(store), start + ROWS // 10))
+                found |= dict.fromkeys(text for text in part if text is not None)
+                if len(found) > MOST_TEXTS:
+                    found = {}
+                    break
+            self._texts = list(found)
+        return self._texts
+
+
+def _check_options(p: Any) -> None:
+    """Raises ValueError for options that no table fits."""
+    if p.text_lag < 0 or p.max_text_chars < 1:
+        raise ValueError(
+            f"text_lag is {p.text_lag} steps and max_text_chars {p.max_text_chars}; expected at least 0 and at least 1"
+        )
+    if p.split_by not in SPLIT_BY:
+        raise ValueError(f"split_by is {p.split_by!r}; expected one of {', '.join(SPLIT_BY)}")
+    if len(p.split_shares) != 3 or min(p.split_shares) <= 0 or abs(sum(p.split_shares) - 1) > 1e-6:
+        raise ValueError(f"split_shares are {list(p.split_shares)}; expected three shares above 0 that add up to 1")
+    if p.split_dates is not None and (len(p.split_dates) != 2 or p.split_by == "series"):
+        raise ValueError(
+            f"split_dates are {list(p.split_dates)} with split_by {p.split_by}; expected two times, and time"
+        )
+    if p.resolution is not None and not all(r >= 0 and np.isfinite(r) for r in p.resolution):
+        raise ValueError(f"resolution is {list(p.resolution)}; expected numbers of at least 0 (0: not known)")
+    if p.time_column is None and (p.time_unit or p.time_format or p.step or p.sort_rows or p.predict_from):
+        raise ValueError("step, time_unit, time_format, sort_rows and predict_from need a time_column; name it")

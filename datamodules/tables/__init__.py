@@ -1,0 +1,1 @@
+"""Any table as sequences: opening files, reading cells, the store on disk, the grid of steps, windows and goals."""

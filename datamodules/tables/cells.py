@@ -1,0 +1,244 @@
+"""Cells of a table: numbers, times and words from columns of any type, and messages that show the cell that is wrong."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+MISSING = ("", "NA", "N/A", "n/a", "na", "NaN", "nan", "NAN", "null", "NULL", "None", "none", "-", "#N/A", "<NA>")
+TIME_UNITS = {"s": 1 / 3600, "ms": 1 / 3.6e6, "h": 1.0, "D": 24.0, "step": 1.0, "year": None}
+EARLIEST, LATEST = "1700-01-01", "2300-01-01"
+_HOURS = tuple(pd.Timestamp(day).timestamp() / 3600 for day in (EARLIEST, LATEST))
+_OFFSET = re.compile(r"(?:\d{2}|\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*(?:Z|[+-]\d{2}:?\d{2})$")
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def as_strings(array: pa.Array, name: str, missing: Sequence[str] = MISSING) -> pa.Array:
+    """Any flat column as strings without surrounding blanks, null where a cell is missing. Raises ValueError for others."""
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        array, kind = array.dictionary_decode(), kind.value_type
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        raise ValueError(
+            f"column {name!r} holds {kind}; expected one number, time or text in each cell; write its parts into columns"
+        )
+    if pa.types.is_null(kind):
+        return pa.nulls(len(array), pa.string())
+    if not pa.types.is_string(kind):
+        array = array.cast(pa.string())
+    array = pc.utf8_trim_whitespace(array)
+    return pc.if_else(pc.is_in(array, value_set=pa.array(missing, pa.string())), pa.scalar(None, pa.string()), array)
+
+
+def numbers(array: pa.Array, name: str, first: int, missing: Sequence[str] = MISSING) -> np.ndarray:
+    """A column of numbers as float64, NaN where a cell is missing; infinities are kept. `first`: its first row's number.
+
+    Raises ValueError with the first cell that is no number, or one that float32 cannot hold.
+    """
+    kind = array.type
+    if pa.types.is_temporal(kind):
+        raise ValueError(
+            f"value column {name!r} holds times ({kind}); expected numbers; name it as time_column, or leave it out"
+        )
+    if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        array = array.cast(pa.int8()) if pa.types.is_boolean(kind) else array
+        values = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
+        codes = [float(word) for word in missing if _is_number(word)]
+        values = np.where(np.isin(values, codes), np.nan, values) if codes else values
+    else:
+        words = as_strings(array, name, missing)
+        try:
+            values = words.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
+        except pa.ArrowInvalid:
+            raise ValueError(_no_number(words.to_pylist(), name, first)) from None
+    finite = values[np.isfinite(values)]
+    if len(finite) and np.abs(finite).max() > _LARGEST:
+        raise ValueError(
+            f"value column {name!r} holds {finite[np.abs(finite).argmax()]:g}, more than float32 can hold; divide the column, or "
+            "name the code of a missing value in `missing`"
+        )
+    return values
+
+
+def _is_number(word: str) -> bool:
+    try:
+        return math.isfinite(float(word))
+    except ValueError:
+        return False
+
+
+def _no_number(words: list[str | None], name: str, first: int) -> str:
+    for i, word in enumerate(words):
+        try:
+            pa.array([word], pa.string()).cast(pa.float64())
+        except pa.ArrowInvalid:
+            shown = word if len(word) <= 40 else word[:37] + "..."
+            if re.fullmatch(r"[+-]?\d{1,3}(\.\d{3})*,\d+|[+-]?\d+,\d+", word):
+                advice = "this is a decimal comma; write a decimal point (pandas.read_csv(..., decimal=','))"
+            elif re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", word):
+                advice = "leave out the commas between thousands"
+            elif re.search(r"\d", word) and re.fullmatch(r"\W*[\d.,]+\W*\w{0,4}", word):
+                advice = "leave out units and signs of currency"
+            else:
+                advice = "correct the cell, leave the column out of value_columns, or name a code of missing values in `missing`"
+            return f"value column {name!r} holds {shown!r} in row {first + i}; expected a number; {advice}"
+    raise AssertionError("a column that could not be cast has no wrong cell")
+
+
+def words(array: pa.Array, name: str, most: int | None = None) -> list[str | None]:
+    """A column of texts, None where a cell is missing; `most` characters of each are kept.
+
+    Raises ValueError for a character that UTF-8 cannot hold.
+    """
+    array = as_strings(array, name)
+    if most is not None:
+        array = pc.utf8_slice_codeunits(array, 0, most)
+    return array.to_pylist()
+
+
+def all_numbers(texts: Sequence[str | None]) -> bool:
+    """Whether every text that is not missing is a number."""
+    return all(text is None or _is_number(text) for text in texts)
+
+
+@dataclass
+class Times:
+    """Reads a time column chunk by chunk, to hours since 1970-01-01T00Z; times without a zone are taken as UTC.
+
+    unit: what numbers count: "s" or "ms" since 1970, "h" or "D" since 1970, "year", "step" (no clock: steps are hours);
+    None: there are no numbers. form: a strptime format, None: ISO 8601.
+
+    `parse` raises ValueError for missing, unparsable, implausible or mixed times.
+    """
+
+    name: str
+    unit: str | None = None
+    form: str | None = None
+    _zoned: dict[bool, tuple[int, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.unit is not None and self.unit not in TIME_UNITS:
+            raise ValueError(f"time_unit is {self.unit!r}; expected one of {', '.join(TIME_UNITS)}, or null")
+
+    @property
+    def clock(self) -> bool:
+        """Whether times are times of day and not counts."""
+        return self.unit != "step"
+
+    def parse(self, array: pa.Array, first: int) -> np.ndarray:
+        """Hours (n,) float64; `first`: the number of the chunk's first row, for messages."""
+        kind = array.type
+        if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+            self._once(getattr(kind, "tz", None) is not None, first, str(kind))
+            micro = array.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=False).cast(pa.int64())
+            hours = micro.to_numpy(zero_copy_only=False).astype(np.float64) / 3.6e9
+            if array.null_count:
+                hours[array.is_null().to_numpy(zero_copy_only=False)] = np.nan
+        else:
+            texts = as_strings(array, self.name)
+            hours = self._words(texts, first)
+        bad = np.flatnonzero(~np.isfinite(hours))
+        if len(bad):
+            raise ValueError(f"time column {self.name!r} is empty in row {first + bad[0]}; each row needs a time")
+        if self.clock:
+            bad = np.flatnonzero((hours < _HOURS[0]) | (hours > _HOURS[1]))
+            if len(bad):
+                raise ValueError(
+                    f"time column {self.name!r} holds {array[int(bad[0])].as_py()!r} in row {first + bad[0]}; expected a time between "
+                    f"{EARLIEST} and {LATEST}; is it a placeholder, or is time_unit ({self.unit}) wrong?"
+                )
+        return hours
+
+    def _words(self, texts: pa.Array, first: int) -> np.ndarray:
+        known = texts.drop_null().slice(0, 1).to_pylist()
+        numeric = known and _is_number(known[0])
+        if self.unit is not None and known:
+            return self._counts(texts, first)
+        if numeric and self.form is None:
+            raise ValueError(
+                f"time column {self.name!r} holds numbers such as {known[0]!r}; say what they count with time_unit: "
+                f"{', '.join(TIME_UNITS)}"
+            )
+        listed = texts.to_pylist()
+        for i, text in enumerate(listed):
+            if text is not None:
+                self._once(bool(_OFFSET.search(text)) and ":" in text, first + i, text)
+                if len(self._zoned) > 1:
+                    self._refuse_mixed()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                stamps = pd.to_datetime(pd.Series(listed, dtype=object), format=self.form or "ISO8601", utc=True)
+                return _to_hours(stamps)
+            except (ValueError, OverflowError, TypeError, AttributeError):
+                raise ValueError(self._unparsable(listed, first)) from None
+
+    def _once(self, zoned: bool, row: int, text: str) -> None:
+        self._zoned.setdefault(zoned, (row, text))
+        if len(self._zoned) > 1:
+            self._refuse_mixed()
+
+    def _refuse_mixed(self) -> None:
+        (with_row, with_text), (row, text) = self._zoned[True], self._zoned[False]
+        raise ValueError(
+            f"time column {self.name!r} mixes times with a time zone ({with_text!r}, row {with_row}) and without ({text!r}, row "
+            f"{row}); write all of them in UTC, or all with their offset"
+        )
+
+    def _counts(self, texts: pa.Array, first: int) -> np.ndarray:
+        try:
+            counts = texts.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
+        except pa.ArrowInvalid:
+            wrong = next(i for i, text in enumerate(texts.to_pylist()) if text is not None and not _is_number(text))
+            raise ValueError(
+                f"time column {self.name!r} holds {texts[wrong].as_py()!r} in row {first + wrong}; with time_unit {self.unit} each "
+                "time must be a number; leave time_unit out for dates"
+            ) from None
+        if self.unit != "year":
+            return counts * TIME_UNITS[self.unit]
+        wrong = np.flatnonzero(np.isfinite(counts) & ((counts != np.round(counts)) | (np.abs(counts - 2000) > 300)))
+        if len(wrong):
+            raise ValueError(
+                f"time column {self.name!r} holds {counts[wrong[0]]:g} in row {first + wrong[0]}; expected whole years from 1700 to 2300"
+            )
+        whole = np.where(np.isfinite(counts), counts, 1970).astype(np.int64)
+        hours = (whole - 1970).astype("datetime64[Y]").astype("datetime64[h]").astype(np.float64)
+        return np.where(np.isfinite(counts), hours, np.nan)
+
+    def _unparsable(self, listed: list[str | None], first: int) -> str:
+        for i, text in enumerate(listed):
+            if text is None:
+                return f"time column {self.name!r} is empty in row {first + i}; each row needs a time"
+            try:
+                _to_hours(pd.to_datetime(pd.Series([text], dtype=object), format=self.form or "ISO8601", utc=True))
+            except (ValueError, OverflowError, TypeError, AttributeError):
+                expected = (
+                    f"the time_format {self.form!r}"
+                    if self.form
+                    else "ISO 8601, such as 2024-05-31 or 2024-05-31T18:00Z; for another form give time_format, such as %d/%m/%Y"
+                )
+                shown = text if len(text) <= 40 else text[:37] + "..."
+                return f"time column {self.name!r} holds {shown!r} in row {first + i}; expected {expected}"
+        raise AssertionError("times that could not be parsed have no wrong cell")
+
+
+def _to_hours(stamps: pd.Series) -> np.ndarray:
+    micro = stamps.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
+    hours = micro.astype(np.int64).astype(np.float64) / 3.6e9
+    return np.where(np.isnat(micro), np.nan, hours)
+
+
+def one_time(text: str, unit: str | None, form: str | None, what: str) -> float:
+    """A time that was given as an option, in hours. Raises ValueError that names the option `what`."""
+    try:
+        return float(Times(what, unit, form).parse(pa.array([text], pa.string()), 1)[0])
+    except ValueError as error:
+        raise ValueError(f"{what} is {text!r}; expected a time as in the time column: {error}") from None

@@ -1,0 +1,241 @@
+"""Goals of a table: written from hindsight about one of its values, or noted in a column or in a file of their own."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import warnings
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from datamodules.tables import cells
+from datamodules.tables.source import open_table
+from datamodules.tables.store import Store
+from gssr.sequences.goals import GoalWriter
+from gssr.sequences.record import Record
+
+FORMS_FILE = Path(__file__).parents[1] / "data" / "table_goals.yaml"
+STEPS_PER_STD = 25  # numbers in goals are rounded to about this part of a standard deviation
+BAND = 25  # held-out numbers lie this many number steps apart ...
+MARGIN = 2  # ... and are this many to each side
+_TIME_WORDS = r"(?:ms|milliseconds?|s|seconds?|min|minutes?|h|hours?|days?|weeks?|months?|quarters?|years?|steps?)\b"
+
+
+def nice(size: float) -> float:
+    """The largest of 1, 2, 5 times a power of ten that is at most `size`."""
+    power = math.floor(math.log10(size))
+    digit = next(d for d in (5, 2, 1) if d * 10.0**power <= size * (1 + 1e-9))
+    return float(f"{digit}e{power}")
+
+
+def numbers_of(mean: float, std: float, low: float, high: float, resolution: float) -> dict[str, Any]:
+    """Arguments of `GoalWriter` that follow from the training values: how numbers are written and which are held out."""
+    step = max(nice(std / STEPS_PER_STD), resolution)
+    levels = (high - low) / step
+    told: dict[str, Any] = {"number_step": step, "jitter": 0 if step == resolution else 2, "still": 2.5 * step}
+    first, last = max(low, mean - 6 * std), min(high, mean + 6 * std)
+    if levels >= 2 * BAND:
+        centres = (
+            step * (BAND * k + 10)
+            for k in range(math.floor(first / step / BAND) - 1, math.ceil(last / step / BAND) + 1)
+        )
+        held, margin, rounding = [c for c in centres if first <= c <= last], MARGIN * step, 5 * step
+    else:  # few levels: every fifth, if there are enough to hold some out
+        held = [first + step * k for k in range(2, round((last - first) / step), 5)] if levels >= 6 else []
+        margin, rounding = 0.0, step
+    return told | {"held_out_values": held, "held_out_margin": margin, "rounding": rounding}
+
+
+def words_of(name: str, unit: str) -> dict[str, list[str]]:
+    """The slots {name} and {unit} for a column: its name as it stands and as words."""
+    return {"name": list(dict.fromkeys([name, re.sub(r"[_\s]+", " ", name).strip()])), "unit": [unit]}
+
+
+def goal_writer(
+    given: Mapping[str, Any] | None, dimension: int, computed: Mapping[str, Any], words: Mapping[str, Any]
+) -> GoalWriter:
+    """The writer for a value dimension, from the user's templates (None: those for any table); `computed` fills what they lack.
+
+    Raises ValueError for arguments that the writer does not know.
+    """
+    if given is None:
+        given = yaml.safe_load(FORMS_FILE.read_text(encoding="utf-8"))
+    unknown = set(given) - set(GoalWriter.__dataclass_fields__)
+    if unknown or "numbers" not in given:
+        known = sorted(set(GoalWriter.__dataclass_fields__) - {"_memory"})
+        wrong = f"has the keys {sorted(unknown)}" if unknown else "lacks the forms `numbers`"
+        raise ValueError(
+            f"the goals' configuration {wrong}; expected some of {', '.join(known)}, as in {FORMS_FILE.name}"
+        )
+    try:
+        return GoalWriter(
+            **{"dimension": dimension, **computed, **given, "words": {**words, **(given.get("words") or {})}}
+        )
+    except (TypeError, AttributeError) as error:
+        raise ValueError(
+            f"the goals' configuration cannot be used: {error}; compare it with {FORMS_FILE.name}"
+        ) from error
+
+
+def read_templates(path: Path) -> dict[str, Any]:
+    """A YAML file of goal templates. Raises ValueError for what is none."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"the goals' file {path} cannot be read as YAML: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"the goals' file {path} holds {type(found).__name__}; expected the keys of {FORMS_FILE.name}")
+    return found
+
+
+@dataclass
+class GoalNotes:
+    """Goals that are said, not written: from the table's own column, or by series from a file.
+
+    The goal of a window is the last one said in its context, at or before its last step; one said for a series without a
+    time is said before all. Bounds are of one value dimension.
+    """
+
+    dimension: int
+    seen: tuple[float, float]  # range of that value, for bounds that are open on one side
+    by_series: dict[str | None, list[tuple[float, str, float, float]]] | None = None  # None: the column
+
+    def give(self, record: Record, store: Store, begin: int, at: np.ndarray) -> Record:
+        """The record with its goal, if one was said; its rows are those of `at` (n positions in it) from `begin` on."""
+        found = self._in_column(record, store, begin, at) if self.by_series is None else self._in_file(record)
+        if found is None:
+            return record
+        goal, low, high = found
+        bounds = [np.full(record.value.shape[1], np.nan, np.float32) for _ in range(2)]
+        if not math.isnan(low):
+            bounds[0][self.dimension] = min(self.seen[0], high) if math.isinf(low) else low
+            bounds[1][self.dimension] = max(self.seen[1], low) if math.isinf(high) else high
+        return replace(record, goal=goal, goal_low=bounds[0], goal_high=bounds[1])
+
+    def _in_column(self, record: Record, store: Store, begin: int, at: np.ndarray) -> tuple[str, float, float] | None:
+        for row in np.flatnonzero((at >= 0) & (at <= record.goal_start))[::-1].tolist():
+            goal = store.strings("goal", begin + row, begin + row + 1)[0]
+            if goal is not None:
+                low, high = store.read("bound", begin + row, begin + row + 1)[0].tolist()
+                return goal, low, high
+        return None
+
+    def _in_file(self, record: Record) -> tuple[str, float, float] | None:
+        assert self.by_series is not None
+        said = self.by_series.get(record.series, self.by_series.get(None))
+        if said is None:
+            return None
+        last = bisect_right(said, record.time[record.goal_start], key=lambda note: note[0]) - 1
+        if last < 0 or -math.inf < said[last][0] < record.time[0]:
+            return None
+        return said[last][1:]
+
+
+def check_bounds(
+    low: np.ndarray, high: np.ndarray, first: int, where: str, seen: tuple[float, float] | None
+) -> np.ndarray:
+    """Bounds (n, 2) of goals with a missing side filled by what was `seen` (None: it stays open until it is known).
+
+    Raises ValueError for a row whose low is above its high.
+    """
+    wrong = np.flatnonzero(low > high)
+    if len(wrong):
+        row = int(wrong[0])
+        raise ValueError(
+            f"{where}: row {first + row} has the lower bound {low[row]:g} above the upper bound {high[row]:g}; swap them"
+        )
+    ends = (-math.inf, math.inf) if seen is None else seen
+    one = np.isnan(low) != np.isnan(high)
+    low = np.where(one & np.isnan(low), np.minimum(ends[0], high), low)
+    return np.stack([low, np.where(one & np.isnan(high), np.maximum(ends[1], low), high)], axis=1)
+
+
+@dataclass
+class GoalFile:
+    """A CSV, JSON Lines or Parquet file with the column goal, and if need be series, time, low and high.
+
+    series and time may have the names that they have in the table itself. `read` raises ValueError for other columns,
+    unknown series, reversed bounds and empty goals.
+    """
+
+    path: str
+    series_column: str | None
+    times: cells.Times | None
+    delimiter: str | None = None
+    problems: list[str] = field(default_factory=list)
+
+    def read(
+        self, known: Sequence[str], seen: tuple[float, float]
+    ) -> dict[str | None, list[tuple[float, str, float, float]]]:
+        """Goals by series (None: any series), in order of time; `seen`: the range of the value that they are about."""
+        source = open_table(self.path, self.delimiter)
+        source.column("goal", f"the goal column of {self.path}")
+        series, time, low, high = (
+            next((name for name in names if name in source.columns), None)
+            for names in (
+                (self.series_column, "series"),
+                (self.times and self.times.name, "time"),
+                ("low", "goal_low"),
+                ("high", "goal_high"),
+            )
+        )
+        if time is not None and self.times is None:
+            raise ValueError(f"{self.path} has the times {time!r}, but the table has no time_column; leave them out")
+        notes: dict[str | None, list[tuple[float, str, float, float]]] = {}
+        first, names = 1, set(known)
+        for chunk in source.chunks(list(dict.fromkeys(["goal", *(c for c in (series, time, low, high) if c)]))):
+            goals = cells.words(chunk["goal"], "goal")
+            if None in goals:
+                raise ValueError(f"{self.path} has no goal in row {first + goals.index(None)}; leave such rows out")
+            owners = [None] * len(goals) if series is None else cells.words(chunk[series], series)
+            hours = (
+                np.full(len(goals), -np.inf)
+                if time is None
+                else replace(self.times, name=time).parse(chunk[time], first)
+            )
+            ends = [
+                np.full(len(goals), np.nan) if c is None else cells.numbers(chunk[c], c, first) for c in (low, high)
+            ]
+            bounds = check_bounds(*ends, first, self.path, seen)
+            for i, (owner, goal) in enumerate(zip(owners, goals, strict=True)):
+                if owner is not None and owner not in names:
+                    near = difflib.get_close_matches(owner, known[:100_000], n=1)
+                    raise ValueError(
+                        f"{self.path} has a goal for the series {owner!r} in row {first + i}, which the table does not have"
+                        + (
+                            f"; did you mean {near[0]!r}?"
+                            if near
+                            else f"; it has {', '.join(map(repr, known[:5]))}, ..."
+                        )
+                    )
+                notes.setdefault(owner, []).append((float(hours[i]), str(goal), *map(float, bounds[i])))
+            first += len(goals)
+        if not notes:
+            raise ValueError(f"{self.path} holds no goals")
+        outside = {note[1] for said in notes.values() for note in said if note[2] > seen[1] or note[3] < seen[0]}
+        if outside:
+            warn_outside(sorted(outside)[0], seen)
+        return {owner: sorted(said, key=lambda note: note[0]) for owner, said in notes.items()}
+
+
+def warn_outside(goal: str, seen: tuple[float, float]) -> None:
+    warnings.warn(
+        f"the goal {goal!r} lies outside anything seen: values go from {seen[0]:g} to {seen[1]:g}; what is imagined there is "
+        "a guess",
+        stacklevel=3,
+    )
+
+
+def check_typed_goal(goal: str, seen: tuple[float, float]) -> None:
+    """Warn where every number of a typed goal, lengths of time apart, lies outside the values seen."""
+    plain = re.sub(rf"\d+(?:\.\d+)?\s*{_TIME_WORDS}", "", goal)
+    found = [float(word) for word in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?(?!\w)", plain)]
+    if found and not any(seen[0] <= number <= seen[1] for number in found):
+        warn_outside(goal, seen)

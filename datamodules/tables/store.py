@@ -1,0 +1,284 @@
+"""A table on disk in the order in which windows read it: each series in one piece, each column in a file of fixed-width rows.
+
+    time.f8  (N)     hours            strings.bin        UTF-8 of all texts and goals
+    value.f4 (N, Y)                   text.i8, goal.i8   (N, 2) place and length there in bytes, length -1 where there is none
+    bound.f4 (N, 2)                   about.json         Facts
+
+Rows are read with pread and never mapped, so that memory does not grow with the table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gssr.sequences.phrases import decimals
+
+DTYPES = {"time": "<f8", "value": "<f4", "text": "<i8", "goal": "<i8", "bound": "<f4"}
+STRINGS, ABOUT = "strings.bin", "about.json"
+REMEMBERED = 10_000  # strings that are not written twice
+ROWS = 200_000  # of a pass over the whole table
+
+
+@dataclass
+class Column:
+    """What one pass found in a value column; `resolution` 0 where no rounding was found."""
+
+    name: str
+    observed: int = 0
+    infinite: int = 0
+    low: float = float("inf")
+    high: float = float("-inf")
+    digits: int = 0
+    common: int = 0  # greatest common divisor of all values times 10 ** digits
+
+    MOST_DIGITS = 6
+
+    def add(self, values: np.ndarray) -> np.ndarray:
+        """Count in a chunk (n,) float64; returns it with infinities as NaN."""
+        infinite = np.isinf(values)
+        self.infinite += int(infinite.sum())
+        values = np.where(infinite, np.nan, values)
+        seen = values[~np.isnan(values)]
+        if len(seen):
+            self.observed += len(seen)
+            self.low, self.high = min(self.low, float(seen.min())), max(self.high, float(seen.max()))
+            self._round(seen)
+        return values
+
+    def _round(self, seen: np.ndarray) -> None:
+        while self.digits <= self.MOST_DIGITS:
+            scaled = seen * 10.0**self.digits
+            if np.abs(scaled).max() > 2**53:
+                self.digits = self.MOST_DIGITS + 1
+            elif np.abs(scaled - np.round(scaled)).max() <= 1e-9 * np.abs(scaled).max() + 1e-9:
+                self.common = int(np.gcd(self.common, np.gcd.reduce(np.round(scaled).astype(np.int64))))
+                return
+            else:
+                self.digits += 1
+                self.common *= 10
+
+    @property
+    def resolution(self) -> float:
+        if self.digits > self.MOST_DIGITS or not self.common:
+            return 0.0
+        step = self.common / 10**self.digits
+        return round(step, decimals(step))
+
+
+@dataclass
+class Facts:
+    """What a store knows of its table."""
+
+    series: list[str]
+    counts: list[int]
+    columns: list[Column]
+    has_text: bool = False
+    has_goal: bool = False
+    notes: list[str] = field(default_factory=list)  # what a user should hear
+
+
+class Writer:
+    """Takes chunks of rows and leaves a store in `folder` (a new one). Raises ValueError for unsorted or doubled times.
+
+    name: of the table, for messages; sort: order rows by time instead of refusing them.
+    """
+
+    def __init__(self, folder: Path, name: str, columns: list[str], sort: bool, counted: bool) -> None:
+        self.folder, self.name, self.sort, self.counted = folder, name, sort, counted
+        self.columns = [Column(column) for column in columns]
+        self.codes: dict[str, int] = {}
+        self.counts: list[int] = []
+        self.last: list[float] = []
+        self.rows = 0
+        self.in_one_piece = True
+        self.has = {"text": False, "goal": False}
+        self.places: dict[str, tuple[int, int]] = {}
+        self.end = 0
+        folder.mkdir(parents=True)
+        self.files = {part: open(folder / part, "wb") for part in (*DTYPES, "series", STRINGS)}  # noqa: SIM115
+
+    def add(
+        self,
+        series: list[str],
+        time: np.ndarray | None,
+        values: np.ndarray,
+        text: list[str | None] | None,
+        goal: list[str | None] | None,
+        bounds: np.ndarray | None,
+    ) -> None:
+        """A chunk of n rows: values (n, Y) float64, time (n) in hours (None: rows are counted), bounds (n, 2)."""
+        n = len(series)
+        codes = np.fromiter((self._code(name) for name in series), np.int32, n)
+        time = self._order(codes, time, series)
+        for y, column in enumerate(self.columns):
+            values[:, y] = column.add(values[:, y])
+        self._put("series", codes)
+        self._put("time", time)
+        self._put("value", values)
+        for part, strings in (("text", text), ("goal", goal)):
+            if strings is not None:
+                self.files[part].write(np.array([self._place(part, s) for s in strings], "<i8").tobytes())
+        if bounds is not None:
+            self._put("bound", bounds)
+        self.rows += n
+
+    def _put(self, part: str, values: np.ndarray) -> None:
+        self.files[part].write(np.ascontiguousarray(values, DTYPES.get(part, "<i4")).tobytes())
+
+    def _code(self, name: str) -> int:
+        code = self.codes.setdefault(name, len(self.codes))
+        if code == len(self.counts):
+            self.counts.append(0)
+            self.last.append(-np.inf)
+        return code
+
+    def _order(self, codes: np.ndarray, time: np.ndarray | None, series: list[str]) -> np.ndarray:
+        """The times of a chunk, checked against those before in their series."""
+        counted = np.empty(len(codes))
+        for code in np.unique(codes):
+            rows = np.flatnonzero(codes == code)
+            if self.counts[code] and self.rows and (self._newest != code or rows[0] > 0):
+                self.in_one_piece = False
+            if len(rows) > 1 and rows[-1] - rows[0] + 1 > len(rows):
+                self.in_one_piece = False
+            counted[rows] = self.counts[code] + np.arange(len(rows))
+            self.counts[code] += len(rows)
+            if time is not None and not self.sort:
+                self._check(time, rows, series[rows[0]], code)
+        self._newest = int(codes[-1])
+        return counted if time is None else time
+
+    def _check(self, time: np.ndarray, rows: np.ndarray, series: str, code: int) -> None:
+        times = np.concatenate([[self.last[code]], time[rows]])
+        wrong = np.flatnonzero(~(np.diff(times) > 0))
+        self.last[code] = float(times[-1])
+        if not len(wrong):
+            return
+        at = int(wrong[0])
+        of = f" of series {series!r}" if self.counted else ""
+        where = f"row {self.rows + int(rows[at]) + 1}{of} ({iso(times[at + 1])})"
+        if times[at] == times[at + 1]:
+            more = "" if self.counted else "; if the table holds several series, name their column with series_column"
+            raise ValueError(
+                f"{where} has the same time as the row before; each step needs one row; merge such rows{more}"
+            )
+        more = "" if self.counted else "; if the table holds several series, name their column with series_column"
+        raise ValueError(
+            f"{where} comes after {iso(times[at])}: times are not sorted; sort the rows, or give sort_rows: true{more}"
+        )
+
+    def _place(self, part: str, string: str | None) -> tuple[int, int]:
+        if string is None:
+            return 0, -1
+        self.has[part] = True
+        place = self.places.get(string)
+        if place is None:
+            raw = string.encode("utf-8")
+            place = (self.end, len(raw))
+            self.files[STRINGS].write(raw)
+            self.end += len(raw)
+            if len(self.places) >= REMEMBERED:
+                self.places.clear()
+            self.places[string] = place
+        return place
+
+    def close(self) -> Facts:
+        """Bring each series into one piece and write what is known of the table."""
+        for file in self.files.values():
+            file.close()
+        notes = []
+        if self.sort or not self.in_one_piece:
+            moved = self._regroup()
+            if moved:
+                notes.append(f"{moved} rows of {self.name} were not sorted by time; they were sorted")
+        (self.folder / "series").unlink()
+        facts = Facts(list(self.codes), self.counts, self.columns, self.has["text"], self.has["goal"], notes)
+        (self.folder / ABOUT).write_text(json.dumps(asdict(facts)), encoding="utf-8")
+        return facts
+
+    def _regroup(self) -> int:
+        """Write the columns again in order of series (and time); strings stay where they are. Rows that were unsorted."""
+        code = np.fromfile(self.folder / "series", "<i4")
+        time = np.fromfile(self.folder / "time", "<f8")
+        order = np.lexsort((time, code)) if self.sort else np.argsort(code, kind="stable")
+        grouped, times = code[order], time[order]
+        same = (np.diff(grouped) == 0) & (np.diff(times) == 0)
+        if same.any():
+            row = int(order[np.flatnonzero(same)[0] + 1]) + 1
+            raise ValueError(
+                f"row {row} ({iso(time[row - 1])}) has the same time as another row of its series; merge such rows"
+            )
+        plain = np.argsort(code, kind="stable")
+        moved = int((plain != order).sum())
+        del grouped, times, same, plain, time, code
+        for part, dtype in DTYPES.items():
+            file = self.folder / part
+            if file.stat().st_size == 0:
+                continue
+            rows = np.memmap(file, dtype, "r").reshape(self.rows, -1)
+            with open(self.folder / "sorted", "wb") as sorted_file:
+                for start in range(0, self.rows, ROWS):
+                    sorted_file.write(rows[order[start : start + ROWS]].tobytes())
+            del rows
+            os.replace(self.folder / "sorted", file)
+        return moved
+
+
+class Store:
+    """Reads what `Writer` left. `offsets` (series + 1): first row of each series, and the number of rows."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        about["columns"] = [Column(**column) for column in about["columns"]]
+        self.facts = Facts(**about)
+        self.offsets = np.concatenate([[0], np.cumsum(self.facts.counts)]).astype(np.int64)
+        self._files: dict[str, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_files": {}}
+
+    def __del__(self) -> None:
+        for file in self.__dict__.get("_files", {}).values():
+            os.close(file)
+
+    def __len__(self) -> int:
+        return int(self.offsets[-1])
+
+    def read(self, part: str, first: int, end: int) -> np.ndarray:
+        """Rows first to end of a column: (n) of time, (n, 2) of text, goal and bound, (n, Y) of value."""
+        width = {"time": 1, "value": len(self.facts.columns)}.get(part, 2)
+        dtype = np.dtype(DTYPES[part])
+        raw = self._bytes(part, first * width * dtype.itemsize, (end - first) * width * dtype.itemsize)
+        values = np.frombuffer(raw, dtype)
+        return values if part == "time" else values.reshape(-1, width)
+
+    def strings(self, part: str, first: int, end: int) -> list[str | None]:
+        """The texts or goals of rows first to end, None where there is none."""
+        if not (self.facts.has_text if part == "text" else self.facts.has_goal):
+            return [None] * (end - first)
+        places = self.read(part, first, end).tolist()
+        return [None if size < 0 else self._bytes(STRINGS, at, size).decode("utf-8") for at, size in places]
+
+    def _bytes(self, part: str, at: int, size: int) -> bytes:
+        file = self._files.get(part)
+        if file is None:
+            file = self._files[part] = os.open(self.folder / part, os.O_RDONLY)
+        raw = os.pread(file, size, at) if size else b""
+        assert len(raw) == size, f"{self.folder / part} ends too early"
+        return raw
+
+
+def iso(hours: float) -> str:
+    """Hours since 1970 as a date, with the time of day where it is not midnight."""
+    try:
+        text = str(np.datetime64(round(hours * 3600), "s"))
+    except (ValueError, OverflowError):
+        return f"{hours:g} h"
+    return text.removesuffix("T00:00:00").removesuffix(":00")

@@ -1,0 +1,220 @@
+"""Windows of a store, cut when they are read; and which rows belong to training, validation and test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from datamodules.tables.goals import GoalNotes
+from datamodules.tables.grid import Grid
+from datamodules.tables.store import ROWS, Store, iso
+from gssr.sequences.record import Record
+
+SPLITS = ("train", "val", "test")
+LEAST_ROWS = 0.5  # share of a window's steps that must have a row
+Segments = list[tuple[int, int, int]]  # series, first row and end of a part
+
+
+@dataclass
+class Cutter:
+    """How windows are cut from a store: C, H, stride, goal_step, the lag of texts in steps, goals that were noted."""
+
+    store: Store
+    grid: Grid
+    context: int
+    horizon: int
+    stride: int
+    goal_step: int | None
+    text_lag: int
+    notes: GoalNotes | None
+
+    def read(self, series: int, position: int, length: int, first: int, end: int) -> Record:
+        """The window of `length` steps from a position of a series; its rows are among first to end.
+
+        A text stands at the step at which it is known, `text_lag` after its row's. Steps without a row are missing.
+        """
+        store, origin = self.store, self._origin(series)
+        begin, stop = max(int(store.offsets[series]), first - self.text_lag), min(end, int(store.offsets[series + 1]))
+        at = self.grid.position(store.read("time", begin, stop), origin) - position
+        value = np.full((length, len(store.facts.columns)), np.nan, np.float32)
+        inside = (at >= 0) & (at < length)
+        value[at[inside]] = store.read("value", begin, stop)[inside]
+        text: list[str | None] = [None] * length
+        known = at + self.text_lag
+        for row in np.flatnonzero((known >= 0) & (known < length)).tolist() if store.facts.has_text else ():
+            text[known[row]] = store.strings("text", begin + row, begin + row + 1)[0]
+        start = min(self.context, length - 1) - 1
+        record = Record(
+            series=store.facts.series[series],
+            time=self.grid.time(position + np.arange(length), origin),
+            value=value,
+            text=text,
+            goal_start=start,
+            goal_step=length - 1 if self.goal_step is None else min(self.goal_step, length - 1),
+        )
+        return record if self.notes is None else self.notes.give(record, store, begin, at)
+
+    def _origin(self, series: int) -> float:
+        first = int(self.store.offsets[series])
+        return float(self.store.read("time", first, first + 1)[0])
+
+    def positions(self, series: int, first: int, end: int) -> np.ndarray:
+        return self.grid.position(self.store.read("time", first, end), self._origin(series))
+
+    def check(self, name: str) -> list[str]:
+        """Whether each step has at most one row. Raises ValueError otherwise; returns what should be told of rows moved."""
+        moved, farthest = 0, 0.0
+        for series, first, end in everything(self.store):
+            for start in range(first, end, ROWS):
+                begin, stop = max(first, start - 1), min(end, start + ROWS)
+                time = self.store.read("time", begin, stop)
+                at = self.grid.position(time, self._origin(series))
+                same = np.flatnonzero(np.diff(at) < 1)
+                if len(same):
+                    a, b = time[same[0]], time[same[0] + 1]
+                    raise ValueError(
+                        f"series {self.store.facts.series[series]!r} of {name} has two rows in one step of {self.grid}: {iso(a)} and "
+                        f"{iso(b)}; give a shorter step, or merge rows first (pandas: table.resample('{self.grid}').mean())"
+                    )
+                if not self.grid.months:
+                    off = np.abs(time - self.grid.time(at, self._origin(series)))
+                    moved += int((off > 1e-3 * self.grid.hours).sum())
+                    farthest = max(farthest, float(off.max()))
+        if not moved:
+            return []
+        return [
+            f"{moved} rows of {name} lie beside the grid of {self.grid}; they were moved, by at most {farthest * 60:.3g} minutes"
+        ]
+
+    def starts(self, segment: tuple[int, int, int]) -> tuple[np.ndarray, int]:
+        """First rows of the windows of a segment, (n) int64, and their length, which is shorter than C + H where the segment is.
+
+        A window begins at a row, lies within the segment, has a row in at least half of its steps, and an observed value in
+        its context and in its horizon.
+        """
+        series, first, end = segment
+        none = np.empty(0, np.int64)
+        if first == end:
+            return none, 0
+        ends = self.positions(series, first, first + 1)[0], self.positions(series, end - 1, end)[0]
+        length = int(min(self.context + self.horizon, ends[1] - ends[0] + 1))
+        if length <= self.context:
+            return none, 0
+        found = []
+        for start in range(first, end, ROWS):
+            stop = min(end, start + ROWS + length)
+            at = self.positions(series, start, stop)
+            seen = np.concatenate([[0], np.cumsum(~np.isnan(self.store.read("value", start, stop)).all(1))])
+            own = at[: min(ROWS, end - start)]
+            rows = np.arange(len(own))
+            middle, last = np.searchsorted(at, own + self.context), np.searchsorted(at, own + length)
+            good = (own + length - 1 <= ends[1]) & ((own - ends[0]) % self.stride == 0)
+            good &= (seen[middle] > seen[rows]) & (seen[last] > seen[middle]) & (last - rows >= LEAST_ROWS * length)
+            found.append(start + np.flatnonzero(good))
+        return np.concatenate(found), length
+
+
+class TableWindows(Sequence[Record]):
+    """The windows of some segments, read from disk one by one; 8 bytes a window are kept in memory."""
+
+    def __init__(self, cutter: Cutter, segments: Segments) -> None:
+        self.cutter = cutter
+        cut = [(segment, *cutter.starts(segment)) for segment in segments]
+        cut = [(segment, starts, length) for segment, starts, length in cut if len(starts)]
+        self.segments = [segment for segment, _, _ in cut]
+        self.lengths = [length for _, _, length in cut]
+        self.edges = np.cumsum([0, *(len(starts) for _, starts, _ in cut)])
+        self.rows = np.concatenate([starts for _, starts, _ in cut]) if cut else np.empty(0, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Record:  # type: ignore[override]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"window {index} of {len(self)}")
+        index %= len(self)
+        part = int(np.searchsorted(self.edges, index, "right")) - 1
+        (series, _, end), length, row = self.segments[part], self.lengths[part], int(self.rows[index])
+        position = int(self.cutter.positions(series, row, row + 1)[0])
+        return self.cutter.read(series, position, length, row, min(end, row + length))
+
+
+class LastWindows(Sequence[Record]):
+    """One window of each series whose context ends at its last row at or before a time; the horizon may lie behind the table."""
+
+    def __init__(self, cutter: Cutter, segments: Segments, until: float) -> None:
+        self.cutter = cutter
+        self.ends: list[tuple[int, int]] = []
+        for series, first, end in segments:
+            row = first_after(cutter.store, first, end, until) - 1
+            begin = max(int(cutter.store.offsets[series]), row - cutter.context + 1)
+            if row >= first and not np.isnan(cutter.store.read("value", begin, row + 1)).all():
+                self.ends.append((series, row))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: int) -> Record:  # type: ignore[override]
+        cutter, (series, row) = self.cutter, self.ends[index]
+        length = cutter.context + cutter.horizon
+        position = int(cutter.positions(series, row, row + 1)[0]) - cutter.context + 1
+        first = max(int(cutter.store.offsets[series]), row - cutter.context + 1)
+        return cutter.read(series, position, length, first, row + cutter.horizon + 1)
+
+
+def everything(store: Store) -> Segments:
+    return [(s, int(a), int(b)) for s, (a, b) in enumerate(zip(store.offsets, store.offsets[1:], strict=False))]
+
+
+def first_after(store: Store, first: int, end: int, hours: float, inclusive: bool = False) -> int:
+    """The first row of a sorted range whose time is after `hours` (`inclusive`: or at it), `end` if there is none."""
+    while first < end:
+        middle = (first + end) // 2
+        time = store.read("time", middle, middle + 1)[0]
+        if time > hours or (inclusive and time == hours):
+            end = middle
+        else:
+            first = middle + 1
+    return first
+
+
+def split_at(store: Store, cuts: Sequence[float]) -> dict[str, Segments]:
+    """Rows before the first time are training, those before the second validation, the others test."""
+    parts: dict[str, Segments] = {split: [] for split in SPLITS}
+    for series, first, end in everything(store):
+        edges = [first, *(first_after(store, first, end, cut, inclusive=True) for cut in cuts), end]
+        for split, a, b in zip(SPLITS, edges, edges[1:], strict=False):
+            if b > a:
+                parts[split].append((series, a, b))
+    return parts
+
+
+def time_cuts(store: Store, shares: Sequence[float]) -> list[float]:
+    """The two times before which the shares of training, and of training and validation, of all rows lie."""
+    every = max(1, len(store) // 1_000_000)
+    picked = [store.read("time", a, min(len(store), a + ROWS))[::every] for a in range(0, len(store), ROWS)]
+    times = np.sort(np.concatenate(picked))
+    return [float(times[min(len(times) - 1, int(share * len(times)))]) for share in (shares[0], shares[0] + shares[1])]
+
+
+def split_series(store: Store, shares: Sequence[float]) -> dict[str, Segments]:
+    """Whole series by share of their number, drawn by a fixed seed, at least one in each part. Raises ValueError for too few."""
+    every = everything(store)
+    if len(every) < len(SPLITS):
+        raise ValueError(
+            f"the table has {len(every)} series, a split by series needs at least 3 (training, validation, test); split by time"
+        )
+    order = np.random.default_rng(0).permutation(len(every)).tolist()
+    first = min(max(1, round(shares[0] * len(every))), len(every) - 2)
+    second = min(max(first + 1, round((shares[0] + shares[1]) * len(every))), len(every) - 1)
+    bounds = {"train": (0, first), "val": (first, second), "test": (second, len(every))}
+    return {split: [every[i] for i in sorted(order[a:b])] for split, (a, b) in bounds.items()}
+
+
+def chunks(store: Store, segments: Segments) -> Iterator[np.ndarray]:
+    """The values (n, Y) of segments, a few hundred thousand rows at a time."""
+    for _, first, end in segments:
+        for start in range(first, end, ROWS):
+            yield store.read("value", start, min(end, start + ROWS))
