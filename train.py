@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import re
 import sys
 import threading
 from argparse import RawDescriptionHelpFormatter
@@ -195,6 +196,16 @@ class RunCLI(LightningCLI):
         threads = self.config[self.stage]["threads"]
         if threads is not None:
             torch.set_num_threads(threads)
+
+    def instantiate_classes(self) -> None:
+        """Build everything; what an option is refused for is told in one paragraph, without the parser's own words around it."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            found = re.search(r"Errors:\n  - (.*?)(?=\n  - |\nGiven value)", str(error), flags=re.DOTALL)
+            if found is None:
+                raise
+            raise RunError(found[1]) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         given = self._get(self.config_init, "trainer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -57,10 +58,14 @@ class PlanRollouts(Callback):
     def _show(self, boards: list[Any], trainer: Trainer, pl_module: LightningModule) -> None:
         data = trainer.datamodule
         if self._batch is None:
-            self._batch = collate(spread(data.windows_evaluation("val", self.goals), self.windows))
+            self._batch = collate(spread(self._records(data), self.windows))
         batch = pl_module.transfer_batch_to_device(self._batch, pl_module.device, 0)
-        steered = pl_module.plan(batch, batch.goal, self.samples, texts=self.texts, generator=self._generator())
-        free = pl_module.plan(batch, [None] * len(batch), self.samples, texts=False, generator=self._generator())
+        texts, none = self.texts and getattr(data, "has_text", True), [None] * len(batch)
+        given = any(goal is not None for goal in batch.goal)
+        steered = None
+        if given:
+            steered = pl_module.plan(batch, batch.goal, self.samples, texts=texts, generator=self._generator())
+        free = pl_module.plan(batch, none, self.samples, texts=texts and not given, generator=self._generator())
         dimension = getattr(data, "goal_dim", 0)
         for i in range(len(batch)):
             for board in boards:
@@ -69,8 +74,15 @@ class PlanRollouts(Callback):
                     batch, i, steered, free, dimension, data.value_names, data.value_units, guides=guides
                 )
                 board.add_figure(f"plan/{i}", figure, trainer.global_step)
-                if self.texts:
-                    board.add_text(f"plan/{i}", in_words(batch, i, steered, data), trainer.global_step)
+                if texts:
+                    board.add_text(f"plan/{i}", in_words(batch, i, steered or free, data), trainer.global_step)
+
+    def _records(self, data: Any) -> list[Any]:
+        """Windows with goals that training left out; of data that has no goals, any windows."""
+        if getattr(data, "has_goals", True):
+            return data.windows_evaluation("val", self.goals)
+        size = len(data.val_records)
+        return [data.val_records[i] for i in range(0, size, max(1, size // (4 * self.windows)))]
 
     def _generator(self) -> torch.Generator:
         # The same noise with and without the goal, and in every epoch: what differs is the network's doing.
@@ -98,13 +110,20 @@ def in_words(batch: Batch, index: int, plan: Any, data: Any) -> str:
     heads = [
         f"{name} ({unit})" if unit else name for name, unit in zip(data.value_names, data.value_units, strict=True)
     ]
-    lines = [f"**{batch.series[index]}**: {batch.goal[index]}", "", "| hours | " + " | ".join(heads) + " | text |"]
+    lines = [
+        f"**{batch.series[index]}**: {batch.goal[index] or 'no goal'}",
+        "",
+        "| hours | " + " | ".join(heads) + " | text |",
+    ]
     lines.append("|---" * (len(heads) + 2) + "|")
+    # Enough digits for the smallest spread of a value, at least one.
+    smallest = (plan.quantiles[index, ..., -1] - plan.quantiles[index, ..., 0]).amin(0).clamp(min=1e-9)
+    digits = [max(1, 1 - math.floor(math.log10(float(width)))) for width in smallest]
     for h, text in enumerate(plan.text[index]):
-        cells = [
-            f"{plan.mean[index, h, y]:.1f} ({plan.quantiles[index, h, y, 0]:.1f} to {plan.quantiles[index, h, y, -1]:.1f})"
-            for y in range(len(heads))
-        ]
+        cells = []
+        for y, d in enumerate(digits):
+            low, high = plan.quantiles[index, h, y, 0], plan.quantiles[index, h, y, -1]
+            cells.append(f"{plan.mean[index, h, y]:.{d}f} ({low:.{d}f} to {high:.{d}f})")
         written = " ".join(text.split()).replace("|", "\\|")
         lines.append(f"| {float(hours[first + h]):+g} | " + " | ".join(cells) + f" | {written} |")
     return "\n".join(lines)

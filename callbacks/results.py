@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ class PredictionWriter(Callback):
             charts=self.charts if batch_idx == 0 else 0,
             rollouts=self.rollouts,
             append=batch_idx > 0,
+            digits=_digits(pl_module),
             guides=getattr(trainer.datamodule, "value_guides", ()),
         )
         if batch_idx == 0:
@@ -84,3 +86,12 @@ class PredictionWriter(Callback):
         print(f"{file}\n\n{batch.series[0]}: {batch.goal[0] or 'no goal'}")
         for step, text in enumerate(plan.text[0], start=1):
             print(f"  step {step}: {text}")
+        if not plan.text[0]:
+            for step, value in enumerate(plan.mean[0].tolist(), start=1):
+                print(f"  step {step}: " + ", ".join(f"{number:.4g}" for number in value))
+
+
+def _digits(network: Any) -> int:
+    """Digits behind the point that show a hundredth of the smallest standard deviation of a value, at least 2."""
+    smallest = float(network.scaler.std.min()) if hasattr(network, "scaler") else 1.0
+    return min(12, max(2, 2 - math.floor(math.log10(smallest))))

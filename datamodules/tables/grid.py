@@ -76,7 +76,7 @@ class Grid:
 def infer(gaps: np.ndarray) -> Grid:
     """The grid of the most frequent of the gaps (n) between rows of a series, in hours; n at least 1.
 
-    Raises ValueError where no gap makes up at least half.
+    Raises ValueError where no gap makes up at least half, nor nearly all are multiples of one.
     """
     days = gaps / 24
     for months, (fewest, most) in _CALENDAR.items():
@@ -88,18 +88,26 @@ def infer(gaps: np.ndarray) -> Grid:
             return Grid(0.0, months)
     rounded = np.round(gaps * 3600) / 3600 if gaps.max() > 1 / 360 else gaps
     sizes, counts = np.unique(rounded[rounded > 0], return_counts=True)
-    if not len(sizes) or counts.max() < 0.5 * len(gaps):
-        common = (
-            f"the most frequent gap, {Grid(float(sizes[counts.argmax()]))}, is "
-            if len(sizes)
-            else "gaps below a second are "
-        )
-        share = counts.max() / len(gaps) if len(sizes) else 1.0
-        raise ValueError(
-            f"times are irregular: {common}{share:.0%} of all; say on which grid rows belong with step, {EXAMPLES}; it needs "
-            "at most one row a step"
-        )
-    return Grid(float(sizes[counts.argmax()]))
+    if len(sizes) and counts.max() >= 0.5 * len(gaps):
+        return Grid(float(sizes[counts.argmax()]))
+    # Clocks that run unevenly: nearly all gaps are whole multiples of the median, give or take a quarter.
+    median = _whole(float(np.median(gaps)))
+    steps = gaps / median
+    if np.mean((np.abs(steps - np.rint(steps)) <= 0.25) & (steps > 0.5)) >= 0.9:
+        return Grid(median)
+    raise ValueError(
+        f"times are irregular: gaps between rows go from {Grid(float(gaps.min()))} to {Grid(float(gaps.max()))}, with a median of "
+        f"{Grid(median)}, and are no multiples of it; say on which grid rows belong with step, {EXAMPLES}; it needs at most one row a step"
+    )
+
+
+def _whole(hours: float) -> float:
+    """A length of time rounded to whole days, hours, minutes or seconds, the longest of these that is within 5 %."""
+    for size in (24.0, 1.0, 1 / 60, 1 / 3600):
+        near = round(hours / size) * size
+        if near and abs(near - hours) <= 0.05 * hours:
+            return near
+    return hours
 
 
 def _month(time: np.ndarray) -> np.ndarray:

@@ -100,6 +100,7 @@ class GoalNetwork(Planning, Validation, Pretrained, LightningModule):
         self.weights = dict(zip(LOSSES, (alpha_value, alpha_text, alpha_kl, alpha_open, alpha_goal), strict=True))
         self.noise = torch.Generator().manual_seed(seed)
         self._saved_noise: list[Tensor] = []  # by rank, of the checkpoint that was loaded
+        self.lacks: set[str] = set()  # "text", "goals": what the data has none of
         self.built = False
         if value_names is not None:
             self._build(list(value_names), list(value_units or [""] * len(value_names)), value_resolution)
@@ -108,6 +109,7 @@ class GoalNetwork(Planning, Validation, Pretrained, LightningModule):
 
     def setup(self, stage: str) -> None:
         data = self.trainer.datamodule
+        self.lacks = {kind for kind in ("text", "goals") if not getattr(data, f"has_{kind}", True)}
         if not self.built:
             resolution = getattr(data, "value_resolution", None)
             self._build(list(data.value_names), list(data.value_units), resolution)
@@ -149,7 +151,7 @@ class GoalNetwork(Planning, Validation, Pretrained, LightningModule):
         return {name: getattr(self, name) for name in names}
 
     def active_losses(self) -> dict[str, set[str]]:
-        """Losses with a weight above zero that send a gradient into each component."""
+        """Losses with a weight above zero that send a gradient into each component; none into what reads what is not there."""
         reach = {
             "rssm": {"value", "text", "kl", "open"},
             "goal_encoder": {"kl", "open", "goal"},
@@ -158,7 +160,9 @@ class GoalNetwork(Planning, Validation, Pretrained, LightningModule):
             "prefix": {"text"},
         }
         active = {name for name, weight in self.weights.items() if weight > 0}
-        return {name: losses & active for name, losses in reach.items()}
+        idle = {"text_projection", "prefix"} if "text" in self.lacks else set()
+        idle |= {"goal_encoder"} if "goals" in self.lacks else set()
+        return {name: set() if name in idle else losses & active for name, losses in reach.items()}
 
     # ------------------------------------------------------------------ inputs
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from gssr import ranks
 from gssr.network.objective import goal_distance, kl_terms, masked_mean
+from gssr.network.persistence import last_observed
 from gssr.network.rollout import Plan
 from gssr.sequences.batches import DealtBatches
 from gssr.sequences.record import Batch
@@ -60,8 +61,9 @@ class Validation:
     def predict_step(self, batch: Batch, index: int) -> tuple[Plan | None, Plan]:
         """Plans of a batch under its goals (None where no sequence has one) and without goals."""
         none: list[str | None] = [None] * len(batch)
-        steered = self.plan(batch, batch.goal) if any(goal is not None for goal in batch.goal) else None
-        return steered, self.plan(batch, none)
+        texts = "text" not in self.lacks
+        steered = self.plan(batch, batch.goal, texts=texts) if any(goal is not None for goal in batch.goal) else None
+        return steered, self.plan(batch, none, texts=texts)
 
     @torch.no_grad()
     def latent_health(self, batch: Batch) -> dict[str, Tensor | float]:
@@ -96,7 +98,8 @@ class Validation:
 
     def _log_errors(self, batch: Batch, forecast: Tensor) -> None:
         """Absolute errors of the mean forecast (B, H, Y): by horizon in data units, and the score that checkpoints are chosen
-        by, over the horizon and the dimensions that goals speak of (all where there are no goals), in standard units.
+        by, over the horizon and the dimensions that goals speak of (all where there are no goals), in standard units; beside it
+        the same score of persistence, which a forecast must beat.
         """
         first = batch.value.shape[1] - forecast.shape[1]
         seen = batch.value_mask[:, first:]
@@ -112,6 +115,8 @@ class Validation:
         count = int(scored.sum())
         if count:
             self._tell(f"{self._part}/open_loop_mae", (error / self.scaler.std)[scored].mean(), count)
+            still = (last_observed(batch, first, self.scaler.mean) - batch.value[:, first:]).abs()
+            self._tell(f"{self._part}/persistence_mae", (still / self.scaler.std)[scored].mean(), count)
 
     def _log_hits(
         self,
@@ -142,9 +147,9 @@ class Validation:
             self._tell(f"{self._part}/{name}_{kind}", value.mean(), len(rows))
 
     def _miss(self, value: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """Distance outside the bounds (B,), in tolerances; a tolerance is two resolutions, or 0.4 standard deviations."""
+        """Distance outside the bounds (B,), in tolerances; a tolerance is two resolutions, at least 0.2 standard deviations."""
         resolution = torch.tensor(self.value_resolution, device=value.device)
-        tolerance = torch.where(resolution > 0, 2 * resolution, 0.4 * self.scaler.std)
+        tolerance = torch.maximum(2 * resolution, 0.2 * self.scaler.std)
         return goal_distance(value / tolerance, low / tolerance, high / tolerance).sqrt()
 
 

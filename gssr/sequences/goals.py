@@ -167,7 +167,7 @@ class GoalWriter:
 
     def is_held_out_number(self, number: float) -> bool:
         """Whether this number is written only in the modes `numbers` and `all`."""
-        margin = self.held_out_margin + 1e-6 * self.number_step
+        margin = self.held_out_margin + 1e-3 * self.number_step  # bounds are kept in float32
         return any(-margin <= number - value <= margin for value in self.held_out_values)
 
     def is_held_out_combination(self, form: str, key: str) -> bool:

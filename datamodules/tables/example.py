@@ -1,0 +1,53 @@
+"""Two small tables to try things out with, and goals for one of them.
+
+    python -m datamodules.tables.example        writes my.csv, runs.jsonl and goals.csv into this folder
+
+my.csv: a daily price that is drawn to 30, and news that announces tomorrow's move, so that reading them pays. runs.jsonl: machines
+that warm up to a temperature of their own, 24 readings each, without times. goals.csv: for each machine, where it is to end.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+
+NEWS = {
+    1: ["A shortage is expected", "Demand is rising fast", "The harvest was lost to hail"],
+    -1: ["A glut is expected", "Demand is collapsing", "A record harvest was brought in"],
+    0: ["A quiet day on the market", "Nothing new"],
+}
+
+
+def write(folder: Path = Path("."), days: int = 1500, machines: int = 60, seed: int = 0) -> None:
+    """Write the three files; the same numbers for the same seed."""
+    g = np.random.default_rng(seed)
+    with open(folder / "my.csv", "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["date", "price", "news"])
+        price, day = 30.0, np.datetime64("2020-01-01")
+        for i in range(days):
+            move = int(g.choice([-1, 0, 1], p=[0.2, 0.6, 0.2]))
+            said = str(g.choice(NEWS[move])) if move or g.random() < 0.5 else ""
+            table.writerow([day + i, f"{price:.2f}", said])
+            price = 30 + 0.9 * (price - 30) + 3.0 * move + g.normal(0, 0.4)
+    with (
+        open(folder / "runs.jsonl", "w", encoding="utf-8") as runs,
+        open(folder / "goals.csv", "w", newline="", encoding="utf-8") as goals,
+    ):
+        table = csv.writer(goals)
+        table.writerow(["id", "goal", "low", "high"])
+        for machine in range(machines):
+            end, pace = g.uniform(40, 90), g.uniform(0.1, 0.3)
+            readings = end - (end - 20) * np.exp(-pace * np.arange(24)) + g.normal(0, 0.5, 24)
+            for reading in readings:
+                runs.write(json.dumps({"id": f"m{machine:02d}", "temperature": round(float(reading), 1)}) + "\n")
+            form = ("Warm up to {:.0f} degrees", "End at {:.0f} degrees", "Reach {:.0f} degrees")[machine % 3]
+            last = round(float(readings[-1]))
+            table.writerow([f"m{machine:02d}", form.format(last), last - 1, last + 1])
+
+
+if __name__ == "__main__":
+    write()
