@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from datamodules.sequence_data import SequenceData
 from datamodules.tables.build import Columns, Reading
@@ -23,14 +22,14 @@ from datamodules.tables.goals import (
     words_of,
 )
 from datamodules.tables.grid import Grid, infer
-from datamodules.tables.source import open_table
+from datamodules.tables.opening import open_table
+from datamodules.tables.options import check_options
 from datamodules.tables.store import ROWS, Store, iso
 from datamodules.tables.windows import (
     Cutter,
     LastWindows,
     Segments,
     TableWindows,
-    chunks,
     everything,
     split_at,
     split_series,
@@ -40,9 +39,7 @@ from gssr.backbone.table import cache_folder
 from gssr.sequences.record import Record
 from gssr.sequences.scaler import Scaler
 
-SPLIT_BY = ("auto", "time", "series")
 MOST_TEXTS = 50_000  # that are encoded before training; of more, each is encoded when its window is read
-FARTHEST = 1e6  # standard deviations from the training mean
 
 
 class TableSequences(SequenceData):
@@ -139,7 +136,7 @@ class TableSequences(SequenceData):
         super().__init__(batch_size, context, horizon, stride, goal, goal_step, seed, num_workers, goal_cycle)
         self.save_hyperparameters(logger=False)
         self.grid = None if step is None else Grid.of(step)
-        _check_options(self.hparams)
+        check_options(self.hparams)
         self.goal_dim = goal_dim
         # Everything that can be told from the head of the table is told now, before a backbone is loaded.
         self.source = open_table(path, delimiter, dataset_split, dataset_config, dataset_revision)
@@ -197,7 +194,7 @@ class TableSequences(SequenceData):
         self.parts = self._split(store)
         windows = {split: TableWindows(self.cutter, segments) for split, segments in self.parts.items()}
         if len(windows["train"]):  # `setup` refuses a part without windows
-            self._scaler = self._fit(store, self.parts["train"])
+            self._scaler = fit_scaler(store, self.parts["train"], self.source.path)
             self._set_resolution(store)
             self._set_goals(store, grid)
         return windows
@@ -237,21 +234,6 @@ class TableSequences(SequenceData):
                 f"{iso(first)} to {iso(last)}"
             )
         return split_at(store, cuts)
-
-    def _fit(self, store: Store, train: Segments) -> Scaler:
-        scaler = Scaler(len(self.value_names))
-        try:
-            scaler.fit_chunks((torch.from_numpy(np.array(chunk)) for chunk in chunks(store, train)), self.value_names)
-        except ValueError as error:
-            raise ValueError(f"{self.source.path}: {error}") from None
-        for column, mean, std in zip(store.facts.columns, scaler.mean.tolist(), scaler.std.tolist(), strict=True):
-            far = max(abs(column.low - mean), abs(column.high - mean)) / std
-            if far > FARTHEST:
-                raise ValueError(
-                    f"value column {column.name!r} goes from {column.low:g} to {column.high:g}, but in the training part it stays "
-                    f"around {mean:g} (standard deviation {std:g}); correct it, or name codes of missing values in `missing`"
-                )
-        return scaler
 
     def fit_scaler(self, windows: Sequence[Record]) -> Scaler:
         return self._scaler
@@ -316,23 +298,3 @@ class TableSequences(SequenceData):
                     break
             self._texts = list(found)
         return self._texts
-
-
-def _check_options(p: Any) -> None:
-    """Raises ValueError for options that no table fits."""
-    if p.text_lag < 0 or p.max_text_chars < 1:
-        raise ValueError(
-            f"text_lag is {p.text_lag} steps and max_text_chars {p.max_text_chars}; expected at least 0 and at least 1"
-        )
-    if p.split_by not in SPLIT_BY:
-        raise ValueError(f"split_by is {p.split_by!r}; expected one of {', '.join(SPLIT_BY)}")
-    if len(p.split_shares) != 3 or min(p.split_shares) <= 0 or abs(sum(p.split_shares) - 1) > 1e-6:
-        raise ValueError(f"split_shares are {list(p.split_shares)}; expected three shares above 0 that add up to 1")
-    if p.split_dates is not None and (len(p.split_dates) != 2 or p.split_by == "series"):
-        raise ValueError(
-            f"split_dates are {list(p.split_dates)} with split_by {p.split_by}; expected two times, and time"
-        )
-    if p.resolution is not None and not all(r >= 0 and np.isfinite(r) for r in p.resolution):
-        raise ValueError(f"resolution is {list(p.resolution)}; expected numbers of at least 0 (0: not known)")
-    if p.time_column is None and (p.time_unit or p.time_format or p.step or p.sort_rows or p.predict_from):
-        raise ValueError("step, time_unit, time_format, sort_rows and predict_from need a time_column; name it")

@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from datamodules.tables import cells
-from datamodules.tables.source import open_table
+from datamodules.tables.opening import open_table
 from datamodules.tables.store import Store
 from gssr.sequences.goals import GoalWriter
 from gssr.sequences.record import Record

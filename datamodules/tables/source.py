@@ -1,11 +1,10 @@
-"""Opening a table: CSV, JSON Lines, Parquet, a folder or a hub data set; columns come in chunks, so that its size does not matter."""
+"""Tables on disk: CSV, JSON Lines, Parquet, data sets of the hub; columns come in chunks, so that size does not matter."""
 
 from __future__ import annotations
 
 import difflib
 import io
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,17 +18,7 @@ import pyarrow.parquet
 
 ROWS = 50_000  # of a chunk
 BLOCK = 4 << 20
-FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 EXPECTED = "expected a .csv, .tsv, .jsonl, .ndjson (also .gz) or .parquet file, a folder or id of a data set of the hub"
-_SIGNATURES = {
-    b"PK\x03\x04": "an Excel or ZIP file; export the sheet as CSV",
-    b"\xd0\xcf\x11\xe0": "an old Excel file; export the sheet as CSV",
-    b"PAR1": "a Parquet file; give it the ending .parquet",
-    b"ARROW1": "an Arrow file; write it as Parquet",
-    b"SQLite": "an SQLite database; export the table as CSV",
-    b"\x1f\x8b": "compressed by gzip; give it the ending .gz",
-}
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Source:
@@ -61,78 +50,8 @@ class Source:
         return name
 
 
-def open_table(
-    path: str,
-    delimiter: str | None = None,
-    split: str = "train",
-    config: str | None = None,
-    revision: str | None = None,
-) -> Source:
-    """The table at a path (or hub id). `delimiter` of CSV; `split`, `config`, `revision` of a data set of the hub.
-
-    Raises ValueError for what is no table, with what it looks like.
-    """
-    if not path.strip():
-        raise ValueError(f"the path is empty; {EXPECTED}")
-    file = Path(path).expanduser()
-    if file.is_file():
-        return _open_file(file, delimiter)
-    if file.is_dir():
-        return HubSource(str(file), split, config, revision)
-    name = file.name.removesuffix(".gz")
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", path) and Path(name).suffix not in FORMATS and not file.parent.is_dir():
-        return HubSource(path, split, config, revision)
-    near = difflib.get_close_matches(file.name, os.listdir(file.parent), n=1) if file.parent.is_dir() else []
-    raise ValueError(
-        f"there is no file {path!r}"
-        + (f"; did you mean {str(file.parent / near[0])!r}?" if near else "")
-        + f"; {EXPECTED}"
-    )
-
-
-def _open_file(file: Path, delimiter: str | None) -> Source:
-    size = file.stat().st_size
-    if size == 0:
-        raise ValueError(f"{file} is empty (0 bytes); {EXPECTED}")
-    kind = FORMATS.get(Path(file.name.removesuffix(".gz")).suffix.lower())
-    with open(file, "rb") as opened:
-        head = opened.read(8)
-    if kind is None:
-        hint = next((f"; it is {told}" for mark, told in _SIGNATURES.items() if head.startswith(mark)), "")
-        raise ValueError(f"{file} ends in {file.suffix or 'nothing'!r}{hint}; {EXPECTED}")
-    if kind == "parquet":
-        if not head.startswith(b"PAR1"):
-            raise ValueError(
-                f"{file} is no Parquet file (it begins with {head[:4]!r}); give it the ending of what it is: .csv or .jsonl"
-            )
-        return ParquetSource(file)
-    if file.suffix != ".gz" or not head.startswith(b"\x1f\x8b"):
-        for mark, told in _SIGNATURES.items():
-            if head.startswith(mark):
-                raise ValueError(f"{file} is {told}")
-        if file.suffix == ".gz":
-            raise ValueError(f"{file} is not compressed by gzip; leave .gz out of its name")
-    _check_text(file)
-    if kind == "csv":
-        return CsvSource(file, delimiter or ("\t" if ".tsv" in file.suffixes else ","))
-    return JsonLinesSource(file)
-
-
-def _check_text(file: Path) -> None:
-    with _decompressed(file) as opened:
-        head = opened.read(1 << 16)
-    if head.startswith(_UTF16):
-        raise ValueError(
-            f"{file} is in UTF-16; write it as UTF-8: iconv -f UTF-16 -t UTF-8 {file.name} > utf8-{file.name}"
-        )
-    if b"\0" in head:
-        raise ValueError(f"{file} is a binary file (it holds zero bytes at {head.index(0)}); {EXPECTED}")
-    if not head.strip():
-        raise ValueError(f"{file} holds nothing but blanks; {EXPECTED}")
-
-
 @contextmanager
-def _decompressed(file: Path) -> Iterator[Any]:
+def decompressed(file: Path) -> Iterator[Any]:
     with pa.input_stream(str(file), compression="gzip" if file.suffix == ".gz" else None) as stream:
         try:
             yield stream
@@ -143,7 +62,7 @@ def _decompressed(file: Path) -> Iterator[Any]:
 def _not_utf8(file: Path) -> str:
     """Where a file leaves UTF-8."""
     line = 1
-    with _decompressed(file) as opened:
+    with decompressed(file) as opened:
         for raw in io.BufferedReader(opened):  # type: ignore[arg-type]
             try:
                 raw.decode("utf-8")
@@ -170,7 +89,7 @@ class CsvSource(Source):
             raise ValueError(f"delimiter is {delimiter!r}; expected one character, such as ',' or ';'")
         self.path, self.file, self.delimiter = str(file), file, delimiter
         self.identity = (*_identity(file), delimiter)
-        with _decompressed(file) as stream:
+        with decompressed(file) as stream:
             raw = bytes(stream.read(1 << 16))
         line = raw.removeprefix(b"\xef\xbb\xbf").split(b"\n")[0].decode("utf-8", "replace").rstrip("\r")
         others = [mark for mark in ";\t|," if mark != delimiter and line.count(mark) > line.count(delimiter)]
@@ -184,7 +103,7 @@ class CsvSource(Source):
     @contextmanager
     def _reader(self, names: Sequence[str] | None) -> Iterator[Any]:
         try:
-            with _decompressed(self.file) as stream:
+            with decompressed(self.file) as stream:
                 yield pa.csv.open_csv(
                     stream,
                     read_options=pa.csv.ReadOptions(block_size=BLOCK, use_threads=False),
@@ -236,7 +155,7 @@ class JsonLinesSource(Source):
         self.columns = list(found)
 
     def _lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        with _decompressed(self.file) as stream:
+        with decompressed(self.file) as stream:
             for number, raw in enumerate(io.BufferedReader(stream, BLOCK), start=1):
                 try:
                     text = raw.decode("utf-8").strip().removeprefix("\ufeff")

@@ -145,7 +145,7 @@ del CASES["irregular times"]
 @pytest.mark.parametrize("case", CASES)
 def test_each_is_told_apart(case: str, tmp_path: Path) -> None:
     name, content, options, message = CASES[case]
-    with pytest.raises(ValueError, match=message) as told:  # noqa: PT012: some are told at once, some when the table is read
+    with pytest.raises(ValueError, match=message) as told:  # some are told at once, some when the table is read
         TableSequences(str(write(tmp_path, name, content)), **options).setup()
     assert len(str(told.value)) < 700
 
@@ -185,7 +185,7 @@ def series_table() -> str:
 def test_each_bad_file_of_goals_is_told_apart(case: str, tmp_path: Path) -> None:
     content, options, message = GOALS[case]
     table, goals = write(tmp_path, "t.csv", series_table()), write(tmp_path, "goals.csv", content)
-    with pytest.raises(ValueError, match=message):  # noqa: PT012
+    with pytest.raises(ValueError, match=message):
         TableSequences(str(table), series_column="series", goals=str(goals), **(NAMED | options)).setup()
 
 

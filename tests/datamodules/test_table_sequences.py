@@ -274,9 +274,7 @@ def test_hindsight_goals_name_what_was_reached_at_any_scale(scale: float, tmp_pa
             assert not writer.is_held_out_number(number)
             found += 1
     assert found > 100
-    held = [r for r in data.windows_evaluation("val", "numbers")] + [
-        r for r in data.windows_evaluation("train", "numbers")
-    ]
+    held = [*data.windows_evaluation("val", "numbers"), *data.windows_evaluation("train", "numbers")]
     assert held and all(writer.is_held_out_number(float(r.goal_low[0])) for r in held)
 
 
