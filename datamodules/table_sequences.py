@@ -24,6 +24,7 @@ from datamodules.tables.goals import (
 from datamodules.tables.grid import Grid, infer
 from datamodules.tables.opening import open_table
 from datamodules.tables.options import check_options
+from datamodules.tables.scaling import fit_scaler
 from datamodules.tables.store import ROWS, Store, iso
 from datamodules.tables.windows import (
     Cutter,
