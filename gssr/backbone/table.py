@@ -17,6 +17,7 @@ from gssr.backbone.frozen import FrozenBackbone
 
 TEXTS_PER_STEP = 512
 SECONDS_BETWEEN_SAVES = 300.0
+MOST_TEXTS = 65_536  # that a table holds when texts come on the fly
 
 
 def cache_folder() -> Path:
@@ -81,8 +82,15 @@ class TextTable:
         return self
 
     def look_up(self, texts: Sequence[Sequence[str | None]]) -> tuple[Tensor, Tensor]:
-        """States (B, T, F), zero where no text is, and mask (B, T); texts not seen before are encoded first."""
-        self.add((text for row in texts for text in row if text is not None and text not in self.rows), keep=False)
+        """States (B, T, F), zero where no text is, and mask (B, T); texts not seen before are encoded first.
+
+        A table that has become too large by that starts anew, so that texts without end need no memory without end.
+        """
+        wanted = dict.fromkeys(text for row in texts for text in row if text is not None)
+        new = wanted.keys() - self.rows.keys()
+        if new and len(self.rows) + len(new) > MOST_TEXTS:
+            self.rows, self.states = {}, self.states[:1].clone()
+        self.add(wanted, keep=False)
         index = torch.tensor([[0 if text is None else self.rows[text] for text in row] for row in texts])
         index = index.to(self.states.device)
         return self.states[index], index > 0

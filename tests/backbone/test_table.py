@@ -1,0 +1,20 @@
+"""The table of encoded texts does not grow without end."""
+
+import pytest
+import torch
+
+import gssr.backbone.table as module
+from gssr.backbone import FrozenBackbone
+from gssr.backbone.table import TextTable
+
+
+def test_texts_without_end_need_no_memory_without_end(tiny: FrozenBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_TEXTS", 12)
+    table = TextTable(tiny, [1])
+    for start in range(0, 60, 3):
+        texts = [[f"report {start + i} of many", None, f"report {start + i + 1} of many"] for i in range(3)]
+        states, mask = table.look_up(texts)
+        assert len(table.rows) <= 12 and len(table.states) == len(table.rows) + 1
+        assert mask.tolist() == [[True, False, True]] * 3
+        said = [text for row in texts for text in row if text is not None]
+        torch.testing.assert_close(states[mask], tiny.mean_states(said, [1]), rtol=1e-4, atol=1e-5)
