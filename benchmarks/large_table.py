@@ -4,8 +4,8 @@
     python -m benchmarks.large_table --rows 1000000 --text --format parquet
 
 Each size runs in a process of its own: a table is written, and a small goal network is trained on it for some steps. Printed:
-the file's size, seconds until the first batch, seconds until a wrong table (a bad cell in its last row) is refused, and the
-process's largest memory (resident set) after reading the table and after training, each above what it was before.
+the file's size, processor seconds until the first batch and until a wrong table (a bad cell in its last row) is refused, and
+the process's largest memory (resident set) after reading the table and after training, each above what it was before.
 """
 
 from __future__ import annotations
@@ -64,25 +64,25 @@ def train(path: Path, bad: Path, steps: int, batch_size: int, text: bool, told: 
     network = GoalNetwork(
         "nano", text_layers=(1,), goal_layer=1, latent_dim=8, hidden_dim=32, text_steps=2, open_samples=2
     )
-    before, start = peak(), time.perf_counter()
+    before, start = peak(), time.process_time()
     data = TableSequences(str(path), batch_size=batch_size, **options)
     data.prepare_data()
     data.setup("fit")
     next(iter(data.train_dataloader()))
-    read, first = peak(), time.perf_counter() - start
-    start, refused = time.perf_counter(), "not refused"
+    read, first = peak(), time.process_time() - start
+    start, refused = time.process_time(), "not refused"
     try:
         TableSequences(str(bad), **options).setup()
     except ValueError:
-        refused = f"{time.perf_counter() - start:.1f} s"
-    start = time.perf_counter()
+        refused = f"{time.process_time() - start:.1f} s"
+    start = time.process_time()
     trainer = Trainer(
         max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, limit_val_batches=2, num_sanity_val_steps=0,
     )  # fmt: skip
     trainer.fit(network, datamodule=data)
     told.put(
-        (len(data.train_records), first, refused, read - before, peak() - before, peak(), time.perf_counter() - start)
+        (len(data.train_records), first, refused, read - before, peak() - before, peak(), time.process_time() - start)
     )
 
 

@@ -176,6 +176,12 @@ def test_what_is_not_there_is_told_in_one_line() -> None:
     assert "broken.ckpt cannot be read as a checkpoint" in refused("test", "--ckpt_path", "broken.ckpt")
 
 
+def test_a_refused_option_of_the_data_is_told_in_one_line() -> None:
+    told = refused("fit", "--data", "datamodules.TableSequences", "--data.path", "prices.csv")
+    assert told.startswith("train.py: there is no file 'prices.csv'; expected a .csv")
+    assert "\n" not in told
+
+
 def test_other_data_by_name_alone() -> None:
     cli = call("fit", "--data", "tests.toy.ToyData", "--data.size", "30", "--trainer.max_epochs", "1")
     assert cli.datamodule.size == 30

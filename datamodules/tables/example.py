@@ -2,7 +2,7 @@
 
     python -m datamodules.tables.example        writes my.csv, runs.jsonl and goals.csv into this folder
 
-my.csv: a daily price that is drawn to 30, and news that announces tomorrow's move, so that reading them pays. runs.jsonl: machines
+my.csv: a daily price that goes up and down in twelve days, and news that announces tomorrow's jump, so that reading them pays. runs.jsonl: machines
 that warm up to a temperature of their own, 24 readings each, without times. goals.csv: for each machine, where it is to end.
 """
 
@@ -27,12 +27,12 @@ def write(folder: Path = Path("."), days: int = 1500, machines: int = 60, seed: 
     with open(folder / "my.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["date", "price", "news"])
-        price, day = 30.0, np.datetime64("2020-01-01")
+        off, day = 0.0, np.datetime64("2020-01-01")
         for i in range(days):
             move = int(g.choice([-1, 0, 1], p=[0.2, 0.6, 0.2]))
             said = str(g.choice(NEWS[move])) if move or g.random() < 0.5 else ""
-            table.writerow([day + i, f"{price:.2f}", said])
-            price = 30 + 0.9 * (price - 30) + 3.0 * move + g.normal(0, 0.4)
+            table.writerow([day + i, f"{30 + 5 * np.sin(2 * np.pi * i / 12) + off:.2f}", said])
+            off = 0.7 * off + 3.0 * move + g.normal(0, 0.3)
     with (
         open(folder / "runs.jsonl", "w", encoding="utf-8") as runs,
         open(folder / "goals.csv", "w", newline="", encoding="utf-8") as goals,

@@ -128,7 +128,7 @@ class Validation:
         free: Tensor,
         generator: torch.Generator,
     ) -> None:
-        """Share of goals whose mean rollout ends within two resolutions of the bounds, beside the unsteered rollouts."""
+        """Share of goals whose mean rollout ends within the tolerance of the bounds, beside the unsteered rollouts."""
         rows = [i for i, goal in enumerate(goals) if goal is not None and not torch.isnan(low[i]).all()]
         if not rows:
             return
