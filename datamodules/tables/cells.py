@@ -227,7 +227,10 @@ class Times:
                 )
                 shown = text if len(text) <= 40 else text[:37] + "..."
                 return f"time column {self.name!r} holds {shown!r} in row {first + i}; expected {expected}"
-        raise AssertionError("times that could not be parsed have no wrong cell")
+        return (
+            f"time column {self.name!r} cannot be read from row {first} on: its times, such as {listed[0]!r}, are of different "
+            "precision or too far apart; write all of them alike, as ISO 8601"
+        )
 
 
 def _to_hours(stamps: pd.Series) -> np.ndarray:
