@@ -291,8 +291,8 @@ class TableSequences(SequenceData):
             return []
         if self._texts is None:
             store, found = self.cutter.store, {}
-            for start in range(0, len(store), ROWS // 10):
-                part = store.strings("text", start, min(len(store), start + ROWS // 10))
+            for start in range(0, len(store), ROWS // 4):
+                part = store.strings("text", start, min(len(store), start + ROWS // 4))
                 found |= dict.fromkeys(text for text in part if text is not None)
                 if len(found) > MOST_TEXTS:
                     found = {}

@@ -22,7 +22,7 @@ from gssr.sequences.phrases import decimals
 DTYPES = {"time": "<f8", "value": "<f4", "text": "<i8", "goal": "<i8", "bound": "<f4"}
 STRINGS, ABOUT = "strings.bin", "about.json"
 REMEMBERED = 10_000  # strings that are not written twice
-ROWS = 200_000  # of a pass over the whole table
+ROWS = 50_000  # of a pass over the whole table
 
 
 @dataclass
