@@ -7,9 +7,9 @@ options on the command line win over all. `python train.py --help` shows example
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
-import re
 import sys
 import threading
 from argparse import RawDescriptionHelpFormatter

@@ -194,7 +194,7 @@ def split_at(store: Store, cuts: Sequence[float]) -> dict[str, Segments]:
 def time_cuts(store: Store, shares: Sequence[float]) -> list[float]:
     """The two times before which the shares of training, and of training and validation, of all rows lie."""
     every = max(1, len(store) // 100_000)
-    picked = [store.read("time", a, min(len(store), a + ROWS))[::every] for a in range(0, len(store), ROWS)]
+    picked = [store.read("time", a, min(len(store), a + ROWS))[::every].copy() for a in range(0, len(store), ROWS)]
     times = np.sort(np.concatenate(picked))
     return [float(times[min(len(times) - 1, int(share * len(times)))]) for share in (shares[0], shares[0] + shares[1])]
 
