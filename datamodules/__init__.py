@@ -1,6 +1,9 @@
 """LightningDataModules, named in configs as `datamodules.<Class>`."""
 
+from datamodules.sines import Sines
 from datamodules.storms import Storms
+from datamodules.strikes import Strikes
 from datamodules.text_corpus import TextCorpus
+from datamodules.time_mmd import TimeMMD
 
-__all__ = ["Storms", "TextCorpus"]
+__all__ = ["Sines", "Storms", "Strikes", "TextCorpus", "TimeMMD"]
