@@ -1,7 +1,7 @@
 """Train a goal network, test it, let it plan: `python train.py fit | validate | test | predict`.
 
-Options come from configs/default.yaml, or from `--config`, or from the run that `--ckpt_path` names; options on the command line
-win over all of them. `python train.py --help` shows examples.
+Options come from configs/default.yaml (or the config of the data module that `--data` names), or from `--config`, or from the run
+that `--ckpt_path` names; options on the command line win over all of them. `python train.py --help` shows examples.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ from gssr.runs import (
 )
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent / "configs" / "default.yaml"
+CONFIGS_OF_DATA = {"Strikes": "strikes", "TimeMMD": "time_mmd", "Sines": "sines"}
 SECTIONS = ("seed_everything", "threads", "trainer", "model", "data", "checkpoint")
 # What the first process tells those that Lightning starts from it.
 FOLDER_OF_FIRST, CHECKPOINT_OF_FIRST = "GSSR_RUN_FOLDER", "GSSR_CHECKPOINT"
@@ -59,7 +60,7 @@ examples:
   python train.py fit                                       the main job: storms around the nano backbone
   python train.py fit --config configs/debug.yaml           everything shrunk, under a minute
   python train.py fit --trainer.max_epochs 40 --model.latent_dim 32 --data.batch_size 32
-  python train.py fit --data datamodules.Storms --data.horizon 4
+  python train.py fit --data datamodules.Strikes            other data, with its own config (configs/strikes.yaml)
   python train.py fit --ckpt_path last                      go on with the newest run (--run NAME: with that one)
   python train.py fit --ckpt_path last --trainer.max_epochs 40
   python train.py test --ckpt_path best                     the table of results, from the best checkpoint
@@ -133,7 +134,7 @@ class RunCLI(LightningCLI):
         if self.stage is not None and (self.found is not None and self.found.run is not None):
             args = [args[0], "--config", str(self.found.run / CONFIG), *args[1:]]
         elif self.stage is not None and not self._has_config:
-            args = [args[0], "--config", str(DEFAULT_CONFIG), *args[1:]]
+            args = [args[0], "--config", str(config_for(args)), *args[1:]]
         self.config = parser.parse_args(args)
         options = self.config[self.stage]
         if options.get("ckpt_path") or options.get("run"):
@@ -328,6 +329,21 @@ class RunCLI(LightningCLI):
                 if is_overridden(f"{stage}_step", self.model):
                     lines.append(f"  {word}                  python train.py {stage} --ckpt_path best{named}")
         _say("\n".join(lines))
+
+
+def config_for(args: list[str]) -> Path:
+    """The config that stands in where none is given: that of the data module which `--data` names if it has one, else the default.
+
+    The default's numbers are those of the storms: epochs and windows that would leave another data set hardly trained.
+    """
+    named = [after for arg, after in zip(args, [*args[1:], ""], strict=True) if arg == "--data"]
+    named += [arg.removeprefix("--data=") for arg in args if arg.startswith("--data=")]
+    own = (
+        DEFAULT_CONFIG.parent / f"{CONFIGS_OF_DATA.get(named[-1].rsplit('.', 1)[-1], '')}.yaml"
+        if named
+        else DEFAULT_CONFIG
+    )
+    return own if own.is_file() else DEFAULT_CONFIG
 
 
 def _steps_done(file: Path) -> int:

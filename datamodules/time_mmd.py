@@ -86,6 +86,7 @@ class TimeMMD(SequenceData):
             )
         self.folder, self.domain, self.calendar, self.text_chars = Path(path), domain, calendar, text_chars
         self.text_kinds = {"both": TEXTS, "none": ()}.get(text, (text,))
+        self.has_goals, self.has_text = goal is not None, text != "none"
         self.shares = val_share, test_share
         self.value_names = (TARGET, *(columns or ()), *(("season_sin", "season_cos") if calendar else ()))
         self.value_units = ("",) * len(self.value_names)
