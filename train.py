@@ -1,7 +1,7 @@
 """Train a goal network, test it, let it plan: `python train.py fit | validate | test | predict`.
 
-Options come from configs/default.yaml, or from the run that `--ckpt_path` names; what a `--config` says wins over these, and
-options on the command line win over all. `python train.py --help` shows examples.
+Options come from configs/default.yaml (and the config of the data module that `--data` names), or from the run that `--ckpt_path`
+names; what a `--config` says wins over these, and options on the command line win over all. `python train.py --help` shows examples.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ from gssr.runs import (
 from gssr.whole_file import disk_full, whole_file
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent / "configs" / "default.yaml"
+CONFIGS_OF_DATA = {"Strikes": "strikes", "TimeMMD": "time_mmd", "Sines": "sines"}
 SECTIONS = ("seed_everything", "threads", "trainer", "model", "data", "checkpoint")
 # What the first process tells those that Lightning starts from it.
 FOLDER_OF_FIRST, CHECKPOINT_OF_FIRST = "GSSR_RUN_FOLDER", "GSSR_CHECKPOINT"
@@ -73,7 +74,7 @@ examples:
   python train.py fit                                       the main job: storms around the nano backbone
   python train.py fit --config configs/debug.yaml           everything shrunk, under a minute
   python train.py fit --trainer.max_epochs 40 --model.latent_dim 32 --data.batch_size 32
-  python train.py fit --data datamodules.Storms --data.horizon 4
+  python train.py fit --data datamodules.Strikes            other data, with its own config (configs/strikes.yaml)
   python train.py fit --ckpt_path last                      go on with the newest run (--run NAME: with that one)
   python train.py fit --ckpt_path last --trainer.max_epochs 40
   python train.py test --ckpt_path best                     the table of results, from the best checkpoint
@@ -122,7 +123,7 @@ class RunCLI(LightningCLI):
         self.folder: Path | None = None
         self.owned: Any = None  # what says that the run is this process's
         self.changes: dict[str, tuple[Any, Any]] = {}
-        self._asks = chosen.asks
+        self._asks, self._has_config = chosen.asks, chosen.has_config
         shown = {"formatter_class": _Help, "epilog": EXAMPLES}
         super().__init__(
             model_class=LightningModule,
@@ -159,7 +160,9 @@ class RunCLI(LightningCLI):
             read_run_config(self.found.run)
             args = [args[0], "--config", str(self.found.run / CONFIG), *args[1:]]
         elif self.stage is not None and not self._asks:
-            args = [args[0], "--config", str(DEFAULT_CONFIG), *args[1:]]
+            own = None if self._has_config else config_of_data(args)
+            files = [DEFAULT_CONFIG] if own is None else [DEFAULT_CONFIG, own]
+            args = [args[0], *(word for file in files for word in ("--config", str(file))), *args[1:]]
         self.config = parser.parse_args(args)
         options = self.config[self.stage]
         if options.get("ckpt_path") or options.get("run"):
@@ -391,6 +394,17 @@ class RunCLI(LightningCLI):
                 if is_overridden(f"{stage}_step", self.model):
                     lines.append(f"  {word}                  python train.py {stage} --ckpt_path best{named}")
         _say("\n".join(lines))
+
+
+def config_of_data(args: list[str]) -> Path | None:
+    """The config of the data module that `--data` names, if it has one.
+
+    The default's numbers are those of the storms: epochs and windows that would leave another data set hardly trained.
+    """
+    named = [after for arg, after in zip(args, [*args[1:], ""], strict=True) if arg == "--data"]
+    named += [arg.removeprefix("--data=") for arg in args if arg.startswith("--data=")]
+    name = CONFIGS_OF_DATA.get(named[-1].rsplit(".", 1)[-1]) if named else None
+    return None if name is None else DEFAULT_CONFIG.parent / f"{name}.yaml"
 
 
 def _whole(found: Found, stage: str | None) -> tuple[Found, int]:

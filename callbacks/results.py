@@ -8,12 +8,16 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from datamodules.storms import Storms
+from gssr.evaluation.forecast_report import evaluate_forecasts
 from gssr.evaluation.predictions import FILE, write_predictions
 from gssr.evaluation.storms_report import evaluate_storms
 
 
 class TestReport(Callback):
     """Print the table of results at the end of `test` and write it as Markdown and JSON.
+
+    Storms have a report of their own; any other data has forecasts by horizon beside their baselines.
 
     Args:
         samples: rollouts S a window.
@@ -32,7 +36,8 @@ class TestReport(Callback):
         for stage in ("fit", "test"):
             data.setup(stage)
         pl_module.table.add(data.texts())
-        report = evaluate_storms(pl_module, data, samples=self.samples, quick=self.quick)
+        evaluate = evaluate_storms if isinstance(data, Storms) else evaluate_forecasts
+        report = evaluate(pl_module, data, samples=self.samples, quick=self.quick)
         print(report.to_markdown(), flush=True)
         report.write(Path(trainer.default_root_dir))
 

@@ -1,7 +1,10 @@
 """LightningDataModules, named in configs as `datamodules.<Class>`."""
 
+from datamodules.sines import Sines
 from datamodules.storms import Storms
+from datamodules.strikes import Strikes
 from datamodules.table_sequences import TableSequences
 from datamodules.text_corpus import TextCorpus
+from datamodules.time_mmd import TimeMMD
 
-__all__ = ["Storms", "TableSequences", "TextCorpus"]
+__all__ = ["Sines", "Storms", "Strikes", "TableSequences", "TextCorpus", "TimeMMD"]

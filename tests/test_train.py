@@ -187,6 +187,24 @@ def test_other_data_by_name_alone() -> None:
     assert cli.datamodule.size == 30
 
 
+def test_a_data_module_with_a_config_of_its_own_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = Path(train.__file__).parent / "configs"
+    monkeypatch.setattr(train, "DEFAULT_CONFIG", configs / "default.yaml")
+    chosen = {
+        "strikes.yaml": (["fit", "--data", "datamodules.Strikes"], ["fit", "--data=Strikes", "--data.horizon", "4"]),
+        "time_mmd.yaml": (["fit", "--data", "datamodules.TimeMMD", "--data.path", "x"],),
+        "sines.yaml": (["fit", "--trainer.max_epochs", "1", "--data", "datamodules.Sines"],),
+        "default.yaml": (
+            ["fit"],
+            ["fit", "--data", "datamodules.Storms"],
+            ["fit", "--data.horizon", "4"],
+            ["fit", "--data"],
+        ),
+    }
+    for name, lines in chosen.items():
+        assert [train.config_of_data(args) for args in lines] == [name and configs / name] * len(lines)
+
+
 def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
     for args in (["--help"], ["fit", "--help"], []):
         with pytest.raises(SystemExit) as stopped:

@@ -1,4 +1,4 @@
-"""What a goal network is compared with: persistence, linear autoregression, a straight line to the goal.
+"""What a goal network is compared with: persistence, a year ago, linear autoregression, a straight line to the goal.
 
 All take a `Batch` whose sequences share one context length C and return paths (B, H, Y) in data units, H = T - C.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,6 +44,34 @@ def horizon_truth(batch: Batch) -> Tensor:
 def persistence(batch: Batch) -> Tensor:
     """The last observed value for ever, (B, H, Y); NaN where the context holds none."""
     return filled_context(batch)[:, -1:].repeat(1, batch.value.shape[1] - context_length(batch), 1)
+
+
+def seasonal_naive(windows: Sequence[Record], batch: Batch, period: int) -> Tensor:
+    """The value one period (`period` steps) before each step of the horizon, (B, H, Y); NaN where no window holds it.
+
+    `windows` are all that is known of the series. A period shorter than the horizon is gone back as often as it takes to
+    leave the horizon, so that no step is forecast by another one of it.
+
+    Raises ValueError for a period below 1.
+    """
+    if period < 1:
+        raise ValueError(f"a season needs a period of at least 1 step, got {period}")
+    known: dict[str, dict[float, np.ndarray]] = {}
+    for window in windows:
+        known.setdefault(window.series, {}).update(zip(window.time.tolist(), window.value, strict=True))
+    length = context_length(batch)
+    path = torch.full_like(batch.value[:, length:], torch.nan)
+    for row, series in enumerate(batch.series):
+        rows = known.get(series, {})
+        times = np.array(sorted(rows))
+        step = float(batch.time[row, length] - batch.time[row, 0]) / length
+        for h in range(path.shape[1]):
+            wanted = float(batch.time[row, length + h]) - period * (h // period + 1) * step
+            # The nearest, because months are steps of different lengths.
+            nearest = times[np.abs(times - wanted).argmin()] if len(times) else np.inf
+            if abs(nearest - wanted) <= 0.6 * step:
+                path[row, h] = torch.from_numpy(rows[nearest])
+    return path
 
 
 def straight_line(batch: Batch) -> Tensor:

@@ -1,0 +1,231 @@
+"""The data module of Time-MMD's layout: one numeric table and dated texts for each domain."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from datamodules.dated_texts import TEXTS, known_texts, read_csv, read_dates, read_texts
+from datamodules.sequence_data import SequenceData
+from gssr.sequences.record import Record
+from gssr.sequences.windows import cut
+
+TARGET = "OT"
+YEAR_HOURS = 365.25 * 24
+# Rows by which texts tell of a later time than their own dates: Energy's reports of a week give the price of the next Monday.
+AHEAD = {("Energy", "report"): 1}
+
+
+class TimeMMD(SequenceData):
+    """Windows of one domain of Time-MMD, or of any folder in its layout.
+
+    The layout (Liu et al. 2024, "Time-MMD"): `numerical/D/D.csv` with `start_date`, `end_date` and the target `OT`, and
+    `textual/D/D_report.csv` and `D_search.csv` with `start_date`, `end_date`, `fact` and `preds`.
+
+    Values: the target, further columns, and (with `calendar`) sine and cosine of the time of year. A text belongs to the
+    first row that ends no earlier than the text's own end date and than the last day that its facts name, so that it is read only
+    from the step at which it was known; Energy's reports, which tell the price of the week after their own, one row later. Boilerplate ("NA", "no relevant
+    information found") is no text. Rows out of order are sorted with a warning; infinities are missing values, with a warning.
+    The first rows train, the next validate, the last test; no window crosses from one part to another, or a gap.
+
+    Args:
+        path: Folder with `numerical` and `textual`.
+        domain: Name of a folder in `numerical`, such as Energy.
+        text: Texts to read: report, search, both or none.
+        columns: Further numeric columns as values, by name.
+        calendar: Sine and cosine of the time of year as two more values.
+        text_chars: Most characters of a step's texts; of more, the latest are kept.
+        val_share: Share of the rows that validate.
+        test_share: Share of the rows that test.
+        batch_size: Windows in a batch.
+        context: Steps C that are observed.
+        horizon: Steps H that are imagined; windows have T = C + H rows.
+        stride: Steps between the starts of two windows.
+        goal: A goal typed by the user, for every window of `predict`; its bounds are unknown (NaN).
+        goal_step: Step of the window, from 0, at which goals should hold; null means the window's last.
+        seed: Seed of shuffling and of goals.
+        num_workers: Processes that read windows.
+
+    Raises ValueError for another layout, an unknown domain or column, dates or numbers that cannot be read, a date that
+    comes twice, shares that leave no part, and parts that are shorter than a window.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        domain: str = "Energy",
+        text: str = "both",
+        columns: list[str] | None = None,
+        calendar: bool = False,
+        text_chars: int = 600,
+        val_share: float = 0.15,
+        test_share: float = 0.15,
+        batch_size: int = 32,
+        context: int = 24,
+        horizon: int = 12,
+        stride: int = 1,
+        goal: str | None = None,
+        goal_step: int | None = None,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(batch_size, context, horizon, stride, goal, goal_step, seed, num_workers)
+        self.save_hyperparameters(logger=False)
+        if text not in (*TEXTS, "both", "none"):
+            raise ValueError(f"text is {text!r}; expected report, search, both or none")
+        if not (val_share > 0 and test_share > 0 and val_share + test_share < 1) or text_chars < 1:
+            raise ValueError(
+                f"val_share {val_share} and test_share {test_share} must be above 0 and together below 1, and text_chars "
+                f"{text_chars} at least 1"
+            )
+        self.folder, self.domain, self.calendar, self.text_chars = Path(path), domain, calendar, text_chars
+        self.text_kinds = {"both": TEXTS, "none": ()}.get(text, (text,))
+        self.has_goals, self.has_text = goal is not None, text != "none"
+        self.shares = val_share, test_share
+        self.value_names = (TARGET, *(columns or ()), *(("season_sin", "season_cos") if calendar else ()))
+        self.value_units = ("",) * len(self.value_names)
+        self.value_resolution = (0.0,) * len(self.value_names)
+
+    def read_windows(self) -> dict[str, Sequence[Record]]:
+        table = self.read_table()
+        steps, self.season_steps = step_numbers(table["start"])
+        record, hours = self.record(table, steps), _hours(table["start"])
+        val, test = (round(share * len(table)) for share in self.shares)
+        edges = {"train": (0, -val - test), "val": (-val - test, -test), "test": (-test, None)}
+        clock = dict(zip(steps.tolist(), hours.tolist(), strict=True))
+        return {
+            split: [
+                replace(window, time=np.array([clock[step] for step in window.time.tolist()]))
+                for window in (
+                    cut(_part(record, slice(*edge)), **self.window) if len(record.time[slice(*edge)]) else []
+                )
+            ]
+            for split, edge in edges.items()
+        }
+
+    def record(self, table: pd.DataFrame, steps: np.ndarray) -> Record:
+        """All rows as one record without a goal, its times the numbers of the rows' steps."""
+        value = table[[name for name in self.value_names if not name.startswith("season_")]].to_numpy(float)
+        if self.calendar:
+            angle = 2 * np.pi * _hours(table["start"]) / YEAR_HOURS
+            value = np.column_stack([value, np.sin(angle), np.cos(angle)])
+        texts = [
+            (known, text)
+            for kind in self.text_kinds
+            for known, text in known_texts(
+                read_texts(self._file("textual", f"{self.domain}_{kind}")),
+                table["end"],
+                table["start"].iloc[0],
+                AHEAD.get((self.domain, kind), 0),
+            )
+        ]
+        return Record(self.domain, steps, value, joined(texts, len(table), self.text_chars))
+
+    def read_table(self) -> pd.DataFrame:
+        """`start` and `end` of each row and the value columns, by time; infinities are NaN."""
+        file = self._file("numerical", self.domain)
+        table = read_csv(file)
+        names = [name for name in self.value_names if not name.startswith("season_")]
+        for name in ("start_date", "end_date", *names):
+            if name not in table:
+                near = difflib.get_close_matches(name, table.columns, n=1, cutoff=0.4)
+                raise ValueError(
+                    f"{file} has no column {name!r}"
+                    + (f"; did you mean {near[0]!r}?" if near else f"; it has {list(table.columns)}")
+                )
+        rows = pd.DataFrame(
+            {"start": read_dates(table, "start_date", file), "end": read_dates(table, "end_date", file)}
+        )
+        for name in names:
+            numbers = pd.to_numeric(table[name], errors="coerce")
+            wrong = table[name][numbers.isna() & table[name].notna()]
+            if len(wrong):
+                raise ValueError(f"{file}: column {name!r} holds {wrong.iloc[0]!r}, which is not a number")
+            if count := int(np.isinf(numbers).sum()):
+                warnings.warn(f"{file}: {count} infinities in column {name!r} are taken as missing", stacklevel=2)
+            rows[name] = numbers.replace([np.inf, -np.inf], np.nan)
+        if not rows["start"].is_monotonic_increasing:
+            warnings.warn(f"{file}: the rows are not in order of start_date; they are sorted", stacklevel=2)
+            rows = rows.sort_values("start", kind="stable", ignore_index=True)
+        if (twice := rows["start"].duplicated()).any():
+            raise ValueError(
+                f"{file}: start_date {rows['start'][twice].iloc[0].date()} comes twice; keep one row a date"
+            )
+        if (rows["end"] < rows["start"]).any() or not rows["end"].is_monotonic_increasing:
+            raise ValueError(f"{file}: each end_date must lie after its start_date and after those of earlier rows")
+        return rows
+
+    def _file(self, kind: str, name: str) -> Path:
+        """`path/kind/domain/name.csv`. Raises ValueError where it is not there, with the nearest domain."""
+        file = self.folder / kind / self.domain / f"{name}.csv"
+        if file.is_file():
+            return file
+        folder = self.folder / kind
+        if not folder.is_dir():
+            raise ValueError(
+                f"{self.folder} has no folder {kind!r}; expected Time-MMD's layout, numerical/D/D.csv and "
+                "textual/D/D_report.csv"
+            )
+        domains = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+        if self.domain not in domains:
+            lower = {domain.lower(): domain for domain in domains}
+            near = difflib.get_close_matches(self.domain.lower(), lower, n=1, cutoff=0.0)
+            raise ValueError(
+                f"no domain {self.domain!r} in {folder}; "
+                + (f"did you mean {lower[near[0]]!r}? It has {', '.join(domains)}" if near else "it is empty")
+            )
+        raise ValueError(f"{file} is missing; read other texts with --data.text report, search or none")
+
+
+def step_numbers(start: pd.Series) -> tuple[np.ndarray, int | None]:
+    """The number of each row's step, counted through gaps, and the steps of a year (None: a year is no whole number of them).
+
+    Months are steps of one length although their days differ.
+    """
+    days = start.diff().dt.days.to_numpy()[1:]
+    usual = float(np.median(days)) if len(days) else 1.0
+    if usual >= 28 and start.dt.day.nunique() == 1:
+        months = (start.dt.year * 12 + start.dt.month).to_numpy()
+        step = max(1, int(np.median(np.diff(months))))
+        return (months - months[0]) / step, 12 // step if 12 % step == 0 else None
+    count = (start - start.iloc[0]).dt.days.to_numpy() / max(usual, 1.0)
+    year = 365.25 / max(usual, 1.0)
+    return count, round(year) if year >= 4 else None
+
+
+def joined(texts: Sequence[tuple[int, str]], rows: int, most: int) -> list[str | None]:
+    """The texts of each row in one: as many of the latest as fit in `most` characters, in order; None where there is none.
+
+    Args:
+        texts: row and text, each row's in order of time.
+    """
+    of_row: list[list[str]] = [[] for _ in range(rows)]
+    for row, text in texts:
+        of_row[row].append(text)
+    steps: list[str | None] = []
+    for said in of_row:
+        kept: list[str] = []
+        room = most
+        for text in reversed(list(dict.fromkeys(said))):
+            if len(text) > room:
+                if not kept:
+                    kept.append(text[:most].rsplit(" ", 1)[0])
+                break
+            kept.append(text)
+            room -= len(text) + 1
+        steps.append(" ".join(reversed(kept)) or None)
+    return steps
+
+
+def _part(record: Record, rows: slice) -> Record:
+    return Record(record.series, record.time[rows], record.value[rows], record.text[rows])
+
+
+def _hours(dates: pd.Series) -> np.ndarray:
+    return ((dates - pd.Timestamp(0)) / pd.Timedelta(hours=1)).to_numpy(float)
