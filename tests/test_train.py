@@ -194,7 +194,7 @@ def test_a_data_module_with_a_config_of_its_own_brings_it(monkeypatch: pytest.Mo
         "strikes.yaml": (["fit", "--data", "datamodules.Strikes"], ["fit", "--data=Strikes", "--data.horizon", "4"]),
         "time_mmd.yaml": (["fit", "--data", "datamodules.TimeMMD", "--data.path", "x"],),
         "sines.yaml": (["fit", "--trainer.max_epochs", "1", "--data", "datamodules.Sines"],),
-        "default.yaml": (
+        None: (
             ["fit"],
             ["fit", "--data", "datamodules.Storms"],
             ["fit", "--data.horizon", "4"],
