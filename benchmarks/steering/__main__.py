@@ -26,7 +26,7 @@ from benchmarks.steering.long_and_speed import cost, long_texts
 from benchmarks.steering.measures import distinct, nats, repetition
 from benchmarks.steering.methods import LEARNED, METHODS, Material, Sources, write
 from gssr.backbone import FrozenBackbone
-from gssr.states.learned import Examples, Learning
+from gssr.states.examples import Examples, Learning
 
 FULL = {"tokens": 48, "rows": 10, "rows_main": 25, "steps": 200, "texts": 256, "long": 500, "repeats": 7}
 QUICK = {"tokens": 16, "rows": 1, "rows_main": 1, "steps": 3, "texts": 16, "long": 40, "repeats": 1}

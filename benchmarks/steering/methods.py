@@ -6,14 +6,15 @@ B samples, P prompt tokens, E backbone width.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from gssr.backbone import FrozenBackbone
 from gssr.states.directions import mean_difference, random_like, recurrent_states
-from gssr.states.learned import Examples, Learning, fit, learn_offset
+from gssr.states.examples import Examples, Learning, fit
+from gssr.states.learned import learn_offset
 from gssr.states.rules import Interpolation, Offset, Schedule
 from gssr.states.steering import steer
 
@@ -114,7 +115,7 @@ def residual(
 
     ``whole_call``: at every token of one call, of which the first is token 0, as in training.
     """
-    seen = {layer: 0 for layer in vectors}
+    seen = dict.fromkeys(vectors, 0)
 
     def adding(layer: int) -> Callable[..., object]:
         def hook(module: torch.nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> object:
@@ -173,11 +174,18 @@ def _residual_learned(
         size[layer] = backbone.token_states(sources.others[:16], layer + 1)[0].square().mean().sqrt().item()
     relative = {layer: torch.zeros(backbone.hidden_size, requires_grad=True) for layer in size}
 
-    def loss(generator: torch.Generator) -> Tensor:
-        with residual(backbone, {i: size[i] * x for i, x in relative.items()}, REPEATED, whole_call=True):
-            return sources.examples.loss(settings, generator)
+    def vectors() -> dict[int, Tensor]:
+        return {layer: size[layer] * x for layer, x in relative.items()}
 
-    fit(list(relative.values()), loss, settings, rate=RESIDUAL_RATE)
+    def loss(generator: torch.Generator, own: Tensor | None) -> Tensor:
+        with residual(backbone, vectors(), REPEATED, whole_call=True):
+            return sources.examples.loss(settings, generator, own)
+
+    def own(generator: torch.Generator) -> Tensor:
+        with residual(backbone, vectors(), REPEATED):
+            return sources.examples.write(settings.own, generator)
+
+    fit(list(relative.values()), replace(settings, rate=RESIDUAL_RATE), loss, own)
     return _pack({layer: size[layer] * x.detach() for layer, x in relative.items()})
 
 
@@ -189,10 +197,13 @@ def _prefix_learned(
     start = backbone.table.weight[some].float() / backbone.embedding_scale
     relative = start.clone().requires_grad_()
 
-    def loss(generator: torch.Generator) -> Tensor:
-        return sources.examples.loss(settings, generator, prefix=backbone.embedding_scale * relative)
+    def loss(generator: torch.Generator, own: Tensor | None) -> Tensor:
+        return sources.examples.loss(settings, generator, own, prefix=backbone.embedding_scale * relative)
 
-    fit([relative], loss, settings, rate=PREFIX_RATE)
+    def own(generator: torch.Generator) -> Tensor:
+        return sources.examples.write(settings.own, generator, prefix=backbone.embedding_scale * relative)
+
+    fit([relative], replace(settings, rate=PREFIX_RATE), loss, own)
     return {"prefix": backbone.embedding_scale * relative.detach()}
 
 

@@ -19,7 +19,8 @@ from gssr.states.directions import (
     recurrent_states,
     save_direction,
 )
-from gssr.states.learned import Examples, Learning, learn_offset
+from gssr.states.examples import Examples, Learning
+from gssr.states.learned import learn_offset
 from gssr.states.rules import Interpolation, Offset, Rule, Schedule
 from gssr.states.steering import steer
 

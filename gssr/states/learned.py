@@ -1,8 +1,10 @@
 """Learn a direction by gradient through the frozen model from a handful of examples: prompts, and what should follow them.
 
-Two things decide whether such an offset works in free generation. An example must begin where a text may begin (a line, a sentence),
-with the break that leads there as its first token: the middle of a sentence can be learned by nothing. And the first tokens must
-weigh most: behind them the text itself shows what it is about, so that the plain loss falls without the switch being learned.
+Three things decide whether such an offset works in free generation. An example must begin where a text may begin (a line, a
+sentence), with the break that leads there as its first token: the middle of a sentence can be learned by nothing. The first tokens
+must weigh most: behind them the text itself shows what it is about, so that the plain loss falls without the switch being learned.
+And a sample that has missed the switch must be led back: so the offset is repeated, and it learns behind the steered model's
+own text, too, not behind real text alone.
 
 A rule acts between tokens, training reads many at once. Mamba-2 is linear in its state and decays by one number a head, so what
 an offset O, added before each token l with weight s_l, contributes to the output has a closed form,
@@ -14,148 +16,22 @@ which ``scan_offsets`` adds to the model's own scan: one forward call instead of
 Shapes: B rows, L tokens, V vocabulary; M heads of dimension R, N state dimensions, J groups.
 """
 
-import copy
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import DynamicCache
 
 from gssr.backbone import FrozenBackbone
-from gssr.states.directions import Direction, recurrent_layers
-from gssr.states.rules import Change, LowRank, Schedule
+from gssr.states.directions import Direction
+from gssr.states.examples import Examples, Learning, fit
+from gssr.states.rules import Change, LowRank, Offset, Schedule
+from gssr.states.steering import inject
 
 SCAN = "mamba2_chunk_scan"
-IGNORED = -100
-
-
-@dataclass(frozen=True)
-class Learning:
-    """How a direction is learned.
-
-    Args:
-        steps, rate, batch: of Adam; the rate is relative to the size of the states and falls linearly over the last 40 % of the steps.
-        first_weight: how much more the first token counts than a late one; ``first_tokens``: tokens in which that falls to 1/e.
-    """
-
-    steps: int = 200
-    rate: float = 0.3
-    batch: int = 8
-    first_weight: float = 4.0
-    first_tokens: float = 3.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1 or not self.rate > 0:
-            raise ValueError(f"{self}: steps, batch and rate must be above 0")
-
-
-class Examples:
-    """Prompts, read once, and continuations, which are drawn independently of them.
-
-    Args:
-        prompts: what the model may have read; their last ``prompt_tokens`` tokens count.
-        continuations: what should follow; their first ``tokens`` tokens count, the break that leads to them included.
-    """
-
-    def __init__(
-        self,
-        backbone: FrozenBackbone,
-        prompts: Sequence[str],
-        continuations: Sequence[str],
-        tokens: int = 16,
-        prompt_tokens: int = 24,
-    ) -> None:
-        read, follow = backbone.tokenize(prompts), backbone.tokenize(continuations)
-        if not read or not follow or not all(read) or not all(follow):
-            raise ValueError(
-                f"{len(prompts)} prompts and {len(continuations)} continuations; expected at least one of each, none empty"
-            )
-        self.backbone = backbone
-        rows = [[backbone.start_id, *ids][-prompt_tokens:] for ids in read]
-        width = max(map(len, rows))
-        device = backbone.device
-        self.prompts = torch.tensor([[backbone.start_id] * (width - len(i)) + i for i in rows], device=device)
-        self.mask = torch.tensor([[0] * (width - len(i)) + [1] * len(i) for i in rows], device=device)
-        follow = [ids[:tokens] for ids in follow]
-        width = max(map(len, follow))
-        self.targets = torch.tensor([ids + [IGNORED] * (width - len(ids)) for ids in follow], device=device)
-        self.cache = DynamicCache(config=backbone.model.config)
-        with torch.no_grad():
-            backbone.decoder(
-                input_ids=self.prompts[:, :-1],
-                attention_mask=self.mask[:, :-1],
-                past_key_values=self.cache,
-                use_cache=True,
-            )
-
-    def scales(self) -> dict[int, float]:
-        """Root mean square of the states behind the prompts, by recurrent layer."""
-        return {
-            layer: self.cache.get_recurrent_state(layer).square().mean().sqrt().item()
-            for layer in recurrent_layers(self.cache)
-        }
-
-    def loss(self, settings: Learning, generator: torch.Generator, prefix: Tensor | None = None) -> Tensor:
-        """Weighted cross-entropy of ``settings.batch`` random pairs, nats a token.
-
-        Args:
-            prefix: embeddings (P, E), at the scale of the table, read between a prompt and its continuation.
-        """
-        pick = torch.randint(len(self.prompts), (settings.batch,), generator=generator)
-        target = self.targets[torch.randint(len(self.targets), (settings.batch,), generator=generator)]
-        cache = copy.deepcopy(self.cache)
-        cache.reorder_cache(pick.to(self.backbone.device))
-        known = target[:, :-1].clamp(min=0)
-        embedded = self.backbone.table(torch.cat([self.prompts[pick, -1:], known], 1))
-        extra = 0
-        if prefix is not None:
-            extra = len(prefix)
-            behind = prefix.to(embedded.dtype).expand(len(pick), -1, -1)
-            embedded = torch.cat([embedded[:, :1], behind, embedded[:, 1:]], 1)
-        mask = F.pad(self.mask[pick], (0, embedded.shape[1] - 1), value=1)
-        hidden = self.backbone.decoder(
-            inputs_embeds=embedded, attention_mask=mask, past_key_values=cache, use_cache=True
-        ).last_hidden_state[:, extra:]
-        logits = self.backbone.head(hidden) / getattr(self.backbone.model.config, "logits_scaling", 1.0)
-        nats = F.cross_entropy(logits.float().flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="none")
-        place = torch.arange(target.shape[1], device=target.device)
-        weight = 1 + (settings.first_weight - 1) * torch.exp(-place / settings.first_tokens)
-        weight = weight.expand_as(target) * (target != IGNORED)
-        return (nats.view_as(target) * weight).sum() / weight.sum()
-
-
-def fit(
-    parameters: Sequence[Tensor],
-    loss: Callable[[torch.Generator], Tensor],
-    settings: Learning,
-    progress: Callable[[int, float], None] | None = None,
-    rate: float | None = None,
-) -> list[float]:
-    """Adam on ``parameters`` alone, in place; the loss of every step. ``progress`` is told step and loss; ``rate`` stands in
-    for that of the settings, for parameters of another kind."""
-    generator = torch.Generator().manual_seed(settings.seed)
-    rate = rate or settings.rate
-    optimizer = torch.optim.Adam(parameters, lr=rate, betas=(0.9, 0.99))
-    losses: list[float] = []
-    with torch.enable_grad():
-        for step in range(settings.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * min(1.0, (settings.steps - step) / (0.4 * settings.steps))
-            value = loss(generator)
-            gradients = torch.autograd.grad(value, parameters)
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient
-            optimizer.step()
-            losses.append(value.item())
-            if progress is not None:
-                progress(step, losses[-1])
-    return losses
 
 
 def learn_offset(
@@ -185,11 +61,18 @@ def learn_offset(
         layer: torch.zeros_like(examples.cache.get_recurrent_state(layer)[0]).requires_grad_() for layer in chosen
     }
 
-    def loss(generator: torch.Generator) -> Tensor:
-        with scan_offsets(examples.backbone, {layer: scales[layer] * x for layer, x in relative.items()}, schedule):
-            return examples.loss(settings, generator)
+    def change() -> dict[int, Tensor]:
+        return {layer: scales[layer] * x for layer, x in relative.items()}
 
-    losses = fit(list(relative.values()), loss, settings, progress)
+    def loss(generator: torch.Generator, own: Tensor | None) -> Tensor:
+        with scan_offsets(examples.backbone, change(), schedule):
+            return examples.loss(settings, generator, own)
+
+    def write(generator: torch.Generator) -> Tensor:
+        rule = Offset(change(), schedule=schedule)
+        return examples.write(settings.own, generator, lambda cache, token: inject(cache, [rule], token))
+
+    losses = fit(list(relative.values()), settings, loss, write, progress)
     return {layer: scales[layer] * x.detach() for layer, x in relative.items()}, losses
 
 

@@ -18,25 +18,27 @@ PROMPT = "Hurricane Ian near 20.1 north"
 
 @pytest.fixture(scope="module")
 def tiny(tiny_folder: Path) -> FrozenBackbone:
-    """The tiny model with larger weights: as initialized its states hardly matter, and every text is the same token for ever."""
+    """The tiny model with layers that matter: as initialized, the last token alone decides, and every text repeats it for ever."""
     backbone = FrozenBackbone(str(tiny_folder))
     with torch.no_grad():
-        for weight in backbone.model.parameters():
-            if weight.ndim == 2:
+        for name, weight in backbone.model.named_parameters():
+            if "proj" in name or "linear" in name:
                 weight *= 6
+        backbone.table.weight *= 0.05
+        backbone.decoder.norm.weight *= 400
     return backbone
 
 
 @pytest.fixture
 def direction(tiny: FrozenBackbone) -> dict[int, torch.Tensor]:
-    """Three times as large as the states."""
+    """Thirty times as large as the states."""
     cache = _cache(tiny, _ids(tiny, PROMPT))
     generator = torch.Generator().manual_seed(1)
     found = {}
     for layer in MAMBA:
         state = cache.get_recurrent_state(layer)[0]
         noise = torch.randn(state.shape, generator=generator)
-        found[layer] = noise * state.norm() / noise.norm() * 3
+        found[layer] = noise * state.norm() / noise.norm() * 30
     return found
 
 
@@ -148,7 +150,7 @@ def test_rows_are_steered_apart(tiny: FrozenBackbone, direction: dict[int, torch
     for step in report.steps:
         middle = slice(width // 3, 2 * width // 3)
         assert step.kl.shape == (width,)
-        assert torch.all(step.kl[middle].abs() < 1e-5) and torch.all(step.kl[: width // 3] > 1e-3)
+        assert torch.all(step.kl[middle].abs() < 1e-5) and torch.all(step.kl[: width // 3] > 1e-4)
         assert all(torch.all(share[middle] == 0) for share in step.share.values())
 
 
@@ -166,7 +168,7 @@ def test_kl_is_that_to_the_model_reading_the_same_text(
     with torch.no_grad():
         first = tiny.model(inputs["input_ids"][:, -1:], past_key_values=cache, use_cache=True).logits[:, -1]
     p, q = torch.distributions.Categorical(logits=first), torch.distributions.Categorical(logits=plain[:, 0])
-    assert report.steps[0].kl.item() == pytest.approx(torch.distributions.kl_divergence(p, q).item(), rel=1e-3)
+    assert report.steps[0].kl.item() == pytest.approx(torch.distributions.kl_divergence(p, q).item(), rel=1e-2)
     assert len(report.steps) == 6 and all(step.kl.item() > 0 for step in report.steps)
     assert report.steps[1].share == {}
 
@@ -312,8 +314,14 @@ def test_user_errors_say_what_to_do(tiny: FrozenBackbone, direction: dict[int, t
 @pytest.mark.parametrize("family", ["bamba", "mamba2", "falcon_h1"])
 def test_other_hybrid_models(family: str) -> None:
     """Any model with a recurrent cache, also one that calls it otherwise, or keeps keys and a state in the same layer."""
-    from transformers import BambaConfig, BambaForCausalLM, FalconH1Config, FalconH1ForCausalLM
-    from transformers import Mamba2Config, Mamba2ForCausalLM
+    from transformers import (
+        BambaConfig,
+        BambaForCausalLM,
+        FalconH1Config,
+        FalconH1ForCausalLM,
+        Mamba2Config,
+        Mamba2ForCausalLM,
+    )
 
     common = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "pad_token_id": 0, "eos_token_id": 0}
     attention = {"num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 48}
