@@ -28,8 +28,8 @@ from benchmarks.steering.methods import LEARNED, METHODS, Material, Sources, wri
 from gssr.backbone import FrozenBackbone
 from gssr.states.examples import Examples, Learning
 
-FULL = {"tokens": 48, "rows": 10, "rows_main": 25, "steps": 200, "texts": 256, "long": 500, "repeats": 7}
-QUICK = {"tokens": 16, "rows": 1, "rows_main": 1, "steps": 3, "texts": 16, "long": 40, "repeats": 1}
+FULL = {"tokens": 48, "rows": 10, "rows_main": 20, "steps": 200, "texts": 256, "prompts": 12, "long": 500, "repeats": 7}
+QUICK = {"tokens": 16, "rows": 1, "rows_main": 1, "steps": 3, "texts": 16, "prompts": 2, "long": 40, "repeats": 1}
 ROWS_PER_CALL = 200
 PAIRS = [(source, target) for target in domains.DOMAINS for source in domains.DOMAINS if source != target]
 
@@ -102,7 +102,7 @@ class Benchmark:
             text
             for name in domains.DOMAINS
             if name != target
-            for text in decode(self.corpus[name, "train"].prompts(count // 4, domains.PROMPT_TOKENS + 8, rng))
+            for text in decode(self.corpus[name, "train"].prompts(self.size["prompts"], domains.PROMPT_TOKENS + 8, rng))
         ]
         follow = self.corpus[target, "train"].continuations(count, 400, rng)
         return Sources(Examples(self.backbone, others, follow), [text.strip() for text in follow], others)

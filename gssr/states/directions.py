@@ -26,7 +26,7 @@ def recurrent_states(backbone: FrozenBackbone, texts: Sequence[str]) -> Directio
     Raises:
         ValueError: no text, a text without a token, or a model without recurrent states.
     """
-    ids = backbone.tokenize(texts)
+    ids = backbone.tokenize(texts) if texts else []
     if not ids or not all(ids):
         raise ValueError("states are read from texts of at least one token each; an empty one, or none, was given")
     longest = max(map(len, ids))

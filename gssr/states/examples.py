@@ -59,7 +59,8 @@ class Examples:
         tokens: int = 16,
         prompt_tokens: int = 24,
     ) -> None:
-        read, follow = backbone.tokenize(prompts), backbone.tokenize(continuations)
+        read = backbone.tokenize(prompts) if prompts else []
+        follow = backbone.tokenize(continuations) if continuations else []
         if not read or not follow or not all(read) or not all(follow):
             raise ValueError(
                 f"{len(prompts)} prompts and {len(continuations)} continuations; expected at least one of each, none empty"

@@ -137,8 +137,8 @@ class Rule:
         strength = torch.as_tensor(self.strength).to(state).reshape(-1)
         return rows(strength, len(state)).reshape(-1, *[1] * (state.ndim - 1))
 
-    def apply(self, layer: int, state: Tensor, weight: float) -> Tensor:
-        """The changed state (B, M, R, N); ``weight`` is the schedule's."""
+    def apply(self, layer: int, state: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+        """The changed state (B, M, R, N) and the norm of its change, (1 or B, 1, 1, 1); ``weight`` is the schedule's."""
         raise NotImplementedError
 
 
@@ -157,15 +157,16 @@ class Offset(Rule):
         if self.max_share is not None and not 0 < self.max_share < math.inf:
             raise ValueError(f"max_share {self.max_share} must be above 0, such as 0.5, or None for no bound")
 
-    def apply(self, layer: int, state: Tensor, weight: float) -> Tensor:
+    def apply(self, layer: int, state: Tensor, weight: float) -> tuple[Tensor, Tensor]:
         change, mask = self.tensor(layer, state), self.selected(layer, state)
         change = change if mask is None else change * mask
         size = weight * self.strengths(state)
+        length = norm(change)
         if self.max_share is not None:
             own = norm(state if mask is None else state * mask)
-            bound = self.max_share * own / (size.abs() * norm(change)).clamp(min=torch.finfo(state.dtype).tiny)
+            bound = self.max_share * own / (size.abs() * length).clamp(min=torch.finfo(state.dtype).tiny)
             size = size * bound.clamp(max=1.0)
-        return torch.addcmul(state, change, size)
+        return torch.addcmul(state, change, size), size.abs() * length
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,11 +189,12 @@ class Interpolation(Rule):
             if not 0 <= gate * strength.min() <= gate * strength.max() <= 1:
                 raise ValueError(f"gate times strength is outside [0, 1] in layer {layer}: {gate} · {self.strength}")
 
-    def apply(self, layer: int, state: Tensor, weight: float) -> Tensor:
+    def apply(self, layer: int, state: Tensor, weight: float) -> tuple[Tensor, Tensor]:
         gate = self.gate[layer] if isinstance(self.gate, Mapping) else self.gate
         amount, mask = gate * weight * self.strengths(state), self.selected(layer, state)
         # lerp is exact at both ends, which (1 − a)·h + a·t is not in floating point.
-        return torch.lerp(state, self.tensor(layer, state), amount if mask is None else amount * mask)
+        after = torch.lerp(state, self.tensor(layer, state), amount if mask is None else amount * mask)
+        return after, norm(after - state)
 
 
 def norm(state: Tensor) -> Tensor:

@@ -77,12 +77,15 @@ def inject(cache: Cache, rules: Sequence[Rule], token: int = 0) -> dict[int, Ten
     acting = [(rule, weight) for rule, weight in weights if weight]
     for layer in sorted({layer for rule, _ in acting for layer in rule.acting_layers}):
         before = after = _state(cache, layer)
+        changes = []
         for rule, weight in acting:
             if layer in rule.acting_layers:
-                after = rule.apply(layer, after, weight)
+                after, changed = rule.apply(layer, after, weight)
+                changes.append(changed)
         with torch.no_grad():
-            own = norm(before).clamp(min=torch.finfo(before.dtype).tiny)
-            share[layer] = (norm(after - before) / own).flatten()
+            # A rule knows the norm of its own change without another pass over the states, which decoding would feel.
+            changed = changes[0] if len(changes) == 1 else norm(after - before)
+            share[layer] = (changed / norm(before).clamp(min=torch.finfo(before.dtype).tiny)).flatten().detach()
         cache.update_recurrent_state(after, layer)
     return share
 

@@ -26,10 +26,10 @@ FOLLOW = ["\nTropical storm Alex near 30.0 north 60.0 west.", "\nTropical storm"
 
 @pytest.mark.parametrize("schedule", [Schedule.once(), Schedule(half_life=2), Schedule(start=1, every=2, stop=6)])
 @pytest.mark.parametrize("kind", ["shared", "rows", "low rank"])
-def test_closed_form_equals_a_change_before_every_token(tiny: FrozenBackbone, schedule: Schedule, kind: str) -> None:
+def test_closed_form_equals_a_change_before_every_token(lively: FrozenBackbone, schedule: Schedule, kind: str) -> None:
     """Logits of one call of eight tokens through the changed scan, against eight steered calls of one."""
     torch.manual_seed(0)
-    cache = Examples(tiny, PROMPTS, FOLLOW, prompt_tokens=6).cache
+    cache = Examples(lively, PROMPTS, FOLLOW, prompt_tokens=6).cache
     shape = cache.get_recurrent_state(0).shape
     if kind == "low rank":
         change = {0: LowRank(torch.randn(*shape[:-1], 2), torch.randn(shape[0], shape[1], shape[3], 2))}
@@ -38,11 +38,11 @@ def test_closed_form_equals_a_change_before_every_token(tiny: FrozenBackbone, sc
     ids = torch.randint(2, 300, (shape[0], 8))
     whole, stepwise = copy.deepcopy(cache), copy.deepcopy(cache)
     with torch.no_grad():
-        with scan_offsets(tiny, change, schedule):
-            expected = tiny.model(ids, past_key_values=whole, use_cache=True).logits
-        with steer(tiny.model, Offset(change, schedule=schedule)):
-            found = [tiny.model(ids[:, [t]], past_key_values=stepwise, use_cache=True).logits for t in range(8)]
-        plain = tiny.model(ids, past_key_values=copy.deepcopy(cache), use_cache=True).logits
+        with scan_offsets(lively, change, schedule):
+            expected = lively.model(ids, past_key_values=whole, use_cache=True).logits
+        with steer(lively.model, Offset(change, schedule=schedule)):
+            found = [lively.model(ids[:, [t]], past_key_values=stepwise, use_cache=True).logits for t in range(8)]
+        plain = lively.model(ids, past_key_values=copy.deepcopy(cache), use_cache=True).logits
     found = torch.cat(found, 1)
     difference = (expected - plain).abs().max()
     assert torch.allclose(expected, found, atol=float(1e-3 * difference + 1e-7))
@@ -52,54 +52,54 @@ def test_closed_form_equals_a_change_before_every_token(tiny: FrozenBackbone, sc
         )
 
 
-def test_learning_lowers_its_loss_and_leaves_the_model_alone(tiny: FrozenBackbone) -> None:
-    before = {name: x.clone() for name, x in tiny.model.state_dict().items()}
-    examples = Examples(tiny, PROMPTS, FOLLOW, tokens=6)
+def test_learning_lowers_its_loss_and_leaves_the_model_alone(lively: FrozenBackbone) -> None:
+    before = {name: x.clone() for name, x in lively.model.state_dict().items()}
+    examples = Examples(lively, PROMPTS, FOLLOW, tokens=6)
     settings = Learning(steps=25, batch=4)
     direction, losses = learn_offset(examples, Schedule(stop=4), settings, layers=[0, 2])
     assert set(direction) == {0, 2} and direction[0].shape == examples.cache.get_recurrent_state(0).shape[1:]
     assert sum(losses[-5:]) < sum(losses[:5]) - 0.05
-    assert not any(x.requires_grad or x.grad is not None for x in tiny.model.parameters())
-    assert all(torch.equal(before[name], x) for name, x in tiny.model.state_dict().items())
-    assert not any(layer._forward_pre_hooks for layer in tiny.layers)
+    assert not any(x.requires_grad or x.grad is not None for x in lively.model.parameters())
+    assert all(torch.equal(before[name], x) for name, x in lively.model.state_dict().items())
+    assert not any(layer._forward_pre_hooks for layer in lively.layers)
     again, _ = learn_offset(examples, Schedule(stop=4), settings, layers=[0, 2])
     assert all(torch.equal(direction[layer], again[layer]) for layer in direction)
 
 
-def test_a_learned_offset_acts_in_generation(tiny: FrozenBackbone) -> None:
+def test_a_learned_offset_acts_in_generation(lively: FrozenBackbone) -> None:
     """The likelihood that training lowered is the one that stock generation samples from."""
-    examples = Examples(tiny, PROMPTS, FOLLOW[:1], tokens=5)
+    examples = Examples(lively, PROMPTS, FOLLOW[:1], tokens=5)
     direction, _ = learn_offset(examples, Schedule.once(), Learning(steps=25, batch=4))
     wanted = examples.targets[0, 0]
     ids = examples.prompts[:1][:, examples.mask[0] == 1]
     options = {"max_new_tokens": 1, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
-    plain = tiny.model.generate(ids, **options).logits[0].log_softmax(-1)[0, wanted]
-    with steer(tiny.model, Offset(direction, schedule=Schedule.once())):
-        steered = tiny.model.generate(ids, **options).logits[0].log_softmax(-1)[0, wanted]
+    plain = lively.model.generate(ids, **options).logits[0].log_softmax(-1)[0, wanted]
+    with steer(lively.model, Offset(direction, schedule=Schedule.once())):
+        steered = lively.model.generate(ids, **options).logits[0].log_softmax(-1)[0, wanted]
     assert steered > plain + 0.05
 
 
-def test_layers_without_a_state_are_refused(tiny: FrozenBackbone) -> None:
+def test_layers_without_a_state_are_refused(lively: FrozenBackbone) -> None:
     with pytest.raises(ValueError, match="layers \\[3\\] have no recurrent state"):
-        learn_offset(Examples(tiny, PROMPTS, FOLLOW), Schedule.once(), layers=[0, 3])
+        learn_offset(Examples(lively, PROMPTS, FOLLOW), Schedule.once(), layers=[0, 3])
     with pytest.raises(ValueError, match="at least one of each"):
-        Examples(tiny, PROMPTS, [])
+        Examples(lively, PROMPTS, [])
 
 
-def test_states_do_not_depend_on_the_batch(tiny: FrozenBackbone) -> None:
-    together = recurrent_states(tiny, PROMPTS)
+def test_states_do_not_depend_on_the_batch(lively: FrozenBackbone) -> None:
+    together = recurrent_states(lively, PROMPTS)
     for row, prompt in enumerate(PROMPTS):
-        for layer, alone in recurrent_states(tiny, [prompt]).items():
+        for layer, alone in recurrent_states(lively, [prompt]).items():
             assert torch.allclose(together[layer][row], alone[0], atol=1e-6)
-    difference = mean_difference(tiny, PROMPTS, PROMPTS[:1])
+    difference = mean_difference(lively, PROMPTS, PROMPTS[:1])
     expected = (together[1][1] - together[1][0]) / 2
     assert torch.allclose(difference[1], expected, atol=1e-6)
     with pytest.raises(ValueError, match="at least one token"):
-        recurrent_states(tiny, [""])
+        recurrent_states(lively, [""])
 
 
-def test_random_directions_have_the_norms_of_another(tiny: FrozenBackbone) -> None:
-    states = {layer: x[0] for layer, x in recurrent_states(tiny, PROMPTS[:1]).items()}
+def test_random_directions_have_the_norms_of_another(lively: FrozenBackbone) -> None:
+    states = {layer: x[0] for layer, x in recurrent_states(lively, PROMPTS[:1]).items()}
     first, second = random_like(states, 0), random_like(states, 1)
     for layer, x in states.items():
         assert torch.allclose(first[layer].norm(), x.norm())
@@ -107,12 +107,12 @@ def test_random_directions_have_the_norms_of_another(tiny: FrozenBackbone) -> No
         assert cosine.abs() < 0.2
 
 
-def test_a_direction_comes_back_from_its_file(tiny: FrozenBackbone, tmp_path: Path) -> None:
-    direction = {layer: x[0] for layer, x in recurrent_states(tiny, PROMPTS[:1]).items()}
+def test_a_direction_comes_back_from_its_file(lively: FrozenBackbone, tmp_path: Path) -> None:
+    direction = {layer: x[0] for layer, x in recurrent_states(lively, PROMPTS[:1]).items()}
     schedule = Schedule(start=1, stop=9, half_life=2.5)
     path = tmp_path / "kept" / "direction.safetensors"
-    save_direction(path, direction, schedule, tiny)
-    found, kept = load_direction(path, tiny)
+    save_direction(path, direction, schedule, lively)
+    found, kept = load_direction(path, lively)
     assert kept == schedule and all(torch.equal(found[layer], direction[layer]) for layer in direction)
 
     class Other:
@@ -122,7 +122,7 @@ def test_a_direction_comes_back_from_its_file(tiny: FrozenBackbone, tmp_path: Pa
         load_direction(path, Other())
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="cannot be read"):
-        load_direction(path, tiny)
+        load_direction(path, lively)
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match="no steering direction"):
-        load_direction(path, tiny)
+        load_direction(path, lively)

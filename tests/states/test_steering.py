@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,53 +15,40 @@ MAMBA, ATTENTION = (0, 1, 2), 3
 PROMPT = "Hurricane Ian near 20.1 north"
 
 
-@pytest.fixture(scope="module")
-def tiny(tiny_folder: Path) -> FrozenBackbone:
-    """The tiny model with layers that matter: as initialized, the last token alone decides, and every text repeats it for ever."""
-    backbone = FrozenBackbone(str(tiny_folder))
-    with torch.no_grad():
-        for name, weight in backbone.model.named_parameters():
-            if "proj" in name or "linear" in name:
-                weight *= 6
-        backbone.table.weight *= 0.05
-        backbone.decoder.norm.weight *= 400
-    return backbone
-
-
 @pytest.fixture
-def direction(tiny: FrozenBackbone) -> dict[int, torch.Tensor]:
-    """Thirty times as large as the states."""
-    cache = _cache(tiny, _ids(tiny, PROMPT))
+def direction(lively: FrozenBackbone) -> dict[int, torch.Tensor]:
+    """Large: the states of random weights are small beside what passes them by, and every text is to change."""
+    cache = _cache(lively, _ids(lively, PROMPT))
     generator = torch.Generator().manual_seed(1)
     found = {}
     for layer in MAMBA:
         state = cache.get_recurrent_state(layer)[0]
         noise = torch.randn(state.shape, generator=generator)
-        found[layer] = noise * state.norm() / noise.norm() * 30
+        found[layer] = noise * state.norm() / noise.norm() * 3000
     return found
 
 
-def _ids(tiny: FrozenBackbone, *texts: str) -> dict[str, torch.Tensor]:
-    rows = tiny.tokenize(texts)
+def _ids(lively: FrozenBackbone, *texts: str) -> dict[str, torch.Tensor]:
+    rows = lively.tokenize(texts)
     width = max(map(len, rows))
-    pad = tiny.tokenizer.eos_token_id
+    pad = lively.tokenizer.eos_token_id
     return {
         "input_ids": torch.tensor([[pad] * (width - len(r)) + r for r in rows]),
         "attention_mask": torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows]),
     }
 
 
-def _cache(tiny: FrozenBackbone, inputs: dict[str, torch.Tensor]) -> DynamicCache:
-    cache = DynamicCache(config=tiny.model.config)
+def _cache(lively: FrozenBackbone, inputs: dict[str, torch.Tensor]) -> DynamicCache:
+    cache = DynamicCache(config=lively.model.config)
     with torch.no_grad():
-        tiny.model(**inputs, past_key_values=cache, use_cache=True)
+        lively.model(**inputs, past_key_values=cache, use_cache=True)
     return cache
 
 
-def _generate(tiny: FrozenBackbone, inputs: dict[str, torch.Tensor], **options: object) -> object:
+def _generate(lively: FrozenBackbone, inputs: dict[str, torch.Tensor], **options: object) -> object:
     torch.manual_seed(0)
-    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": tiny.tokenizer.eos_token_id} | options
-    return tiny.model.generate(
+    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": lively.tokenizer.eos_token_id} | options
+    return lively.model.generate(
         **inputs, return_dict_in_generate=True, output_scores=True, suppress_tokens=[0], **options
     )
 
@@ -78,72 +64,72 @@ MODES = {
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kl", [False, True])
 def test_strength_0_changes_no_bit(
-    tiny: FrozenBackbone, direction: dict[int, torch.Tensor], mode: str, kl: bool
+    lively: FrozenBackbone, direction: dict[int, torch.Tensor], mode: str, kl: bool
 ) -> None:
-    inputs = _ids(tiny, PROMPT, "Weaken to 35 knots in 48 hours")
-    plain = _generate(tiny, inputs, **MODES[mode])
+    inputs = _ids(lively, PROMPT, "Weaken to 35 knots in 48 hours")
+    plain = _generate(lively, inputs, **MODES[mode])
     rules = (Offset(direction, strength=0.0), Interpolation(direction, strength=torch.zeros(2)))
-    with steer(tiny.model, *rules, kl=kl) as report:
-        steered = _generate(tiny, inputs, **MODES[mode])
+    with steer(lively.model, *rules, kl=kl) as report:
+        steered = _generate(lively, inputs, **MODES[mode])
     assert torch.equal(plain.sequences, steered.sequences)
     assert all(torch.equal(a, b) for a, b in zip(plain.scores, steered.scores, strict=True))
     assert report.steps == []
 
 
 def test_streaming_writes_the_steered_text(
-    tiny: FrozenBackbone, direction: dict[int, torch.Tensor], capsys: pytest.CaptureFixture[str]
+    lively: FrozenBackbone, direction: dict[int, torch.Tensor], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    inputs = _ids(tiny, PROMPT)
-    with steer(tiny.model, Offset(direction)):
-        whole = _generate(tiny, inputs).sequences
+    inputs = _ids(lively, PROMPT)
+    with steer(lively.model, Offset(direction)):
+        whole = _generate(lively, inputs).sequences
         capsys.readouterr()
-        _generate(tiny, inputs, streamer=TextStreamer(tiny.tokenizer, skip_prompt=True))
-    assert capsys.readouterr().out.strip() == tiny.tokenizer.decode(whole[0, inputs["input_ids"].shape[1] :]).strip()
+        _generate(lively, inputs, streamer=TextStreamer(lively.tokenizer, skip_prompt=True))
+    assert capsys.readouterr().out.strip() == lively.tokenizer.decode(whole[0, inputs["input_ids"].shape[1] :]).strip()
 
 
-def test_generation_equals_a_loop_by_hand(tiny: FrozenBackbone, direction: dict[int, torch.Tensor]) -> None:
+def test_generation_equals_a_loop_by_hand(lively: FrozenBackbone, direction: dict[int, torch.Tensor]) -> None:
     """Prompt but its last token, change, last token; then a change before each token, at half the strength after one token."""
-    inputs = _ids(tiny, PROMPT)
-    with steer(tiny.model, Offset(direction, strength=0.5, schedule=Schedule(half_life=1))) as report:
-        steered = _generate(tiny, inputs)
+    inputs = _ids(lively, PROMPT)
+    with steer(lively.model, Offset(direction, strength=0.5, schedule=Schedule(half_life=1))) as report:
+        steered = _generate(lively, inputs)
     ids = inputs["input_ids"]
-    cache = _cache(tiny, {"input_ids": ids[:, :-1]})
+    cache = _cache(lively, {"input_ids": ids[:, :-1]})
     token, expected = ids[:, -1:], []
     with torch.no_grad():
         for step in range(6):
             for layer, change in direction.items():
                 state = cache.get_recurrent_state(layer)
                 cache.update_recurrent_state(state + 0.5 * 0.5**step * change, layer)
-            logits = tiny.model(token, past_key_values=cache, use_cache=True).logits[:, -1]
+            logits = lively.model(token, past_key_values=cache, use_cache=True).logits[:, -1]
             logits[:, 0] = -torch.inf
             token = logits.argmax(-1, keepdim=True)
             expected.append(token)
             assert torch.allclose(steered.scores[step], logits, atol=1e-4)
     assert torch.equal(steered.sequences[:, ids.shape[1] :], torch.cat(expected, 1))
     assert [(s.generation, s.token) for s in report.steps] == [(0, t) for t in range(6)]
-    assert not torch.equal(steered.sequences, _generate(tiny, inputs).sequences)
+    assert not torch.equal(steered.sequences, _generate(lively, inputs).sequences)
 
 
-def test_a_new_generation_starts_at_token_0(tiny: FrozenBackbone, direction: dict[int, torch.Tensor]) -> None:
-    inputs = _ids(tiny, PROMPT)
-    with steer(tiny.model, Offset(direction, schedule=Schedule.once())) as report:
-        first, second = (_generate(tiny, inputs).sequences for _ in range(2))
+def test_a_new_generation_starts_at_token_0(lively: FrozenBackbone, direction: dict[int, torch.Tensor]) -> None:
+    inputs = _ids(lively, PROMPT)
+    with steer(lively.model, Offset(direction, schedule=Schedule.once())) as report:
+        first, second = (_generate(lively, inputs).sequences for _ in range(2))
     assert torch.equal(first, second)
     assert [(s.generation, s.token) for s in report.steps] == [(0, 0), (1, 0)]
 
 
 @pytest.mark.parametrize("mode", ["greedy", "beams"])
-def test_rows_are_steered_apart(tiny: FrozenBackbone, direction: dict[int, torch.Tensor], mode: str) -> None:
+def test_rows_are_steered_apart(lively: FrozenBackbone, direction: dict[int, torch.Tensor], mode: str) -> None:
     """Also when generation widens two texts to six beams and reorders them."""
     texts = (PROMPT, "Be a category 3 hurricane two days from now.", "Tropical storm Alex near")
     other = {layer: -change for layer, change in direction.items()}
     both = {layer: torch.stack([direction[layer], direction[layer], other[layer]]) for layer in direction}
-    with steer(tiny.model, Offset(both, strength=torch.tensor([1.0, 0.0, 1.0])), kl=True) as report:
-        together = _generate(tiny, _ids(tiny, *texts), **MODES[mode])
+    with steer(lively.model, Offset(both, strength=torch.tensor([1.0, 0.0, 1.0])), kl=True) as report:
+        together = _generate(lively, _ids(lively, *texts), **MODES[mode])
     alone = []
     for text, change, strength in zip(texts, (direction, direction, other), (1.0, 0.0, 1.0), strict=True):
-        with steer(tiny.model, Offset(change, strength=strength)):
-            alone.append(_generate(tiny, _ids(tiny, text), **MODES[mode]).sequences[0, -6:])
+        with steer(lively.model, Offset(change, strength=strength)):
+            alone.append(_generate(lively, _ids(lively, text), **MODES[mode]).sequences[0, -6:])
     assert torch.equal(together.sequences[:, -6:], torch.stack(alone))
     assert len({tuple(row.tolist()) for row in together.sequences[:, -6:]}) == 3
     width = len(together.sequences) * (3 if mode == "beams" else 1)
@@ -155,29 +141,29 @@ def test_rows_are_steered_apart(tiny: FrozenBackbone, direction: dict[int, torch
 
 
 def test_kl_is_that_to_the_model_reading_the_same_text(
-    tiny: FrozenBackbone, direction: dict[int, torch.Tensor]
+    lively: FrozenBackbone, direction: dict[int, torch.Tensor]
 ) -> None:
-    inputs = _ids(tiny, PROMPT)
-    with steer(tiny.model, Offset(direction, schedule=Schedule.once()), kl=True) as report:
-        steered = _generate(tiny, inputs)
+    inputs = _ids(lively, PROMPT)
+    with steer(lively.model, Offset(direction, schedule=Schedule.once()), kl=True) as report:
+        steered = _generate(lively, inputs)
     with torch.no_grad():
-        plain = tiny.model(steered.sequences, use_cache=False).logits[:, inputs["input_ids"].shape[1] - 1 : -1]
+        plain = lively.model(steered.sequences, use_cache=False).logits[:, inputs["input_ids"].shape[1] - 1 : -1]
     # The last logits of generate without a processor are not returned; those of the first step are enough and exact.
-    cache = _cache(tiny, {"input_ids": inputs["input_ids"][:, :-1]})
+    cache = _cache(lively, {"input_ids": inputs["input_ids"][:, :-1]})
     inject(cache, [Offset(direction)])
     with torch.no_grad():
-        first = tiny.model(inputs["input_ids"][:, -1:], past_key_values=cache, use_cache=True).logits[:, -1]
+        first = lively.model(inputs["input_ids"][:, -1:], past_key_values=cache, use_cache=True).logits[:, -1]
     p, q = torch.distributions.Categorical(logits=first), torch.distributions.Categorical(logits=plain[:, 0])
     assert report.steps[0].kl.item() == pytest.approx(torch.distributions.kl_divergence(p, q).item(), rel=1e-2)
     assert len(report.steps) == 6 and all(step.kl.item() > 0 for step in report.steps)
     assert report.steps[1].share == {}
 
 
-def test_the_model_is_left_as_it_was(tiny: FrozenBackbone, direction: dict[int, torch.Tensor]) -> None:
-    inputs = _ids(tiny, PROMPT)
-    plain = _generate(tiny, inputs)
-    weights = copy.deepcopy(tiny.model.state_dict())
-    flags = [module.training for module in tiny.model.modules()]
+def test_the_model_is_left_as_it_was(lively: FrozenBackbone, direction: dict[int, torch.Tensor]) -> None:
+    inputs = _ids(lively, PROMPT)
+    plain = _generate(lively, inputs)
+    weights = copy.deepcopy(lively.model.state_dict())
+    flags = [module.training for module in lively.model.modules()]
     kept: list[DynamicCache] = []
 
     class Stop(Exception):
@@ -186,33 +172,33 @@ def test_the_model_is_left_as_it_was(tiny: FrozenBackbone, direction: dict[int, 
     def stop(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         raise Stop
 
-    cache = DynamicCache(config=tiny.model.config)
-    with pytest.raises(Stop), steer(tiny.model, Offset(direction), kl=True):
+    cache = DynamicCache(config=lively.model.config)
+    with pytest.raises(Stop), steer(lively.model, Offset(direction), kl=True):
         kept.append(cache)
-        _generate(tiny, inputs, logits_processor=[stop], past_key_values=cache)
-    for module in tiny.model.modules():
+        _generate(lively, inputs, logits_processor=[stop], past_key_values=cache)
+    for module in lively.model.modules():
         assert not module._forward_pre_hooks and not module._forward_hooks
     assert "reorder_cache" not in vars(kept[0])
-    assert flags == [module.training for module in tiny.model.modules()]
-    assert all(torch.equal(weights[name], tensor) for name, tensor in tiny.model.state_dict().items())
-    assert torch.equal(plain.scores[-1], _generate(tiny, inputs).scores[-1])
-    with steer(tiny.model, Offset(direction)):
-        _generate(tiny, inputs)
+    assert flags == [module.training for module in lively.model.modules()]
+    assert all(torch.equal(weights[name], tensor) for name, tensor in lively.model.state_dict().items())
+    assert torch.equal(plain.scores[-1], _generate(lively, inputs).scores[-1])
+    with steer(lively.model, Offset(direction)):
+        _generate(lively, inputs)
 
 
-def test_the_bound_is_a_share_of_the_state_by_row(tiny: FrozenBackbone, direction: dict[int, torch.Tensor]) -> None:
-    cache = _cache(tiny, _ids(tiny, PROMPT, "Tropical storm Alex near"))
+def test_the_bound_is_a_share_of_the_state_by_row(lively: FrozenBackbone, direction: dict[int, torch.Tensor]) -> None:
+    cache = _cache(lively, _ids(lively, PROMPT, "Tropical storm Alex near"))
     before = {layer: cache.get_recurrent_state(layer).clone() for layer in MAMBA}
-    share = inject(cache, [Offset(direction, strength=torch.tensor([100.0, 0.01]), max_share=0.2)])
+    share = inject(cache, [Offset(direction, strength=torch.tensor([100.0, 1e-5]), max_share=0.2)])
     for layer in MAMBA:
         change = cache.get_recurrent_state(layer) - before[layer]
         assert torch.allclose(change.flatten(1).norm(dim=1) / before[layer].flatten(1).norm(dim=1), share[layer])
         assert share[layer][0] == pytest.approx(0.2, rel=1e-4)
-        assert torch.allclose(change[1], 0.01 * direction[layer], atol=1e-6)
+        assert torch.allclose(change[1], 1e-5 * direction[layer], rtol=1e-2, atol=1e-8)
 
 
-def test_gate_1_is_the_target_and_0_the_state(tiny: FrozenBackbone, direction: dict[int, torch.Tensor]) -> None:
-    cache = _cache(tiny, _ids(tiny, PROMPT))
+def test_gate_1_is_the_target_and_0_the_state(lively: FrozenBackbone, direction: dict[int, torch.Tensor]) -> None:
+    cache = _cache(lively, _ids(lively, PROMPT))
     before = {layer: cache.get_recurrent_state(layer).clone() for layer in MAMBA}
     inject(cache, [Interpolation(direction, gate={0: 1.0, 1: 0.0, 2: 0.25})])
     assert torch.equal(cache.get_recurrent_state(0)[0], direction[0])
@@ -221,9 +207,9 @@ def test_gate_1_is_the_target_and_0_the_state(tiny: FrozenBackbone, direction: d
 
 
 def test_rules_compose_and_touch_only_their_layers_heads_and_tokens(
-    tiny: FrozenBackbone, direction: dict[int, torch.Tensor]
+    lively: FrozenBackbone, direction: dict[int, torch.Tensor]
 ) -> None:
-    cache = _cache(tiny, _ids(tiny, PROMPT))
+    cache = _cache(lively, _ids(lively, PROMPT))
     before = {layer: cache.get_recurrent_state(layer).clone() for layer in MAMBA}
     rules = [
         Offset(direction, layers=[0, 1], heads={0: [2]}),
@@ -244,41 +230,41 @@ def test_schedules() -> None:
     assert Schedule.once().weights(3).tolist() == [1, 0, 0]
 
 
-def test_gradients_reach_a_low_rank_change(tiny: FrozenBackbone) -> None:
+def test_gradients_reach_a_low_rank_change(lively: FrozenBackbone) -> None:
     """What a network that writes into the states is built on: a change for each row, through a call of several tokens."""
-    inputs = _ids(tiny, PROMPT, PROMPT)
-    cache = _cache(tiny, inputs)
+    inputs = _ids(lively, PROMPT, PROMPT)
+    cache = _cache(lively, inputs)
     heads, size, width = cache.get_recurrent_state(0).shape[1:]
     left = torch.randn(2, heads, size, 2, requires_grad=True)
     right = torch.randn(2, heads, width, 2, requires_grad=True)
     inject(cache, [Offset({0: LowRank(left, right)}, max_share=0.5)])
     with torch.enable_grad():
-        logits = tiny.model(inputs["input_ids"][:, :4], past_key_values=cache, use_cache=True).logits
+        logits = lively.model(inputs["input_ids"][:, :4], past_key_values=cache, use_cache=True).logits
         logits.square().mean().backward()
     assert left.grad.abs().sum() > 0 and right.grad.abs().sum() > 0
 
 
-def _no_call(tiny: FrozenBackbone) -> None:
+def _no_call(lively: FrozenBackbone) -> None:
     pass
 
 
-def _too_short(tiny: FrozenBackbone) -> None:
-    _generate(tiny, _ids(tiny, PROMPT))
+def _too_short(lively: FrozenBackbone) -> None:
+    _generate(lively, _ids(lively, PROMPT))
 
 
 @pytest.mark.parametrize("run", [_no_call, _too_short])
 def test_nothing_touched_raises(
-    tiny: FrozenBackbone, direction: dict[int, torch.Tensor], run: Callable[[FrozenBackbone], None]
+    lively: FrozenBackbone, direction: dict[int, torch.Tensor], run: Callable[[FrozenBackbone], None]
 ) -> None:
     with (
         pytest.raises(ValueError, match="nothing was steered"),
-        steer(tiny.model, Offset(direction, schedule=Schedule(start=50))),
+        steer(lively.model, Offset(direction, schedule=Schedule(start=50))),
     ):
-        run(tiny)
+        run(lively)
 
 
-def test_user_errors_say_what_to_do(tiny: FrozenBackbone, direction: dict[int, torch.Tensor]) -> None:
-    inputs = _ids(tiny, PROMPT)
+def test_user_errors_say_what_to_do(lively: FrozenBackbone, direction: dict[int, torch.Tensor]) -> None:
+    inputs = _ids(lively, PROMPT)
     wrong = {
         "has no recurrent state": Offset({ATTENTION: direction[0]}),
         "layer 9 has no recurrent state": Offset({9: direction[0]}),
@@ -287,14 +273,14 @@ def test_user_errors_say_what_to_do(tiny: FrozenBackbone, direction: dict[int, t
         "for 2 rows, the batch has 1": Offset(direction, strength=torch.ones(2)),
     }
     for match, rule in wrong.items():
-        with pytest.raises(ValueError, match=match), steer(tiny.model, rule):
-            _generate(tiny, inputs)
-    with pytest.raises(ValueError, match="without a cache"), steer(tiny.model, Offset(direction)):
-        tiny.model(**inputs, use_cache=False)
+        with pytest.raises(ValueError, match=match), steer(lively.model, rule):
+            _generate(lively, inputs)
+    with pytest.raises(ValueError, match="without a cache"), steer(lively.model, Offset(direction)):
+        lively.model(**inputs, use_cache=False)
     with (
         pytest.raises(ValueError, match="steered already"),
-        steer(tiny.model, Offset(direction)),
-        steer(tiny.model, Offset(direction)),
+        steer(lively.model, Offset(direction)),
+        steer(lively.model, Offset(direction)),
     ):
         pass
     for build in (
