@@ -28,7 +28,16 @@ from benchmarks.steering.methods import LEARNED, METHODS, Material, Sources, wri
 from gssr.backbone import FrozenBackbone
 from gssr.states.examples import Examples, Learning
 
-FULL = {"tokens": 48, "rows": 10, "rows_main": 20, "steps": 200, "texts": 256, "prompts": 12, "long": 500, "repeats": 7}
+FULL = {
+    "tokens": 48,
+    "rows": 10,
+    "rows_main": 20,
+    "steps": 200,
+    "texts": 400,
+    "prompts": 100,
+    "long": 500,
+    "repeats": 7,
+}
 QUICK = {"tokens": 16, "rows": 1, "rows_main": 1, "steps": 3, "texts": 16, "prompts": 2, "long": 40, "repeats": 1}
 ROWS_PER_CALL = 200
 PAIRS = [(source, target) for target in domains.DOMAINS for source in domains.DOMAINS if source != target]

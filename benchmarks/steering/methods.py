@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gssr.backbone import FrozenBackbone
 from gssr.states.directions import mean_difference, random_like, recurrent_states
-from gssr.states.examples import Examples, Learning, fit
+from gssr.states.examples import Examples, Learning, Own, fit
 from gssr.states.learned import learn_offset
 from gssr.states.rules import Interpolation, Offset, Schedule
 from gssr.states.steering import steer
@@ -21,6 +21,8 @@ from gssr.states.steering import steer
 Material = dict[str, Tensor]
 REPEATED, ONCE = Schedule(stop=24), Schedule.once()
 PREFIX_TOKENS = 8
+# Texts whose mean states are compared.
+STATE_TEXTS = 64
 LAYERS = {"all": lambda i, n: True, "early": lambda i, n: i < n // 2, "late": lambda i, n: i >= n // 2}
 
 
@@ -30,7 +32,11 @@ class Sources:
 
     examples: Examples
     target: Sequence[str]
-    others: Sequence[str]
+    others: Sequence[str]  # those of one domain after those of another
+
+    def spread(self, count: int) -> list[str]:
+        """So many of ``others``, from all domains alike."""
+        return list(self.others[:: max(1, len(self.others) // count)])
 
 
 @dataclass(frozen=True)
@@ -162,7 +168,7 @@ def _hidden(backbone: FrozenBackbone, texts: Sequence[str]) -> dict[int, Tensor]
 def _residual_difference(
     backbone: FrozenBackbone, sources: Sources, settings: Learning, made: dict[str, Material]
 ) -> Material:
-    target, others = _hidden(backbone, sources.target), _hidden(backbone, sources.others)
+    target, others = _hidden(backbone, sources.target[:STATE_TEXTS]), _hidden(backbone, sources.spread(STATE_TEXTS))
     return _pack({layer: target[layer] - others[layer] for layer in target})
 
 
@@ -171,17 +177,17 @@ def _residual_learned(
 ) -> Material:
     size = {}
     for layer in range(len(backbone.layers)):
-        size[layer] = backbone.token_states(sources.others[:16], layer + 1)[0].square().mean().sqrt().item()
+        size[layer] = backbone.token_states(sources.spread(16), layer + 1)[0].square().mean().sqrt().item()
     relative = {layer: torch.zeros(backbone.hidden_size, requires_grad=True) for layer in size}
 
     def vectors() -> dict[int, Tensor]:
         return {layer: size[layer] * x for layer, x in relative.items()}
 
-    def loss(generator: torch.Generator, own: Tensor | None) -> Tensor:
+    def loss(generator: torch.Generator, own: Own | None) -> Tensor:
         with residual(backbone, vectors(), REPEATED, whole_call=True):
             return sources.examples.loss(settings, generator, own)
 
-    def own(generator: torch.Generator) -> Tensor:
+    def own(generator: torch.Generator) -> Own:
         with residual(backbone, vectors(), REPEATED):
             return sources.examples.write(settings.own, generator)
 
@@ -197,10 +203,10 @@ def _prefix_learned(
     start = backbone.table.weight[some].float() / backbone.embedding_scale
     relative = start.clone().requires_grad_()
 
-    def loss(generator: torch.Generator, own: Tensor | None) -> Tensor:
+    def loss(generator: torch.Generator, own: Own | None) -> Tensor:
         return sources.examples.loss(settings, generator, own, prefix=backbone.embedding_scale * relative)
 
-    def own(generator: torch.Generator) -> Tensor:
+    def own(generator: torch.Generator) -> Own:
         return sources.examples.write(settings.own, generator, prefix=backbone.embedding_scale * relative)
 
     fit([relative], replace(settings, rate=PREFIX_RATE), loss, own)
@@ -220,10 +226,12 @@ def _random(backbone: FrozenBackbone, sources: Sources, settings: Learning, made
 
 
 def _difference(backbone: FrozenBackbone, sources: Sources, settings: Learning, made: dict[str, Material]) -> Material:
-    return _pack(mean_difference(backbone, sources.target, sources.others))
+    return _pack(mean_difference(backbone, sources.target[:STATE_TEXTS], sources.spread(STATE_TEXTS)))
 
 
-def _mean_state(backbone: FrozenBackbone, sources: Sources, settings: Learning, made: dict[str, Material]) -> Material:
+def _captured_state(
+    backbone: FrozenBackbone, sources: Sources, settings: Learning, made: dict[str, Material]
+) -> Material:
     return _pack({layer: x[0] for layer, x in recurrent_states(backbone, sources.target[:1]).items()})
 
 
@@ -240,7 +248,7 @@ METHODS = {
     "learned offset, once": Method(_learned(ONCE), _states(ONCE), (0.5, 0.75, 1.0, 1.25)),
     "random offset, same size": Method(_random, _states(REPEATED), (0.5, 1.0)),
     "difference of mean states": Method(_difference, _states(REPEATED), (0.1, 0.3, 1.0, 3.0)),
-    "captured state": Method(_mean_state, _captured, (0.5, 1.0)),
+    "captured state": Method(_captured_state, _captured, (0.5, 1.0)),
     "residual stream, difference of means": Method(_residual_difference, _residual_around, (0.25, 0.5, 1.0, 2.0)),
     "residual stream, learned": Method(
         _residual_learned, _residual_around, (0.25, 0.5, 0.75, 1.0, 1.25), ("all", "early", "late")

@@ -35,7 +35,7 @@ def recurrent_states(backbone: FrozenBackbone, texts: Sequence[str]) -> Directio
     mask = torch.tensor([[0] * (longest - len(i)) + [1] * (len(i) + 1) for i in ids], device=backbone.device)
     cache = DynamicCache(config=backbone.model.config)
     with torch.no_grad():
-        backbone.model(input_ids=padded, attention_mask=mask, past_key_values=cache, use_cache=True)
+        backbone.decoder(input_ids=padded, attention_mask=mask, past_key_values=cache, use_cache=True)
     return {layer: cache.get_recurrent_state(layer).float() for layer in recurrent_layers(cache)}
 
 

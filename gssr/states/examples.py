@@ -3,7 +3,6 @@
 Shapes: B rows, L tokens, P prefix tokens, E backbone width, n prompts.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -43,8 +42,18 @@ class Learning:
             raise ValueError(f"{self}: steps, batch and rate must be above 0")
 
 
+@dataclass(frozen=True)
+class Own:
+    """What the steered model has written itself: behind which prompts, (n), and which tokens, (n, L)."""
+
+    prompts: Tensor
+    tokens: Tensor
+
+
 class Examples:
-    """Prompts, read once, and continuations, which are drawn independently of them.
+    """Prompts, and continuations that are drawn independently of them.
+
+    Many different prompts cost nothing and are needed: an offset has room enough to learn a few dozen of them by heart.
 
     Args:
         prompts: what the model may have read; their last ``prompt_tokens`` tokens count.
@@ -74,43 +83,42 @@ class Examples:
         follow = [ids[:tokens] for ids in follow]
         width = max(map(len, follow))
         self.targets = torch.tensor([ids + [IGNORED] * (width - len(ids)) for ids in follow], device=device)
-        self.cache = DynamicCache(config=backbone.model.config)
-        with torch.no_grad():
-            backbone.decoder(
-                input_ids=self.prompts[:, :-1],
-                attention_mask=self.mask[:, :-1],
-                past_key_values=self.cache,
-                use_cache=True,
-            )
 
-    def scales(self) -> dict[int, float]:
-        """Root mean square of the states behind the prompts, by recurrent layer."""
-        return {
-            layer: self.cache.get_recurrent_state(layer).square().mean().sqrt().item()
-            for layer in recurrent_layers(self.cache)
-        }
+    @torch.no_grad()
+    def read(self, pick: Tensor) -> DynamicCache:
+        """A cache that has read the prompts picked, all but their last token."""
+        cache = DynamicCache(config=self.backbone.model.config)
+        ids, mask = self.prompts[pick, :-1], self.mask[pick, :-1]
+        self.backbone.decoder(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True)
+        return cache
+
+    def states(self, count: int = 32) -> dict[int, Tensor]:
+        """Behind the first prompts, (count, M, R, N) by recurrent layer."""
+        cache = self.read(torch.arange(min(count, len(self.prompts))))
+        return {layer: cache.get_recurrent_state(layer) for layer in recurrent_layers(cache)}
 
     def loss(
         self,
         settings: Learning,
         generator: torch.Generator,
-        own: Tensor | None = None,
+        own: Own | None = None,
         prefix: Tensor | None = None,
     ) -> Tensor:
         """Weighted cross-entropy of ``settings.batch`` random pairs, nats a token.
 
         Args:
-            own: what ``write`` has written behind each prompt; in half of the calls some of it stands before the continuation.
+            own: what ``write`` has written; in half of the calls some of it stands between prompts and continuations.
             prefix: embeddings (P, E), at the scale of the table, read behind the prompt.
         """
         device = self.backbone.device
         pick = torch.randint(len(self.prompts), (settings.batch,), generator=generator)
         target = self.targets[torch.randint(len(self.targets), (settings.batch,), generator=generator)]
         between = target[:, :0]
-        if own is not None and own.shape[1] and torch.rand((), generator=generator) < 0.5:
-            between = own[pick, : int(torch.randint(1, own.shape[1] + 1, (), generator=generator))]
-        cache = copy.deepcopy(self.cache)
-        cache.reorder_cache(pick.to(device))
+        if own is not None and torch.rand((), generator=generator) < 0.5:
+            chosen = torch.randint(len(own.prompts), (settings.batch,), generator=generator)
+            length = int(torch.randint(1, own.tokens.shape[1] + 1, (), generator=generator))
+            pick, between = own.prompts[chosen], own.tokens[chosen, :length]
+        cache = self.read(pick)
         embedded = self._embed(pick, torch.cat([between, target[:, :-1].clamp(min=0)], 1), prefix)
         mask = F.pad(self.mask[pick], (0, embedded.shape[1] - 1), value=1)
         hidden = self.backbone.decoder(
@@ -134,11 +142,13 @@ class Examples:
         generator: torch.Generator,
         before: Callable[[Cache, int], object] = lambda cache, token: None,
         prefix: Tensor | None = None,
-    ) -> Tensor:
-        """Sample behind every prompt at temperature 1, without end-of-text: (n, tokens). ``before`` may change the cache before
+        count: int = 32,
+    ) -> Own:
+        """Sample behind ``count`` random prompts at temperature 1, without end-of-text. ``before`` may change the cache before
         each token."""
-        cache, pick = copy.deepcopy(self.cache), torch.arange(len(self.prompts))
-        embedded, mask = self._embed(pick, self.prompts[:, :0], prefix), self.mask
+        pick = torch.randint(len(self.prompts), (count,), generator=generator)
+        cache = self.read(pick)
+        embedded, mask = self._embed(pick, self.prompts[pick, :0], prefix), self.mask[pick]
         mask = F.pad(mask, (0, embedded.shape[1] - 1), value=1)
         written: list[Tensor] = []
         for token in range(tokens):
@@ -152,7 +162,7 @@ class Examples:
             next_ids = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator).to(self.backbone.device)
             written.append(next_ids)
             embedded, mask = self.backbone.table(next_ids), F.pad(mask, (0, 1), value=1)
-        return torch.cat(written, 1)
+        return Own(pick, torch.cat(written, 1))
 
     def _embed(self, pick: Tensor, behind: Tensor, prefix: Tensor | None) -> Tensor:
         """The last token of the prompts picked, the prefix if there is one, and what is behind."""
@@ -169,8 +179,8 @@ class Examples:
 def fit(
     parameters: Sequence[Tensor],
     settings: Learning,
-    loss: Callable[[torch.Generator, Tensor | None], Tensor],
-    write: Callable[[torch.Generator], Tensor],
+    loss: Callable[[torch.Generator, Own | None], Tensor],
+    write: Callable[[torch.Generator], Own],
     progress: Callable[[int, float], None] | None = None,
 ) -> list[float]:
     """Adam on ``parameters`` alone, in place; the loss of every step.
@@ -183,7 +193,7 @@ def fit(
     generator = torch.Generator().manual_seed(settings.seed)
     optimizer = torch.optim.Adam(parameters, lr=settings.rate, betas=(0.9, 0.99))
     losses: list[float] = []
-    own: Tensor | None = None
+    own: Own | None = None
     with torch.enable_grad():
         for step in range(settings.steps):
             for group in optimizer.param_groups:

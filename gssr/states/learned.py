@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from gssr.backbone import FrozenBackbone
 from gssr.states.directions import Direction
-from gssr.states.examples import Examples, Learning, fit
+from gssr.states.examples import Examples, Learning, Own, fit
 from gssr.states.rules import Change, LowRank, Offset, Schedule
 from gssr.states.steering import inject
 
@@ -52,23 +52,22 @@ def learn_offset(
         ValueError: layers without a recurrent state.
     """
     settings = settings or Learning()
-    scales = examples.scales()
+    states = examples.states()
+    scales = {layer: x.square().mean().sqrt().item() for layer, x in states.items()}
     chosen = sorted(scales if layers is None else set(layers))
     if wrong := sorted(set(chosen) - set(scales)):
         raise ValueError(f"layers {wrong} have no recurrent state; expected some of {sorted(scales)}")
     # In units of the states' own size, so that one rate suits all layers.
-    relative = {
-        layer: torch.zeros_like(examples.cache.get_recurrent_state(layer)[0]).requires_grad_() for layer in chosen
-    }
+    relative = {layer: torch.zeros_like(states[layer][0]).requires_grad_() for layer in chosen}
 
     def change() -> dict[int, Tensor]:
         return {layer: scales[layer] * x for layer, x in relative.items()}
 
-    def loss(generator: torch.Generator, own: Tensor | None) -> Tensor:
+    def loss(generator: torch.Generator, own: Own | None) -> Tensor:
         with scan_offsets(examples.backbone, change(), schedule):
             return examples.loss(settings, generator, own)
 
-    def write(generator: torch.Generator) -> Tensor:
+    def write(generator: torch.Generator) -> Own:
         rule = Offset(change(), schedule=schedule)
         return examples.write(settings.own, generator, lambda cache, token: inject(cache, [rule], token))
 

@@ -29,7 +29,7 @@ FOLLOW = ["\nTropical storm Alex near 30.0 north 60.0 west.", "\nTropical storm"
 def test_closed_form_equals_a_change_before_every_token(lively: FrozenBackbone, schedule: Schedule, kind: str) -> None:
     """Logits of one call of eight tokens through the changed scan, against eight steered calls of one."""
     torch.manual_seed(0)
-    cache = Examples(lively, PROMPTS, FOLLOW, prompt_tokens=6).cache
+    cache = Examples(lively, PROMPTS, FOLLOW, prompt_tokens=6).read(torch.arange(2))
     shape = cache.get_recurrent_state(0).shape
     if kind == "low rank":
         change = {0: LowRank(torch.randn(*shape[:-1], 2), torch.randn(shape[0], shape[1], shape[3], 2))}
@@ -57,7 +57,7 @@ def test_learning_lowers_its_loss_and_leaves_the_model_alone(lively: FrozenBackb
     examples = Examples(lively, PROMPTS, FOLLOW, tokens=6)
     settings = Learning(steps=25, batch=4)
     direction, losses = learn_offset(examples, Schedule(stop=4), settings, layers=[0, 2])
-    assert set(direction) == {0, 2} and direction[0].shape == examples.cache.get_recurrent_state(0).shape[1:]
+    assert set(direction) == {0, 2} and direction[0].shape == examples.states()[0].shape[1:]
     assert sum(losses[-5:]) < sum(losses[:5]) - 0.05
     assert not any(x.requires_grad or x.grad is not None for x in lively.model.parameters())
     assert all(torch.equal(before[name], x) for name, x in lively.model.state_dict().items())
