@@ -93,8 +93,8 @@ class Examples:
         return cache
 
     def states(self, count: int = 32) -> dict[int, Tensor]:
-        """Behind the first prompts, (count, M, R, N) by recurrent layer."""
-        cache = self.read(torch.arange(min(count, len(self.prompts))))
+        """Behind ``count`` of the prompts, evenly spaced: (count, M, R, N) by recurrent layer."""
+        cache = self.read(torch.linspace(0, len(self.prompts) - 1, min(count, len(self.prompts))).long())
         return {layer: cache.get_recurrent_state(layer) for layer in recurrent_layers(cache)}
 
     def loss(
