@@ -11,9 +11,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import DynamicCache
 
 from gssr.backbone import FrozenBackbone
+from gssr.states.cache import empty_cache, read, recurrent_layers
 from gssr.states.rules import Schedule
 
 Direction = dict[int, Tensor]
@@ -32,29 +32,10 @@ def recurrent_states(backbone: FrozenBackbone, texts: Sequence[str]) -> Directio
     longest = max(map(len, ids))
     # Left padding in front of an empty cache is exact; right padding would be read into the state.
     padded = torch.tensor([[backbone.start_id] * (longest - len(i) + 1) + i for i in ids], device=backbone.device)
-    mask = torch.tensor([[0] * (longest - len(i)) + [1] * (len(i) + 1) for i in ids], device=backbone.device)
-    cache = DynamicCache(config=backbone.model.config)
-    with torch.no_grad():
-        backbone.decoder(input_ids=padded, attention_mask=mask, past_key_values=cache, use_cache=True)
+    mask = torch.tensor([[False] * (longest - len(i)) + [True] * (len(i) + 1) for i in ids], device=backbone.device)
+    cache = empty_cache(backbone.model)
+    read(backbone, cache, padded, mask)
     return {layer: cache.get_recurrent_state(layer).float() for layer in recurrent_layers(cache)}
-
-
-def recurrent_layers(cache: DynamicCache) -> list[int]:
-    """Layers with a recurrent state.
-
-    Raises:
-        ValueError: there is none.
-    """
-    layers = []
-    for layer in range(len(cache.layers)):
-        try:
-            cache.get_recurrent_state(layer)
-        except ValueError:
-            continue
-        layers.append(layer)
-    if not layers:
-        raise ValueError("the model has no recurrent states to steer; take a hybrid one, such as nano or Granite-4.0-H")
-    return layers
 
 
 def mean_difference(backbone: FrozenBackbone, towards: Sequence[str], away: Sequence[str]) -> Direction:
@@ -67,7 +48,7 @@ def random_like(direction: Mapping[int, Tensor], seed: int) -> Direction:
     """Gaussian directions of the same shape and norm in each layer: the control."""
     generator = torch.Generator().manual_seed(seed)
     noise = {layer: torch.randn(x.shape, generator=generator) for layer, x in sorted(direction.items())}
-    return {layer: x * (direction[layer].norm() / x.norm()) for layer, x in noise.items()}
+    return {layer: x * (direction[layer].norm().cpu() / x.norm()) for layer, x in noise.items()}
 
 
 def save_direction(path: Path, direction: Mapping[int, Tensor], schedule: Schedule, backbone: FrozenBackbone) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers import Cache, DynamicCache
 
 from gssr.backbone import FrozenBackbone
-from gssr.states.directions import recurrent_layers
+from gssr.states.cache import empty_cache, recurrent_layers
 
 IGNORED = -100
 
@@ -87,7 +87,7 @@ class Examples:
     @torch.no_grad()
     def read(self, pick: Tensor) -> DynamicCache:
         """A cache that has read the prompts picked, all but their last token."""
-        cache = DynamicCache(config=self.backbone.model.config)
+        cache = empty_cache(self.backbone.model)
         ids, mask = self.prompts[pick, :-1], self.mask[pick, :-1]
         self.backbone.decoder(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True)
         return cache

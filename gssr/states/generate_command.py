@@ -1,84 +1,76 @@
-"""`gssr generate`: a text unsteered and steered, side by side."""
+"""`gssr generate`: a text unsteered and steered, side by side; options first, and what becomes of them."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from rich.console import Console
-from rich.table import Table
-from tqdm import tqdm
+from gssr.options import Subparsers, add_command, backbone_options, count, layer_list, load_backbone, number
 
-from gssr.backbone import FrozenBackbone
-from gssr.states.directions import (
-    Direction,
-    load_direction,
-    mean_difference,
-    random_like,
-    recurrent_states,
-    save_direction,
-)
-from gssr.states.examples import Examples, Learning
-from gssr.states.learned import learn_offset
-from gssr.states.rules import Interpolation, Offset, Rule, Schedule
-from gssr.states.steering import steer
+if TYPE_CHECKING:
+    from gssr.backbone import FrozenBackbone
+    from gssr.states.directions import Direction
+    from gssr.states.rules import Rule, Schedule
 
-EXAMPLE = """examples:
-  gssr generate --prompt "The Congress shall" --random --max-share 0.5
-  gssr generate --prompt "The Congress shall" --learn storms.txt --learn-from speeches.txt --save storms.safetensors
-  gssr generate --prompt "The Congress shall" --direction storms.safetensors --strength 0.8 --json
-
-A file of texts holds one text after the other, with a line of --- between two. No line of it is skipped."""
+EXAMPLES = [
+    'gssr generate --prompt "The Congress shall" --random --max-share 0.5',
+    'gssr generate --prompt "The Congress shall" --learn storms.txt --learn-from speeches.txt --save storms.safetensors',
+    'gssr generate --prompt "The Congress shall" --direction storms.safetensors --strength 0.8 --json',
+]
 
 
-def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = subparsers.add_parser(
-        "generate",
-        help="write on behind a prompt, unsteered and steered side by side",
-        description="Write on behind a prompt, unsteered and steered side by side, with the same decoding and seed.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_commands(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers, "generate", "write on behind a prompt, unsteered and steered side by side", EXAMPLES,
+        "Both texts have the same decoding and seed. A file of texts holds one after the other, with a line of --- between two.",
+    )  # fmt: skip
     parser.add_argument("--prompt", required=True, help="the text to go on from")
-    parser.add_argument("--backbone", default="nano", metavar="NAME", help="nano (bundled), a local folder or a hub id")
-    parser.add_argument("--revision", metavar="REV", help="of a hub id: branch, tag or commit")
-    parser.add_argument("--dtype", default="float32", help="of the weights; default float32")
-    parser.add_argument("--offline", action="store_true", help="use only what the hub cache already holds")
+    backbone_options(parser)
 
     sources = parser.add_argument_group("source of the direction, one of").add_mutually_exclusive_group(required=True)
     sources.add_argument("--learn", type=Path, metavar="FILE", help="learn an offset from texts that should follow")
     sources.add_argument("--direction", type=Path, metavar="FILE", help="an offset kept by --save")
     sources.add_argument("--towards", type=Path, metavar="FILE", help="mean state behind these texts minus --away's")
     sources.add_argument("--like", metavar="TEXT", help="pull the states to those behind this text")
+    sources.add_argument("--state", type=Path, metavar="FILE", help="pull them to a state kept by gssr state capture")
     sources.add_argument("--random", action="store_true", help="a random direction as large as the states: the control")
     parser.add_argument("--learn-from", type=Path, metavar="FILE", help="texts to lead away from; default the prompt")
     parser.add_argument("--away", type=Path, metavar="FILE", help="texts whose mean state is subtracted, for --towards")
     parser.add_argument("--save", type=Path, metavar="FILE", help="keep the learned offset, .safetensors")
-    parser.add_argument("--steps", type=int, default=200, help="of learning; default 200, half a minute on nano")
+    parser.add_argument("--steps", type=count, default=200, help="of learning; default 200, half a minute on nano")
 
     rule = parser.add_argument_group("how it acts")
     rule.add_argument(
-        "--strength", type=float, default=1.0, help="times the direction, or the gate of --like in [0, 1]; default 1"
+        "--strength",
+        type=float,
+        default=1.0,
+        help="times the direction, or the gate of --like and --state in [0, 1]; default 1",
     )
     rule.add_argument("--max-share", type=float, help="bound of the change as a share of the state's norm")
-    rule.add_argument("--layers", type=int, nargs="+", metavar="L", help="counted from 0; default all recurrent layers")
-    rule.add_argument("--heads", type=int, nargs="+", metavar="M", help="counted from 0; default all heads")
+    rule.add_argument("--layers", type=layer_list, metavar="LIST", help="such as 0,2,4-6; default all recurrent layers")
+    rule.add_argument("--heads", type=layer_list, metavar="LIST", help="likewise; default all heads")
     rule.add_argument("--once", action="store_true", help="at the first new token alone")
     rule.add_argument("--stop", type=int, help="new token before which it ends; default 24, 0 never ends")
     rule.add_argument("--half-life", type=float, metavar="TOKENS", help="tokens in which the strength halves")
 
     decoding = parser.add_argument_group("decoding, the same for both texts")
-    decoding.add_argument("--tokens", type=int, default=64, help="new tokens at most; default 64")
-    decoding.add_argument("--temperature", type=float, default=1.0, help="0 takes the likeliest token; default 1")
+    decoding.add_argument("--tokens", type=count, default=64, help="new tokens at most; default 64")
+    decoding.add_argument("--temperature", type=number, default=1.0, help="0 takes the likeliest token; default 1")
     decoding.add_argument("--seed", type=int, default=0, help="default 0")
     parser.add_argument("--json", action="store_true", help="texts and what every step did, for programs")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from gssr.states.steering import steer
+
     _check(options)
-    backbone = FrozenBackbone(options.backbone, options.revision, options.dtype, options.offline)
+    backbone = load_backbone(options)
     rule = _rule(backbone, options)
     unsteered = _write(backbone, options)
     with steer(backbone.model, rule, kl=True) as report:
@@ -88,8 +80,8 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps({"prompt": options.prompt, "unsteered": unsteered, "steered": steered, "steps": rows}))
         return 0
     console = Console()
-    table = Table("unsteered", "steered", title=options.prompt, show_lines=True)
-    table.add_row(_plain(unsteered), _plain(steered))
+    table = Table("unsteered", "steered", title=escape(options.prompt), show_lines=True)
+    table.add_row(escape(unsteered), escape(steered))
     console.print(table)
     shares = [share for row in rows for share in row["share"].values()]
     kl = [row["kl"] for row in rows]
@@ -107,10 +99,6 @@ def run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     if not options.prompt:
         raise ValueError("the prompt is empty; give a text of at least one character")
-    if options.tokens < 1 or options.steps < 1:
-        raise ValueError(f"--tokens {options.tokens} and --steps {options.steps} must be above 0")
-    if options.temperature < 0:
-        raise ValueError(f"--temperature {options.temperature} must be 0 or above")
     if (options.towards is None) != (options.away is None):
         raise ValueError("--towards and --away belong together: texts of both kinds make a difference")
     for name in ("save", "learn_from"):
@@ -118,33 +106,33 @@ def _check(options: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')} belongs to --learn, which is missing")
 
 
-def _schedule(options: argparse.Namespace) -> Schedule:
+def _schedule(options: argparse.Namespace) -> "Schedule":
+    from gssr.states.rules import Schedule
+
     if options.once:
         return Schedule.once()
     stop = 24 if options.stop is None else options.stop
     return Schedule(stop=stop or None, half_life=options.half_life)
 
 
-def _rule(backbone: FrozenBackbone, options: argparse.Namespace) -> Rule:
+def _rule(backbone: "FrozenBackbone", options: argparse.Namespace) -> "Rule":
+    from gssr.states.directions import load_direction, mean_difference, random_like, recurrent_states
+    from gssr.states.hybrid_state import HybridState
+    from gssr.states.rules import Interpolation, Offset
+
     schedule = _schedule(options)
     common = {"strength": options.strength, "layers": options.layers, "heads": options.heads}
-    if options.like is not None:
-        target = {layer: x[0] for layer, x in recurrent_states(backbone, [options.like]).items()}
+    if options.like is not None or options.state is not None:
+        if options.max_share is not None:
+            raise ValueError("--max-share bounds what is added; --like and --state pull, and --strength is their bound")
+        if options.state is not None:
+            state = HybridState.load(options.state, backbone)
+        else:
+            state = HybridState.capture(backbone, [options.like])
+        target = {layer: state.layers[layer].recurrent[0] for layer in state.recurrent_layers}
         return Interpolation(target, schedule=schedule, **common)
-    direction: Direction
     if options.learn is not None:
-        follow = ["\n" + text.lstrip() for text in _texts(options.learn)]
-        prompts = [options.prompt] if options.learn_from is None else _texts(options.learn_from)
-        with tqdm(total=options.steps, desc="learning", file=sys.stderr) as bar:
-
-            def progress(step: int, loss: float) -> None:
-                bar.set_postfix(loss=f"{loss:.2f}")
-                bar.update()
-
-            settings = Learning(steps=options.steps, seed=options.seed)
-            direction, _ = learn_offset(Examples(backbone, prompts, follow), schedule, settings, None, progress)
-        if options.save is not None:
-            save_direction(options.save, direction, schedule, backbone)
+        direction = _learn(backbone, options, schedule)
     elif options.direction is not None:
         direction, kept = load_direction(options.direction, backbone)
         given = options.once or options.stop is not None or options.half_life is not None
@@ -155,6 +143,28 @@ def _rule(backbone: FrozenBackbone, options: argparse.Namespace) -> Rule:
         states = recurrent_states(backbone, [options.prompt])
         direction = random_like({layer: x[0] for layer, x in states.items()}, options.seed)
     return Offset(direction, schedule=schedule, max_share=options.max_share, **common)
+
+
+def _learn(backbone: "FrozenBackbone", options: argparse.Namespace, schedule: "Schedule") -> "Direction":
+    from tqdm import tqdm
+
+    from gssr.states.directions import save_direction
+    from gssr.states.examples import Examples, Learning
+    from gssr.states.learned import learn_offset
+
+    follow = ["\n" + text.lstrip() for text in _texts(options.learn)]
+    prompts = [options.prompt] if options.learn_from is None else _texts(options.learn_from)
+    with tqdm(total=options.steps, desc="learning", file=sys.stderr) as bar:
+
+        def progress(step: int, loss: float) -> None:
+            bar.set_postfix(loss=f"{loss:.2f}")
+            bar.update()
+
+        settings = Learning(steps=options.steps, seed=options.seed)
+        direction, _ = learn_offset(Examples(backbone, prompts, follow), schedule, settings, None, progress)
+    if options.save is not None:
+        save_direction(options.save, direction, schedule, backbone)
+    return direction
 
 
 def _texts(path: Path) -> list[str]:
@@ -168,8 +178,9 @@ def _texts(path: Path) -> list[str]:
     return texts
 
 
-@torch.no_grad()
-def _write(backbone: FrozenBackbone, options: argparse.Namespace) -> str:
+def _write(backbone: "FrozenBackbone", options: argparse.Namespace) -> str:
+    import torch
+
     torch.manual_seed(options.seed)
     ids = torch.tensor([[backbone.start_id, *backbone.tokenize([options.prompt])[0]]], device=backbone.device)
     sampling = {"do_sample": True, "temperature": options.temperature, "top_k": 0} if options.temperature else {}
@@ -181,8 +192,3 @@ def _write(backbone: FrozenBackbone, options: argparse.Namespace) -> str:
         **({"do_sample": False} | sampling),
     )
     return backbone.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
-
-
-def _plain(text: str) -> str:
-    """Rich reads square brackets as markup."""
-    return text.replace("[", "\\[")

@@ -48,7 +48,7 @@ def test_a_learned_offset_is_kept_and_used_again(
         False,
     ]
     assert _run(*prompt, "--towards", str(texts), "--away", str(texts), "--temperature", "0", "--json") == 0
-    assert _run(*prompt, "--like", "Tropical storm", "--strength", "0.5", "--layers", "0", "1", "--json") == 0
+    assert _run(*prompt, "--like", "Tropical storm", "--strength", "0.5", "--layers", "0-1", "--json") == 0
 
 
 def test_errors_say_what_to_do(prompt: list[str], tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_errors_say_what_to_do(prompt: list[str], tmp_path: Path) -> None:
         "cannot be read as a steering direction": ["--direction", str(tmp_path / "none.safetensors")],
         "belong together": ["--towards", str(empty)],
         "belongs to --learn": ["--random", "--save", str(tmp_path / "x")],
-        "must be above 0": ["--random", "--tokens", "0"],
+        "--strength is their bound": ["--like", "Tropical", "--max-share", "1"],
         "prompt is empty": ["--random", "--prompt", ""],
     }
     for message, arguments in wrong.items():
