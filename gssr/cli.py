@@ -14,8 +14,9 @@ from collections.abc import Sequence
 
 from gssr import __version__, plan_command, sharing
 from gssr.states import commands as state_commands
+from gssr.states import generate_command
 
-MODULES = (state_commands, plan_command, sharing)
+MODULES = (state_commands, generate_command, plan_command, sharing)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,4 +1,5 @@
-"""Frozen models whose states are kept: the bundled nano, and random weights in the layer shapes of Granite-4.0-H-350m."""
+"""Frozen models whose states are kept: the bundled nano, and random weights in the layer shapes of Granite-4.0-H-350m;
+a tiny model whose recurrent states decide what it writes."""
 
 from pathlib import Path
 
@@ -33,6 +34,19 @@ def wide(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> FrozenB
         tie_word_embeddings=True, bos_token_id=0, eos_token_id=0, pad_token_id=1,
     )  # fmt: skip
     return folder_with(config, GraniteMoeHybridForCausalLM, tiny_folder, tmp_path_factory.mktemp("wide"))
+
+
+@pytest.fixture(scope="module")
+def lively(tiny_folder: Path) -> FrozenBackbone:
+    """The tiny model with layers that matter: as initialized, the last token alone decides, and every text repeats it for ever."""
+    backbone = FrozenBackbone(str(tiny_folder))
+    with torch.no_grad():
+        for name, weight in backbone.model.named_parameters():
+            if "proj" in name or "linear" in name:
+                weight *= 6
+        backbone.table.weight *= 0.05
+        backbone.decoder.norm.weight *= 400
+    return backbone
 
 
 def folder_with(config, architecture: type, tiny_folder: Path, folder: Path) -> FrozenBackbone:

@@ -1,0 +1,96 @@
+"""Long texts under steering that never ends, and what steering costs in time."""
+
+import time
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from benchmarks.steering.measures import distinct, nats, repetition
+from benchmarks.steering.methods import REPEATED, Material
+from gssr.backbone import FrozenBackbone
+from gssr.states.rules import Offset, Schedule
+from gssr.states.steering import steer
+
+SCHEDULES = {"unsteered": None, "as learned": REPEATED, "at every token": Schedule()}
+EVERY = 50
+
+
+@torch.no_grad()
+def long_texts(
+    backbone: FrozenBackbone,
+    directions: dict[str, Material],
+    prompts: Tensor,
+    pairs: list[tuple[str, str]],
+    tokens: int,
+) -> dict[str, Any]:
+    """One text for every ordered pair under the learned offset at full strength: distinct-2, repetition, nats in the last
+    quarter, and the largest norm of a state over that of the unsteered model at the same place."""
+    rows = prompts[:, 0]
+    change = {int(layer): torch.stack([directions[t][layer] for _, t in pairs]) for layer in directions[pairs[0][1]]}
+    found: dict[str, Any] = {}
+    norms: dict[str, list[Tensor]] = {}
+    for name, schedule in SCHEDULES.items():
+        cache = DynamicCache(config=backbone.model.config)
+        norms[name] = []
+
+        def watch(ids: Tensor, scores: Tensor, name: str = name, cache: DynamicCache = cache) -> Tensor:
+            if (ids.shape[1] - rows.shape[1]) % EVERY == 0:
+                states = [cache.get_recurrent_state(layer).flatten(1).norm(dim=1) for layer in change]
+                norms[name].append(torch.stack(states))
+            return scores
+
+        options = {
+            "do_sample": True,
+            "top_k": 0,
+            "max_new_tokens": tokens,
+            "suppress_tokens": [backbone.tokenizer.eos_token_id],
+            "pad_token_id": backbone.tokenizer.eos_token_id,
+            "logits_processor": [watch],
+            "past_key_values": cache,
+        }
+        torch.manual_seed(0)
+        inputs = {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
+        if schedule is None:
+            ids = backbone.model.generate(**inputs, **options)
+        else:
+            with steer(backbone.model, Offset(change, schedule=schedule)):
+                ids = backbone.model.generate(**inputs, **options)
+        texts = ids[:, rows.shape[1] :]
+        last = texts[:, -tokens // 4 :]
+        before = ids[:, -tokens // 4 - rows.shape[1] : -tokens // 4]
+        plain = torch.stack(norms["unsteered"])
+        ratio = torch.stack(norms[name]) / plain.mean(-1, keepdim=True)
+        found[name] = {
+            "distinct": distinct(texts),
+            "repetition": repetition(texts),
+            "nats_last_quarter": nats(backbone, before, last).mean().item(),
+            "largest_norm": ratio.max().item(),
+            "largest_norm_at_end": ratio[-1].max().item(),
+            "sample": backbone.tokenizer.decode(texts[0]),
+        }
+    return found
+
+
+@torch.no_grad()
+def cost(backbone: FrozenBackbone, direction: Material, repeats: int) -> dict[str, float]:
+    """Seconds of steered over unsteered decoding of 64 tokens, at every token, runs of both in turns; the median ratio by batch."""
+    rule = Offset({int(layer): x for layer, x in direction.items()}, strength=0.1)
+    options = {"max_new_tokens": 64, "do_sample": False, "suppress_tokens": [backbone.tokenizer.eos_token_id]}
+    options["pad_token_id"] = backbone.tokenizer.eos_token_id
+    ratios: dict[str, float] = {}
+    for batch in (1, 16):
+        ids = torch.full((batch, 8), 5)
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        found = []
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            backbone.model.generate(**inputs, **options)
+            middle = time.perf_counter()
+            with steer(backbone.model, rule):
+                backbone.model.generate(**inputs, **options)
+            found.append((time.perf_counter() - middle) / (middle - start))
+        ratios[str(batch)] = median(found[1:])
+    return ratios

@@ -1,0 +1,257 @@
+"""Everything that is compared: how it is made for one target domain, and how it writes.
+
+A method's material for a target is a dictionary of tensors, so that it can be kept in a file; a batch has a target for each row.
+B samples, P prompt tokens, E backbone width.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from gssr.backbone import FrozenBackbone
+from gssr.states.directions import mean_difference, random_like, recurrent_states
+from gssr.states.examples import Examples, Learning, Own, fit
+from gssr.states.learned import learn_offset
+from gssr.states.rules import Interpolation, Offset, Schedule
+from gssr.states.steering import steer
+
+Material = dict[str, Tensor]
+REPEATED, ONCE = Schedule(stop=24), Schedule.once()
+PREFIX_TOKENS = 8
+# Texts whose mean states are compared.
+STATE_TEXTS = 64
+LAYERS = {"all": lambda i, n: True, "early": lambda i, n: i < n // 2, "late": lambda i, n: i >= n // 2}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a method may learn from: texts that are prompts of other domains, and continuations of the target's."""
+
+    examples: Examples
+    target: Sequence[str]
+    others: Sequence[str]  # those of one domain after those of another
+
+    def spread(self, count: int) -> list[str]:
+        """So many of ``others``, from all domains alike."""
+        return list(self.others[:: max(1, len(self.others) // count)])
+
+
+@dataclass(frozen=True)
+class Method:
+    """``make(backbone, sources, settings, materials)`` returns the material for one target; ``materials`` are those of the same
+    target made before. ``around(backbone, materials of the rows, strength, layers)`` is a block in which generation is steered."""
+
+    make: Callable[[FrozenBackbone, Sources, Learning, dict[str, Material]], Material]
+    around: Callable[[FrozenBackbone, list[Material], float, str], AbstractContextManager[object]]
+    strengths: tuple[float, ...] = (1.0,)
+    layers: tuple[str, ...] = ("all",)
+    is_prefix: bool = False
+
+
+@torch.no_grad()
+def write(
+    backbone: FrozenBackbone,
+    method: Method,
+    materials: list[Material],
+    prompts: Tensor,
+    tokens: int,
+    strength: float,
+    layers: str,
+    seed: int,
+) -> Tensor:
+    """Sample at temperature 1, nothing cut off but end-of-text: (B, tokens)."""
+    torch.manual_seed(seed)
+    options = {
+        "do_sample": True,
+        "temperature": 1.0,
+        "top_k": 0,
+        "max_new_tokens": tokens,
+        "suppress_tokens": [backbone.tokenizer.eos_token_id],
+        "pad_token_id": backbone.tokenizer.eos_token_id,
+    }
+    if method.is_prefix:
+        prefix = torch.stack([m["prefix"] for m in materials])
+        embedded = torch.cat([backbone.table(prompts), prefix.to(backbone.table.weight.dtype)], 1)
+        mask = torch.ones(embedded.shape[:2], dtype=torch.long)
+        return backbone.model.generate(inputs_embeds=embedded, attention_mask=mask, **options)
+    with method.around(backbone, materials, strength, layers):
+        ids = backbone.model.generate(input_ids=prompts, attention_mask=torch.ones_like(prompts), **options)
+    return ids[:, prompts.shape[1] :]
+
+
+def _pack(direction: dict[int, Tensor]) -> Material:
+    return {str(layer): x for layer, x in direction.items()}
+
+
+def _rows(materials: list[Material], layers: str, count: int) -> dict[int, Tensor]:
+    """By layer: the rows' changes, stacked; one for all where they are the same."""
+    same = all(m is materials[0] for m in materials)
+    return {
+        int(key): materials[0][key] if same else torch.stack([m[key] for m in materials])
+        for key in materials[0]
+        if LAYERS[layers](int(key), count)
+    }
+
+
+def _states(schedule: Schedule) -> Callable[..., AbstractContextManager[object]]:
+    def around(
+        backbone: FrozenBackbone, materials: list[Material], strength: float, layers: str
+    ) -> AbstractContextManager[object]:
+        change = _rows(materials, layers, len(backbone.layers))
+        return steer(backbone.model, Offset(change, strength=strength, schedule=schedule))
+
+    return around
+
+
+def _captured(
+    backbone: FrozenBackbone, materials: list[Material], strength: float, layers: str
+) -> AbstractContextManager[object]:
+    change = _rows(materials, layers, len(backbone.layers))
+    return steer(backbone.model, Interpolation(change, gate=strength, schedule=ONCE))
+
+
+@contextmanager
+def residual(
+    backbone: FrozenBackbone, vectors: dict[int, Tensor], schedule: Schedule, whole_call: bool = False
+) -> Iterator[None]:
+    """Add a vector, (E) or (B, E), to the output of each layer named: at the last token of a prompt and at every later one.
+
+    ``whole_call``: at every token of one call, of which the first is token 0, as in training.
+    """
+    seen = dict.fromkeys(vectors, 0)
+
+    def adding(layer: int) -> Callable[..., object]:
+        def hook(module: torch.nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> object:
+            hidden = output[0] if isinstance(output, tuple) else output
+            length = hidden.shape[1]
+            if whole_call:
+                weight = schedule.weights(length)
+            else:
+                weight = torch.zeros(length)
+                weight[-1] = schedule.weight(seen[layer])
+                seen[layer] += 1
+            vector = vectors[layer]
+            hidden = hidden + weight[:, None] * (vector if vector.ndim == 1 else vector[:, None])
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+        return hook
+
+    handles = [backbone.layers[layer].register_forward_hook(adding(layer)) for layer in vectors]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _residual_around(
+    backbone: FrozenBackbone, materials: list[Material], strength: float, layers: str
+) -> AbstractContextManager[object]:
+    vectors = _rows(materials, layers, len(backbone.layers))
+    return residual(backbone, {layer: strength * x for layer, x in vectors.items()}, REPEATED)
+
+
+@torch.no_grad()
+def _hidden(backbone: FrozenBackbone, texts: Sequence[str]) -> dict[int, Tensor]:
+    """Mean output of each layer over all tokens of the texts, (E)."""
+    layers = range(len(backbone.layers))
+    sums: dict[int, Tensor] = {}
+    for layer in layers:
+        states, mask = backbone.token_states(texts, layer + 1)
+        sums[layer] = states.sum((0, 1)) / mask.sum()
+    return sums
+
+
+def _residual_difference(
+    backbone: FrozenBackbone, sources: Sources, settings: Learning, made: dict[str, Material]
+) -> Material:
+    target, others = _hidden(backbone, sources.target[:STATE_TEXTS]), _hidden(backbone, sources.spread(STATE_TEXTS))
+    return _pack({layer: target[layer] - others[layer] for layer in target})
+
+
+def _residual_learned(
+    backbone: FrozenBackbone, sources: Sources, settings: Learning, made: dict[str, Material]
+) -> Material:
+    size = {}
+    for layer in range(len(backbone.layers)):
+        size[layer] = backbone.token_states(sources.spread(16), layer + 1)[0].square().mean().sqrt().item()
+    relative = {layer: torch.zeros(backbone.hidden_size, requires_grad=True) for layer in size}
+
+    def vectors() -> dict[int, Tensor]:
+        return {layer: size[layer] * x for layer, x in relative.items()}
+
+    def loss(generator: torch.Generator, own: Own | None) -> Tensor:
+        with residual(backbone, vectors(), REPEATED, whole_call=True):
+            return sources.examples.loss(settings, generator, own)
+
+    def own(generator: torch.Generator) -> Own:
+        with residual(backbone, vectors(), REPEATED):
+            return sources.examples.write(settings.own, generator)
+
+    fit(list(relative.values()), replace(settings, rate=RESIDUAL_RATE), loss, own)
+    return _pack({layer: size[layer] * x.detach() for layer, x in relative.items()})
+
+
+def _prefix_learned(
+    backbone: FrozenBackbone, sources: Sources, settings: Learning, made: dict[str, Material]
+) -> Material:
+    generator = torch.Generator().manual_seed(settings.seed)
+    some = torch.randint(len(backbone.table.weight), (PREFIX_TOKENS,), generator=generator)
+    start = backbone.table.weight[some].float() / backbone.embedding_scale
+    relative = start.clone().requires_grad_()
+
+    def loss(generator: torch.Generator, own: Own | None) -> Tensor:
+        return sources.examples.loss(settings, generator, own, prefix=backbone.embedding_scale * relative)
+
+    def own(generator: torch.Generator) -> Own:
+        return sources.examples.write(settings.own, generator, prefix=backbone.embedding_scale * relative)
+
+    fit([relative], replace(settings, rate=PREFIX_RATE), loss, own)
+    return {"prefix": backbone.embedding_scale * relative.detach()}
+
+
+def _learned(schedule: Schedule) -> Callable[..., Material]:
+    def make(backbone: FrozenBackbone, sources: Sources, settings: Learning, made: dict[str, Material]) -> Material:
+        return _pack(learn_offset(sources.examples, schedule, settings)[0])
+
+    return make
+
+
+def _random(backbone: FrozenBackbone, sources: Sources, settings: Learning, made: dict[str, Material]) -> Material:
+    learned = {int(layer): x for layer, x in made[LEARNED].items()}
+    return _pack(random_like(learned, settings.seed))
+
+
+def _difference(backbone: FrozenBackbone, sources: Sources, settings: Learning, made: dict[str, Material]) -> Material:
+    return _pack(mean_difference(backbone, sources.target[:STATE_TEXTS], sources.spread(STATE_TEXTS)))
+
+
+def _captured_state(
+    backbone: FrozenBackbone, sources: Sources, settings: Learning, made: dict[str, Material]
+) -> Material:
+    return _pack({layer: x[0] for layer, x in recurrent_states(backbone, sources.target[:1]).items()})
+
+
+def _nothing(*_: object) -> Material:
+    return {"nothing": torch.zeros(1)}
+
+
+LEARNED = "learned offset, repeated"
+# Found by a few short runs each; shares of the size of what is learned.
+RESIDUAL_RATE, PREFIX_RATE = 0.05, 0.1
+METHODS = {
+    "unsteered": Method(_nothing, lambda *_: nullcontext()),
+    LEARNED: Method(_learned(REPEATED), _states(REPEATED), (0.25, 0.5, 0.75, 1.0, 1.25), ("all", "early", "late")),
+    "learned offset, once": Method(_learned(ONCE), _states(ONCE), (0.5, 0.75, 1.0, 1.25)),
+    "random offset, same size": Method(_random, _states(REPEATED), (0.5, 1.0)),
+    "difference of mean states": Method(_difference, _states(REPEATED), (0.1, 0.3, 1.0, 3.0)),
+    "captured state": Method(_captured_state, _captured, (0.5, 1.0)),
+    "residual stream, difference of means": Method(_residual_difference, _residual_around, (0.25, 0.5, 1.0, 2.0)),
+    "residual stream, learned": Method(
+        _residual_learned, _residual_around, (0.25, 0.5, 0.75, 1.0, 1.25), ("all", "early", "late")
+    ),
+    "soft prefix, learned": Method(_prefix_learned, lambda *_: nullcontext(), is_prefix=True),
+}

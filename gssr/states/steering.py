@@ -1,0 +1,254 @@
+"""Steer a model while it writes: change its recurrent states between forward calls, by rules, and leave no trace.
+
+    with steer(model, Offset(direction, strength=0.5)) as report:
+        model.generate(**inputs, do_sample=True)
+
+One forward pre-hook on the whole model reads and writes the states in the cache, with the cache's public methods, before the
+call that reads the next token. That is the one place through which greedy decoding, sampling, beams, batches and streaming all
+pass, it knows the call as a whole (which token, which rows, whether it is a prompt), it needs no layer's name, and removing it
+restores the model. Hooks on single layers would see the same states later, and each its own part alone.
+
+A call that reads several tokens is a prompt: all of it but the last token is read unsteered, then the states are changed, then the
+last token is read; so the first new token is steered, too, and such a call returns logits for the last position alone. Where no rule
+acts the call goes through untouched, bit for bit. To train through a change use ``inject`` before a call of two or more tokens.
+"""
+
+import copy
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import Cache, PreTrainedModel
+
+from gssr.states.rules import Rule, norm
+
+CACHE_NAMES = ("past_key_values", "cache_params")
+# Arguments of a forward call with one entry a token, by the axis of the tokens.
+PER_TOKEN = {"input_ids": 1, "inputs_embeds": 1, "position_ids": -1}
+_STEERED: "weakref.WeakSet[PreTrainedModel]" = weakref.WeakSet()
+
+
+@dataclass(frozen=True)
+class Step:
+    """What was done before one token: ``share`` is the norm of the change over the state's, (B,) by layer; ``kl`` (B,) in nats
+    is KL(steered || unsteered) of the next-token distributions, the unsteered model having read the same text."""
+
+    generation: int
+    token: int
+    share: dict[int, Tensor]
+    kl: Tensor | None = None
+
+
+@dataclass
+class Report:
+    steps: list[Step] = field(default_factory=list)
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """For JSON or a table: one dictionary a step, averaged over the rows of the batch."""
+        return [
+            {
+                "generation": step.generation,
+                "token": step.token,
+                "share": {layer: share.mean().item() for layer, share in step.share.items()},
+                "kl": None if step.kl is None else step.kl.mean().item(),
+            }
+            for step in self.steps
+        ]
+
+
+def inject(cache: Cache, rules: Sequence[Rule], token: int = 0) -> dict[int, Tensor]:
+    """Change the states in a cache as the rules say for ``token``; differentiable in their changes and strengths.
+
+    Gradients reach the changes through the next call if it reads two or more tokens; a call of one updates the state in place.
+
+    Returns:
+        The norm of the change over the state's norm, (B,) for each layer that was changed.
+
+    Raises:
+        ValueError: a rule names a layer without a recurrent state, or one that has read nothing yet.
+    """
+    share: dict[int, Tensor] = {}
+    weights = [(rule, rule.schedule.weight(token)) for rule in rules if not rule.is_zero]
+    acting = [(rule, weight) for rule, weight in weights if weight]
+    for layer in sorted({layer for rule, _ in acting for layer in rule.acting_layers}):
+        before = after = _state(cache, layer)
+        changes = []
+        for rule, weight in acting:
+            if layer in rule.acting_layers:
+                after, changed = rule.apply(layer, after, weight)
+                changes.append(changed)
+        with torch.no_grad():
+            # A rule knows the norm of its own change without another pass over the states, which decoding would feel.
+            changed = changes[0] if len(changes) == 1 else norm(after - before)
+            share[layer] = (changed / norm(before).clamp(min=torch.finfo(before.dtype).tiny)).flatten().detach()
+        cache.update_recurrent_state(after, layer)
+    return share
+
+
+@contextmanager
+def steer(model: PreTrainedModel, *rules: Rule, kl: bool = False) -> Iterator[Report]:
+    """Steer every ``model.generate``, or loop of calls with a cache, inside the block; a new cache starts at token 0 again.
+
+    Rules act one after the other. On leaving, with an exception or without, the model is as it was.
+
+    Args:
+        kl: measure what the steering did to the next-token distribution, by a second, unsteered pass over a cache of its own.
+
+    Raises:
+        ValueError: no rule, a model that is being steered already, a call without a cache, a rule that does not fit the
+            model or the batch; and on leaving, when nothing was touched though a strength is not 0.
+    """
+    if not rules:
+        raise ValueError("there is nothing to steer with; give at least one rule, such as Offset(direction)")
+    if model in _STEERED:
+        raise ValueError(
+            "this model is being steered already; give all rules to one steer(), which applies them in order"
+        )
+    hook = _Hook(model, rules, kl)
+    handles = [model.register_forward_pre_hook(hook.before, with_kwargs=True)]
+    if kl:
+        handles.append(model.register_forward_hook(hook.after, with_kwargs=True))
+    _STEERED.add(model)
+    try:
+        yield hook.report
+    finally:
+        _STEERED.discard(model)
+        for handle in handles:
+            handle.remove()
+        hook.forget()
+    if not hook.report.steps and not all(rule.is_zero for rule in rules):
+        raise ValueError(
+            f"nothing was steered: {hook.calls} calls of the model with a cache, and no rule acted at any of them; "
+            "call model.generate inside the block, for long enough that the schedule's first token is reached"
+        )
+
+
+class _Hook:
+    def __init__(self, model: PreTrainedModel, rules: Sequence[Rule], kl: bool) -> None:
+        self.model, self.rules, self.kl = model, rules, kl
+        self.report = Report()
+        self.calls, self.generation, self.token = 0, -1, 0
+        self.inside = False
+        self.cache: weakref.ref[Cache] | None = None
+        self.shadow: _Shadow | None = None
+        self.unsteered: Tensor | None = None
+
+    def before(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.inside:
+            return None
+        if args:
+            args, kwargs = args[1:], kwargs | {"input_ids": args[0]}
+        name, cache = _cache(kwargs)
+        self.calls += 1
+        if self.cache is None or self.cache() is not cache:
+            self.forget()
+            self.cache, self.token, self.generation = weakref.ref(cache), 0, self.generation + 1
+        token, self.token = self.token, self.token + 1
+        acts = any(rule.schedule.weight(token) and not rule.is_zero for rule in self.rules)
+        if not acts and self.shadow is None:
+            return None
+        prompt, last = _split(kwargs, name)
+        if prompt is not None:
+            self._run(prompt)
+        elif acts and not _has_read(cache, self.rules):
+            # A single token behind nothing: there is no state yet, and the rules begin with the token after it.
+            self.token = token
+            return None
+        if self.kl:
+            if self.shadow is None:
+                self.shadow = _Shadow(cache)
+            self.unsteered = self._run(last | {name: self.shadow.cache}).logits[:, -1]
+        share = inject(cache, self.rules, token) if acts else {}
+        self.report.steps.append(Step(self.generation, token, share))
+        return args, last
+
+    def after(self, module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if self.inside or self.unsteered is None:
+            return
+        steered, unsteered = (F.log_softmax(x.float(), -1) for x in (output.logits[:, -1], self.unsteered))
+        step, self.unsteered = self.report.steps[-1], None
+        kl = (steered.exp() * (steered - unsteered)).sum(-1)
+        self.report.steps[-1] = Step(step.generation, step.token, step.share, kl)
+
+    def forget(self) -> None:
+        """Let go of the cache of the last generation."""
+        if self.shadow is not None:
+            self.shadow.close()
+        self.cache = self.shadow = self.unsteered = None
+
+    @torch.no_grad()
+    def _run(self, kwargs: dict[str, Any]) -> Any:
+        self.inside = True
+        try:
+            return self.model(**kwargs)
+        finally:
+            self.inside = False
+
+
+class _Shadow:
+    """A cache that reads the same text without being steered, and whose rows follow the beams of the steered one."""
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache = copy.deepcopy(cache)
+        self.followed = cache
+        reorder = cache.reorder_cache
+
+        def both(beams: Tensor) -> None:
+            reorder(beams)
+            self.cache.reorder_cache(beams)
+
+        cache.reorder_cache = both  # type: ignore[method-assign]
+
+    def close(self) -> None:
+        self.followed.__dict__.pop("reorder_cache", None)
+
+
+def _cache(kwargs: dict[str, Any]) -> tuple[str, Cache]:
+    for name in CACHE_NAMES:
+        if isinstance(kwargs.get(name), Cache):
+            return name, kwargs[name]
+    raise ValueError(
+        "the model was called without a cache, and recurrent states live there; use model.generate with use_cache=True, or "
+        "pass past_key_values=DynamicCache(config=model.config)"
+    )
+
+
+def _split(kwargs: dict[str, Any], name: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """The call in two: all tokens but the last, None if there is but one, and the last."""
+    given = {key: kwargs[key] for key in PER_TOKEN if kwargs.get(key) is not None}
+    length = next(given[key].shape[1] for key in ("input_ids", "inputs_embeds") if key in given)
+    if length == 1:
+        return None, kwargs
+    first = {key: x.narrow(PER_TOKEN[key], 0, length - 1) for key, x in given.items()}
+    last = {key: x.narrow(PER_TOKEN[key], length - 1, 1) for key, x in given.items()}
+    mask = kwargs.get("attention_mask")
+    if mask is not None:
+        first["attention_mask"] = mask[:, :-1]
+        # Models without attention take a mask of the tokens that they read now.
+        last["attention_mask"] = mask[:, -1:] if name == "cache_params" else mask
+    return kwargs | first | {"use_cache": True}, kwargs | last
+
+
+def _has_read(cache: Cache, rules: Sequence[Rule]) -> bool:
+    return all(_peek(cache, layer) is not None for rule in rules for layer in rule.acting_layers)
+
+
+def _state(cache: Cache, layer: int) -> Tensor:
+    state = _peek(cache, layer)
+    if state is None:
+        raise ValueError(f"layer {layer} has read nothing yet and has no state to change; read a prompt first")
+    return state
+
+
+def _peek(cache: Cache, layer: int) -> Tensor | None:
+    try:
+        return cache.get_recurrent_state(layer)
+    except (ValueError, IndexError) as error:
+        raise ValueError(
+            f"layer {layer} has no recurrent state; `gssr inspect` lists the layers that have one"
+        ) from error
