@@ -123,7 +123,7 @@ class RunCLI(LightningCLI):
         self.folder: Path | None = None
         self.owned: Any = None  # what says that the run is this process's
         self.changes: dict[str, tuple[Any, Any]] = {}
-        self._asks, self._has_config = chosen.asks, chosen.has_config
+        self._asks = chosen.asks
         shown = {"formatter_class": _Help, "epilog": EXAMPLES}
         super().__init__(
             model_class=LightningModule,
@@ -160,7 +160,7 @@ class RunCLI(LightningCLI):
             read_run_config(self.found.run)
             args = [args[0], "--config", str(self.found.run / CONFIG), *args[1:]]
         elif self.stage is not None and not self._asks:
-            own = None if self._has_config else config_of_data(args)
+            own = config_of_data(args)
             files = [DEFAULT_CONFIG] if own is None else [DEFAULT_CONFIG, own]
             args = [args[0], *(word for file in files for word in ("--config", str(file))), *args[1:]]
         self.config = parser.parse_args(args)
@@ -397,10 +397,12 @@ class RunCLI(LightningCLI):
 
 
 def config_of_data(args: list[str]) -> Path | None:
-    """The config of the data module that `--data` names, if it has one.
+    """The config of the data module that `--data` names, if it has one and no other config is given.
 
     The default's numbers are those of the storms: epochs and windows that would leave another data set hardly trained.
     """
+    if any(arg in ("-c", "--config") or arg.startswith("--config=") for arg in args):
+        return None
     named = [after for arg, after in zip(args, [*args[1:], ""], strict=True) if arg == "--data"]
     named += [arg.removeprefix("--data=") for arg in args if arg.startswith("--data=")]
     name = CONFIGS_OF_DATA.get(named[-1].rsplit(".", 1)[-1]) if named else None

@@ -199,6 +199,7 @@ def test_a_data_module_with_a_config_of_its_own_brings_it(monkeypatch: pytest.Mo
             ["fit", "--data", "datamodules.Storms"],
             ["fit", "--data.horizon", "4"],
             ["fit", "--data"],
+            ["fit", "--config", "mine.yaml", "--data", "datamodules.Strikes"],
         ),
     }
     for name, lines in chosen.items():
