@@ -1,6 +1,8 @@
 """The frozen language model as the goal network sees it. Shapes: N texts; P, L, E, V as in the legend."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -130,13 +132,19 @@ class FrozenBackbone:
             out[torch.tensor(group)] = torch.cat(parts, -1).cpu()
         return out
 
-    def text_nats(self, prefix: Tensor, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def text_nats(
+        self,
+        prefix: Tensor,
+        texts: Sequence[str],
+        around: Callable[[list[int]], AbstractContextManager[Any]] = lambda rows: nullcontext(),
+    ) -> tuple[Tensor, Tensor]:
         """Negative log-likelihood of each text, closed by end-of-text, behind its prefix: one batched call.
 
         Neither prompt nor prefix nor padding is a target, and logits exist only where a target is.
 
         Args:
             prefix: (N, P, E) at the scale of the embedding table (``embedding_scale``).
+            around: what a call of the model for these of the N texts happens in, such as a change of its states.
 
         Returns:
             nats (N,), summed over the text's tokens, differentiable in ``prefix``; tokens (N,), targets of each text.
@@ -148,7 +156,8 @@ class FrozenBackbone:
         tokens = torch.tensor([len(i) - 1 for i in ids], device=self.device)
         is_target = torch.arange(padded.shape[1] - 1, device=self.device) < tokens[:, None]
         embedded = torch.cat([prefix.to(self.table.weight.dtype), self.embed(padded[:, :-1])], 1)
-        hidden = self.decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state[:, prefix.shape[1] :]
+        with around(list(range(len(texts)))):
+            hidden = self.decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state[:, prefix.shape[1] :]
         nats = torch.zeros(is_target.shape, device=self.device)
         nats[is_target] = self._cross_entropy(hidden[is_target], padded[:, 1:][is_target])
         return nats.sum(1), tokens

@@ -7,7 +7,10 @@ from typing import Any
 FIXED = (
     "latent_dim",
     "hidden_dim",
+    "injection",
     "prefix_tokens",
+    "state_rank",
+    "state_layers",
     "text_layers",
     "goal_layer",
     "goal_queries",

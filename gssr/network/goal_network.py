@@ -12,11 +12,12 @@ from gssr.backbone import FrozenBackbone
 from gssr.backbone.table import TextTable
 from gssr.network.compatibility import CheckpointMismatch, fixed_part, refuse_other
 from gssr.network.goal_encoder import GoalEncoder
-from gssr.network.heads import PrefixProjector, ValueHead
+from gssr.network.heads import ValueHead
 from gssr.network.objective import crps, goal_distance, kl_terms, masked_mean, value_nll
 from gssr.network.pretrained import Pretrained
 from gssr.network.rollout import Planning
 from gssr.network.rssm import RSSM, Filtered
+from gssr.network.speaking import Speaking
 from gssr.network.steering import Goal, SteeredPrior
 from gssr.network.validation import Validation
 from gssr.sequences.record import Batch
@@ -26,7 +27,7 @@ KEPT_GOALS = 10_000
 LOSSES = ("value", "text", "kl", "open", "goal")
 
 
-class GoalNetwork(Planning, Validation, Pretrained, LightningModule):
+class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
     """A recurrent state-space model of (value, text, goal) sequences around a frozen language model.
 
     Args:
@@ -34,7 +35,9 @@ class GoalNetwork(Planning, Validation, Pretrained, LightningModule):
         backbone_revision: commit or tag of a hub id.
         backbone_dtype: precision of the frozen model; trained parts are float32 in any case.
         offline: take a hub id from the local cache only.
-        latent_dim: D. hidden_dim: G and the width of all heads. prefix_tokens: P.
+        latent_dim: D. hidden_dim: G and the width of all heads.
+        injection: how the belief speaks to the frozen model: ``prefix``, ``state`` (its recurrent states) or ``both``.
+        prefix_tokens: P. state_rank, state_layers: rank of a change of states, and the layers changed (None: all that have one).
         text_layers: layers whose mean token states are a step's text observation.
         goal_layer: layer whose token states the goal encoder reads. goal_queries, goal_reading: see GoalEncoder.
         schedule, gamma, max_norm: see SteeredPrior.
@@ -57,7 +60,10 @@ class GoalNetwork(Planning, Validation, Pretrained, LightningModule):
         offline: bool = False,
         latent_dim: int = 16,
         hidden_dim: int = 128,
+        injection: str = "prefix",
         prefix_tokens: int = 4,
+        state_rank: int = 8,
+        state_layers: tuple[int, ...] | None = None,
         text_layers: tuple[int, ...] = (4,),
         goal_layer: int = 3,
         goal_queries: int = 4,
@@ -135,9 +141,7 @@ class GoalNetwork(Planning, Validation, Pretrained, LightningModule):
             self.steering = SteeredPrior(p.schedule, p.gamma, p.max_norm)
             self.rssm = RSSM(len(names), p.latent_dim, p.hidden_dim, self.steering)
             self.value_head = ValueHead(p.latent_dim, p.hidden_dim, torch.full((len(names),), 0.02))
-            self.prefix = PrefixProjector(
-                p.latent_dim, p.hidden_dim, p.prefix_tokens, width, self.backbone.embedding_scale
-            )
+            self._build_speech()
         self.built = True
 
     def _set_floor(self) -> None:
@@ -147,8 +151,8 @@ class GoalNetwork(Planning, Validation, Pretrained, LightningModule):
 
     def components(self) -> dict[str, nn.Module]:
         """The trained parts by name."""
-        names = ("rssm", "goal_encoder", "text_projection", "value_head", "prefix")
-        return {name: getattr(self, name) for name in names}
+        names = ("rssm", "goal_encoder", "text_projection", "value_head", "prefix", "state")
+        return {name: part for name in names if (part := getattr(self, name)) is not None}
 
     def active_losses(self) -> dict[str, set[str]]:
         """Losses with a weight above zero that send a gradient into each component; none into what reads what is not there."""
@@ -158,11 +162,16 @@ class GoalNetwork(Planning, Validation, Pretrained, LightningModule):
             "text_projection": {"value", "text", "kl", "open"},
             "value_head": {"value", "open", "goal"},
             "prefix": {"text"},
+            "state": {"text"},
         }
         active = {name for name, weight in self.weights.items() if weight > 0}
-        idle = {"text_projection", "prefix"} if "text" in self.lacks else set()
+        idle = {"text_projection", "prefix", "state"} if "text" in self.lacks else set()
         idle |= {"goal_encoder"} if "goals" in self.lacks else set()
-        return {name: set() if name in idle else losses & active for name, losses in reach.items()}
+        return {
+            name: set() if name in idle else losses & active
+            for name, losses in reach.items()
+            if name in self.components()
+        }
 
     # ------------------------------------------------------------------ inputs
 
@@ -287,8 +296,8 @@ class GoalNetwork(Planning, Validation, Pretrained, LightningModule):
         return rolled - before, observed - observed.roll(1, 1)
 
     def text_loss(self, batch: Batch, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Nats per token of the texts of ``text_steps`` random steps behind a prefix from x (B, T, D)."""
-        zero = self.prefix(x[:1, :1]).sum() * 0
+        """Nats per token of the texts of ``text_steps`` random steps behind what x (B, T, D) says."""
+        zero = self.silence(x[0, :1])
         if self.weights["text"] == 0:
             return zero
         rows = [(b, t) for b, texts in enumerate(batch.text) for t, text in enumerate(texts) if text is not None]
@@ -298,10 +307,6 @@ class GoalNetwork(Planning, Validation, Pretrained, LightningModule):
         b, t = torch.tensor(chosen, device=self.device).T
         nats, tokens = self.text_nats(x[b, t], [batch.text[i][j] for i, j in chosen])
         return nats.sum() / tokens.sum() + zero
-
-    def text_nats(self, x: Tensor, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Nats (N,) and tokens (N,) of texts behind the prefix of x (N, D)."""
-        return self.backbone.text_nats(self.prefix(x), texts)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         terms, figures = self.losses(batch, self.noise, training=True)

@@ -100,7 +100,7 @@ class Planning:
             nearest = (rollouts.x - mean).square().sum((-1, -2)).argmin(0)
             rows = torch.arange(len(goals), device=self.device)
             x, spoken = rollouts.x[nearest, rows], rollouts.mean[nearest, rows]
-            flat = self.backbone.generate(self.prefix(x.flatten(0, 1)), max_new_tokens)
+            flat = self.write(x.flatten(0, 1), max_new_tokens)
             written = [flat[i : i + x.shape[1]] for i in range(0, len(flat), x.shape[1])]
         return Plan(rollouts, rollouts.mean.mean(0), quantiles, written, spoken)
 

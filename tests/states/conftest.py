@@ -8,6 +8,7 @@ import torch
 from transformers import GraniteMoeHybridConfig, GraniteMoeHybridForCausalLM
 
 from gssr.backbone import FrozenBackbone
+from tests.conftest import enliven
 
 PROMPTS = [
     "Hurricane Ian near 20.1 north 83.5 west, moving north at 9 knots.",
@@ -39,14 +40,7 @@ def wide(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> FrozenB
 @pytest.fixture(scope="module")
 def lively(tiny_folder: Path) -> FrozenBackbone:
     """The tiny model with layers that matter: as initialized, the last token alone decides, and every text repeats it for ever."""
-    backbone = FrozenBackbone(str(tiny_folder))
-    with torch.no_grad():
-        for name, weight in backbone.model.named_parameters():
-            if "proj" in name or "linear" in name:
-                weight *= 6
-        backbone.table.weight *= 0.05
-        backbone.decoder.norm.weight *= 400
-    return backbone
+    return enliven(FrozenBackbone(str(tiny_folder)))
 
 
 def folder_with(config, architecture: type, tiny_folder: Path, folder: Path) -> FrozenBackbone:
