@@ -13,6 +13,7 @@ import yaml
 from lightning import Callback
 
 import train
+from gssr.network.compatibility import CheckpointMismatch
 from gssr.runs import BEST, CLAIM, LAST, checkpoint_file, runs
 from tests.toy import ToyNetwork
 
@@ -433,3 +434,16 @@ def test_code_in_the_config_of_a_run_is_refused(
     for stage in ("fit", "test"):
         assert message in refused(stage, "--ckpt_path", "last") + capfd.readouterr().err
     assert not (here / "marker").exists()
+
+
+def test_a_checkpoint_of_another_network_is_refused_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mismatch(self: ToyNetwork, checkpoint: dict[str, Any]) -> None:
+        raise CheckpointMismatch("this checkpoint is of another network:\n  latent_dim: 16 in the checkpoint, 8 here")
+
+    call("fit")
+    monkeypatch.setattr(ToyNetwork, "on_load_checkpoint", mismatch)
+    said = refused("test", "--ckpt_path", "best", "--model.lr", "0.5")
+    assert (
+        "best.ckpt cannot be used: this checkpoint is of another network:\n  latent_dim: 16 in the checkpoint" in said
+    )
+    assert "Changed since then:\n  model.lr 0.01 -> 0.5" in said
