@@ -322,8 +322,8 @@ class RunCLI(LightningCLI):
             sys.exit(128 + (signal.SIGTERM if isinstance(stop.__context__, Terminated) else signal.SIGINT))
         except Exception as error:
             self._explain(error)
-            if self.trainer.global_step == 0 and self.folder is not None and not self._goes_on and self._is_empty:
-                shutil.rmtree(self.folder, ignore_errors=True)  # not what `last` should mean from now on
+            if self.owned is not None and self.trainer.global_step == 0 and not self._goes_on and self._is_empty:
+                shutil.rmtree(str(self.folder), ignore_errors=True)  # not what `last` should mean from now on
                 again = "start it again"
             else:
                 self._farewell(f"Training ended with an error after step {self.trainer.global_step}; it follows.")

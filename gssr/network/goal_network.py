@@ -342,6 +342,11 @@ class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
 
     # ------------------------------------------------------------------ checkpoints
 
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, weights_only: bool = True, **kwargs: Any) -> Any:
+        """As Lightning's, which would run code that comes with a checkpoint where it is given by its address in the web."""
+        return super().load_from_checkpoint(checkpoint_path, *args, weights_only=weights_only, **kwargs)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["gssr"] = {
             "noise": ranks.gather(self.noise.get_state()),
