@@ -1,6 +1,6 @@
 """Effect against damage of everything that can steer the nano backbone towards a domain of its training text.
 
-    python -m benchmarks.steering                    # about half an hour on two idle cores
+    python -m benchmarks.steering                    # forty minutes on two idle cores, estimated
     python -m benchmarks.steering --quick            # everything shrunk, one to two minutes; the numbers mean nothing
     python -m benchmarks.steering --tables-only      # tables and plot again, from what was measured
 
@@ -32,7 +32,7 @@ FULL = {
     "tokens": 48,
     "rows": 10,
     "rows_main": 20,
-    "steps": 200,
+    "steps": 300,
     "texts": 400,
     "prompts": 100,
     "long": 500,

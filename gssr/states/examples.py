@@ -28,7 +28,7 @@ class Learning:
             continuation; 0 for none. ``refresh``: steps after which it writes them anew.
     """
 
-    steps: int = 200
+    steps: int = 300
     rate: float = 0.2
     batch: int = 8
     first_weight: float = 5.0

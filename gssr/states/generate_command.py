@@ -38,7 +38,7 @@ def add_commands(subparsers: Subparsers) -> None:
     parser.add_argument("--learn-from", type=Path, metavar="FILE", help="texts to lead away from; default the prompt")
     parser.add_argument("--away", type=Path, metavar="FILE", help="texts whose mean state is subtracted, for --towards")
     parser.add_argument("--save", type=Path, metavar="FILE", help="keep the learned offset, .safetensors")
-    parser.add_argument("--steps", type=count, default=200, help="of learning; default 200, half a minute on nano")
+    parser.add_argument("--steps", type=count, default=300, help="of learning; default 300, a minute on nano")
 
     rule = parser.add_argument_group("how it acts")
     rule.add_argument(
