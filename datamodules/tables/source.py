@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-ROWS = 50_000  # of a chunk
-BLOCK = 4 << 20
+ROWS = 20_000  # of a chunk
+BLOCK = 1 << 20
 EXPECTED = "expected a .csv, .tsv, .jsonl, .ndjson (also .gz) or .parquet file, a folder or id of a data set of the hub"
 
 

@@ -151,8 +151,9 @@ def stretches(batch: Batch) -> list[str]:
     return names
 
 
-def _plain(dataset: Any) -> list[Record]:
-    return list(getattr(dataset, "records", dataset))
+def _plain(dataset: Any) -> Sequence[Record]:
+    """The windows without writing goals, where a data set can do so; of a table on disk they are read as they are picked."""
+    return getattr(dataset, "records", dataset)
 
 
 def _errors(
