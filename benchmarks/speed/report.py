@@ -62,7 +62,7 @@ def write(results: dict[str, Any], file: Path) -> None:
     lines = [
         "# Speed",
         "",
-        "Made by `python -m benchmarks.speed`; the numbers behind it are in [speed.json](speed.json).",
+        "Made by `python -m benchmarks.speed`, with the numbers behind it in `docs/speed.json`.",
         "",
     ]
     rates = ", ".join(f"{rate:g} GFLOP/s in {dtype}" for dtype, rate in machine["gflops_1024"].items())

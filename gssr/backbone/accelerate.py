@@ -8,7 +8,8 @@ from types import ModuleType
 from torch import Tensor
 
 from gssr.backbone.conv import causal_conv, causal_conv_step
-from gssr.backbone.scan import chunk_scan, one_step
+from gssr.backbone.decoding import one_step
+from gssr.backbone.scan import chunk_scan
 
 REPLACED = {
     "mamba2_chunk_scan": chunk_scan,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers.models.granitemoehybrid import modeling_granitemoehybrid as library
 
-from gssr.backbone import accelerate, conv, scan
+from gssr.backbone import accelerate, conv, decoding, scan
 
 NANO, H350M = (12, 32, 64), (48, 32, 128)  # heads, head dimension, state dimension
 
@@ -133,7 +133,7 @@ def test_a_decoding_step_equals_the_library(groups: int, dtype: torch.dtype) -> 
         "dt_softplus": True,
     }
     states = [a["initial_states"].clone() for _ in range(2)]
-    fast = scan.one_step(states[0], **given)
+    fast = decoding.one_step(states[0], **given)
     slow = inspect.unwrap(library.mamba2_selective_state_update)(states[1], **given)
     bound = 1e-5 if dtype == torch.float32 else 2e-2
     assert fast.dtype == slow.dtype
