@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from transformers import GraniteMoeHybridConfig, GraniteMoeHybridForCausalLM
 from transformers.models.granitemoehybrid import modeling_granitemoehybrid
 
+from gssr.backbone.accelerate import accelerate_on_cpu
 from gssr.backbone.cpu import prepare_cpu
-from gssr.backbone.scan import accelerate_on_cpu
 
 
 def nano_config(vocab_size: int = 4096, hidden_size: int = 192, layers: int = 8) -> GraniteMoeHybridConfig:

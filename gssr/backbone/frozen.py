@@ -6,16 +6,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.checkpoint import checkpoint
 
+from gssr.backbone.cross_entropy import token_nats
 from gssr.backbone.loading import decoder_layers, fingerprint, load_model
 from gssr.backbone.probing import Reached, check_model
 
 TOKENS_PER_CALL = 8192
-# Logits (rows times V) that exist at once; a chunk of more is computed again in the backward pass.
-LOGITS_PER_CHUNK = 2**26
+# With gradients: a CPU is fastest while a layer's activations stay in its cache, a GPU wants few calls.
+TOKENS_PER_GRADIENT, TOKENS_PER_GRADIENT_GPU = 2048, 65536
+# 64 MiB in float32: rows enough for fast matrix products at any vocabulary in use.
+LOGITS_PER_CALL = 2**24
 
 
 class FrozenBackbone:
@@ -152,6 +153,27 @@ class FrozenBackbone:
         if len(prefix) != len(texts):
             raise ValueError(f"{len(prefix)} prefixes for {len(texts)} texts")
         ids = [torch.tensor([self.start_id, *i, self.tokenizer.eos_token_id]) for i in self.tokenize(texts)]
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        parts = [self._group_nats(prefix[group], [ids[i] for i in group]) for group in self._groups(order, ids)]
+        tokens = torch.tensor([len(i) - 1 for i in ids], device=self.device)
+        # A permutation as an index sorts back: row i of the result is where i stands in the order.
+        back = torch.tensor(order, device=self.device).argsort()
+        return (torch.cat(parts)[back] if parts else prefix.new_zeros(0)), tokens
+
+    def _groups(self, order: list[int], ids: list[Tensor]) -> Iterator[list[int]]:
+        """The texts, in order of length, in groups whose padded tokens stay within one call."""
+        limit = TOKENS_PER_GRADIENT if self.device.type == "cpu" else TOKENS_PER_GRADIENT_GPU
+        group: list[int] = []
+        for i in order:
+            if group and (len(group) + 1) * len(ids[i]) > limit:
+                yield group
+                group = []
+            group.append(i)
+        if group:
+            yield group
+
+    def _group_nats(self, prefix: Tensor, ids: list[Tensor]) -> Tensor:
+        """Nats (N,) of token ids, from the start token to end-of-text, behind prefix (N, P, E), in one call of the model."""
         padded = pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.eos_token_id).to(self.device)
         tokens = torch.tensor([len(i) - 1 for i in ids], device=self.device)
         is_target = torch.arange(padded.shape[1] - 1, device=self.device) < tokens[:, None]
@@ -159,8 +181,9 @@ class FrozenBackbone:
         with around(list(range(len(texts)))):
             hidden = self.decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state[:, prefix.shape[1] :]
         nats = torch.zeros(is_target.shape, device=self.device)
-        nats[is_target] = self._cross_entropy(hidden[is_target], padded[:, 1:][is_target])
-        return nats.sum(1), tokens
+        rows = max(1, LOGITS_PER_CALL // len(self.table.weight))
+        nats[is_target] = token_nats(hidden[is_target], padded[:, 1:][is_target], self.logits, rows)
+        return nats.sum(1)
 
     @torch.no_grad()
     def generate(self, prefix: Tensor, max_new_tokens: int = 64) -> list[str]:
@@ -186,18 +209,6 @@ class FrozenBackbone:
         logits = logits / getattr(self.config, "logits_scaling", 1.0)
         bound = getattr(self.config, "final_logit_softcapping", None)
         return logits if bound is None else bound * torch.tanh(logits / bound)
-
-    def _cross_entropy(self, hidden: Tensor, target: Tensor, rows: int | None = None) -> Tensor:
-        """Per-target nats (M,) of hidden (M, E), in chunks of ``rows`` whose logits are computed again in the backward pass."""
-        rows = rows or max(1, LOGITS_PER_CHUNK // len(self.table.weight))
-
-        def chunk(hidden: Tensor, target: Tensor) -> Tensor:
-            return F.cross_entropy(self.logits(hidden).float(), target, reduction="none")
-
-        parts = zip(hidden.split(rows), target.split(rows), strict=True)
-        if len(hidden) <= rows:
-            return chunk(hidden, target)
-        return torch.cat([checkpoint(chunk, h, t, use_reentrant=False) for h, t in parts])
 
     def _states_after(self, ids: Tensor, layer: int) -> Tensor:
         """Hidden states (N, L, E) after ``layer`` layers; the layers behind it are not run."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from gssr.backbone import FrozenBackbone
 from gssr.backbone import table as table_module
+from gssr.backbone.cross_entropy import token_nats
 from gssr.backbone.table import TextTable, cache_folder
 from tests.conftest import SENTENCES
 
@@ -40,11 +41,26 @@ def test_text_nats_equal_a_naive_computation(tiny: FrozenBackbone) -> None:
     assert torch.allclose(gradient, reference, atol=1e-4)
 
 
-def test_chunks_of_the_cross_entropy_change_nothing(tiny: FrozenBackbone) -> None:
+@pytest.mark.parametrize("rows", [7, 50, 1000])
+def test_chunks_of_the_cross_entropy_change_nothing(tiny: FrozenBackbone, rows: int) -> None:
     g = torch.Generator().manual_seed(0)
-    hidden = torch.randn(50, tiny.hidden_size, generator=g)
+    hidden = torch.randn(50, tiny.hidden_size, generator=g, requires_grad=True)
     target = torch.randint(0, 300, (50,), generator=g)
-    assert torch.allclose(tiny._cross_entropy(hidden, target, rows=7), tiny._cross_entropy(hidden, target))
+    weights = torch.randn(50, generator=g)
+    whole = F.cross_entropy(tiny.logits(hidden), target, reduction="none")
+    found = token_nats(hidden, target, tiny.logits, rows)
+    assert torch.allclose(found, whole, atol=1e-6)
+    (gradient,) = torch.autograd.grad((found * weights).sum(), hidden)
+    (expected,) = torch.autograd.grad((whole * weights).sum(), hidden)
+    assert torch.allclose(gradient, expected, atol=1e-6)
+    with torch.no_grad():
+        assert torch.equal(token_nats(hidden, target, tiny.logits, rows), found)
+
+
+def test_no_weight_of_the_frozen_model_gets_a_gradient(tiny: FrozenBackbone) -> None:
+    nats, _ = tiny.text_nats(prefixes(tiny, len(SENTENCES)).requires_grad_(), SENTENCES)
+    nats.sum().backward()
+    assert all(weight.grad is None for weight in tiny.model.parameters())
 
 
 def test_a_text_does_not_depend_on_its_batch(tiny: FrozenBackbone) -> None:
@@ -54,6 +70,21 @@ def test_a_text_does_not_depend_on_its_batch(tiny: FrozenBackbone) -> None:
     assert torch.allclose(together, alone, rtol=1e-5)
     means = tiny.mean_states(SENTENCES, [2])
     assert torch.allclose(means[1], tiny.mean_states(SENTENCES[1:2], [2])[0], atol=1e-5)
+
+
+def test_groups_by_length_change_neither_nats_nor_their_order(
+    tiny: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gssr.backbone import frozen
+
+    prefix = prefixes(tiny, len(SENTENCES)).requires_grad_()
+    whole, tokens = tiny.text_nats(prefix, SENTENCES)
+    (gradient,) = torch.autograd.grad(whole.sum(), prefix)
+    monkeypatch.setattr(frozen, "TOKENS_PER_GRADIENT", 40)
+    grouped, same = tiny.text_nats(prefix, SENTENCES)
+    assert torch.allclose(grouped, whole, rtol=1e-5)
+    assert torch.equal(tokens, same)
+    assert torch.allclose(torch.autograd.grad(grouped.sum(), prefix)[0], gradient, atol=1e-5)
 
 
 @pytest.mark.parametrize("layer", [0, 1, 3, 4])

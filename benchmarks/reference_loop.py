@@ -1,0 +1,68 @@
+"""The plain loop that gssr is compared with: one sequence and one step at a time, nothing kept, nothing shared.
+
+Each step reads its text anew with the whole frozen model, and the likelihood of a text computes logits for prefix, start token and
+text alike. The arithmetic is that of ``GoalNetwork.losses`` with every text in the text loss; ``benchmarks.speed`` checks that
+the losses agree. Letters in shapes as in the README.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gssr.network import GoalNetwork
+from gssr.network.gaussian import kl
+from gssr.network.objective import value_nll
+from gssr.sequences.record import Batch
+
+LOSSES = ("value", "text", "kl")
+
+
+def losses(network: GoalNetwork, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
+    """Value NLL and KL a step, text loss a token, of the filtered pass under each sequence's goal; noise (B, T, D)."""
+    sums = {name: torch.zeros(()) for name in LOSSES}
+    counts = dict.fromkeys(LOSSES, 0)
+    scaled = network.scaler.transform(batch.value, batch.value_mask)
+    for b in range(len(batch)):
+        one = batch.select([b])
+        goal = network.encode_goals(one, one.goal)
+        belief = network.rssm.initial(1)
+        for t in range(int(batch.step_mask[b].sum())):
+            value, value_mask, text = scaled[b, t][None], batch.value_mask[b, t][None], batch.text[b][t]
+            said = torch.tensor([text is not None])
+            state = torch.zeros(1, network.table.width) if text is None else read(network, text)
+            h = network.rssm.cell(belief.x, belief.h)
+            prior = network.steering(network.rssm.prior(h), t, goal)
+            posterior = network.rssm.posterior(h, value, value_mask, network.text_projection(state), said)
+            seen = bool(value_mask.any() or said)
+            x = (posterior if seen else prior).sample(noise[b, t][None])
+            belief = type(belief)(h, x)
+            if value_mask.any():
+                sums["value"] = sums["value"] + value_nll(network.value_head(x), value, value_mask).sum()
+                counts["value"] += 1
+            if seen:
+                sums["kl"] = sums["kl"] + kl(posterior, prior).sum().clamp(min=network.free_nats)
+                counts["kl"] += 1
+            if text is not None:
+                nats, tokens = text_nats(network, x, text)
+                sums["text"], counts["text"] = sums["text"] + nats, counts["text"] + tokens
+    return {name: sums[name] / max(1, counts[name]) for name in LOSSES}
+
+
+@torch.no_grad()
+def read(network: GoalNetwork, text: str) -> Tensor:
+    """Mean token states (1, F) of a text, from a pass through all layers."""
+    backbone = network.backbone
+    ids = torch.tensor([[backbone.start_id, *backbone.tokenize([text])[0]]])
+    states = backbone.model(input_ids=ids, use_cache=False, output_hidden_states=True).hidden_states
+    return torch.cat([states[layer][0, 1:].float().mean(0) for layer in network.table.layers])[None]
+
+
+def text_nats(network: GoalNetwork, x: Tensor, text: str) -> tuple[Tensor, int]:
+    """Nats of one text behind the prefix of x (1, D), from the logits of every position; and its targets."""
+    backbone = network.backbone
+    ids = torch.tensor([backbone.start_id, *backbone.tokenize([text])[0], backbone.tokenizer.eos_token_id])
+    prefix = network.prefix(x).to(backbone.table.weight.dtype)
+    logits = backbone.model(
+        inputs_embeds=torch.cat([prefix, backbone.table(ids[None, :-1])], 1), use_cache=False
+    ).logits
+    return F.cross_entropy(logits[0, prefix.shape[1] :].float(), ids[1:], reduction="sum"), len(ids) - 1

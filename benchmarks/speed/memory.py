@@ -1,0 +1,66 @@
+"""One case in a process of its own; prints the MiB by which its peak resident memory (ru_maxrss) grew over that before the call."""
+
+import sys
+
+import torch
+
+from benchmarks.speed.measure import granite, library_path, own_peak
+from benchmarks.speed.work import network_and_batch, prefix_and_texts, text_call
+from gssr.backbone import FrozenBackbone
+from gssr.backbone.cpu import prepare_cpu
+from gssr.backbone.cross_entropy import token_nats
+
+
+def text(shape: str, path: str, batch: str, length: str, dtype: str) -> None:
+    """Text likelihood of a random-weight model, forward and backward; path ours or library."""
+    prepare_cpu()
+    model = granite(shape, getattr(torch, dtype))
+    call = text_call(model, int(batch), int(length), path)
+    report(lambda: guarded(call, path))
+
+
+def guarded(call, path: str) -> None:
+    if path == "library":
+        with library_path():
+            call()
+    else:
+        call()
+
+
+def head(vocabulary: str, rows: str) -> None:
+    """Cross-entropy alone over a vocabulary, forward and backward."""
+    prepare_cpu()
+    weight, hidden = torch.randn(int(vocabulary), 64), torch.randn(int(rows), 64, requires_grad=True)
+    target = torch.zeros(int(rows), dtype=torch.long)
+    chunk = max(1, 2**24 // int(vocabulary))
+    report(lambda: token_nats(hidden, target, lambda h: h @ weight.T, chunk).sum().backward())
+
+
+def nano(texts: str) -> None:
+    """Text likelihood of nano for so many storm texts."""
+    backbone = FrozenBackbone()
+    prefix, lines = prefix_and_texts(backbone, int(texts))
+    report(lambda: backbone.text_nats(prefix, lines)[0].sum().backward())
+
+
+def training(path: str) -> None:
+    """One batch of 16 windows with every text in the loss; ours, or the one-at-a-time loop over one window."""
+    from benchmarks import reference_loop
+
+    network, batch = network_and_batch(16)
+    noise = torch.randn(16, batch.value.shape[1], network.hparams.latent_dim)
+    if path == "ours":
+        report(lambda: sum(network.losses(batch, network.noise, False)[0].values()).backward())
+    else:
+        with library_path():
+            report(lambda: sum(reference_loop.losses(network, batch.select([0]), noise).values()).backward())
+
+
+def report(call) -> None:
+    before = own_peak()
+    call()
+    print(own_peak() - before)
+
+
+if __name__ == "__main__":
+    {f.__name__: f for f in (text, head, nano, training)}[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,134 @@
+"""Training: against the one-at-a-time loop, with fewer texts a step, and the same loss curve on both paths."""
+
+import time
+from typing import Any
+
+import torch
+
+from benchmarks import reference_loop
+from benchmarks.speed.measure import interleaved, library_path, median, peak_memory, ratio
+from benchmarks.speed.work import network_and_batch, storms
+from gssr.network import GoalNetwork
+from gssr.sequences import collate
+from gssr.sequences.record import Batch
+
+
+def training(quick: bool) -> dict[str, Any]:
+    """(sequence, step) pairs a second, forward, backward and optimizer: every text in the loss on both sides.
+
+    Ours computes open-loop and goal losses as well, which the loop does not.
+    """
+    size = 4 if quick else 32
+    network, batch = network_and_batch(size)
+    steps = batch.value.shape[1]
+    agree = losses_agree(network, batch.select([0, 1]))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.0)
+    one, noise = batch.select([0]), torch.randn(size, steps, network.hparams.latent_dim)
+
+    def ours() -> None:
+        update(optimizer, network.losses(batch, network.noise, False)[0])
+
+    def loop() -> None:
+        with library_path():
+            update(optimizer, reference_loop.losses(network, one, noise))
+
+    times = interleaved({"ours": ours, "one at a time": loop}, 2 if quick else 5)
+    row = {
+        "ours steps/s": size * steps / median(times["ours"]),
+        "one at a time steps/s": steps / median(times["one at a time"]),
+        "ratio": ratio(times, "one at a time", "ours") * size,
+        "largest difference of a loss": agree,
+    }
+    if not quick:
+        row["ours peak MiB"] = peak_memory("training", "ours")
+        row["one at a time peak MiB"] = peak_memory("training", "one")
+    return {"rows": [row], "windows in our batch": size, "windows in the loop": 1}
+
+
+def update(optimizer: torch.optim.Optimizer, terms: dict[str, torch.Tensor]) -> None:
+    optimizer.zero_grad()
+    sum(terms.values()).backward()
+    optimizer.step()
+
+
+def losses_agree(network: GoalNetwork, batch: Batch) -> float:
+    """Largest relative difference between a loss of the network and of the plain loop, with the same noise."""
+    with torch.no_grad(), library_path():
+        # The network draws its posterior noise first.
+        shape = (*batch.step_mask.shape, network.hparams.latent_dim)
+        plain = reference_loop.losses(network, batch, torch.randn(shape, generator=torch.Generator().manual_seed(3)))
+    with torch.no_grad():
+        ours = network.losses(batch, torch.Generator().manual_seed(3), False)[0]
+    found = {name: abs(float(ours[name] - plain[name]) / float(plain[name])) for name in reference_loop.LOSSES}
+    if max(found.values()) > 1e-4:
+        raise AssertionError(f"the loop and the network compute different losses: {found}")
+    return max(found.values())
+
+
+def curve(quick: bool) -> dict[str, Any]:
+    """The same training twice from the same seed, with the library's path and ours: loss of each optimizer step."""
+    steps = 6 if quick else 30
+    losses: dict[str, list[float]] = {"library": [], "ours": []}
+    for path, curve in losses.items():
+        network, _ = network_and_batch(1, text_steps=4)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+        for step in range(steps):
+            batch = collate([storms().train_records[(0, 8 * step + i)] for i in range(8)])
+            if path == "library":
+                with library_path():
+                    terms = network.losses(batch, network.noise, True)[0]
+                    update(optimizer, terms)
+            else:
+                terms = network.losses(batch, network.noise, True)[0]
+                update(optimizer, terms)
+            curve.append(float(sum(terms.values()).detach()))
+    largest = max(abs(a - b) / abs(b) for a, b in zip(*losses.values(), strict=True))
+    return {"rows": [{"optimizer steps": steps, "largest relative difference": largest}], "curves": losses}
+
+
+def text_steps(quick: bool) -> dict[str, Any]:
+    """Time to a held-out text loss with 8 texts of a batch of 16 windows, against every text of it.
+
+    Ours is trained both ways from the same seed; the curve with every text has the one-at-a-time loop's numbers, since the losses
+    agree, and the loop's time is extrapolated from its rate, measured here: it would take hours. The goal is the lower of
+    what both reached, so that both come there.
+    """
+    budget = 20.0 if quick else 110.0
+    held = collate([storms().val_records[i] for i in range(0, 8 * 90, 90)])
+    runs: dict[int, list[tuple[float, float, int]]] = {}
+    for count in (8, 10**6):
+        network, _ = network_and_batch(1, text_steps=count)
+        network.table.add([text for row in held.text for text in row if text is not None], keep=False)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+        spent, step, runs[count] = 0.0, 0, []
+        while spent < budget:
+            start = time.perf_counter()
+            batch = collate([storms().train_records[(0, 16 * step + i)] for i in range(16)])
+            network.table.add([text for row in batch.text for text in row if text is not None], keep=False)
+            update(optimizer, network.losses(batch, network.noise, True)[0])
+            spent, step = spent + time.perf_counter() - start, step + 1
+            if step % (20 if count == 8 else 1) == 0:
+                runs[count].append((spent, held_out(network, held), step))
+    target = max(min(nats for _, nats, _ in run) for run in runs.values())
+    seconds_few = next(s for s, nats, _ in runs[8] if nats <= target)
+    seconds_all, updates_all = next((s, u) for s, nats, u in runs[10**6] if nats <= target)
+    rate = training(True)["rows"][0]["one at a time steps/s"]
+    seconds_loop = updates_all * 16 * batch.value.shape[1] / rate
+    row = {
+        "held-out nats a token": target,
+        "8 texts a batch, s": seconds_few,
+        "every text, s": seconds_all,
+        "one-at-a-time loop (extrapolated), s": seconds_loop,
+        "loop / 8 texts": seconds_loop / seconds_few,
+    }
+    return {"rows": [row], "best nats": {str(count): min(n for _, n, _ in run) for count, run in runs.items()}}
+
+
+@torch.no_grad()
+def held_out(network: GoalNetwork, batch: Batch) -> float:
+    """Nats a token of 64 texts of validation windows, always the same and with the same noise."""
+    kept, network.hparams.text_steps = network.hparams.text_steps, 64
+    try:
+        return float(network.losses(batch, torch.Generator().manual_seed(5), False)[0]["text"])
+    finally:
+        network.hparams.text_steps = kept

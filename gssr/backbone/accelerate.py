@@ -1,0 +1,61 @@
+"""Put the CPU formulations in place of the torch path of a transformers modeling module."""
+
+import inspect
+import warnings
+from collections.abc import Callable
+from types import ModuleType
+
+from torch import Tensor
+
+from gssr.backbone.conv import causal_conv, causal_conv_step
+from gssr.backbone.decoding import one_step
+from gssr.backbone.scan import chunk_scan
+
+REPLACED = {
+    "mamba2_chunk_scan": chunk_scan,
+    "mamba2_selective_state_update": one_step,
+    "causal_conv1d_fn": causal_conv,
+    "causal_conv1d_update": causal_conv_step,
+}
+_told: set[str] = set()
+
+
+def accelerate_on_cpu(modeling: ModuleType) -> bool:
+    """Put the CPU formulations in place of the torch path of a transformers modeling module, for tensors on the CPU only.
+
+    Returns:
+        False, with one warning for each function, when a function no longer has the call that the CPU formulation
+        stands in for; that one stays the library's.
+    """
+    complete = True
+    for name, fast in REPLACED.items():
+        library = getattr(modeling, name, None)
+        if getattr(library, "gssr_on_cpu", False):
+            continue
+        if library is None or not _same_call(fast, library):
+            complete = False
+            place = f"{modeling.__name__}.{name}"
+            if place not in _told:
+                warnings.warn(
+                    f"{place} has changed in this version of transformers; its own, slower path is used", stacklevel=2
+                )
+            _told.add(place)
+            continue
+        setattr(modeling, name, _on_cpu(fast, library))
+    return complete
+
+
+def _same_call(fast: Callable[..., object], library: Callable[..., object]) -> bool:
+    """The library's parameters are among those of the CPU formulation, in the same order."""
+    wanted = list(inspect.signature(inspect.unwrap(library)).parameters)
+    return [name for name in inspect.signature(fast).parameters if name in wanted] == wanted
+
+
+def _on_cpu(fast: Callable[..., object], library: Callable[..., object]) -> Callable[..., object]:
+    def dispatch(*args: Tensor, **kwargs: object) -> object:
+        first = args[0] if args else next(iter(kwargs.values()))
+        return (fast if first.device.type == "cpu" else library)(*args, **kwargs)
+
+    dispatch.__wrapped__ = library  # type: ignore[attr-defined]
+    dispatch.gssr_on_cpu = True  # type: ignore[attr-defined]
+    return dispatch
