@@ -154,7 +154,10 @@ class FrozenBackbone:
             raise ValueError(f"{len(prefix)} prefixes for {len(texts)} texts")
         ids = [torch.tensor([self.start_id, *i, self.tokenizer.eos_token_id]) for i in self.tokenize(texts)]
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        parts = [self._group_nats(prefix[group], [ids[i] for i in group]) for group in self._groups(order, ids)]
+        parts = []
+        for group in self._groups(order, ids):
+            with around(group):
+                parts.append(self._group_nats(prefix[group], [ids[i] for i in group]))
         tokens = torch.tensor([len(i) - 1 for i in ids], device=self.device)
         # A permutation as an index sorts back: row i of the result is where i stands in the order.
         back = torch.tensor(order, device=self.device).argsort()
@@ -178,8 +181,7 @@ class FrozenBackbone:
         tokens = torch.tensor([len(i) - 1 for i in ids], device=self.device)
         is_target = torch.arange(padded.shape[1] - 1, device=self.device) < tokens[:, None]
         embedded = torch.cat([prefix.to(self.table.weight.dtype), self.embed(padded[:, :-1])], 1)
-        with around(list(range(len(texts)))):
-            hidden = self.decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state[:, prefix.shape[1] :]
+        hidden = self.decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state[:, prefix.shape[1] :]
         nats = torch.zeros(is_target.shape, device=self.device)
         rows = max(1, LOGITS_PER_CALL // len(self.table.weight))
         nats[is_target] = token_nats(hidden[is_target], padded[:, 1:][is_target], self.logits, rows)
