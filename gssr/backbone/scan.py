@@ -75,6 +75,9 @@ def chunk_scan(
         D = D.float()
     if initial_states is not None:
         initial_states = initial_states.float().reshape(b, B.shape[3], -1, B.shape[-1])
+        if torch.is_grad_enabled():
+            # It may be the cache's own tensor, which the layer overwrites with its last state before the backward pass.
+            initial_states = initial_states.clone()
     with torch.autocast("cpu", enabled=False):
         y, state = _Scan.apply(x, dt, total, rest, B, C, D, initial_states, return_final_states)
     y = y.reshape(b, n * q, heads, r)[:, :length]

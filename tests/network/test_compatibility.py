@@ -1,5 +1,6 @@
 """A checkpoint of another network is refused before any of it is loaded, and told by what differs."""
 
+import inspect
 import shutil
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,10 @@ def refusal(saved: Path, network: GoalNetwork) -> str:
 OTHERS = {
     "latent_dim": 8,
     "hidden_dim": 24,
+    "injection": "both",
     "prefix_tokens": 3,
+    "state_rank": 2,
+    "state_layers": [0],
     "text_layers": [1],
     "goal_layer": 1,
     "goal_queries": 2,
@@ -65,7 +69,7 @@ OTHERS = {
 @pytest.mark.parametrize("name", FIXED)
 def test_another_value_of_what_shapes_the_network_is_refused(tiny_folder: Path, saved: Path, name: str) -> None:
     said = refusal(saved, GoalNetwork(str(tiny_folder), **SIZES | {name: OTHERS[name]}))
-    usual = SIZES.get(name, {"goal_queries": 4, "goal_reading": "attention", "schedule": "arrival"}.get(name))
+    usual = inspect.signature(GoalNetwork).parameters[name].default if name not in SIZES else SIZES[name]
     assert said == f"this checkpoint is of another network:\n  {name}: {usual} in the checkpoint, {OTHERS[name]} here"
 
 
