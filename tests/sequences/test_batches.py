@@ -96,12 +96,12 @@ def test_a_restored_process_goes_on_and_the_state_of_any_serves(stop):
     size=st.integers(12, 60),
     before=st.tuples(st.integers(1, 4), st.integers(1, 7)),
     after=st.tuples(st.integers(1, 4), st.integers(1, 7)),
-    share=st.floats(0, 1),
+    percent=st.integers(0, 100),  # no floats: hypothesis wants denormals, which training flushes
 )
-def test_the_rest_of_an_epoch_in_other_batches_by_other_processes(size, before, after, share):
+def test_the_rest_of_an_epoch_in_other_batches_by_other_processes(size, before, after, percent):
     world, batch_size = before
     first = ranks(size, batch_size, world)
-    stop = int(share * (len(first[0]) - 1))
+    stop = percent * (len(first[0]) - 1) // 100
     seen = [index for batches in first for index in indices(stream(batches, stop))]
     assert len(seen) == taken(size, batch_size, world, stop)
     second = ranks(size, after[1], after[0])
