@@ -107,7 +107,7 @@ def test_options_named_in_the_text_exist(place: Path, monkeypatch: pytest.Monkey
     config = told(parse(monkeypatch, ["fit", *given]))
     assert all(str(config[name[2:]]) == value for name, value in zip(given[::2], given[1::2], strict=True))
     for name, *_ in named:
-        assert name[2:] in config or name in ("--run", "--config", "--ckpt_path") or ".help" in name, name
+        assert name[2:] in config or name in ("--run", "--config", "--ckpt_path", "--data") or ".help" in name, name
 
 
 def test_other_commands_name_what_is_there() -> None:
