@@ -98,6 +98,9 @@ class RunCheckpoints(Checkpoint):
             loop = trainer.fit_loop
             self._due = True
             if not trainer.is_last_batch and not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
+                # Lightning logs this step only after this hook (once more, the same): a process that is killed in between must
+                # not leave a state whose log lacks the step.
+                trainer._logger_connector.update_train_step_metrics()
                 self._save_last(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

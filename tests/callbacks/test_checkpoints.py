@@ -121,6 +121,26 @@ def test_a_signal_ends_training_after_the_step_with_its_state_saved(
     assert (tmp_path / "metrics.csv").read_text().splitlines()[-1].startswith("2,"), "the last step is not in the log"
 
 
+class LogOfEverySave(Callback):
+    """Keeps what a process that is killed right after a save would leave: the step of the state, and the steps in the log."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.found = folder, []
+
+    def on_save_checkpoint(self, trainer: Trainer, *args: Any) -> None:
+        rows = (self.folder / "metrics.csv").read_text().splitlines()[1:]
+        self.found.append((trainer.global_step, [int(row.split(",")[0]) for row in rows]))
+
+
+@pytest.mark.parametrize("options", [{}, {"val_check_interval": 3}, {"accumulate_grad_batches": 2}])
+def test_the_log_of_a_state_that_is_saved_lacks_none_of_its_steps(options: dict[str, Any], tmp_path: Path) -> None:
+    watch = LogOfEverySave(tmp_path)
+    train(tmp_path, callbacks=[watch], checkpoint={"every_n_steps": 1, "keep": 0}, **options)
+    assert len(watch.found) >= 9
+    for step, logged in watch.found:
+        assert logged == list(range(step))
+
+
 class SignalAt(Callback):
     """Sends this process a real signal in a hook, the n-th time that it is called."""
 
