@@ -55,20 +55,20 @@ class Benchmark:
         about["strengths"] = {name: [m.strengths, m.layers] for name, m in METHODS.items()}
         about = json.loads(json.dumps(about))
         self.results: dict[str, Any] = {"about": about, "conditions": {}, "seconds": {}}
-        if self.file.exists():
-            kept = json.loads(self.file.read_text())
-            if kept["about"] == about:
-                self.results = kept
-            else:
-                print(f"{self.file} is of another model or another plan and is made anew", file=sys.stderr)
-                for old in folder.glob("material-*.safetensors"):
-                    old.unlink()
+        if self.file.exists() and (kept := json.loads(self.file.read_text()))["about"] == about:
+            self.results = kept
+        else:
+            # What another model or plan has left, or nobody knows which, must not be taken for this one's.
+            for old in folder.glob("material-*.safetensors"):
+                print(f"{old} is of another model or plan and is made anew", file=sys.stderr)
+                old.unlink()
         folder.mkdir(parents=True, exist_ok=True)
         self.classifier, accuracy = domains.train_classifier(
             self.corpus, self.backbone.tokenizer, self.size["tokens"], 100 if quick else 1200
         )
         self.results["classifier_accuracy"] = accuracy
         self.prompts, self.real = self._pairs(max(self.size["rows"], self.size["rows_main"]))
+        self._save()
 
     def run(self) -> None:
         plan = [(name, s, layers) for name, m in METHODS.items() for s, layers in _grid(m.strengths, m.layers)]
