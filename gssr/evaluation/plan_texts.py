@@ -16,7 +16,7 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 
 from gssr.evaluation.bootstrap import Estimate, cluster_mean
-from gssr.evaluation.imagining import device_of, evaluating, pick_evenly, seed_of
+from gssr.evaluation.imagining import device_of, evaluating, seed_of
 from gssr.sequences.record import Batch
 
 WEAK, STORM, HURRICANE = range(3)
@@ -77,35 +77,59 @@ def agreement(
     )
 
 
-def plan_agreement(
-    network: Any,
-    batch: Batch,
-    dimension: int,
-    windows: int = 128,
-    samples: int = 16,
-    seed: int = 0,
-    draws: int = 2000,
-    batch_size: int = 64,
-) -> dict[str, Agreement] | None:
-    """Agreement of plans under the windows' own goals, and of the same texts shuffled between windows: step h of one plan with
-    the wind of step h of another. None where the network writes no plans (`plan` with `texts` and `spoken`)."""
-    picked = pick_evenly(len(batch), windows)
-    texts, winds, series = [], [], []
+@dataclass(frozen=True)
+class PlanTexts:
+    """Plans of N windows: texts (N lists of H), the winds (N, H) that they are written from, and the windows."""
+
+    texts: list[list[str]]
+    wind: np.ndarray
+    series: list[str]
+
+
+def write_plans(
+    network: Any, batch: Batch, dimension: int, goals: bool, samples: int = 16, seed: int = 0, batch_size: int = 64
+) -> PlanTexts | None:
+    """Plans under the windows' own goals, or without. None where the network writes none (`plan` with `texts` and `spoken`)."""
+    texts, winds = [], []
     if not hasattr(network, "plan"):
         return None
     with evaluating(network, seed_of(seed, "plan texts")):
-        for start in range(0, len(picked), batch_size):
-            part = move_data_to_device(batch.select(picked[start : start + batch_size]), device_of(network))
+        for start in range(0, len(batch), batch_size):
+            rows = list(range(start, min(start + batch_size, len(batch))))
+            part = move_data_to_device(batch.select(rows), device_of(network))
             generator = torch.Generator().manual_seed(seed_of(seed, "plan texts", start))
-            plan = network.plan(part, part.goal, samples, generator=generator)
+            plan = network.plan(part, part.goal if goals else [None] * len(part), samples, generator=generator)
             if getattr(plan, "spoken", None) is None:
                 return None
             texts += plan.text
             winds.append(plan.spoken[..., dimension].cpu().numpy())
-            series += part.series
-    wind = np.concatenate(winds)
-    other = np.roll(np.arange(len(wind)), len(wind) // 2)
+    return PlanTexts(texts, np.concatenate(winds), batch.series)
+
+
+def plan_agreement(plans: PlanTexts, draws: int = 2000, seed: int = 0) -> dict[str, Agreement]:
+    """Agreement of plans, and of the same texts shuffled between windows: step h of one plan with the wind of step h of another."""
+    other = np.roll(np.arange(len(plans.wind)), len(plans.wind) // 2)
     return {
-        "own": agreement(texts, wind, series, draws, seed),
-        "shuffled": agreement(texts, wind[other], series, draws, seed),
+        "own": agreement(plans.texts, plans.wind, plans.series, draws, seed),
+        "shuffled": agreement(plans.texts, plans.wind[other], plans.series, draws, seed),
     }
+
+
+def turned_to_goal(
+    texts: Sequence[Sequence[str]], batch: Batch, dimension: int, draws: int = 2000, seed: int = 0
+) -> Estimate:
+    """Share of plans whose named level moves, from the first text that names one to the last, towards the goal's level.
+
+    Of the windows whose goal asks for another level than the wind has at goal_start; a plan whose texts name no other level
+    at its end than at its beginning has not turned.
+    """
+    turned = np.full(len(batch), np.nan)
+    middle = ((batch.goal_low + batch.goal_high) / 2)[:, dimension].cpu().numpy()
+    rows = torch.arange(len(batch), device=batch.value.device)
+    start = batch.value[rows, batch.goal_start, dimension].cpu().numpy()
+    for row in range(len(batch)):
+        if np.isnan(middle[row]) or (asked := wind_level(middle[row]) - wind_level(start[row])) == 0:
+            continue
+        named = [level for text in texts[row] if (level := named_level(text)) is not None]
+        turned[row] = bool(named) and (named[-1] - named[0]) * asked > 0
+    return cluster_mean(turned, batch.series, draws, seed)

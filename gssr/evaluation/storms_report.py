@@ -166,6 +166,7 @@ def evaluate_storms(
         for kind, words in KINDS.items()
     }
     steered = {name: row for name, row in steered.items() if row is not None}
+    lent = steered.get(f"borrowed, {KINDS['combinations']}")
     validation = collate(plain_windows(datamodule.val_records))
     made = [
         tables.forecasts(evaluation),
@@ -173,7 +174,7 @@ def evaluate_storms(
         tables.plausibility(evaluation, steered),
         tables.intervals(evaluation),
         tables.belief(evaluation, validation, quick),
-        tables.plan_texts(evaluation, collate(picked["combinations"]), quick),
+        tables.plan_texts(evaluation, collate(picked["combinations"]), None if lent is None else lent.batch, quick),
     ]
     context = int(batch.context[0])
     settings = {

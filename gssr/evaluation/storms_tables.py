@@ -12,7 +12,8 @@ from torch import Tensor
 from gssr.evaluation.baselines import horizon_truth, straight_line
 from gssr.evaluation.belief import latent_health, text_evidence
 from gssr.evaluation.bootstrap import cluster_difference, cluster_mean, cluster_ratio
-from gssr.evaluation.plan_texts import plan_agreement
+from gssr.evaluation.imagining import pick_evenly
+from gssr.evaluation.plan_texts import plan_agreement, turned_to_goal, write_plans
 from gssr.evaluation.report import Cell, Table
 from gssr.metrics import at_step, changes_beyond, fair_crps, goal_hits, interval_covers
 from gssr.sequences.record import Batch
@@ -26,6 +27,7 @@ NETWORK, LINEAR = "network, unsteered (mean of rollouts)", "linear autoregressio
 USED = "latent dimensions above 0.02 nats (validation)"
 PERMUTED = "value error with x permuted, times its own (validation)"
 PLAN_TEXTS, PLAN_SHUFFLED = "plan texts", "the same texts, shuffled between plans"
+TURNED, UNTURNED = "borrowed goals of another class", "the same windows, without the goal"
 GAINED = "text: nats a token gained over another storm's belief"
 
 
@@ -188,18 +190,28 @@ def _per_window(scores: Tensor) -> np.ndarray:
     return (scores.mean(0) if scores.dim() == 2 else scores).numpy()
 
 
-def plan_texts(evaluation: Evaluation, goals: Batch, quick: bool) -> Table:
-    """Whether the texts of steered plans say what the plans' own winds say."""
-    told = plan_agreement(
-        evaluation.network, goals, evaluation.dimension, windows=16 if quick else 128, **evaluation.bootstrap
-    )
-    rows: Rows = {}
-    for name, found in zip((PLAN_TEXTS, PLAN_SHUFFLED), (told or {}).values(), strict=False):
+def plan_texts(evaluation: Evaluation, came_true: Batch, borrowed: Batch | None, quick: bool) -> Table:
+    """Whether the texts of steered plans say what the plans' own winds say, and whether a goal turns them its way."""
+    windows, dimension, rows = 16 if quick else 128, evaluation.dimension, {}
+    own = came_true.select(pick_evenly(len(came_true), windows))
+    plans = write_plans(evaluation.network, own, dimension, True, seed=evaluation.seed)
+    found = {} if plans is None else plan_agreement(plans, **evaluation.bootstrap)
+    for name, told in zip((PLAN_TEXTS, PLAN_SHUFFLED), found.values(), strict=False):
         rows[name] = {
-            "status of the wind's class": found.same,
-            "or a neighbouring one": found.near,
-            "rises or falls alike": found.direction,
-            "texts with a status": found.judged,
+            "status of the wind's class": told.same,
+            "or a neighbouring one": told.near,
+            "rises or falls alike": told.direction,
+            "texts with a status": told.judged,
         }
-    note = "Status that a step's text names, against the wind of the rollout it is written from; goals that came true."
+    if found and borrowed is not None:
+        lent = borrowed.select(pick_evenly(len(borrowed), 2 * windows))
+        for name, steered in ((TURNED, True), (UNTURNED, False)):
+            plans = write_plans(evaluation.network, lent, dimension, steered, seed=evaluation.seed)
+            rows[name] = {
+                "turns towards the goal": turned_to_goal(plans.texts, lent, dimension, **evaluation.bootstrap)
+            }
+    note = (
+        "Status that a step's text names, against the wind of the rollout it is written from, under goals that came true; and, under "
+        "borrowed goals that ask for another class than the storm has now, whether the texts name a class nearer to it at the end than at the beginning."
+    )
     return Table("plan_texts", "Plans in words", note, rows, unit="%")

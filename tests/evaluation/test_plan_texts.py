@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from datamodules.best_tracks import advisories, read_storms
-from gssr.evaluation.plan_texts import HURRICANE, STORM, WEAK, agreement, named_level, wind_level
+from gssr.evaluation.plan_texts import HURRICANE, STORM, WEAK, agreement, named_level, turned_to_goal, wind_level
+from gssr.sequences import Record, collate
 
 EXPECTED = {
     "tropical depression": WEAK,
@@ -62,3 +63,24 @@ def test_agreement_counts_texts_and_turns() -> None:
 def test_nothing_to_judge_is_not_a_number() -> None:
     told = agreement([["nonsense"]], np.array([[50.0]]), ["A"], draws=20)
     assert np.isnan(told.same.value) and np.isnan(told.direction.value) and told.judged == 0
+
+
+def test_a_plan_has_turned_when_its_last_status_lies_towards_the_goal_from_its_first() -> None:
+    def window(start: float, goal: float) -> Record:
+        bounds = [goal]
+        return Record(
+            f"S{start}{goal}", [0.0, 6.0, 12.0], [[start], [start], [start]], [None] * 3, "x", bounds, bounds, 0
+        )
+
+    storm, hurricane = "Tropical storm A near", "Hurricane A near"
+    cases = [  # now, goal, texts, turned
+        (40.0, 80.0, [storm, hurricane], True),
+        (40.0, 80.0, [hurricane, hurricane], False),
+        (80.0, 20.0, [hurricane, storm], True),
+        (80.0, 20.0, [storm, hurricane], False),
+        (80.0, 20.0, ["nothing", "nothing"], False),
+        (40.0, 50.0, [storm, hurricane], None),  # the same class: nothing to turn to
+    ]
+    batch = collate([window(now, goal) for now, goal, _, _ in cases])
+    told = turned_to_goal([texts for _, _, texts, _ in cases], batch, 0, draws=20)
+    assert told.value == pytest.approx(2 / 5) and told.windows == 5
