@@ -32,7 +32,7 @@ KINDS = {
 }
 RIDGE = 0.01  # parts of few windows are common here, and plain least squares would be no fair baseline there
 FEW_SERIES = 10
-TOLERANCE = 0.4  # standard deviations within which a goal counts as reached where the data has no resolution
+TOLERANCE = 0.2  # standard deviations within which a goal counts as reached, where that is more than two resolutions
 MOST_COLUMNS = 6
 
 
@@ -244,13 +244,10 @@ def _hits(
 
 
 def _tolerance(datamodule: Any, training: Sequence[Record], y: int) -> float:
-    """Two resolutions of the value, as in validation; without one, a share of the training values' standard deviation."""
-    resolution = datamodule.value_resolution[y]
-    if resolution > 0:
-        return 2 * float(resolution)
+    """Two resolutions of the value, at least a share of the training values' standard deviation, as in validation."""
     scaler = getattr(datamodule, "scaler", None)
     spread = scaler.std[y].item() if scaler is not None else np.nanstd([r.value[:, y] for r in training])
-    return TOLERANCE * float(spread)
+    return max(2 * float(datamodule.value_resolution[y]), TOLERANCE * float(spread))
 
 
 def _row_mean(scores: np.ndarray) -> np.ndarray:

@@ -8,6 +8,10 @@ from torch import Tensor, nn
 from gssr.network.layers import mlp
 from gssr.states.rules import LowRank
 
+# Patterns are normalised, so their length decides nothing but how far an optimizer's step turns them: random directions do next to
+# nothing to a state, and all of them must be learned.
+SHORT = 0.05
+
 
 class StateProjector(nn.Module):
     """x (N, D) to a change of each layer's recurrent state, of rank K in every head.
@@ -43,8 +47,8 @@ class StateProjector(nn.Module):
         self.net = mlp(latent_dim, hidden_dim, len(self.layers) * rank)
         nn.init.zeros_(self.net[-1].weight)
         nn.init.zeros_(self.net[-1].bias)
-        self.left = nn.ParameterList(torch.randn(*shapes[i][:2], rank) for i in self.layers)
-        self.right = nn.ParameterList(torch.randn(shapes[i][0], shapes[i][2], rank) for i in self.layers)
+        self.left = nn.ParameterList(SHORT * torch.randn(*shapes[i][:2], rank) for i in self.layers)
+        self.right = nn.ParameterList(SHORT * torch.randn(shapes[i][0], shapes[i][2], rank) for i in self.layers)
         self.register_buffer("scale", torch.tensor([float(scales[i]) for i in self.layers]))
 
     def forward(self, x: Tensor) -> dict[int, LowRank]:
