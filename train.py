@@ -65,7 +65,7 @@ from gssr.runs import (
 from gssr.whole_file import disk_full, whole_file
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent / "configs" / "default.yaml"
-CONFIGS_OF_DATA = {"Strikes": "strikes", "TimeMMD": "time_mmd", "Sines": "sines"}
+CONFIGS_OF_DATA = {"TableSequences": "any_table", "Strikes": "strikes", "TimeMMD": "time_mmd", "Sines": "sines"}
 SECTIONS = ("seed_everything", "threads", "trainer", "model", "data", "checkpoint")
 # What the first process tells those that Lightning starts from it.
 FOLDER_OF_FIRST, CHECKPOINT_OF_FIRST = "GSSR_RUN_FOLDER", "GSSR_CHECKPOINT"

@@ -194,6 +194,7 @@ def test_a_data_module_with_a_config_of_its_own_brings_it(monkeypatch: pytest.Mo
     chosen = {
         "strikes.yaml": (["fit", "--data", "datamodules.Strikes"], ["fit", "--data=Strikes", "--data.horizon", "4"]),
         "time_mmd.yaml": (["fit", "--data", "datamodules.TimeMMD", "--data.path", "x"],),
+        "any_table.yaml": (["fit", "--data", "datamodules.TableSequences", "--data.path", "x"],),
         "sines.yaml": (["fit", "--trainer.max_epochs", "1", "--data", "datamodules.Sines"],),
         None: (
             ["fit"],
