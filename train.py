@@ -406,7 +406,8 @@ def config_of_data(args: list[str]) -> Path | None:
     named = [after for arg, after in zip(args, [*args[1:], ""], strict=True) if arg == "--data"]
     named += [arg.removeprefix("--data=") for arg in args if arg.startswith("--data=")]
     name = CONFIGS_OF_DATA.get(named[-1].rsplit(".", 1)[-1]) if named else None
-    return None if name is None else DEFAULT_CONFIG.parent / f"{name}.yaml"
+    file = DEFAULT_CONFIG.parent / f"{name}.yaml"
+    return file if name is not None and file.is_file() else None
 
 
 def _whole(found: Found, stage: str | None) -> tuple[Found, int]:
