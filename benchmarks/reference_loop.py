@@ -31,7 +31,8 @@ def losses(network: GoalNetwork, batch: Batch, noise: Tensor) -> dict[str, Tenso
             said = torch.tensor([text is not None])
             state = torch.zeros(1, network.table.width) if text is None else read(network, text)
             h = network.rssm.cell(belief.x, belief.h)
-            prior = network.steering(network.rssm.prior(h), t, goal)
+            prior = network.rssm.prior(h)
+            steered = network.steering(prior, t, goal)
             posterior = network.rssm.posterior(h, value, value_mask, network.text_projection(state), said)
             seen = bool(value_mask.any() or said)
             x = (posterior if seen else prior).sample(noise[b, t][None])
@@ -40,7 +41,7 @@ def losses(network: GoalNetwork, batch: Batch, noise: Tensor) -> dict[str, Tenso
                 sums["value"] = sums["value"] + value_nll(network.value_head(x), value, value_mask).sum()
                 counts["value"] += 1
             if seen:
-                sums["kl"] = sums["kl"] + kl(posterior, prior).sum().clamp(min=network.free_nats)
+                sums["kl"] = sums["kl"] + kl(posterior, steered).sum().clamp(min=network.free_nats)
                 counts["kl"] += 1
             if text is not None:
                 nats, tokens = text_nats(network, x, text)

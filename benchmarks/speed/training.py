@@ -107,7 +107,7 @@ def text_steps(quick: bool) -> dict[str, Any]:
             network.table.add([text for row in batch.text for text in row if text is not None], keep=False)
             update(optimizer, network.losses(batch, network.noise, True)[0])
             spent, step = spent + time.perf_counter() - start, step + 1
-            if step % (20 if count == 8 else 1) == 0:
+            if step % (20 if count == 8 else 1) == 0 or spent >= budget:
                 runs[count].append((spent, held_out(network, held), step))
     target = max(min(nats for _, nats, _ in run) for run in runs.values())
     seconds_few = next(s for s, nats, _ in runs[8] if nats <= target)

@@ -23,6 +23,7 @@ def network_and_batch(folder: Path, text_steps: int) -> tuple[GoalNetwork, Batch
     for i in range(2):
         value = g.normal(size=(4, 2)).astype(np.float32)
         value[1, 0] = np.nan
+        value[2] = np.nan  # a step at which nothing is observed: its text is missing, too
         text = [SENTENCES[(i + t) % 4] if t != 2 else None for t in range(4)]
         low = np.array([0.1, np.nan], np.float32)
         records.append(Record(f"s{i}", np.arange(4.0), value, text, "Weaken to 35 knots", low, low, 1, 3))
