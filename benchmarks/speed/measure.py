@@ -1,5 +1,7 @@
 """How things are measured: interleaved repetitions, peak memory of a process, the machine's matrix products, counted operations."""
 
+import ctypes
+import gc
 import json
 import math
 import platform
@@ -152,18 +154,50 @@ def floor_seconds(model: torch.nn.Module, rows: int, targets: int, repeats: int 
     return total, work
 
 
-def peak_memory(case: str, *arguments: object) -> float:
-    """MiB by which a fresh process grows at its peak (ru_maxrss) in one case of ``benchmarks.speed.memory``."""
+def own_process(case: str, *arguments: object) -> tuple[float, float]:
+    """MiB by which a fresh process grows at its peak in one case of ``benchmarks.speed.memory``, and the case's seconds."""
     command = [sys.executable, "-m", "benchmarks.speed.memory", case, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return float(done.stdout.strip().splitlines()[-1])
+    grown, took = done.stdout.strip().splitlines()[-1].split()
+    return float(grown), float(took)
+
+
+def peak_memory(case: str, *arguments: object) -> float:
+    """The MiB of ``own_process``."""
+    return own_process(case, *arguments)[0]
+
+
+def give_memory_back() -> None:
+    """Return what is free to the system, which ``prepare_cpu`` has told malloc not to do by itself."""
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def reset_peak() -> None:
+    """Let Linux count the peak of resident memory from here on (proc_pid_clear_refs(5)); elsewhere it is that of the whole process."""
+    if sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def own_peak() -> float:
-    """MiB that this process has had at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """MiB that this process has had at most since ``reset_peak``."""
+    return _status("VmHWM")
+
+
+def resident() -> float:
+    """MiB that this process has now."""
+    return _status("VmRSS")
+
+
+def _status(name: str) -> float:
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith(name + ":")) / 1024
 
 
 def machine() -> dict[str, object]:

@@ -1,10 +1,13 @@
-"""One case in a process of its own; prints the MiB by which its peak resident memory (ru_maxrss) grew over that before the call."""
+"""One case in a process of its own; prints the MiB by which its peak resident memory grew over what was resident before the call,
+and the seconds that the call took: NaN, and what it had by then, where the machine's memory did not suffice."""
 
+import resource
 import sys
+from pathlib import Path
 
 import torch
 
-from benchmarks.speed.measure import granite, library_path, own_peak
+from benchmarks.speed.measure import granite, library_path, own_peak, reset_peak, resident, seconds
 from benchmarks.speed.work import network_and_batch, prefix_and_texts, text_call
 from gssr.backbone import FrozenBackbone
 from gssr.backbone.cpu import prepare_cpu
@@ -16,7 +19,17 @@ def text(shape: str, path: str, batch: str, length: str, dtype: str) -> None:
     prepare_cpu()
     model = granite(shape, getattr(torch, dtype))
     call = text_call(model, int(batch), int(length), path)
+    if path == "library":
+        bound_memory()
     report(lambda: guarded(call, path))
+
+
+def bound_memory() -> None:
+    """Let allocation fail near the end of the machine's memory: the system would kill some process of its own choice."""
+    if sys.platform == "linux":
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
+        resource.setrlimit(resource.RLIMIT_DATA, (int(resident() * 2**20 + 0.85 * free), resource.RLIM_INFINITY))
 
 
 def guarded(call, path: str) -> None:
@@ -43,11 +56,11 @@ def nano(texts: str) -> None:
     report(lambda: backbone.text_nats(prefix, lines)[0].sum().backward())
 
 
-def training(path: str) -> None:
+def training(path: str, dtype: str) -> None:
     """One batch of 16 windows with every text in the loss; ours, or the one-at-a-time loop over one window."""
     from benchmarks import reference_loop
 
-    network, batch = network_and_batch(16)
+    network, batch = network_and_batch(16, dtype=dtype)
     noise = torch.randn(16, batch.value.shape[1], network.hparams.latent_dim)
     if path == "ours":
         report(lambda: sum(network.losses(batch, network.noise, False)[0].values()).backward())
@@ -57,9 +70,15 @@ def training(path: str) -> None:
 
 
 def report(call) -> None:
-    before = own_peak()
-    call()
-    print(own_peak() - before)
+    reset_peak()
+    before = resident()
+    try:
+        took = seconds(call)
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        took = float("nan")
+    print(own_peak() - before, took)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,13 @@ WORDS = {
     "h350m": (
         "Text likelihood, 350m shape",
         "Random weights, L = 64, batch 8, P = 4, forward and backward. Bar: 1.5 times the floor, in less memory than the library's path "
-        "(logits of all positions, its own scan). Memory: growth of ru_maxrss of a process of its own over that with the weights loaded.",
+        "(logits of all positions, its own scan). Memory: what a process of its own grows by at its peak.",
     ),
     "training": (
         "A training step",
         "A step is one (sequence, step) pair: one value, one text, forward, backward and update. The one-at-a-time loop "
-        "(`benchmarks/reference_loop.py`) runs the library's path. Bar: 10 times. Memory as above.",
+        "(`benchmarks/reference_loop.py`) runs the library's path, with gssr's process-wide settings too. Ours computes open-loop and goal losses "
+        "as well. Bar: 10 times. Memory as above.",
     ),
     "text_steps": (
         "Fewer texts a step",

@@ -23,10 +23,11 @@ def storms() -> Storms:
     return data
 
 
-def network_and_batch(size: int, text_steps: int = 10**6) -> tuple[GoalNetwork, Batch]:
+def network_and_batch(size: int, text_steps: int = 10**6, dtype: str = "float32") -> tuple[GoalNetwork, Batch]:
     """A new nano network, every text in the text loss unless told, and the first training windows."""
     data = storms()
     network = GoalNetwork(
+        backbone_dtype=dtype,
         text_steps=text_steps,
         value_names=list(data.value_names),
         value_units=list(data.value_units),
@@ -37,6 +38,12 @@ def network_and_batch(size: int, text_steps: int = 10**6) -> tuple[GoalNetwork, 
     batch = collate([data.train_records[(0, 37 * i)] for i in range(size)])
     network.table.add([text for row in batch.text for text in row if text is not None], keep=False)
     return network, batch
+
+
+def update(optimizer: torch.optim.Optimizer, terms: dict[str, torch.Tensor]) -> None:
+    optimizer.zero_grad()
+    sum(terms.values()).backward()
+    optimizer.step()
 
 
 def prefix_and_texts(backbone: FrozenBackbone, count: int) -> tuple[Tensor, list[str]]:
