@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from huggingface_hub import constants
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
 
 from gssr.backbone.accelerate import accelerate_on_cpu
 from gssr.backbone.cpu import prepare_cpu
 
 NANO = "nano"
+RANDOM = "nano-random"  # its shape and tokenizer around weights that were never trained, for comparison
 PART = 2**22
 # What tokenizer files begin with: tokenizer.json, tokenizer.model, vocab.json, sentencepiece.bpe.model, spiece.model, tekken.json.
 TOKENIZERS = ("tokenizer.", "vocab", "sentencepiece", "spiece", "tekken")
@@ -29,7 +30,7 @@ def load_model(
     """Load model and tokenizer, never running code that comes with the weights.
 
     Args:
-        name: ``nano``, a local folder or a hub id.
+        name: ``nano``, ``nano-random`` (nano's shape, weights as initialized from a fixed seed), a local folder or a hub id.
         revision: branch, tag or commit of a hub id; a commit pins it for good.
         dtype: precision of the weights, a key of ``DTYPES``.
         offline: look into the hub cache alone.
@@ -53,9 +54,12 @@ def load_model(
             "tokenizer_config.json"
         )
     try:
-        model, loaded = AutoModelForCausalLM.from_pretrained(
-            source, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True, **options
-        )
+        if name == RANDOM:
+            model, loaded = _untrained(source, DTYPES[dtype]), {"missing_keys": ()}
+        else:
+            model, loaded = AutoModelForCausalLM.from_pretrained(
+                source, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True, **options
+            )
     except Exception as error:
         raise _explained("the backbone", name, error, offline) from error
     absent = sorted(loaded["missing_keys"])
@@ -75,9 +79,16 @@ def load_model(
     return model, tokenizer
 
 
+def _untrained(source: str, dtype: torch.dtype) -> PreTrainedModel:
+    """A model of the config's shape with initial weights, the same ones always."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source), dtype=dtype)
+
+
 def _source(name: str, revision: str | None) -> str:
     """The folder or hub id that ``name`` means; what a folder lacks is told before anything is read."""
-    folder = Path(str(resources.files("gssr.backbone") / "nano")) if name == NANO else Path(name)
+    folder = Path(str(resources.files("gssr.backbone") / "nano")) if name in (NANO, RANDOM) else Path(name)
     if not folder.exists():
         if "/" not in name or name.startswith((".", "/", "~")):
             raise ValueError(

@@ -18,6 +18,7 @@ from gssr.backbone.frozen import FrozenBackbone
 TEXTS_PER_STEP = 512
 SECONDS_BETWEEN_SAVES = 300.0
 MOST_TEXTS = 65_536  # that a table holds when texts come on the fly
+READINGS = ("mean", "constant", "none")
 
 
 def cache_folder() -> Path:
@@ -31,10 +32,19 @@ class TextTable:
     ``add`` keeps what it encoded in a safetensors file named by the backbone's fingerprint and the layers, under a hash of
     each text, so that other splits and other runs find it there. It does so every few minutes and when it is interrupted, too. An
     unreadable file is replaced, with a warning; one that cannot be written costs a warning and is done without.
+
+    Args:
+        layers: layers of the backbone that are read.
+        reading: ``mean``; or, to see what texts are good for, ``constant``: every text is the same zeros, so that it only says that
+            something was said; or ``none``: there are no texts.
+
+    Raises ValueError for another reading.
     """
 
-    def __init__(self, backbone: FrozenBackbone, layers: Sequence[int]) -> None:
-        self.backbone, self.layers = backbone, list(layers)
+    def __init__(self, backbone: FrozenBackbone, layers: Sequence[int], reading: str = "mean") -> None:
+        if reading not in READINGS:
+            raise ValueError(f"text reading {reading!r} is not known; expected one of {READINGS}")
+        self.backbone, self.layers, self.reading = backbone, list(layers), reading
         self.width = len(self.layers) * backbone.hidden_size
         self.rows: dict[str, int] = {}
         self.states = torch.zeros(1, self.width)
@@ -43,6 +53,8 @@ class TextTable:
 
     def add(self, texts: Iterable[str], keep: bool = True) -> None:
         """Encode the texts that are not in the table yet; with ``keep``, look into the cache on disk first and add to it."""
+        if self.reading != "mean":
+            return
         new = [text for text in dict.fromkeys(texts) if text not in self.rows]
         if not new:
             return
@@ -86,6 +98,10 @@ class TextTable:
 
         A table that has become too large by that starts anew, so that texts without end need no memory without end.
         """
+        if self.reading != "mean":
+            there = [[text is not None and self.reading == "constant" for text in row] for row in texts]
+            mask = torch.tensor(there, device=self.states.device)
+            return self.states[torch.zeros_like(mask, dtype=torch.int64)], mask
         wanted = dict.fromkeys(text for row in texts for text in row if text is not None)
         new = wanted.keys() - self.rows.keys()
         if new and len(self.rows) + len(new) > MOST_TEXTS:

@@ -8,6 +8,8 @@ The network computes what needs its inside; here it is only called on the right 
         x_t ~ p(x_t | h_t), h_t filtered on values and texts before t, goal off
     text_nats(x (N, D), texts) -> (nats (N,), tokens (N,))
         negative log-likelihood of each text behind x and its number of tokens, end of text included in both
+    silent_nats(texts) -> (nats (N,), tokens (N,))
+        the same behind nothing, optional
 """
 
 from __future__ import annotations
@@ -51,13 +53,14 @@ def latent_health(network: Any, batch: Batch, windows: int = 384, seed: int = 0)
 
 @dataclass(frozen=True)
 class TextEvidence:
-    """Nats per token of a text behind its own belief (`own`), behind another storm's (`other`), and `gain` = other -
-    own.
+    """Nats per token of a text behind its own belief (`own`), behind another storm's (`other`), `gain` = other - own, and behind
+    no belief at all (`none`; None where the network cannot say).
     """
 
     gain: Estimate
     own: Estimate
     other: Estimate
+    none: Estimate | None = None
 
 
 def text_evidence(
@@ -94,9 +97,11 @@ def text_evidence(
         own_at, other_at = (torch.as_tensor(side) for side in zip(*partners, strict=True))
         texts = [batch.text[rows[i]][times[i]] for i in own_at.tolist()]
         (own, tokens), (other, _) = (_nats(network, x[side], texts, batch_size // 4) for side in (own_at, other_at))
+        compared = [other - own, own, other]
+        if hasattr(network, "silent_nats"):
+            compared.append(network.silent_nats(texts)[0].double().cpu().numpy())
     series = [batch.series[rows[i]] for i in own_at.tolist()]
-    ratios = (cluster_ratio(nats, tokens, series, draws, seed) for nats in (other - own, own, other))
-    return TextEvidence(*ratios)
+    return TextEvidence(*(cluster_ratio(nats, tokens, series, draws, seed) for nats in compared))
 
 
 def _pick_steps(

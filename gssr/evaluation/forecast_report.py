@@ -89,7 +89,7 @@ def evaluate_forecasts(
         _spread(rollouts.sample[..., y], truth, steps, clusters, bootstrap),
     ]
     index = {window_key(record): row for row, record in enumerate(scored)}
-    tolerance = _tolerance(datamodule, training, y)
+    tolerance = tolerance_of(datamodule, training, y)
     goals = {}
     for kind, words in (
         KINDS.items() if getattr(datamodule, "goal_writer", None) else {"combinations": "own goals"}.items()
@@ -243,7 +243,7 @@ def _hits(
     }
 
 
-def _tolerance(datamodule: Any, training: Sequence[Record], y: int) -> float:
+def tolerance_of(datamodule: Any, training: Sequence[Record], y: int) -> float:
     """Two resolutions of the value, at least a share of the training values' standard deviation, as in validation."""
     scaler = getattr(datamodule, "scaler", None)
     spread = scaler.std[y].item() if scaler is not None else np.nanstd([r.value[:, y] for r in training])

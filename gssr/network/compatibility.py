@@ -16,6 +16,9 @@ FIXED = (
     "goal_queries",
     "goal_reading",
     "schedule",
+    "gate",
+    "posterior",
+    "text_reading",
     "value_names",
     "value_units",
 )

@@ -29,3 +29,10 @@ def kl(q: Gaussian, p: Gaussian) -> Tensor:
     """KL(q || p) of each dimension in nats (Kingma & Welling 2014, appendix B, for a general Gaussian p)."""
     ratio = (q.std / p.std).square()
     return 0.5 * (ratio + ((q.mean - p.mean) / p.std).square() - 1 - ratio.log())
+
+
+def multiply(a: Gaussian, b: Gaussian) -> Gaussian:
+    """The normalised product of two densities: precisions add up, and weigh the means."""
+    precision = a.std.square().reciprocal() + b.std.square().reciprocal()
+    mean = (a.mean / a.std.square() + b.mean / b.std.square()) / precision
+    return Gaussian(mean, precision.rsqrt())

@@ -38,14 +38,15 @@ class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
         latent_dim: D. hidden_dim: G and the width of all heads.
         injection: how the belief speaks to the frozen model: ``prefix``, ``state`` (its recurrent states) or ``both``.
         prefix_tokens: P. state_rank, state_layers: rank of a change of states, and the layers changed (None: all that have one).
-        text_layers: layers whose mean token states are a step's text observation.
+        text_layers: layers whose mean token states are a step's text observation. text_reading: see TextTable.
         goal_layer: layer whose token states the goal encoder reads. goal_queries, goal_reading: see GoalEncoder.
-        schedule, gamma, max_norm: see SteeredPrior.
+        schedule, gamma, max_norm, gate: see SteeredPrior. posterior: see RSSM.
         alpha_value, alpha_text, alpha_kl, alpha_open, alpha_goal: weights of the losses; 0 switches one off.
         free_nats: KL per step below which no KL gradient flows; FreeNatsAnnealing moves it.
         text_steps: (sequence, step) pairs of a batch whose text enters the text loss, drawn at random.
         text_dropout: share of training sequences whose texts are not observed, so that numbers alone can be filtered.
         goal_dropout: share of training sequences without their goal, so that one network forecasts with and without.
+        shuffle_goals: train every sequence with the goal of its neighbour in the batch, which says nothing about it (for comparison).
         open_samples: rollouts S of a sequence in the open-loop loss. min_context: shortest random context of it.
         lr, weight_decay, warmup_steps: AdamW, linear warm-up, then cosine decay to a tenth.
         seed: of the training noise, whose generator state (of every process) is in every checkpoint.
@@ -65,12 +66,15 @@ class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
         state_rank: int = 8,
         state_layers: tuple[int, ...] | None = None,
         text_layers: tuple[int, ...] = (4,),
+        text_reading: str = "mean",
         goal_layer: int = 3,
         goal_queries: int = 4,
         goal_reading: str = "attention",
         schedule: str = "arrival",
         gamma: float = 0.5,
         max_norm: float = 10.0,
+        gate: str = "mean_abs",
+        posterior: str = "mlp",
         alpha_value: float = 1.0,
         alpha_text: float = 1.0,
         alpha_kl: float = 1.0,
@@ -80,6 +84,7 @@ class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
         text_steps: int = 8,
         text_dropout: float = 0.25,
         goal_dropout: float = 0.3,
+        shuffle_goals: bool = False,
         open_samples: int = 4,
         min_context: int = 2,
         lr: float = 1e-3,
@@ -100,7 +105,7 @@ class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
             raise ValueError("text_layers is empty; name at least one layer of the backbone from which texts are read")
         self.backbone = FrozenBackbone(backbone, backbone_revision, backbone_dtype, offline)
         self.backbone.require_layers([*text_layers, goal_layer])
-        self.table = TextTable(self.backbone, text_layers)
+        self.table = TextTable(self.backbone, text_layers, text_reading)
         self.goal_states: dict[str, Tensor] = {}
         self.free_nats = free_nats
         self.weights = dict(zip(LOSSES, (alpha_value, alpha_text, alpha_kl, alpha_open, alpha_goal), strict=True))
@@ -138,8 +143,8 @@ class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
                 nn.LayerNorm(self.table.width), nn.Linear(self.table.width, p.latent_dim)
             )
             self.goal_encoder = GoalEncoder(width, p.latent_dim, p.hidden_dim, p.goal_queries, p.goal_reading)
-            self.steering = SteeredPrior(p.schedule, p.gamma, p.max_norm)
-            self.rssm = RSSM(len(names), p.latent_dim, p.hidden_dim, self.steering)
+            self.steering = SteeredPrior(p.schedule, p.gamma, p.max_norm, p.gate)
+            self.rssm = RSSM(len(names), p.latent_dim, p.hidden_dim, self.steering, p.posterior)
             self.value_head = ValueHead(p.latent_dim, p.hidden_dim, torch.full((len(names),), 0.02))
             self._build_speech()
         self.built = True
@@ -167,6 +172,7 @@ class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
         active = {name for name, weight in self.weights.items() if weight > 0}
         idle = {"text_projection", "prefix", "state"} if "text" in self.lacks else set()
         idle |= {"goal_encoder"} if "goals" in self.lacks else set()
+        idle |= {"text_projection"} if self.hparams.text_reading == "none" else set()
         return {
             name: set() if name in idle else losses & active
             for name, losses in reach.items()
@@ -307,6 +313,12 @@ class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
         b, t = torch.tensor(chosen, device=self.device).T
         nats, tokens = self.text_nats(x[b, t], [batch.text[i][j] for i, j in chosen])
         return nats.sum() / tokens.sum() + zero
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        if not (self.hparams.shuffle_goals and self.trainer.training):
+            return batch
+        other = batch.select(torch.arange(len(batch)).roll(1))
+        return batch.with_goals(other.goal, other.goal_low, other.goal_high)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         terms, figures = self.losses(batch, self.noise, training=True)

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gssr.network.gaussian import Gaussian
+from gssr.network.gaussian import Gaussian, multiply
 from gssr.network.layers import mlp
 from gssr.network.steering import Goal, SteeredPrior
 
 MIN_STD = 0.05
+POSTERIORS = ("mlp", "product")
 
 
 class Belief(NamedTuple):
@@ -43,14 +44,25 @@ class Filtered(NamedTuple):
 
 
 class RSSM(nn.Module):
-    """Args: value_dim Y, latent_dim D, hidden_dim G, steering: the steered prior."""
+    """The belief's dynamics.
 
-    def __init__(self, value_dim: int, latent_dim: int, hidden_dim: int, steering: SteeredPrior) -> None:
+    Args:
+        value_dim: Y. latent_dim: D. hidden_dim: G.
+        steering: the steered prior.
+        posterior: ``mlp``, a network reads h, y and s; or ``product``, the prior times a Gaussian that is read from y and s alone.
+    """
+
+    def __init__(
+        self, value_dim: int, latent_dim: int, hidden_dim: int, steering: SteeredPrior, posterior: str = "mlp"
+    ) -> None:
         super().__init__()
-        self.latent_dim, self.hidden_dim = latent_dim, hidden_dim
+        if posterior not in POSTERIORS:
+            raise ValueError(f"posterior {posterior!r} is not known; expected one of {POSTERIORS}")
+        self.latent_dim, self.hidden_dim, self.product = latent_dim, hidden_dim, posterior == "product"
         self.cell = nn.GRUCell(latent_dim, hidden_dim)
         self.prior_net = mlp(hidden_dim, hidden_dim, 2 * latent_dim)
-        self.posterior_net = mlp(hidden_dim + 2 * value_dim + latent_dim + 1, hidden_dim, 2 * latent_dim)
+        seen = 2 * value_dim + latent_dim + 1
+        self.posterior_net = mlp(seen if self.product else hidden_dim + seen, hidden_dim, 2 * latent_dim)
         self.first_h = nn.Parameter(torch.zeros(hidden_dim))
         self.steering = steering
 
@@ -64,10 +76,16 @@ class RSSM(nn.Module):
         return _gaussian(self.prior_net(h))
 
     def posterior(self, h: Tensor, value: Tensor, value_mask: Tensor, text: Tensor, text_mask: Tensor) -> Gaussian:
-        """q(x_t | h_t, y_t, s_t), (B, D), from value and its mask (B, Y), projected text (B, D) and its mask (B,)."""
+        """q(x_t | h_t, y_t, s_t), (B, D), from value and its mask (B, Y), projected text (B, D) and its mask (B,).
+
+        The product is with the prior that no goal steered: a hindsight goal would otherwise tell the belief the future.
+        """
         seen = value_mask.to(h.dtype)
         said = text_mask[:, None].to(h.dtype)
-        return _gaussian(self.posterior_net(torch.cat([h, value * seen, seen, text * said, said], -1)))
+        observed = torch.cat([value * seen, seen, text * said, said], -1)
+        if self.product:
+            return multiply(self.prior(h), _gaussian(self.posterior_net(observed)))
+        return _gaussian(self.posterior_net(torch.cat([h, observed], -1)))
 
     def observe(
         self,

@@ -75,6 +75,11 @@ class Speaking:
 
         return self.backbone.text_nats(prefix, texts, around)
 
+    def silent_nats(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Nats (N,) and tokens (N,) of texts behind nothing at all: what they cost without a belief."""
+        nothing = self.backbone.table.weight.new_zeros(len(texts), 0, self.backbone.hidden_size)
+        return self.backbone.text_nats(nothing, texts)
+
     def silence(self, x: Tensor) -> Tensor:
         """0, by way of all that speaks: a parameter that takes no part would stop DDP. x (N, D)."""
         prefix, change = self.speech(x[:1])

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from gssr.network.gaussian import Gaussian
 
-SCHEDULES = ("arrival", "decay")
+SCHEDULES = ("arrival", "decay", "constant")
+GATES = ("mean_abs", "per_dimension", "none")
 
 
 class Goal(NamedTuple):
@@ -34,16 +35,22 @@ class SteeredPrior(nn.Module):
     The clip is on the correction, so gain 0 is exactly the unsteered prior.
 
     Args:
-        schedule: ``arrival``, gain_t = sigmoid(a) / sqrt(goal_step - t + 1) with learned a; or ``decay``, gain_t = gamma · (1 - t / T).
-        gamma: start of ``decay``.
+        schedule: ``arrival``, gain_t = sigmoid(a) / sqrt(goal_step - t + 1) with learned a; ``decay``, gain_t = gamma · (1 - t / T);
+            or ``constant``, gain_t = gamma.
+        gamma: start of ``decay``, all of ``constant``.
         max_norm: largest Euclidean length of a correction; a guard that should seldom bind.
+        gate: ``mean_abs``, sigmoid(mean|mu|); ``per_dimension``, sigmoid(|mu|) for each latent dimension; or ``none``, 1.
     """
 
-    def __init__(self, schedule: str = "arrival", gamma: float = 0.5, max_norm: float = 10.0) -> None:
+    def __init__(
+        self, schedule: str = "arrival", gamma: float = 0.5, max_norm: float = 10.0, gate: str = "mean_abs"
+    ) -> None:
         super().__init__()
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule {schedule!r} is not known; expected one of {SCHEDULES}")
-        self.schedule, self.gamma, self.max_norm = schedule, gamma, max_norm
+        if gate not in GATES:
+            raise ValueError(f"gate {gate!r} is not known; expected one of {GATES}")
+        self.schedule, self.gamma, self.max_norm, self.gate = schedule, gamma, max_norm, gate
         self.strength = 1.0
         self.arrival = nn.Parameter(torch.zeros(())) if schedule == "arrival" else None
 
@@ -52,17 +59,26 @@ class SteeredPrior(nn.Module):
         if self.arrival is not None:
             remaining = (goal.step - t).clamp(min=0) + 1
             return self.strength * torch.sigmoid(self.arrival) * remaining.float().rsqrt()
+        if self.schedule == "constant":
+            return torch.full_like(goal.length, self.strength * self.gamma, dtype=torch.float32)
         return self.strength * self.gamma * (1 - t / goal.length.float())
 
     def forward(self, prior: Gaussian, t: int, goal: Goal | None) -> Gaussian:
         """Steer the prior (B, D) of step t."""
         if goal is None:
             return prior
-        gate = torch.sigmoid(prior.mean.abs().mean(-1))
-        correction = (self.gain(t, goal) * gate)[:, None] * (goal.x - prior.mean)
+        correction = self._gated(self.gain(t, goal), prior.mean) * (goal.x - prior.mean)
         acts = goal.active & (goal.start < t) & (t <= goal.step)
         mean = prior.mean + clip_norm(correction, self.max_norm)
         return Gaussian(torch.where(acts[:, None], mean, prior.mean), prior.std)
+
+    def _gated(self, gain: Tensor, mean: Tensor) -> Tensor:
+        """gain_t (B,) times the gate of the prior's mean (B, D), to (B, D) or (B, 1)."""
+        if self.gate == "none":
+            return gain[:, None]
+        if self.gate == "per_dimension":
+            return gain[:, None] * torch.sigmoid(mean.abs())
+        return (gain * torch.sigmoid(mean.abs().mean(-1)))[:, None]
 
 
 def clip_norm(vector: Tensor, limit: float) -> Tensor:

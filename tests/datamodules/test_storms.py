@@ -8,7 +8,7 @@ import torch
 
 import datamodules.storms as module
 from datamodules.best_tracks import read_storms
-from datamodules.storms import Storms, storm_goal_writer
+from datamodules.storms import Storms, storm_goal_writer, storm_record
 from gssr.sequences.goals import form_core
 
 SAFFIR_SIMPSON = {
@@ -85,6 +85,24 @@ def test_windows_are_16_six_hourly_steps_of_the_track(storms):
             7,
             15,
         )
+
+
+def test_a_text_is_read_only_from_the_step_at_which_it_was_known():
+    """Whatever a storm does after a step, the texts and values up to that step are what they were."""
+    track = max(read_storms(), key=len)
+    whole = storm_record(track)
+    for last in (0, 3, len(track) // 2):
+        later = np.arange(len(track)) > last
+        changed = replace(
+            track,
+            latitude=np.where(later, 10.0, track.latitude),
+            wind=np.where(later, 150.0, track.wind),
+            pressure=np.where(later, 900.0, track.pressure),
+            status=["hurricane" if after else own for after, own in zip(later, track.status, strict=True)],
+        )
+        other = storm_record(changed)
+        assert other.text[: last + 1] == whole.text[: last + 1] and other.text[last + 1] != whole.text[last + 1]
+        np.testing.assert_array_equal(other.value[: last + 1], whole.value[: last + 1])
 
 
 def test_the_scaler_is_fitted_on_training_rows_counted_once(storms, monkeypatch):

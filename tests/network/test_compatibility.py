@@ -61,6 +61,9 @@ OTHERS = {
     "goal_queries": 2,
     "goal_reading": "mean",
     "schedule": "decay",
+    "gate": "none",
+    "posterior": "product",
+    "text_reading": "none",
     "value_names": ["a", "c"],
     "value_units": ["u", "w"],
 }

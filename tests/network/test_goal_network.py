@@ -1,11 +1,13 @@
 """GoalNetwork as a user meets it: losses, rollouts, checkpoints, on a tiny frozen model."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from gssr.evaluation.gain import gain
 from gssr.network import GoalNetwork
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch, Record
@@ -167,3 +169,38 @@ def test_wrong_numbers_of_goals_and_ragged_contexts_are_refused(network: GoalNet
     batch.goal_start = torch.tensor([1, 2, 3])
     with pytest.raises(ValueError, match="one context length"):
         network.rollout(batch, [None] * 3)
+
+
+def test_shuffled_goals_are_those_of_other_sequences_in_training_alone(network: GoalNetwork, batch: Batch) -> None:
+    network.hparams.shuffle_goals = True
+    batch = batch.with_goals(["a", "b", "c"], batch.goal_low + torch.arange(3)[:, None], batch.goal_high)
+    network._trainer = SimpleNamespace(training=True)
+    shuffled = network.on_after_batch_transfer(batch, 0)
+    assert shuffled.goal == ["c", "a", "b"]
+    assert torch.equal(shuffled.goal_low[:, 0], batch.goal_low[[2, 0, 1], 0])
+    assert shuffled.series == batch.series and torch.equal(shuffled.value, batch.value)
+    network._trainer = SimpleNamespace(training=False)
+    assert network.on_after_batch_transfer(batch, 0) is batch
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_rollouts_at_gain_zero_are_those_without_a_goal_bit_for_bit(
+    network: GoalNetwork, batch: Batch, strength: float
+) -> None:
+    free = network.rollout(batch, [None] * 3, 4, generator(5))
+    with gain(network, strength):
+        steered = network.rollout(batch, batch.goal, 4, generator(5))
+    assert torch.equal(free.sample, steered.sample) == (strength == 0)
+    assert network.steering.strength == 1.0
+    with pytest.raises(ValueError, match="multiplied by -1"), gain(network, -1):
+        pass
+
+
+def test_text_behind_nothing_costs_what_the_frozen_model_alone_says(network: GoalNetwork) -> None:
+    nats, tokens = network.silent_nats(SENTENCES[:2])
+    ids = [[network.backbone.start_id, *i, network.backbone.tokenizer.eos_token_id]
+           for i in network.backbone.tokenize(SENTENCES[:2])]  # fmt: skip
+    for row, of_text in enumerate(ids):
+        found = network.backbone.model(torch.tensor([of_text]), labels=torch.tensor([of_text]))
+        assert tokens[row] == len(of_text) - 1
+        assert nats[row].item() == pytest.approx(found.loss.item() * (len(of_text) - 1), rel=1e-4)

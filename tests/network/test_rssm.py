@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from gssr.network.gaussian import Gaussian, kl
+from gssr.network.gaussian import Gaussian, kl, multiply
 from gssr.network.objective import crps, goal_distance, kl_terms, value_nll
 from gssr.network.rssm import RSSM, Belief
 from gssr.network.steering import Goal, SteeredPrior, clip_norm
@@ -187,6 +187,69 @@ def test_masked_values_cost_nothing_and_goals_cost_the_distance_outside() -> Non
     low, high = torch.tensor([1.0, float("nan")]), torch.tensor([2.0, float("nan")])
     values = torch.tensor([[0.0, 9.0], [1.5, 9.0], [4.0, 9.0]])
     assert goal_distance(values, low, high).tolist() == [1.0, 0.0, 4.0]
+
+
+def test_the_constant_gain_is_gamma_times_the_strength_at_every_step() -> None:
+    steering = SteeredPrior("constant", gamma=0.3)
+    assert all(torch.allclose(steering.gain(t, goal()), torch.full((B,), 0.3)) for t in range(T))
+    steering.strength = 0.5
+    assert torch.allclose(steering.gain(4, goal()), torch.full((B,), 0.15))
+
+
+@pytest.mark.parametrize(
+    ("gate", "expected"),
+    [
+        ("none", [0.5, 0.5, 0.5, 0.5]),
+        ("mean_abs", [0.5 * torch.sigmoid(torch.tensor(1.0)).item()] * 4),
+        ("per_dimension", (0.5 * torch.sigmoid(torch.tensor([0.0, 2.0, 1.0, 1.0]))).tolist()),
+    ],
+)
+def test_gates_multiply_the_pull(gate: str, expected: list[float]) -> None:
+    """The mean of |mu| is 1; the goal lies 1 beyond it in every dimension, so that the correction is gain times gate."""
+    mean = torch.tensor([[0.0, 2.0, -1.0, 1.0]]).expand(B, D)
+    steered = SteeredPrior("constant", gamma=0.5, gate=gate)(
+        Gaussian(mean, torch.ones(B, D)), 4, goal()._replace(x=mean + 1)
+    )
+    torch.testing.assert_close(steered.mean - mean, torch.tensor([expected]).expand(B, D))
+
+
+def test_the_product_of_two_gaussians_is_their_normalised_product_on_a_grid() -> None:
+    a, b = Gaussian(torch.tensor([0.3]), torch.tensor([0.7])), Gaussian(torch.tensor([-1.1]), torch.tensor([1.9]))
+    grid = torch.linspace(-12, 12, 200_001, dtype=torch.float64)
+    density = torch.exp(Normal(0.3, 0.7).log_prob(grid) + Normal(-1.1, 1.9).log_prob(grid))
+    density /= torch.trapezoid(density, grid)
+    mean = torch.trapezoid(density * grid, grid)
+    std = torch.trapezoid(density * (grid - mean) ** 2, grid).sqrt()
+    product = multiply(a, b)
+    assert product.mean.item() == pytest.approx(mean.item(), abs=1e-5)
+    assert product.std.item() == pytest.approx(std.item(), abs=1e-5)
+
+
+def test_the_product_posterior_is_prior_times_what_the_observation_alone_says() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        rssm = RSSM(Y, D, G, SteeredPrior(), "product")
+    x = inputs()
+    h, other = torch.randn(2, B, G, generator=torch.Generator().manual_seed(3)).unbind()
+    seen = x["value"][:, 0], x["value_mask"][:, 0], x["text"][:, 0], x["text_mask"][:, 0]
+    found = [(rssm.prior(at), rssm.posterior(at, *seen)) for at in (h, other)]
+    # What is left when the prior is taken out again is the same whatever h is.
+    precision = [q.std**-2 - p.std**-2 for p, q in found]
+    weighted = [q.mean * q.std**-2 - p.mean * p.std**-2 for p, q in found]
+    torch.testing.assert_close(precision[0], precision[1], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(weighted[0], weighted[1], rtol=1e-3, atol=1e-3)
+    assert (found[0][1].std < found[0][0].std).all()
+    # No goal enters the belief by way of it.
+    plain, steered = rssm.observe(**x), rssm.observe(**x, goal=goal())
+    assert torch.equal(plain.x, steered.x) and not torch.equal(plain.steered.mean, steered.steered.mean)
+
+
+@pytest.mark.parametrize("options", [{"gate": "half"}, {"schedule": "sudden"}])
+def test_an_unknown_gate_is_refused(options: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="is not known; expected one of"):
+        SteeredPrior(**options)
+    with pytest.raises(ValueError, match="posterior 'sum' is not known"):
+        RSSM(Y, D, G, SteeredPrior(), "sum")
 
 
 def test_an_unknown_schedule_is_refused() -> None:

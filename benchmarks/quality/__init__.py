@@ -1,0 +1,1 @@
+"""Whether goals steer and forecasts are worth having: `python -m benchmarks.quality --data storms`."""

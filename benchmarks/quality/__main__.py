@@ -1,0 +1,100 @@
+"""Forecasts, goals, texts and plans of the goal network beside their baselines, on the same origins.
+
+python -m benchmarks.quality --data storms                          trains what is missing (three seeds), then measures both parts
+python -m benchmarks.quality --data storms --quick                  a smoke test in two minutes
+python -m benchmarks.quality --data storms --part val               while choosing; the test part is for the table in docs/results.md
+python -m benchmarks.quality --data storms --network runs/seed0 runs/seed1 runs/seed2      runs that are there
+python -m benchmarks.quality --data Energy --path path/to/time_mmd  data that are not bundled: weather and the domains of Time-MMD
+python -m benchmarks.quality --data storms --ablations              the network with one thing changed at a time
+python -m benchmarks.quality --report docs/results.md               the tables of all that was measured, nothing is run
+
+Whatever is finished lies in `--out` as one JSON file a piece; started again, the rest is done. `pip install -e '.[bench]'` brings
+AutoETS and AutoARIMA; without it they are left out.
+"""
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+import transformers
+from tqdm import tqdm
+
+from benchmarks.quality import ablations, document
+from benchmarks.quality.sets import NAMES, data_set
+from benchmarks.quality.training import trained
+from benchmarks.quality.work import Sizes, Work
+from gssr.backbone.cpu import prepare_cpu
+
+PARTS = ("val", "test")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", choices=NAMES)
+    parser.add_argument("--path", type=Path, help="folder of data that are not bundled")
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS, help="what is scored (default: both)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--network", nargs="*", type=Path, help="runs to measure instead of own ones; none: baselines alone"
+    )
+    parser.add_argument("--ablations", nargs="*", metavar="NAME", help="train and measure ablations (default: all)")
+    parser.add_argument("--quick", action="store_true", help="two minutes, one seed, few windows: not a result")
+    parser.add_argument("--without-classical", action="store_true", help="leave AutoETS and AutoARIMA out")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--out", type=Path, default=Path("runs") / "quality")
+    parser.add_argument("--report", type=Path, help="write the tables of all that was measured into this file")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore", module="(lightning|transformers|torch).*")
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(options.threads)
+    prepare_cpu()
+    try:
+        if options.data is not None:
+            run(options)
+        elif options.report is None:
+            parser.error("say with --data what to measure, or with --report where to write what was measured")
+        if options.report is not None:
+            document.write(options.out, options.report)
+            print(f"wrote {options.report}")
+    except ValueError as error:
+        sys.exit(f"benchmarks.quality: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from here")
+
+
+def run(options: argparse.Namespace) -> None:
+    data = data_set(options.data, options.path)
+    out = options.out / "quick" if options.quick else options.out
+    folder, sizes = out / data.name, Sizes.of(options.quick)
+    seeds = options.seeds[:1] if options.quick else options.seeds
+    bar = tqdm(unit="piece", dynamic_ncols=True)
+    if options.network is not None:
+        runs = dict(zip(options.seeds, options.network, strict=False))
+    else:
+        more = document.QUICK_OPTIONS if options.quick else ()
+        runs = {}
+        for seed in seeds:
+            bar.set_description(f"{data.name}: training seed {seed}")
+            runs[seed] = trained(data, folder / "runs" / f"seed{seed}", seed, options=more, threads=options.threads)
+    chosen = None
+    if options.ablations is not None:
+        chosen = ablations.train(data, folder, options.ablations, seeds, options.quick, options.threads, bar)
+    for part in options.part:
+        work = Work(data, part, folder / part, runs, sizes, lambda: bar.update(0))
+        pieces = list(work.pieces(options.without_classical))
+        if chosen is not None:
+            pieces += [piece for run in chosen for piece in work.of_run(run.seed, run.folder, run.stem, True)]
+        bar.total = (bar.total or 0) + len(pieces)
+        for piece in pieces:
+            bar.set_description(f"{data.name} {part}: {piece.name}")
+            work.cells.make(piece.name, piece.settings, piece.work)
+            bar.update()
+        text = document.of_part(folder, part, sizes.draws)
+        print(f"\n{text}", flush=True)
+    bar.close()
+
+
+if __name__ == "__main__":
+    main()

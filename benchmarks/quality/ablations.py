@@ -1,0 +1,62 @@
+"""The network with one thing changed at a time: `configs/ablations/*.yaml`, read on top of the data's own config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.quality.document import QUICK_OPTIONS
+from benchmarks.quality.sets import CONFIGS, DataSet
+from benchmarks.quality.training import trained
+
+FOLDER = CONFIGS / "ablations"
+BASE = "as_shipped"
+
+
+@dataclass
+class Ablated:
+    """One run; cells of it are named `stem`."""
+
+    name: str
+    seed: int
+    folder: Path
+
+    @property
+    def stem(self) -> str:
+        return f"ablation {self.name}"
+
+
+def names() -> list[str]:
+    """All ablations, what they are compared with first."""
+    found = sorted(file.stem for file in FOLDER.glob("*.yaml") if not file.stem.startswith("short_"))
+    return [BASE, *found]
+
+
+def configs(data: DataSet, name: str) -> list[Path]:
+    """The configs on top of the data's: the shorter training that all ablations share, and the ablation itself.
+
+    Raises ValueError for an unknown name.
+    """
+    short = [] if data.short is None else [data.short]
+    if name == BASE:
+        return short
+    if name not in names():
+        raise ValueError(f"no ablation {name!r}; expected some of {', '.join(names())}")
+    return [*short, FOLDER / f"{name}.yaml"]
+
+
+def train(
+    data: DataSet, out: Path, wanted: Sequence[str], seeds: Sequence[int], quick: bool, threads: int, bar: Any
+) -> list[Ablated]:
+    """The runs of the ablations (none named: all of them), trained where they are missing, seed by seed."""
+    found = []
+    for seed in seeds:
+        for name in wanted or names():
+            bar.set_description(f"{data.name}: training {name}, seed {seed}")
+            folder = out / "runs" / f"{name}-seed{seed}"
+            options = QUICK_OPTIONS if quick else ()
+            trained(data, folder, seed, configs(data, name), options, threads)
+            found.append(Ablated(name, seed, folder))
+    return found

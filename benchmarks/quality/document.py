@@ -1,0 +1,56 @@
+"""Markdown files with the plots beside them: one of each data set's part, and docs/results.md of all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.quality.report import Part
+from benchmarks.quality.sets import NAMES
+from gssr.whole_file import whole_file
+
+# What `--quick` trains: enough to see that everything runs.
+QUICK_OPTIONS = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=8", "--trainer.limit_val_batches=2")
+PARTS = {"val": "validation", "test": "test"}
+INTRO = """\
+# Results
+
+Does the language model help, does the goal do anything, is it better than the simple thing? Written by
+`python -m benchmarks.quality --report docs/results.md` from what was measured; what is not here was not run. All settings were chosen on
+the validation part; the checkpoint of a run is the one with the smallest `val/open_loop_mae`, and the GRU is the best of its epochs
+there too, so that the validation part flatters both alike.
+
+Every method forecasts from the same origins. The network, linear autoregression and the GRU see the steps of the context; AutoETS and
+AutoARIMA see the series from its first step to the origin, anew at each; climatology and all fits see the training part. Persistence,
+the seasonal naive forecast and linear autoregression get their distribution from their own errors on training windows, AutoETS and
+AutoARIMA from their 80 % intervals. The GRU has as many parameters as the network's numeric part and learns from the same windows by the
+closed form of the CRPS; "of changes" forecasts changes from the last value.
+"""
+
+
+def of_part(folder: Path, part: str, draws: int) -> str:
+    """The report of a part, written into its folder too."""
+    found = Part(folder / part, draws)
+    text = found.markdown()
+    with whole_file(folder / f"{part}.md") as file:
+        file.write(f"# {folder.name}, {PARTS[part]} part\n\n{text}")
+    return text
+
+
+def write(out: Path, file: Path) -> None:
+    """`file` of all data sets that were measured under `out`.
+
+    Raises ValueError where nothing was.
+    """
+    lines = [INTRO]
+    for name in NAMES:
+        measured = [part for part in PARTS if (out / name / part / "origins.json").exists()]
+        if not measured:
+            continue
+        more = "" if name in ("storms", "strikes") else " --path FOLDER"
+        lines += [f"## {name[0].upper()}{name[1:]}", "", f"    python -m benchmarks.quality --data {name}{more}", ""]
+        for part in measured:
+            lines += [f"### {PARTS[part].capitalize()} part", "", Part(out / name / part).markdown(), ""]
+    if len(lines) == 1:
+        raise ValueError(f"nothing was measured under {out} yet; name a data set with --data")
+    with whole_file(file) as stream:
+        stream.write("\n".join(lines).rstrip() + "\n")

@@ -1,0 +1,130 @@
+"""The windows that every forecast is scored on, and what was known at each of their origins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gssr.evaluation.baselines import horizon_truth
+from gssr.evaluation.forecast_report import stretches
+from gssr.evaluation.imagining import pick_evenly
+from gssr.sequences.collate import collate
+from gssr.sequences.record import Batch, Record
+
+MOST_TRAINING = 20_000
+
+
+@dataclass
+class Origins:
+    """Windows of one part ("val", "test") without goals; scores are of one value dimension.
+
+    `batch` B windows of C + H steps; `truth` (B, H), NaN where not observed; `clusters` (B) what the bootstrap draws; `history`
+    B arrays, all values of the dimension from the series' first step to the window's origin; `training`, `validation`: the
+    windows that a method may be fitted on, and those that it may be chosen on.
+    """
+
+    data: Any
+    part: str
+    batch: Batch
+    truth: Tensor
+    clusters: list[str]
+    history: list[np.ndarray]
+    training: Batch
+    validation: Batch
+    dimension: int
+    period: int | None
+
+    @property
+    def context(self) -> int:
+        return int(self.batch.context[0])
+
+    @property
+    def horizon(self) -> int:
+        return self.truth.shape[1]
+
+    @property
+    def step_hours(self) -> float:
+        return float((self.batch.time[:, 1:] - self.batch.time[:, :-1]).median())
+
+    @property
+    def every(self) -> list[Record]:
+        """The windows of all parts; what of them is known at an origin, the reader must see to."""
+        return [window for part in ("train", "val", "test") for window in windows_of(self.data, part)]
+
+
+def windows_of(data: Any, part: str) -> list[Record]:
+    """The windows of a part without writing goals."""
+    dataset = getattr(data, f"{part}_records")
+    return list(getattr(dataset, "records", dataset))
+
+
+def find_origins(data: Any, part: str, most: int) -> Origins:
+    """The windows of a part, at most so many, evenly picked; sets the data module up.
+
+    Raises ValueError for another part.
+    """
+    if part not in ("val", "test"):
+        raise ValueError(f"scores are of the parts val and test, not of {part!r}")
+    for stage in ("fit", "test"):
+        data.setup(stage)
+    windows = {name: windows_of(data, name) for name in ("train", "val", "test")}
+    length = max(map(len, windows["train"]))
+    scored = [window for window in windows[part] if len(window) == length]
+    scored = [scored[i] for i in pick_evenly(len(scored), most)]
+    training = [window for window in windows["train"] if len(window) == length]
+    dimension = getattr(data, "goal_dim", 0)
+    batch = collate(scored)
+    return Origins(
+        data=data,
+        part=part,
+        batch=batch,
+        truth=horizon_truth(batch)[..., dimension],
+        clusters=stretches(batch),
+        history=histories([w for name in windows for w in windows[name]], scored, dimension),
+        training=collate([training[i] for i in pick_evenly(len(training), MOST_TRAINING)]),
+        validation=collate([window for window in windows["val"] if len(window) == length]),
+        dimension=dimension,
+        period=getattr(data, "season_steps", None),
+    )
+
+
+def histories(known: Sequence[Record], windows: Sequence[Record], dimension: int) -> list[np.ndarray]:
+    """For each window the values of its series up to its origin (goal_start), in order of time.
+
+    Missing values are the last one before, those before the first observation are left out. Steps of a series that are in no
+    window of any part are not known here.
+    """
+    rows: dict[str, dict[float, float]] = {}
+    for window in known:
+        rows.setdefault(window.series, {}).update(zip(window.time.tolist(), window.value[:, dimension], strict=True))
+    series = {}
+    for name, values in rows.items():
+        times = np.array(sorted(values))
+        series[name] = times, np.array([values[time] for time in times.tolist()], dtype=float)
+    found = []
+    for window in windows:
+        times, values = series[window.series]
+        past = values[: np.searchsorted(times, window.time[window.goal_start], side="right")]
+        found.append(_filled(past))
+    return found
+
+
+def _filled(values: np.ndarray) -> np.ndarray:
+    seen = ~np.isnan(values)
+    last = np.maximum.accumulate(np.where(seen, np.arange(len(values)), -1))
+    return values[last[last >= 0]]
+
+
+def rows_once(batch: Batch, dimension: int) -> tuple[np.ndarray, np.ndarray]:
+    """Times (N,) and values (N,) of a batch's observed steps, each step of a series once although windows overlap."""
+    seen = batch.value_mask[..., dimension] & batch.step_mask
+    series = np.unique(np.asarray(batch.series), return_inverse=True)[1]
+    owner = torch.from_numpy(series)[:, None].expand_as(seen)[seen].numpy()
+    time, value = batch.time[seen].numpy(), batch.value[..., dimension][seen].numpy()
+    once = np.unique(np.stack([owner, time]), axis=1, return_index=True)[1]
+    return time[once], value[once]

@@ -1,0 +1,85 @@
+"""The data sets that can be measured on: which configs they are trained with, and how many origins are scored."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+DOMAINS = ("Agriculture", "Climate", "Economy", "Energy", "SocialGood", "Traffic")
+NAMES = ("storms", "strikes", "weather", *DOMAINS)
+
+
+@dataclass
+class DataSet:
+    """`files`: configs read one above the other, as train.py does; `options`: of the data module, over those of the configs.
+
+    `most`: origins that are scored, evenly picked; `short`: config that shortens training for ablations.
+    """
+
+    name: str
+    files: list[Path]
+    most: int
+    options: dict[str, Any] = field(default_factory=dict)
+    short: Path | None = None
+
+    def arguments(self, more: Sequence[Path] = ()) -> list[str]:
+        """What is added to `train.py fit`, which reads the default config first; `more` configs are read last."""
+        configs = [word for file in (*self.files[1:], *more) for word in ("--config", str(file))]
+        return configs + [f"--data.{key}={value}" for key, value in self.options.items()]
+
+    def model_options(self) -> dict[str, Any]:
+        """The model's options in the configs."""
+        return _merged(self.files, "model")[1]
+
+    def module(self, seed: int = 0) -> Any:
+        """The data module, with the options that a run is trained with."""
+        path, options = _merged(self.files, "data")
+        module, name = path.rsplit(".", 1)
+        return getattr(importlib.import_module(module), name)(**options | self.options | {"seed": seed})
+
+
+def data_set(name: str, path: Path | None) -> DataSet:
+    """A data set by name; those that are not bundled lie in a folder.
+
+    Raises ValueError for another name, and for a folder that is not given or lacks the data.
+    """
+    default = CONFIGS / "default.yaml"
+    short = CONFIGS / "ablations"
+    if name == "storms":
+        return DataSet(name, [default], 1500, short=short / "short_storms.yaml")
+    if name == "strikes":
+        return DataSet(name, [default, CONFIGS / "strikes.yaml"], 400, short=short / "short_strikes.yaml")
+    if name not in NAMES:
+        raise ValueError(f"no data set {name!r}; expected one of {', '.join(NAMES)}")
+    if path is None:
+        raise ValueError(f"{name} is not bundled: say with --path in which folder it lies")
+    if name == "weather":
+        file = path / "weather_jena_6h.csv"
+        needed, found = file, DataSet(name, [default, CONFIGS / "weather.yaml"], 200, {"path": str(file)})
+    else:
+        folder = path / "time_mmd" if (path / "time_mmd").is_dir() else path
+        needed = folder / "numerical" / name
+        options = {"path": str(folder), "domain": name}
+        found = DataSet(name, [default, CONFIGS / "time_mmd.yaml"], 400, options)
+    if not needed.exists():
+        raise ValueError(f"{needed} is not there; --path names the folder that holds it")
+    return found
+
+
+def _merged(files: list[Path], section: str) -> tuple[str, dict[str, Any]]:
+    """The class and its options in the last config that names another class, and in those behind it."""
+    chosen, options = "", {}
+    for file in files:
+        given = yaml.safe_load(file.read_text(encoding="utf-8")).get(section)
+        if given is None:
+            continue
+        if given["class_path"] != chosen:
+            chosen, options = given["class_path"], {}
+        options |= given.get("init_args", {})
+    return chosen, options

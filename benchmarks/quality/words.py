@@ -1,0 +1,52 @@
+"""What the belief tells the language model, whether its latent is used, and whether plans in words say what their numbers say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.quality.origins import Origins
+from benchmarks.quality.steered import Goals
+from gssr.evaluation.belief import latent_health, text_evidence
+from gssr.evaluation.forecast_report import stretches
+from gssr.evaluation.imagining import pick_evenly
+from gssr.evaluation.plan_texts import plan_agreement, write_plans
+from gssr.sequences.record import Batch
+
+
+def texts(network: Any, origins: Origins, steps: int, seed: int, draws: int = 2000) -> dict[str, Any]:
+    """Nats a token of texts behind their own belief, another series' (another stretch of time's) and none."""
+    batch = Batch(**{**vars(origins.batch), "series": stretches(origins.batch)})
+    told = text_evidence(network, batch, steps=steps, seed=seed, draws=draws)
+    if told is None:
+        return {}
+    parts = {"own": told.own, "other": told.other, "none": told.none, "other_minus_own": told.gain}
+    return {name: part.to_dict() for name, part in parts.items() if part is not None}
+
+
+def latent(network: Any, origins: Origins, windows: int, seed: int) -> dict[str, Any]:
+    """Share of latent dimensions in use, raw KL in nats, and how much worse values decode from another sequence's latent."""
+    health = latent_health(network, origins.validation, windows, seed)
+    if health is None:
+        return {}
+    return {"used": health.used, "raw_kl": sum(health.kl_per_dim), "permuted": health.permuted_ratio}
+
+
+def plans(network: Any, origins: Origins, goals: Goals, windows: int, seed: int, draws: int = 2000) -> dict[str, Any]:
+    """Agreement of plan texts with the plan's own values, and that of the same texts shuffled between plans; for storms, whose
+    advisories the parser reads.
+    """
+    if goals.own is None:
+        return {}
+    own = goals.own.select(pick_evenly(len(goals.own), windows))
+    written = write_plans(network, own, origins.dimension, True, seed=seed)
+    if written is None:
+        return {}
+    return {
+        name: {
+            "same": told.same.to_dict(),
+            "near": told.near.to_dict(),
+            "direction": told.direction.to_dict(),
+            "judged": told.judged,
+        }
+        for name, told in plan_agreement(written, draws, seed).items()
+    }

@@ -1,0 +1,164 @@
+"""The cells of one data set and part: every baseline, every run, and what is asked of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.quality import words
+from benchmarks.quality.cells import Cells
+from benchmarks.quality.classical import classical
+from benchmarks.quality.gru import EPOCHS, equal_width, gru_forecast, numeric_parameters, train_gru
+from benchmarks.quality.origins import Origins, find_origins
+from benchmarks.quality.scores import Forecast, score
+from benchmarks.quality.sets import DataSet
+from benchmarks.quality.simple import simple
+from benchmarks.quality.steered import find_goals, measure
+from benchmarks.quality.training import identity, load
+from gssr.evaluation.imagining import imagine, seed_of
+
+GRUS = {"GRU": False, "GRU of changes": True}
+
+
+@dataclass
+class Sizes:
+    """How much is measured; `quick` is a smoke test, not a result."""
+
+    quick: bool
+    samples: int
+    draws: int
+    most_goals: int
+    text_steps: int
+    plans: int
+    gru_epochs: int
+
+    @classmethod
+    def of(cls, quick: bool) -> Sizes:
+        return cls(True, 16, 200, 32, 40, 8, 3) if quick else cls(False, 64, 2000, 400, 600, 128, EPOCHS)
+
+
+@dataclass
+class Piece:
+    """One cell still to be made, or made before."""
+
+    name: str
+    settings: dict[str, Any]
+    work: Callable[[], dict[str, Any]]
+
+
+class Work:
+    """All pieces of one data set and part.
+
+    Args:
+        data: the data set; part: "val" or "test"; out: folder of the part's cells; runs: {seed: run folder} of the goal network.
+        tick: called now and then while something lasts.
+    """
+
+    def __init__(
+        self, data: DataSet, part: str, out: Path, runs: dict[int, Path], sizes: Sizes, tick: Callable[[], Any]
+    ) -> None:
+        self.data, self.cells, self.runs, self.sizes, self.tick = data, Cells(out), runs, sizes, tick
+        self.origins: Origins = find_origins(data.module(), part, 48 if sizes.quick else data.most)
+        self._loaded: tuple[Path, Any] | None = None
+        self._goals: Any = None
+        o = self.origins
+        self.settings = {
+            "data": data.name,
+            "part": part,
+            "origins": len(o.batch),
+            "context": o.context,
+            "horizon": o.horizon,
+            "samples": sizes.samples,
+            "quick": sizes.quick,
+        }
+
+    def about(self) -> dict[str, Any]:
+        """What the report has to know of the origins."""
+        o, y = self.origins, self.origins.dimension
+        ahead = o.batch.time[0, o.context :] - o.batch.time[0, o.context - 1]
+        return {
+            "clusters": o.clusters,
+            "series": len(set(o.batch.series)),
+            "name": o.data.value_names[y],
+            "unit": o.data.value_units[y],
+            "std": float(o.data.scaler.std[y]),
+            "hours": ahead.tolist(),
+            "training_windows": len(o.training),
+        }
+
+    def pieces(self, without_classical: bool = False) -> Iterator[Piece]:
+        """Everything, baselines first, then what the runs forecast."""
+        o, samples = self.origins, self.sizes.samples
+        yield Piece("origins", self.settings, self.about)
+        for name, method in simple(o, samples).items():
+            yield self._forecast(name, method)
+        for name, method in ({} if without_classical else classical(o, samples)).items():
+            yield self._forecast(name, lambda method=method: method(self.tick))
+        for seed in self.runs:
+            for name, changes in GRUS.items():
+                yield Piece(f"{name}-seed{seed}", self.settings, lambda s=seed, c=changes: self._gru(s, c))
+        of_runs = [list(self.of_run(seed, run)) for seed, run in self.runs.items()]
+        for pieces in (*(made[:1] for made in of_runs), *(made[1:] for made in of_runs)):
+            yield from pieces  # forecasts first: they answer what is asked first
+
+    def of_run(self, seed: int, run: Path, stem: str = "network", only_forecast: bool = False) -> Iterator[Piece]:
+        """What is asked of one run of the goal network."""
+        settings = self.settings | identity(run)
+
+        def piece(name: str, work: Callable[[Any], dict[str, Any]]) -> Piece:
+            return Piece(f"{name}-seed{seed}", settings, lambda: work(self._network(run)))
+
+        s = self.sizes
+        yield piece(stem, lambda network: self._network_forecast(network, seed))
+        if self.origins.data.has_goals:
+            most = s.most_goals // 2 if only_forecast else s.most_goals
+            gains = (0.0, 1.0) if only_forecast else None
+            yield piece(f"goals of {stem}", lambda network: self._measure_goals(network, seed, most, gains))
+        if only_forecast:
+            return
+        yield piece("latent", lambda network: words.latent(network, self.origins, 64 if s.quick else 384, seed))
+        if self.origins.data.has_text:
+            yield piece("text", lambda network: words.texts(network, self.origins, s.text_steps, seed, s.draws))
+        if self.data.name == "storms":
+            yield piece(
+                "plans", lambda n: words.plans(n, self.origins, self.goals(s.most_goals), s.plans, seed, s.draws)
+            )
+
+    def goals(self, most: int) -> Any:
+        """The goals that steering is measured with, found once."""
+        if self._goals is None or self._goals[0] != most:
+            self._goals = most, find_goals(self.origins, most)
+        return self._goals[1]
+
+    def _forecast(self, name: str, method: Callable[[], Forecast]) -> Piece:
+        return Piece(name, self.settings, lambda: score(method(), self.origins.truth))
+
+    def _gru(self, seed: int, changes: bool) -> dict[str, Any]:
+        o, p = self.origins, self.data.model_options()
+        width_of = len(o.data.value_names)
+        parameters = numeric_parameters(width_of, p.get("latent_dim", 16), p.get("hidden_dim", 128))
+        width = equal_width(width_of, o.horizon, parameters)
+        model, scaler, epoch = train_gru(o, width, changes, seed, self.sizes.gru_epochs, self.tick)
+        told = {"width": width, "parameters": parameters, "epoch": epoch}
+        return score(gru_forecast(model, scaler, o, self.sizes.samples, seed), o.truth) | told
+
+    def _network_forecast(self, network: Any, seed: int) -> dict[str, Any]:
+        o = self.origins
+        if network.value_names != list(o.data.value_names):
+            raise ValueError(f"the run was trained on {network.value_names}, the data has {o.data.value_names}")
+        rollouts = imagine(network, o.batch, None, self.sizes.samples, seed_of(seed, "no goal"))
+        y = o.dimension
+        mean = (rollouts.mean[..., y].mean(0) - o.truth).abs().nanmean(0)
+        return score(Forecast(rollouts.sample[..., y]), o.truth) | {"mae_of_mean": mean}
+
+    def _measure_goals(self, network: Any, seed: int, most: int, gains: Sequence[float] | None) -> dict[str, Any]:
+        found, s = self.goals(most), self.sizes
+        more = {} if gains is None else {"gains": gains}
+        return measure(network, self.origins, found, s.samples, seed, self.tick, s.draws, **more)
+
+    def _network(self, run: Path) -> Any:
+        if self._loaded is None or self._loaded[0] != run:
+            self._loaded = run, load(run)
+        return self._loaded[1]

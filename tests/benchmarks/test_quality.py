@@ -1,0 +1,298 @@
+"""The quality benchmark against independent references: baselines, scores, bootstrap, cells and the report that is made of them."""
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.quality import gru
+from benchmarks.quality.cells import Cells
+from benchmarks.quality.classical import gaussian
+from benchmarks.quality.origins import Origins, find_origins, histories
+from benchmarks.quality.report import Part
+from benchmarks.quality.scores import Forecast, estimate, relative, score
+from benchmarks.quality.sets import data_set
+from benchmarks.quality.simple import climatology, simple
+from datamodules.sequence_data import SequenceData
+from gssr.network.gaussian import Gaussian
+from gssr.sequences.record import Record
+from gssr.sequences.windows import cut
+
+C, H = 6, 4
+DAY = 24.0
+
+
+class Made(SequenceData):
+    """One series of values (N, Y) in steps of some hours; the first 60 % train, the next 20 % validate."""
+
+    def __init__(self, values: np.ndarray, hours: float = 7 * DAY, period: int | None = None) -> None:
+        super().__init__(8, C, H, 1, None, None, 0, 0)
+        self.values, self.hours = values, hours
+        width = values.shape[1]
+        self.value_names, self.value_units = tuple("abcd"[:width]), ("u",) * width
+        self.value_resolution = (0.0,) * width
+        self.season_steps = period
+
+    def read_windows(self) -> dict[str, list[Record]]:
+        size = len(self.values)
+        edges = {"train": (0, 0.6), "val": (0.6, 0.8), "test": (0.8, 1.0)}
+        time = self.hours * np.arange(size)
+        return {
+            split: cut(
+                Record("one", time[rows], self.values[rows], [None] * len(time[rows])), C, H, step=self.hours
+            )
+            for split, (a, b) in edges.items()
+            for rows in [slice(round(a * size), round(b * size))]
+        }  # fmt: skip
+
+
+def walk(size: int = 400, seed: int = 0) -> np.ndarray:
+    return np.cumsum(np.random.default_rng(seed).normal(0, 1, (size, 1)), axis=0)
+
+
+def found(values: np.ndarray, part: str = "test", **options) -> Origins:
+    return find_origins(Made(values, **options), part, 1000)
+
+
+# ------------------------------------------------------------------ origins
+
+
+def test_history_is_all_of_the_series_up_to_the_origin_and_nothing_later() -> None:
+    values = np.arange(200.0)[:, None]
+    origins = found(values)
+    for row, history in enumerate(origins.history):
+        origin = origins.batch.value[row, C - 1, 0].item()
+        np.testing.assert_array_equal(history, np.arange(origin + 1))
+        assert origins.truth[row].tolist() == [origin + h for h in range(1, H + 1)]
+
+
+def test_missing_values_of_a_history_are_the_last_before_them() -> None:
+    value = np.array([np.nan, 1, np.nan, 3, 4, 5, 6, np.nan, 8, 9], dtype=float)[:, None]
+    record = Record("s", np.arange(10.0), value, [None] * 10, goal_start=7)
+    assert histories([record], [record], 0)[0].tolist() == [1, 1, 3, 4, 5, 6, 6]
+
+
+def test_origins_are_of_the_part_that_was_asked_for() -> None:
+    with pytest.raises(ValueError, match="not of 'train'"):
+        find_origins(Made(walk()), "train", 10)
+    assert len(find_origins(Made(walk()), "val", 10).batch) == 10
+
+
+# ------------------------------------------------------------------ baselines
+
+
+def test_persistence_has_the_spread_of_its_own_errors_and_the_crps_by_hand() -> None:
+    """A walk with steps of standard deviation 1: errors of h steps are N(0, h), whose CRPS is sqrt(h / pi) for the truth's own law."""
+    origins = found(walk(6000, seed=1))
+    forecast = simple(origins, 200)["persistence"]()
+    assert torch.equal(forecast.point, origins.batch.value[:, C - 1 : C, 0].expand(-1, H))
+    by_step = score(forecast, origins.truth)["by_step"]
+    for h in range(H):
+        assert by_step["mae"][h] == pytest.approx(math.sqrt(2 * (h + 1) / math.pi), rel=0.07)
+        assert by_step["crps"][h].item() == pytest.approx(math.sqrt((h + 1) / math.pi), rel=0.07)
+        assert by_step["covered_80"][h].item() == pytest.approx(0.8, abs=0.04)
+
+
+def test_seasonal_naive_is_exact_on_a_periodic_series_and_persistence_is_not() -> None:
+    origins = found(np.tile([1.0, 5.0, 2.0, 8.0, 3.0], 60)[:, None], period=5)
+    methods = simple(origins, 16)
+    assert score(methods["seasonal naive"](), origins.truth)["by_step"]["mae"] == [0.0] * H
+    assert min(score(methods["persistence"](), origins.truth)["by_step"]["mae"]) > 1
+
+
+def test_climatology_knows_the_calendar_of_training_and_nothing_else() -> None:
+    """Daily steps over six years of a yearly wave: the samples are the wave at that time of year, whatever the context holds."""
+    days = np.arange(6 * 365)
+    wave = 10 * np.sin(2 * np.pi * days / 365.25)
+    origins = found(wave[:, None], hours=DAY)
+    origins.batch.value[:, :C] = 1e6
+    error = score(climatology(origins, 200), origins.truth)["by_step"]
+    assert max(error["mae"]) < 1.2  # ten days are 1.7 of the wave at its steepest
+    by_hour = np.where(np.arange(4000) % 4 == 0, 50.0, 0.0)
+    assert (
+        score(climatology(found(by_hour[:, None], hours=6.0), 32), found(by_hour[:, None], hours=6.0).truth)["by_step"][
+            "mae"
+        ]
+        == [0.0] * H
+    )
+
+
+def test_linear_autoregression_is_exact_on_a_linear_system() -> None:
+    value = np.empty((400, 1))
+    value[:2] = [[1.0], [2.0]]
+    for t in range(2, 400):
+        value[t] = 1.6 * value[t - 1] - value[t - 2]
+    origins = found(value)
+    origins.training = origins.training.select([i % len(origins.training) for i in range(1200)])  # no penalty
+    assert max(score(simple(origins, 8)["linear autoregression"](), origins.truth)["by_step"]["mae"]) < 1e-2
+
+
+def test_a_history_that_cannot_be_fitted_is_a_walk() -> None:
+    def broken(season: int, length: int) -> None:
+        raise ZeroDivisionError("singular")
+
+    mean, spread = gaussian(broken, np.array([3.0, 3.0, 3.0, 3.0, 3.0]), None, 3)
+    assert mean.tolist() == [3.0] * 3 and spread.tolist() == [0.0] * 3
+    with pytest.warns(UserWarning, match="a history of 5 steps could not be fitted: singular"):
+        mean, spread = gaussian(broken, np.array([1.0, 2.0, 1.0, 2.0, 1.0]), None, 3)
+    assert mean.tolist() == [1.0] * 3
+    np.testing.assert_allclose(spread, np.sqrt([1, 2, 3]))
+
+
+def test_ets_and_arima_follow_a_trend_with_intervals_that_widen() -> None:
+    models = pytest.importorskip("statsforecast.models", reason="the extra bench is not installed")
+    history = 2.0 * np.arange(60) + np.random.default_rng(0).normal(0, 0.5, 60)
+    for model in (models.AutoETS, models.AutoARIMA):
+        mean, spread = gaussian(lambda season, length, m=model: m(season_length=season), history, None, 4)
+        np.testing.assert_allclose(mean, 2.0 * np.arange(60, 64), atol=2)
+        assert (spread > 0.2).all() and (np.diff(spread) >= 0).all()
+
+
+def test_the_closed_form_crps_is_the_integral() -> None:
+    forecast = Gaussian(torch.tensor([0.4]), torch.tensor([1.3]))
+    grid = torch.linspace(-15, 15, 300_001, dtype=torch.float64)
+    cdf = torch.distributions.Normal(0.4, 1.3).cdf(grid)
+    expected = torch.trapezoid((cdf - (grid >= 2.0).double()) ** 2, grid)
+    assert gru.gaussian_crps(forecast, torch.tensor([2.0])).item() == pytest.approx(expected.item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_the_gru_learns_a_sine_and_its_own_noise(changes: bool) -> None:
+    wave = np.sin(2 * np.pi * np.arange(500) / 12) + np.random.default_rng(0).normal(0, 0.1, 500)
+    origins = found(wave[:, None])
+    model, scaler, _ = gru.train_gru(origins, 24, changes, 0, 30, lambda: None)
+    by_step = score(gru.gru_forecast(model, scaler, origins, 64, 0), origins.truth)["by_step"]
+    assert max(by_step["rmse"]) < 0.2  # the noise alone is 0.1; persistence errs by 0.5 and more
+    assert 0.6 < float(by_step["covered_80"].mean()) < 0.97
+
+
+def test_the_gru_reads_no_value_that_is_missing_and_has_the_size_it_should() -> None:
+    origins = found(np.where(np.random.default_rng(0).random((300, 2)) < 0.2, np.nan, walk(300)))
+    model, scaler, _ = gru.train_gru(origins, 8, True, 0, 1, lambda: None)
+    before = gru.gru_forecast(model, scaler, origins, 4, 0)
+    origins.batch.value[~origins.batch.value_mask] = 1e6
+    assert torch.equal(gru.gru_forecast(model, scaler, origins, 4, 0).samples, before.samples)
+    wanted = gru.numeric_parameters(4, 16, 128)
+    width = gru.equal_width(4, 8, wanted)
+    assert gru.parameters_of(gru.GRUForecaster(4, 8, width, False)) == pytest.approx(wanted, rel=0.05)
+
+
+# ------------------------------------------------------------------ scores
+
+
+def cell(crps: np.ndarray) -> dict:
+    return {"windows": {"crps": crps.tolist()}}
+
+
+def test_the_relative_difference_is_paired_by_cluster() -> None:
+    """Twice the score everywhere is 100 % worse with no doubt at all, however much the windows differ."""
+    other = np.random.default_rng(0).gamma(1.0, 5.0, (40, H))
+    names = [f"s{i // 4}" for i in range(40)]
+    worse = relative([cell(2 * other)], [cell(other)], "crps", None, names)
+    assert worse.value == pytest.approx(1) and worse.low == pytest.approx(1) and worse.high == pytest.approx(1)
+    assert estimate([cell(other)], "crps", 0, names).error > 0.1
+    seeds = relative([cell(0.8 * other), cell(1.0 * other)], [cell(other)], "crps", 2, names)
+    assert seeds.value == pytest.approx(-0.1) and seeds.high < -0.09
+    noisy = relative([cell(np.random.default_rng(1).permutation(other))], [cell(other)], "crps", None, names)
+    assert noisy.low < noisy.value < noisy.high
+
+
+def test_what_was_not_observed_is_not_scored() -> None:
+    truth = torch.tensor([[1.0, torch.nan], [3.0, 5.0]])
+    found = score(Forecast(torch.zeros(8, 2, 2), torch.tensor([[2.0, 2.0], [2.0, 2.0]])), truth)
+    assert found["by_step"]["mae"] == [1.0, 3.0] and found["by_step"]["rmse"] == [1.0, 3.0]
+    assert found["by_step"]["crps"].tolist() == [2.0, 5.0]
+    assert torch.isnan(found["windows"]["crps"]).tolist() == [[False, True], [False, False]]
+
+
+# ------------------------------------------------------------------ cells and reports
+
+
+def test_a_finished_cell_is_not_made_again_unless_its_settings_change(tmp_path: Path) -> None:
+    calls = []
+
+    def work() -> dict:
+        calls.append(1)
+        return {"value": torch.tensor([1.0, torch.nan]), "many": 1 / 3}
+
+    cells = Cells(tmp_path / "a")
+    first = cells.make("x", {"samples": 3}, work)
+    assert cells.make("x", {"samples": 3}, work) == first == json.loads((tmp_path / "a" / "x.json").read_text())
+    assert first["value"] == [1.0, None] and len(calls) == 1
+    cells.make("x", {"samples": 4}, work)
+    assert len(calls) == 2
+    with pytest.raises(KeyboardInterrupt):
+        cells.make("y", {}, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert [file.name for file in (tmp_path / "a").iterdir()] == ["x.json"]
+
+
+def test_the_report_shows_who_is_better_on_the_same_origins(tmp_path: Path) -> None:
+    origins = found(walk())
+    cells = Cells(tmp_path / "val")
+    settings = {"data": "made", "part": "val", "origins": len(origins.batch), "context": C, "horizon": H}
+    settings |= {"samples": 16, "quick": False}
+    about = {"clusters": [f"s{i // 5}" for i in range(len(origins.batch))], "series": 20, "name": "a", "unit": "kt"}
+    cells.make("origins", settings, lambda: about | {"hours": [6.0, 12.0, 18.0, 24.0], "std": 1.0})
+    cells.make("persistence", settings, lambda: score(simple(origins, 16)["persistence"](), origins.truth))
+    perfect = Forecast(origins.truth + 0.01 * torch.randn(16, *origins.truth.shape))
+    for seed in (0, 1):
+        cells.make(f"network-seed{seed}", settings | {"run": f"seed{seed}"}, lambda: score(perfect, origins.truth))
+    text = Part(tmp_path / "val", draws=50).markdown()
+    against = next(line for line in text.splitlines() if line.startswith("| persistence |") and "(-" in line)
+    assert against.count("-9") >= 3 and "| network, 2 seeds |" in text and "| 6 h | 24 h | all |" in text
+    cells.make("persistence", settings | {"samples": 8}, dict)  # of an older run with other samples: left out
+    assert "persistence |" not in Part(tmp_path / "val", draws=50).markdown()
+
+
+def test_data_sets_are_named_and_found(tmp_path: Path) -> None:
+    for name, path, message in (
+        ("snow", None, "no data set 'snow'; expected one of storms, strikes"),
+        ("Energy", None, "say with --path"),
+        ("weather", tmp_path, "weather_jena_6h.csv is not there"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            data_set(name, path)
+    storms = data_set("storms", None)
+    assert storms.arguments() == [] and storms.module(3).seed == 3
+    strikes = data_set("strikes", None)
+    assert strikes.arguments()[0] == "--config" and strikes.model_options()["hidden_dim"] == 64
+    assert strikes.module().window["context"] == 16
+    (tmp_path / "numerical" / "Energy").mkdir(parents=True)
+    energy = data_set("Energy", tmp_path)
+    assert f"--data.path={tmp_path}" in energy.arguments() and energy.options["domain"] == "Energy"
+
+
+def test_opposing_goals_come_from_either_end_of_what_like_windows_reached() -> None:
+    from benchmarks.quality.steered import _disjoint, _opposing
+
+    size = 20
+    ends = torch.arange(size, dtype=torch.float32) * 5
+    value = torch.zeros(size, C + H, 1)
+    batch = SimpleNamespace(
+        value=value, goal_start=torch.full((size,), C - 1), goal_low=ends[:, None], goal_high=ends[:, None],
+        series=[f"s{i}" for i in range(size)], __len__=lambda: size,
+    )  # fmt: skip
+
+    class Windows(SimpleNamespace):
+        def __len__(self) -> int:
+            return size
+
+    windows = Windows(**vars(batch))
+    rows, low, high = _opposing(windows, windows, 0, 5.0)
+    assert rows == list(range(size)) and max(low) <= 3 and min(high) >= 16
+    fans = [torch.randn(64, 2, H, 1) + torch.tensor([0.0, shift])[:, None, None] for shift in (0.0, 50.0)]
+    about = SimpleNamespace(
+        goal_step=torch.full((2,), C + H - 1), context=torch.full((2,), C), series=["a", "b"] * 1,
+        time=torch.arange(C + H).expand(2, -1).double(), value=value[:2], __len__=lambda: 2,
+    )  # fmt: skip
+
+    class About(SimpleNamespace):
+        def __len__(self) -> int:
+            return 2
+
+    # Of the two contexts the first has the same fan twice, the second fans 50 apart.
+    assert _disjoint(*fans, About(**vars(about)), 0, 50)["disjoint"]["value"] == 0.5
