@@ -93,7 +93,7 @@ class TableSequences(SequenceData):
     Raises ValueError for options that do not fit, and, when the table is read, for a table that cannot be used.
     """
 
-    most_evaluated = 4096
+    most_evaluated = 2048
 
     def __init__(
         self,
@@ -193,7 +193,10 @@ class TableSequences(SequenceData):
         for note in (*store.facts.notes, *self.cutter.check(self.source.path)):
             warnings.warn(note, stacklevel=2)
         self.parts = self._split(store)
-        windows = {split: TableWindows(self.cutter, segments) for split, segments in self.parts.items()}
+        windows = {
+            split: TableWindows(self.cutter, segments, None if split == "train" else self.most_evaluated)
+            for split, segments in self.parts.items()
+        }
         if len(windows["train"]):  # `setup` refuses a part without windows
             self._scaler = fit_scaler(store, self.parts["train"], self.source.path)
             self._set_resolution(store)

@@ -4,7 +4,7 @@
     value.f4 (N, Y)                   text.i8, goal.i8   (N, 2) place and length there in bytes, length -1 where there is none
     bound.f4 (N, 2)                   about.json         Facts
 
-Rows are read with pread and never mapped, so that memory does not grow with the table.
+Rows are read with pread, and mapped only while a table is brought into order, so that memory does not grow with the table.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -193,41 +194,67 @@ class Writer:
         for file in self.files.values():
             file.close()
         notes = []
-        if self.sort or not self.in_one_piece:
-            moved = self._regroup()
-            if moved:
-                notes.append(f"{moved} rows of {self.name} were not sorted by time; they were sorted")
+        if not self.in_one_piece:
+            self._gather()
+        if self.sort and (moved := self._sort()):
+            notes.append(f"{moved} rows of {self.name} were not sorted by time; they were sorted")
         (self.folder / "series").unlink()
         facts = Facts(list(self.codes), self.counts, self.columns, self.has["text"], self.has["goal"], notes)
         (self.folder / ABOUT).write_text(json.dumps(asdict(facts)), encoding="utf-8")
         return facts
 
-    def _regroup(self) -> int:
-        """Write the columns again in order of series (and time); strings stay where they are. Rows that were unsorted."""
-        code = np.fromfile(self.folder / "series", "<i4")
-        time = np.fromfile(self.folder / "time", "<f8")
-        order = np.lexsort((time, code)) if self.sort else np.argsort(code, kind="stable")
-        grouped, times = code[order], time[order]
-        same = (np.diff(grouped) == 0) & (np.diff(times) == 0)
-        if same.any():
-            row = int(order[np.flatnonzero(same)[0] + 1]) + 1
-            raise ValueError(
-                f"row {row} ({iso(time[row - 1])}) has the same time as another row of its series; merge such rows"
-            )
-        plain = np.argsort(code, kind="stable")
-        moved = int((plain != order).sum())
-        del grouped, times, same, plain, time, code
+    def _gather(self) -> None:
+        """Write the columns again with each series in one piece, in the order in which series came; strings stay where they are."""
         for part, dtype in DTYPES.items():
             file = self.folder / part
             if file.stat().st_size == 0:
                 continue
             rows = np.memmap(file, dtype, "r").reshape(self.rows, -1)
-            with open(self.folder / "sorted", "wb") as sorted_file:
-                for start in range(0, self.rows, ROWS):
-                    sorted_file.write(rows[order[start : start + ROWS]].tobytes())
-            del rows
-            os.replace(self.folder / "sorted", file)
+            gathered = np.memmap(self.folder / "gathered", dtype, "w+", shape=rows.shape)
+            following = np.cumsum([0, *self.counts])[:-1]  # where the next row of each series goes
+            for start in range(0, self.rows, ROWS):
+                codes = np.fromfile(self.folder / "series", "<i4", ROWS, offset=4 * start)
+                order = np.argsort(codes, kind="stable")
+                found, firsts, sizes = np.unique(codes[order], return_index=True, return_counts=True)
+                places = np.empty(len(codes), np.int64)
+                places[order] = np.arange(len(codes)) + np.repeat(following[found] - firsts, sizes)
+                gathered[places] = rows[start : start + ROWS]
+                following[found] += sizes
+            gathered.flush()
+            del rows, gathered
+            os.replace(self.folder / "gathered", file)
+
+    def _sort(self) -> int:
+        """Bring the rows of each series into order of time, in place; how many rows that moves.
+
+        A series whose rows are not sorted is copied into memory for it, column by column. Raises ValueError for doubled times.
+        """
+        columns = {
+            part: np.memmap(self.folder / part, dtype, "r+").reshape(self.rows, -1)
+            for part, dtype in DTYPES.items()
+            if (self.folder / part).stat().st_size
+        }
+        ends, moved = np.cumsum([0, *self.counts]).tolist(), 0
+        for name, (a, b) in zip(self.codes, pairwise(ends), strict=True):
+            time = columns["time"][a:b, 0]
+            if _ascends(time):
+                continue
+            order = np.argsort(time, kind="stable")
+            moved += int((order != np.arange(b - a)).sum())
+            for rows in columns.values():
+                rows[a:b] = rows[a:b][order]
+            same = np.flatnonzero(np.diff(time) == 0)
+            if len(same):
+                of = f"series {name!r} of {self.name}" if self.counted else self.name
+                raise ValueError(
+                    f"two rows of {of} have the same time, {iso(time[same[0]])}; each step needs one row; merge such rows"
+                )
         return moved
+
+
+def _ascends(time: np.ndarray) -> bool:
+    """Whether each time (n) is later than the one before."""
+    return all((np.diff(time[start : start + ROWS + 1]) > 0).all() for start in range(0, len(time), ROWS))
 
 
 class Store:

@@ -9,6 +9,7 @@ import numpy as np
 
 from datamodules.tables.goals import GoalNotes
 from datamodules.tables.grid import Grid
+from datamodules.tables.marks import Marks
 from datamodules.tables.store import ROWS, Store, iso
 from gssr.sequences.record import Record
 
@@ -88,21 +89,23 @@ class Cutter:
             f"{moved} rows of {name} lie beside the grid of {self.grid}; they were moved, by at most {farthest * 60:.3g} minutes"
         ]
 
-    def starts(self, segment: tuple[int, int, int]) -> tuple[np.ndarray, int]:
-        """First rows of the windows of a segment, (n) int64, and their length, which is shorter than C + H where the segment is.
+    def length(self, segment: tuple[int, int, int]) -> int:
+        """Steps of the windows of a segment: C + H, or all that a shorter segment has; 0 where that leaves no horizon."""
+        series, first, end = segment
+        if first == end:
+            return 0
+        span = self.positions(series, end - 1, end)[0] - self.positions(series, first, first + 1)[0] + 1
+        length = int(min(self.context + self.horizon, span))
+        return length if length > self.context else 0
 
-        A window begins at a row, lies within the segment, has a row in at least half of its steps, and an observed value in
-        its context and in its horizon.
+    def begins(self, segment: tuple[int, int, int], length: int) -> Iterator[np.ndarray]:
+        """Whether a window of `length` steps begins at each row of a segment, bool, some ten thousand rows at a time.
+
+        A window lies within the segment, begins a multiple of the stride after it, has a row in at least half of its steps,
+        and an observed value in its context and in its horizon.
         """
         series, first, end = segment
-        none = np.empty(0, np.int64)
-        if first == end:
-            return none, 0
-        ends = self.positions(series, first, first + 1)[0], self.positions(series, end - 1, end)[0]
-        length = int(min(self.context + self.horizon, ends[1] - ends[0] + 1))
-        if length <= self.context:
-            return none, 0
-        found = []
+        earliest, latest = self.positions(series, first, first + 1)[0], self.positions(series, end - 1, end)[0]
         for start in range(first, end, ROWS):
             stop = min(end, start + ROWS + length)
             at = self.positions(series, start, stop)
@@ -110,33 +113,35 @@ class Cutter:
             own = at[: min(ROWS, end - start)]
             rows = np.arange(len(own))
             middle, last = np.searchsorted(at, own + self.context), np.searchsorted(at, own + length)
-            good = (own + length - 1 <= ends[1]) & ((own - ends[0]) % self.stride == 0)
+            good = (own + length - 1 <= latest) & ((own - earliest) % self.stride == 0)
             good &= (seen[middle] > seen[rows]) & (seen[last] > seen[middle]) & (last - rows >= LEAST_ROWS * length)
-            found.append(start + np.flatnonzero(good))
-        return np.concatenate(found), length
+            yield good
 
 
 class TableWindows(Sequence[Record]):
-    """The windows of some segments, read from disk one by one; 8 bytes a window are kept in memory."""
+    """The windows of some segments, read from disk one by one; a bit is kept in memory of each row.
 
-    def __init__(self, cutter: Cutter, segments: Segments) -> None:
+    most: of so many windows at most, evenly spaced, the sequence consists; None: of all.
+    """
+
+    def __init__(self, cutter: Cutter, segments: Segments, most: int | None = None) -> None:
         self.cutter = cutter
-        cut = [(segment, *cutter.starts(segment)) for segment in segments]
-        cut = [(segment, starts, length) for segment, starts, length in cut if len(starts)]
-        self.segments = [segment for segment, _, _ in cut]
-        self.lengths = [length for _, _, length in cut]
-        self.edges = np.cumsum([0, *(len(starts) for _, starts, _ in cut)])
-        self.rows = np.concatenate([starts for _, starts, _ in cut]) if cut else np.empty(0, np.int64)
+        sized = [(*segment, length) for segment in segments if (length := cutter.length(segment))]
+        self.segments = np.array(sized, np.int64).reshape(-1, 4)
+        self.edges = np.concatenate([[0], np.cumsum(self.segments[:, 2] - self.segments[:, 1])])
+        self.marks = Marks(good for *segment, length in sized for good in cutter.begins(tuple(segment), length))
+        self.size = len(self.marks) if most is None else min(most, len(self.marks))
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return self.size
 
     def __getitem__(self, index: int) -> Record:  # type: ignore[override]
         if not -len(self) <= index < len(self):
             raise IndexError(f"window {index} of {len(self)}")
-        index %= len(self)
-        part = int(np.searchsorted(self.edges, index, "right")) - 1
-        (series, _, end), length, row = self.segments[part], self.lengths[part], int(self.rows[index])
+        place = self.marks.find(index % len(self) * len(self.marks) // len(self))
+        part = int(np.searchsorted(self.edges, place, "right")) - 1
+        series, first, end, length = self.segments[part].tolist()
+        row = first + place - int(self.edges[part])
         position = int(self.cutter.positions(series, row, row + 1)[0])
         return self.cutter.read(series, position, length, row, min(end, row + length))
 

@@ -15,6 +15,7 @@ from transformers.utils import CONFIG_NAME
 
 from gssr.backbone.accelerate import accelerate_on_cpu
 from gssr.backbone.cpu import prepare_cpu
+from gssr.backbone.hub import hub_answers
 
 NANO = "nano"
 RANDOM = "nano-random"  # its shape and tokenizer around weights that were never trained, for comparison
@@ -43,11 +44,13 @@ def load_model(
     if dtype not in DTYPES:
         raise ValueError(f"backbone dtype {dtype!r} is not known; expected one of {sorted(DTYPES)}")
     source = _source(name, revision)
-    options = {"revision": revision, "local_files_only": offline, "trust_remote_code": False}
+    asks = not (Path(source).exists() or offline or constants.HF_HUB_OFFLINE)
+    silent = asks and not hub_answers()
+    options = {"revision": revision, "local_files_only": offline or silent, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except Exception as error:  # the library raises anything, from KeyError to the parsers' own
-        raise _explained("the tokenizer of the backbone", name, error, offline) from error
+        raise _explained("the tokenizer of the backbone", name, error, offline, silent) from error
     if tokenizer.eos_token_id is None:
         raise ValueError(
             f"the tokenizer of {name!r} has no end-of-text token, so texts could not be ended; set eos_token in its "
@@ -61,7 +64,7 @@ def load_model(
                 source, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True, **options
             )
     except Exception as error:
-        raise _explained("the backbone", name, error, offline) from error
+        raise _explained("the backbone", name, error, offline, silent) from error
     absent = sorted(loaded["missing_keys"])
     if absent:
         raise ValueError(
@@ -118,8 +121,8 @@ def _source(name: str, revision: str | None) -> str:
     return str(folder)
 
 
-def _explained(what: str, name: str, error: Exception, offline: bool) -> ValueError:
-    """The library's complaint with what it means for a user."""
+def _explained(what: str, name: str, error: Exception, offline: bool, silent: bool) -> ValueError:
+    """The library's complaint with what it means for a user; silent: the hub did not answer."""
     told = (str(error).strip() or type(error).__name__).split("\n")[0][:300]
     if "trust_remote_code" in str(error):
         advice = "It needs code of its own, which is never executed; choose a model that transformers knows."
@@ -130,13 +133,16 @@ def _explained(what: str, name: str, error: Exception, offline: bool) -> ValueEr
         advice = f"The weights have other shapes than {CONFIG_NAME} says; they do not belong together."
     elif Path(name).exists() or name == NANO:
         advice = "The folder must be as save_pretrained writes it: config, tokenizer.json, whole safetensors files."
+    elif silent:
+        told = f"{constants.ENDPOINT} does not answer, and the hub cache does not hold it"
+        advice = "Check the network, or give a local folder."
     elif offline or constants.HF_HUB_OFFLINE:
         advice = (
             "Only the hub cache was looked at (offline: true or HF_HUB_OFFLINE is set): fetch it once without that, or give a "
             "local folder."
         )
     else:
-        advice = "Check the spelling of id and revision and the network, or give a local folder."
+        advice = "Check the spelling of id and revision, or give a local folder."
     return ValueError(f"{what} {name!r} could not be loaded: {told}\n{advice}")
 
 

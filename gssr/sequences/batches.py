@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Sampler
 
+from gssr.sequences.shuffle import Shuffle
+
 Key = tuple[int, int]
+MOST_SHUFFLED = 2**17  # indices whose order is kept in memory, at 8 bytes each; that of more is computed step by step
 
 
 def step_size(left: int, batch_size: int, world: int = 1) -> int:
@@ -80,11 +83,13 @@ class EpochBatches(Sampler[list[Key]]):
     def __iter__(self) -> _EpochIterator:
         return _EpochIterator(self, *self._next())
 
-    def order(self, epoch: int) -> np.ndarray:
-        """The indices of an epoch in order, (size,) int64."""
-        return (
-            np.random.default_rng([self.seed, epoch]).permutation(self.size) if self.shuffle else np.arange(self.size)
-        )
+    def order(self, epoch: int) -> np.ndarray | Shuffle | range:
+        """The indices of an epoch in order; a slice of it is what a step needs."""
+        if not self.shuffle:
+            return range(self.size)
+        key = [self.seed, epoch]
+        large = self.size > MOST_SHUFFLED
+        return Shuffle(self.size, key) if large else np.random.default_rng(key).permutation(self.size)
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self._now[0], "position": self._now[1], "size": self.size, "seed": self.seed}
@@ -119,7 +124,7 @@ class EpochBatches(Sampler[list[Key]]):
 class _EpochIterator(Iterator[list[Key]]):
     def __init__(self, batches: EpochBatches, epoch: int, position: int) -> None:
         self.batches, self.epoch, self.position = batches, epoch, position
-        self._order: np.ndarray | None = None
+        self._order: np.ndarray | Shuffle | range | None = None
 
     def __next__(self) -> list[Key]:
         b = self.batches
@@ -158,8 +163,8 @@ class DealtBatches(Sampler[list[int]]):
         assert size > 0 and batch_size > 0 and 0 <= rank < world
         self.size, self.batch_size = size, batch_size
         count = steps(size, batch_size)
-        self.numbers = list(range(rank, count, world)) or [rank % count]
         self.counts = rank < count
+        self.numbers = range(rank, count, world) if self.counts else range(rank % count, rank % count + 1)
 
     def __len__(self) -> int:
         return len(self.numbers)

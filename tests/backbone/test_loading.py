@@ -28,6 +28,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from datamodules.text_corpus import train_tokenizer
 from gssr.backbone import FrozenBackbone
+from gssr.backbone.loading import load_model
 from tests.conftest import SENTENCES
 
 HUB_ID = "ibm-granite/granite-4.0-h-350m"
@@ -294,15 +295,27 @@ def test_an_id_that_the_hub_does_not_know(hub: list[str]) -> None:
         "'someone/no-such-model' could not be loaded: someone/no-such-model is not a local folder and is not a valid"
         in said
     )
-    assert "Check the spelling of id and revision and the network, or give a local folder." in said
+    assert "Check the spelling of id and revision, or give a local folder." in said
 
 
 def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the client's tries
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("the client tries again"))
     said = refusal(HUB_ID)
-    assert "We couldn't connect to" in said
-    assert "Check the spelling of id and revision and the network, or give a local folder." in said
+    assert "http://127.0.0.1:9 does not answer, and the hub cache does not hold it" in said
+    assert "Check the network, or give a local folder." in said
+
+
+def test_what_was_fetched_before_needs_no_hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_folder: Path
+) -> None:
+    use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path)
+    cached = tmp_path / "hub" / f"models--{HUB_ID.replace('/', '--')}"
+    shutil.copytree(tiny_folder, cached / "snapshots" / "0123456789")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("0123456789", encoding="utf-8")
+    model, _ = load_model(HUB_ID)
+    assert model.config.hidden_size == load_model(str(tiny_folder))[0].config.hidden_size
 
 
 def test_offline_never_asks_the_hub(hub: list[str]) -> None:

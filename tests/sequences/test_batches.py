@@ -5,15 +5,23 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from gssr.sequences import DealtBatches, EpochBatches, GoalWriter, Record, WindowDataset, collate
+from gssr.sequences import batches as module
 from gssr.sequences.batches import steps, taken
 
 WRITER = GoalWriter(numbers={"any": [f"Form {n} {{value}} {{when}}" for n in range(40)]}, class_share=0.0)
+
+
+@pytest.fixture(autouse=True, scope="module", params=["order in memory", "computed order"])
+def _both_orders(request):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MOST_SHUFFLED", 2**17 if request.param == "order in memory" else 0)
+        yield
 
 
 def ranks(size: int, batch_size: int, world: int, **options) -> list[EpochBatches]:
@@ -92,6 +100,7 @@ def test_a_restored_process_goes_on_and_the_state_of_any_serves(stop):
         assert stream(resumed, 12 - stop) == whole[stop:]
 
 
+@settings(deadline=None)
 @given(
     size=st.integers(12, 60),
     before=st.tuples(st.integers(1, 4), st.integers(1, 7)),
