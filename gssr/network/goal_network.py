@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from gssr import ranks
 from gssr.backbone import FrozenBackbone
 from gssr.backbone.table import TextTable
+from gssr.network.calibration import Calibration
 from gssr.network.compatibility import CheckpointMismatch, fixed_part, refuse_other
+from gssr.network.forecast_error import ForecastError
 from gssr.network.goal_encoder import GoalEncoder
 from gssr.network.heads import ValueHead
 from gssr.network.objective import crps, goal_distance, kl_terms, masked_mean, value_nll
@@ -77,7 +79,7 @@ class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
         posterior: str = "mlp",
         alpha_value: float = 1.0,
         alpha_text: float = 1.0,
-        alpha_kl: float = 1.0,
+        alpha_kl: float = 0.3,
         alpha_open: float = 10.0,
         alpha_goal: float = 1.0,
         free_nats: float = 1.0,
@@ -146,6 +148,8 @@ class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
             self.steering = SteeredPrior(p.schedule, p.gamma, p.max_norm, p.gate)
             self.rssm = RSSM(len(names), p.latent_dim, p.hidden_dim, self.steering, p.posterior)
             self.value_head = ValueHead(p.latent_dim, p.hidden_dim, torch.full((len(names),), 0.02))
+            self.forecast_error = ForecastError(len(names), p.latent_dim, p.hidden_dim)
+            self.calibration = Calibration(len(names))
             self._build_speech()
         self.built = True
 
@@ -156,7 +160,7 @@ class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
 
     def components(self) -> dict[str, nn.Module]:
         """The trained parts by name."""
-        names = ("rssm", "goal_encoder", "text_projection", "value_head", "prefix", "state")
+        names = ("rssm", "goal_encoder", "text_projection", "value_head", "forecast_error", "prefix", "state")
         return {name: part for name in names if (part := getattr(self, name)) is not None}
 
     def active_losses(self) -> dict[str, set[str]]:
@@ -166,6 +170,7 @@ class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
             "goal_encoder": {"kl", "open", "goal"},
             "text_projection": {"value", "text", "kl", "open"},
             "value_head": {"value", "open", "goal"},
+            "forecast_error": {"open"},
             "prefix": {"text"},
             "state": {"text"},
         }
@@ -272,12 +277,13 @@ class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
         context = p.min_context + (share * (longest - p.min_context + 1).clamp(min=1)).long()
         noise = self.draw(p.open_samples * size, steps, p.latent_dim, generator=generator)
         x = self.rssm.open_loop(filtered, context, noise, steered.repeat(p.open_samples))
-        rolled = self.value_head(x.unflatten(0, (p.open_samples, size)))
+        x = x.unflatten(0, (p.open_samples, size))
         ahead = torch.arange(steps, device=self.device) >= context[:, None]
+        given, gain = batch.value_mask & ~ahead[..., None], self.steering.acting(steered, steps)
+        mean, sample = self.decode(x, scaled, given, gain, generator)
         ahead = ahead & batch.step_mask
-        noisy = rolled.sample(self.draw(*rolled.mean.shape, generator=generator))
-        values = crps(noisy, scaled, batch.value_mask)
-        moves = crps(*self._changes(rolled.mean, scaled, ahead), batch.value_mask & batch.value_mask.roll(1, 1))
+        values = crps(sample, scaled, batch.value_mask)
+        moves = crps(*self._changes(mean, scaled, ahead), batch.value_mask & batch.value_mask.roll(1, 1))
         open_loop = masked_mean(values + moves, any_value & ahead)
 
         promised = self.value_head(goal.x).mean

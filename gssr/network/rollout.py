@@ -42,7 +42,12 @@ class Planning:
 
     @torch.no_grad()
     def rollout(
-        self, batch: Batch, goals: list[str | None], samples: int = 64, generator: torch.Generator | None = None
+        self,
+        batch: Batch,
+        goals: list[str | None],
+        samples: int = 64,
+        generator: torch.Generator | None = None,
+        calibrated: bool = True,
     ) -> Rollouts:
         """Filter the context without any goal, then imagine the horizon under ``goals`` (None: no goal).
 
@@ -51,6 +56,7 @@ class Planning:
 
         Args:
             generator: on the CPU; a fixed seed unless given, so that the same call gives the same rollouts.
+            calibrated: stretch ``sample`` by the factors that validation gave, see Calibration.
         """
         self._ready()
         first, steps = _context(batch), batch.value.shape[1]
@@ -69,10 +75,27 @@ class Planning:
         belief = filtered.at(torch.full((samples * size,), first - 1, device=self.device))
         goal = self.encode_goals(batch, goals).repeat(samples)
         x = self.rssm.imagine(belief, first, self.draw(samples * size, steps - first, dim, generator=generator), goal)
-        x = x.unflatten(0, (samples, size))
-        value = self.value_head(x)
-        noisy = value.sample(self.draw(*value.mean.shape, generator=generator))
-        return Rollouts(self.scaler.inverse(value.mean), self.scaler.inverse(noisy), x)
+        x = torch.cat([filtered.x, x], 1).unflatten(0, (samples, size))
+        scaled = self.scaler.transform(batch.value, batch.value_mask)
+        seen = batch.value_mask & (torch.arange(steps, device=self.device) < first)[:, None]
+        gain = self.steering.acting(goal, steps).unflatten(0, (samples, size))
+        mean, sample = (part[:, :, first:] for part in self.decode(x, scaled, seen, gain, generator))
+        if calibrated:
+            sample = self.calibration(sample, torch.tensor([goal is not None for goal in goals], device=self.device))
+        return Rollouts(self.scaler.inverse(mean), self.scaler.inverse(sample), x[:, :, first:])
+
+    def decode(
+        self, x: Tensor, scaled: Tensor, seen: Tensor, gain: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Values of x (S, B, T, D) in scaled units, (S, B, T, Y) each: without noise, and drawn with the forecast's error.
+
+        Where ``seen`` (B, T, Y), both are the observed ``scaled`` (B, T, Y); gain (B, T), see ForecastError.
+        """
+        decoded = self.value_head(x).mean
+        noise = self.draw(*decoded.shape, generator=generator)
+        missed, seen = scaled - decoded, seen.expand_as(decoded)
+        mean, sample = self.forecast_error(x, missed, seen, gain.expand(decoded.shape[:-1]), noise)
+        return decoded + mean, decoded + sample
 
     def _inputs(self, batch: Batch, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         value = self.scaler.transform(batch.value, batch.value_mask)

@@ -63,14 +63,21 @@ class SteeredPrior(nn.Module):
             return torch.full_like(goal.length, self.strength * self.gamma, dtype=torch.float32)
         return self.strength * self.gamma * (1 - t / goal.length.float())
 
+    def acting(self, goal: Goal, steps: int) -> Tensor:
+        """The gains of steps 0 … steps - 1, (B, steps): 0 where the goal does not act."""
+        return torch.stack([torch.where(self._acts(t, goal), self.gain(t, goal), 0.0) for t in range(steps)], -1)
+
+    @staticmethod
+    def _acts(t: int, goal: Goal) -> Tensor:
+        return goal.active & (goal.start < t) & (t <= goal.step)
+
     def forward(self, prior: Gaussian, t: int, goal: Goal | None) -> Gaussian:
         """Steer the prior (B, D) of step t."""
         if goal is None:
             return prior
         correction = self._gated(self.gain(t, goal), prior.mean) * (goal.x - prior.mean)
-        acts = goal.active & (goal.start < t) & (t <= goal.step)
         mean = prior.mean + clip_norm(correction, self.max_norm)
-        return Gaussian(torch.where(acts[:, None], mean, prior.mean), prior.std)
+        return Gaussian(torch.where(self._acts(t, goal)[:, None], mean, prior.mean), prior.std)
 
     def _gated(self, gain: Tensor, mean: Tensor) -> Tensor:
         """gain_t (B,) times the gate of the prior's mean (B, D), to (B, D) or (B, 1)."""

@@ -4,13 +4,15 @@ import torch
 from torch import Tensor
 
 from gssr import ranks
+from gssr.network.calibration import stretch
 from gssr.network.objective import goal_distance, kl_terms, masked_mean
 from gssr.network.persistence import last_observed
-from gssr.network.rollout import Plan
-from gssr.sequences.batches import DealtBatches
+from gssr.network.rollout import Plan, Rollouts
+from gssr.sequences.batches import DealtBatches, steps
 from gssr.sequences.record import Batch
 
-SAMPLES = 8
+SAMPLES = 16
+CALIBRATING = 128  # batches, evenly picked, whose rollouts say how wide the fans must be
 SHOWN = ("open_loop_mae", "hit_true", "hit_borrowed")  # in the progress bar
 
 
@@ -21,6 +23,7 @@ class Validation:
         self._to_device()
         self.table.add(self.trainer.datamodule.texts())
         self._sums: dict[str, tuple[float, int]] = {}
+        self._stretch: dict[bool, list[Tensor]] = {False: [], True: []}
 
     on_test_epoch_start = on_validation_epoch_start
 
@@ -31,6 +34,17 @@ class Validation:
         self._measure("test", batch, self._number(self.trainer.test_dataloaders, index))
 
     def on_validation_epoch_end(self) -> None:
+        self._log_sums()
+        for goal in (False, True):
+            # Those of all processes, so that all have the same factors.
+            found = [part for parts in ranks.gather(self._stretch[goal]) for part in parts]
+            if found:
+                self.calibration.fit(goal, torch.cat(found))
+
+    def on_test_epoch_end(self) -> None:
+        self._log_sums()
+
+    def _log_sums(self) -> None:
         """Means over everything that was seen in any process. A process may have had no goal: not all know the same names."""
         parts = ranks.gather(self._sums)
         for name in dict.fromkeys(name for part in parts for name in part):
@@ -39,8 +53,6 @@ class Validation:
             short = name.partition("/")[2]
             # The same in all processes; without sync_dist Lightning would warn that it might not be.
             self.log(name, mean, prog_bar=short in SHOWN, sync_dist=True)
-
-    on_test_epoch_end = on_validation_epoch_end
 
     @staticmethod
     def _number(loader: object, index: int) -> int | None:
@@ -91,10 +103,26 @@ class Validation:
         for name, value in self.figures(terms, figures, loss).items():
             self._tell(f"{part}/{name}", value, len(batch))
 
-        free = self.rollout(batch, [None] * len(batch), SAMPLES, generator).mean.mean(0)
+        rollouts = self.rollout(batch, [None] * len(batch), SAMPLES, generator, calibrated=part == "test")
+        self._keep_stretch(False, batch, rollouts, number)
+        free = rollouts.mean.mean(0)
         self._log_errors(batch, free)
-        self._log_hits("true", batch, batch.goal, batch.goal_low, batch.goal_high, free, generator)
+        self._log_hits("true", batch, batch.goal, batch.goal_low, batch.goal_high, free, generator, number)
         self._log_hits("borrowed", batch, *borrowed_goals(batch), free, generator)
+
+    def _keep_stretch(self, goal: bool, batch: Batch, rollouts: Rollouts, number: int) -> None:
+        """What the spread of a validation batch's rollouts lacked, of batches that are the same for any number of processes."""
+        if self._part != "val":
+            return
+        loader = self.trainer.val_dataloaders
+        sampler = getattr(loader, "batch_sampler", None)
+        dealt = isinstance(sampler, DealtBatches)
+        batches = steps(sampler.size, sampler.batch_size) if dealt else len(loader) * ranks.world()
+        if number % max(1, batches // CALIBRATING) == 0:
+            first = batch.value.shape[1] - rollouts.sample.shape[2]
+            value = self.scaler.transform(batch.value, batch.value_mask)[:, first:]
+            sample = self.scaler.transform(rollouts.sample)
+            self._stretch[goal].append(stretch(sample, value, batch.value_mask[:, first:]).cpu())
 
     def _log_errors(self, batch: Batch, forecast: Tensor) -> None:
         """Absolute errors of the mean forecast (B, H, Y): by horizon in data units, and the score that checkpoints are chosen
@@ -127,6 +155,7 @@ class Validation:
         high: Tensor,
         free: Tensor,
         generator: torch.Generator,
+        number: int | None = None,
     ) -> None:
         """Share of goals whose mean rollout ends within the tolerance of the bounds, beside the unsteered rollouts."""
         rows = [i for i, goal in enumerate(goals) if goal is not None and not torch.isnan(low[i]).all()]
@@ -136,7 +165,10 @@ class Validation:
         first = batch.value.shape[1] - free.shape[1]
         at = part.goal_step - first
         index = torch.arange(len(rows), device=at.device)
-        steered = self.rollout(part, [goals[i] for i in rows], SAMPLES, generator).mean.mean(0)
+        rollouts = self.rollout(part, [goals[i] for i in rows], SAMPLES, generator, calibrated=self._part == "test")
+        if number is not None:
+            self._keep_stretch(True, part, rollouts, number)
+        steered = rollouts.mean.mean(0)
         missed = self._miss(steered[index, at], low[rows], high[rows])
         unsteered = self._miss(free[rows][index, at], low[rows], high[rows])
         for name, value in (

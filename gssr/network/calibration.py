@@ -1,0 +1,57 @@
+"""How wide the fans are: a factor for the spread of rollouts, fitted to what validation windows did.
+
+The CRPS that trains a forecast's spread is flat around its minimum, so that a spread a quarter too small costs it little, while
+intervals then hold much less than they claim. One number for each step ahead and dimension mends that: the factor by which
+the central interval must be stretched around the middle of the rollouts to hold its share of the validation values (split
+conformal prediction with locally weighted residuals: Lei et al. 2018, section 5.2; two-sided as in Romano et al. 2019).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from gssr.metrics import plotting_quantiles
+
+LEVEL = 0.8
+# Fewer windows than this say too little of a share of 0.8, whose standard error is then 0.09.
+FEWEST = 20
+SMALLEST, LARGEST = 0.25, 4.0
+
+
+class Calibration(nn.Module):
+    """Factors (2, R, Y) of steps ahead 1 … R and value dimensions, without a goal and under one; 1 until ``fit``.
+
+    Args:
+        value_dim: Y. reach: R; a step further ahead takes the last factor.
+    """
+
+    factor: Tensor
+
+    def __init__(self, value_dim: int, reach: int = 64) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.ones(2, reach, value_dim))
+
+    def forward(self, sample: Tensor, under_goal: Tensor) -> Tensor:
+        """Stretch samples (S, B, H, Y) around their median by the factors; under_goal (B) True for a sequence with a goal."""
+        steps = torch.arange(sample.shape[2], device=sample.device).clamp(max=self.factor.shape[1] - 1)
+        factor = self.factor[under_goal.long()][:, steps]
+        # Where the factor is 1, every bit stays.
+        middle = sample.median(0).values
+        return torch.where(factor == 1, sample, middle + factor * (sample - middle))
+
+    def fit(self, goal: bool, needed: Tensor) -> None:
+        """Set the factors without or under a goal from ``stretch`` (N, H, Y) of N windows."""
+        needed = needed[:, : self.factor.shape[1]].to(self.factor)
+        factor = needed.nanquantile(LEVEL, dim=0).clamp(SMALLEST, LARGEST)
+        enough = (~needed.isnan()).sum(0) >= FEWEST
+        factor = torch.where(enough, factor, torch.ones_like(factor))
+        self.factor[int(goal), : len(factor)] = factor
+        self.factor[int(goal), len(factor) :] = factor[-1]
+
+
+def stretch(sample: Tensor, value: Tensor, value_mask: Tensor) -> Tensor:
+    """By how much the central interval of samples (S, B, H, Y) must be stretched to reach value (B, H, Y); NaN where not observed."""
+    low, high = plotting_quantiles(sample, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    middle = sample.median(0).values
+    away = value - middle
+    half = torch.where(away > 0, high - middle, middle - low)
+    return torch.where(value_mask, away.abs() / half.clamp(min=1e-12), torch.nan)

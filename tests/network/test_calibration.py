@@ -1,0 +1,61 @@
+"""Calibrated intervals hold what they claim, on values they were not fitted to, and nothing else changes."""
+
+import pytest
+import torch
+
+from gssr.metrics import interval_covers
+from gssr.network.calibration import Calibration, stretch
+
+S, H, Y = 32, 3, 2
+
+
+def windows(count: int, spread: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Skewed truths (N, H, Y) of standard deviation growing with the step, and rollouts that are `spread` times as wide."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator).exp() * torch.arange(1, H + 1)[:, None]
+
+    return spread * draw(S, count, H, Y), spread * 1.65 * (1 - 1 / spread) + draw(count, H, Y)
+
+
+@pytest.mark.parametrize("spread", [0.5, 2.0])
+def test_intervals_hold_their_share_on_other_windows(spread: float) -> None:
+    samples, values = windows(2000, spread, 0)
+    calibration = Calibration(Y)
+    seen = torch.ones_like(values, dtype=torch.bool)
+    calibration.fit(False, stretch(samples, values, seen))
+    samples, values = windows(2000, spread, 1)
+    before = interval_covers(samples, values).float().mean((0, 2))
+    after = interval_covers(calibration(samples, torch.zeros(2000, dtype=torch.bool)), values).float().mean((0, 2))
+    assert (before - 0.8).abs().min() > 0.08
+    torch.testing.assert_close(after, torch.full((H,), 0.8), atol=0.02, rtol=0)
+
+
+def test_each_kind_and_step_has_its_own_factor() -> None:
+    calibration = Calibration(Y, reach=4)
+    needed = torch.full((50, H, Y), 2.0)
+    needed[:, 1] = 0.5
+    calibration.fit(True, needed)
+    sample = torch.randn(5, 2, 6, Y)
+    out = calibration(sample, torch.tensor([False, True]))
+    assert torch.equal(out[:, 0], sample[:, 0])
+    middle = sample.median(0).values
+    for step, factor in enumerate((2.0, 0.5, 2.0, 2.0, 2.0, 2.0)):
+        torch.testing.assert_close(out[:, 1, step], middle[1, step] + factor * (sample - middle)[:, 1, step])
+
+
+def test_too_few_windows_and_unobserved_values_change_nothing() -> None:
+    calibration = Calibration(Y)
+    needed = torch.full((50, H, Y), torch.nan)
+    needed[:19, :, 0] = 3.0
+    calibration.fit(False, needed)
+    assert torch.equal(calibration.factor, torch.ones_like(calibration.factor))
+
+
+def test_extreme_factors_are_bounded() -> None:
+    calibration = Calibration(Y)
+    calibration.fit(False, torch.full((50, H, Y), 1e9))
+    calibration.fit(True, torch.zeros(50, H, Y))
+    assert calibration.factor[0].max() == 4.0
+    assert calibration.factor[1].min() == 0.25
