@@ -30,13 +30,14 @@ def losses(network: GoalNetwork, batch: Batch, noise: Tensor) -> dict[str, Tenso
             value, value_mask, text = scaled[b, t][None], batch.value_mask[b, t][None], batch.text[b][t]
             said = torch.tensor([text is not None])
             state = torch.zeros(1, network.table.width) if text is None else read(network, text)
-            h = network.rssm.cell(belief.x, belief.h)
+            h = network.rssm.transition(belief)
             prior = network.rssm.prior(h)
             steered = network.steering(prior, t, goal)
             posterior = network.rssm.posterior(h, value, value_mask, network.text_projection(state), said)
             seen = bool(value_mask.any() or said)
             x = (posterior if seen else prior).sample(noise[b, t][None])
-            belief = type(belief)(h, x)
+            known = torch.where(value_mask, value, torch.zeros_like(value))
+            belief = type(belief)(h, x, known, value_mask.to(value.dtype))
             if value_mask.any():
                 sums["value"] = sums["value"] + value_nll(network.value_head(x), value, value_mask).sum()
                 counts["value"] += 1

@@ -1,13 +1,23 @@
-"""What a forecast's decoded values still miss: an error that starts from the one last seen and drifts."""
+"""The values of a forecast: what is decoded from the belief, and an error that starts from the one last seen and drifts."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gssr.network.heads import ValueHead
 from gssr.network.layers import mlp
 
 # A step of Adam moves a parameter by its rate, whatever its gradient: phi, a single number, needs larger ones.
 SCALE = 10.0
+
+
+class Error(NamedTuple):
+    """Value less decoded value of B sequences at one step, (B, Y) each: given the path of x, and drawn."""
+
+    mean: Tensor
+    sample: Tensor
 
 
 class ForecastError(nn.Module):
@@ -33,27 +43,42 @@ class ForecastError(nn.Module):
         """Share of the error that is left one step later, (Y)."""
         return torch.sigmoid(SCALE * self.persistence)
 
-    def forward(self, x: Tensor, missed: Tensor, seen: Tensor, gain: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Errors over T steps, of B sequences or of S rollouts of each.
+    def last(self, missed: Tensor, seen: Tensor) -> Tensor:
+        """The error (B, T, Y) after each step of a context: what was ``missed``, observed less decoded value, where ``seen`` (B, T, Y);
+        elsewhere what is left of the one before."""
+        missed = torch.where(seen, missed, torch.zeros_like(missed))
+        error, errors = torch.zeros_like(missed[:, 0]), []
+        for t in range(missed.shape[1]):
+            error = torch.where(seen[:, t], missed[:, t], self.phi * error)
+            errors.append(error)
+        return torch.stack(errors, 1)
+
+    def forward(self, x: Tensor, gain: Tensor, error: Error, noise: Tensor) -> Error:
+        """The error of the next step, whose belief is x (B, D).
 
         Args:
-            x: (…, T, D) the belief, filtered in the context and imagined behind it.
-            missed: (…, T, Y) observed less decoded value, where ``seen`` (…, T, Y) in the context; anything elsewhere.
-            gain: (…, T) share of the way to the goal that the steered prior goes at each step, 0 without a goal.
-            noise: (…, T, Y) standard normal.
-
-        Returns:
-            Mean and sample of the error given x, (…, T, Y) each, in scaled units; where seen, both are what was missed.
+            gain: (B) share of the way to the goal that the steered prior goes, 0 without a goal.
+            noise: (B, Y) standard normal.
         """
-        spread = F.softplus(self.net(torch.cat([x, gain[..., None]], -1)) - 2) * noise
-        keep = self.phi * (1 - gain)[..., None]
-        missed = torch.where(seen, missed, torch.zeros_like(missed))
-        mean = sample = torch.zeros_like(missed[..., 0, :])
-        means, samples = [], []
-        for t in range(missed.shape[-2]):
-            given = seen[..., t, :]
-            mean = torch.where(given, missed[..., t, :], keep[..., t, :] * mean)
-            sample = torch.where(given, missed[..., t, :], keep[..., t, :] * sample + spread[..., t, :])
-            means.append(mean)
-            samples.append(sample)
-        return torch.stack(means, -2), torch.stack(samples, -2)
+        spread = F.softplus(self.net(torch.cat([x, gain[:, None]], -1)) - 2)
+        keep = self.phi * (1 - gain)[:, None]
+        return Error(keep * error.mean, keep * error.sample + spread * noise)
+
+
+class Value(NamedTuple):
+    """Values of an imagined step, (B, Y) each in scaled units: without noise given the path of x, and drawn."""
+
+    mean: Tensor
+    sample: Tensor
+
+
+class Decoder(NamedTuple):
+    """The values of an imagined step from its belief."""
+
+    head: ValueHead
+    error: ForecastError
+
+    def __call__(self, x: Tensor, gain: Tensor, error: Error, noise: Tensor) -> tuple[Value, Error]:
+        """The value (B, Y) of belief x (B, D), given x and drawn, and its error; see ForecastError."""
+        decoded, error = self.head(x).mean, self.error(x, gain, error, noise)
+        return Value(decoded + error.mean, decoded + error.sample), error

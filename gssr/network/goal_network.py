@@ -275,12 +275,11 @@ class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
         longest = batch.step_mask.sum(1) - 1
         share = torch.rand(size, generator=generator).to(self.device)
         context = p.min_context + (share * (longest - p.min_context + 1).clamp(min=1)).long()
-        noise = self.draw(p.open_samples * size, steps, p.latent_dim, generator=generator)
-        x = self.rssm.open_loop(filtered, context, noise, steered.repeat(p.open_samples))
-        x = x.unflatten(0, (p.open_samples, size))
+        errors = self.forecast_error.last(scaled - self.value_head(filtered.x).mean, batch.value_mask)
+        noise = self.draw_noise(p.open_samples * size, steps, generator)
+        imagined = self.rssm.open_loop(filtered, errors, context, noise, self.decoder, steered.repeat(p.open_samples))
+        mean, sample = (part.unflatten(0, (p.open_samples, size)) for part in imagined[1:])
         ahead = torch.arange(steps, device=self.device) >= context[:, None]
-        given, gain = batch.value_mask & ~ahead[..., None], self.steering.acting(steered, steps)
-        mean, sample = self.decode(x, scaled, given, gain, generator)
         ahead = ahead & batch.step_mask
         values = crps(sample, scaled, batch.value_mask)
         moves = crps(*self._changes(mean, scaled, ahead), batch.value_mask & batch.value_mask.roll(1, 1))

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gssr.network.forecast_error import Decoder
+from gssr.network.rssm import Noise
 from gssr.sequences.record import Batch
 
 QUANTILE_LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -73,29 +75,27 @@ class Planning:
             noise,
         )
         belief = filtered.at(torch.full((samples * size,), first - 1, device=self.device))
+        missed = filtered.value - self.value_head(filtered.x).mean
+        error = self.forecast_error.last(missed, filtered.seen.bool())[:, -1]
         goal = self.encode_goals(batch, goals).repeat(samples)
-        x = self.rssm.imagine(belief, first, self.draw(samples * size, steps - first, dim, generator=generator), goal)
-        x = torch.cat([filtered.x, x], 1).unflatten(0, (samples, size))
-        scaled = self.scaler.transform(batch.value, batch.value_mask)
-        seen = batch.value_mask & (torch.arange(steps, device=self.device) < first)[:, None]
-        gain = self.steering.acting(goal, steps).unflatten(0, (samples, size))
-        mean, sample = (part[:, :, first:] for part in self.decode(x, scaled, seen, gain, generator))
+        noise = self.draw_noise(samples * size, steps - first, generator)
+        imagined = self.rssm.imagine(belief, error, first, noise, self.decoder, goal)
+        x, mean, sample = (part.unflatten(0, (samples, size)) for part in imagined)
         if calibrated:
-            sample = self.calibration(sample, torch.tensor([goal is not None for goal in goals], device=self.device))
-        return Rollouts(self.scaler.inverse(mean), self.scaler.inverse(sample), x[:, :, first:])
+            sample = self.calibration(sample, torch.tensor([text is not None for text in goals], device=self.device))
+        return Rollouts(self.scaler.inverse(mean), self.scaler.inverse(sample), x)
 
-    def decode(
-        self, x: Tensor, scaled: Tensor, seen: Tensor, gain: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Values of x (S, B, T, D) in scaled units, (S, B, T, Y) each: without noise, and drawn with the forecast's error.
+    @property
+    def decoder(self) -> Decoder:
+        """The values of imagined beliefs."""
+        return Decoder(self.value_head, self.forecast_error)
 
-        Where ``seen`` (B, T, Y), both are the observed ``scaled`` (B, T, Y); gain (B, T), see ForecastError.
-        """
-        decoded = self.value_head(x).mean
-        noise = self.draw(*decoded.shape, generator=generator)
-        missed, seen = scaled - decoded, seen.expand_as(decoded)
-        mean, sample = self.forecast_error(x, missed, seen, gain.expand(decoded.shape[:-1]), noise)
-        return decoded + mean, decoded + sample
+    def draw_noise(self, rows: int, steps: int, generator: torch.Generator) -> Noise:
+        """What makes so many rollouts differ."""
+        return Noise(
+            self.draw(rows, steps, self.hparams.latent_dim, generator=generator),
+            self.draw(rows, steps, len(self.value_names), generator=generator),
+        )
 
     def _inputs(self, batch: Batch, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         value = self.scaler.transform(batch.value, batch.value_mask)

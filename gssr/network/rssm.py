@@ -1,6 +1,6 @@
 """The recurrent state-space model that carries the belief (Hafner et al. 2019, "Learning Latent Dynamics", section 3).
 
-h_t       = GRU(x_{t-1}, h_{t-1})
+h_t       = GRU([x_{t-1}, y_{t-1}], h_{t-1})        y observed or, in a rollout, its own: Chung et al. 2015, equation 7
 prior     p(x_t | h_t)
 steered   p~(x_t | h_t, goal)        see gssr/network/steering.py
 posterior q(x_t | h_t, y_t, s_t)
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gssr.network.forecast_error import Decoder, Error, Value
 from gssr.network.gaussian import Gaussian, multiply
 from gssr.network.layers import mlp
 from gssr.network.steering import Goal, SteeredPrior
@@ -21,17 +22,23 @@ POSTERIORS = ("mlp", "product")
 
 
 class Belief(NamedTuple):
-    """State of B sequences at one step: h (B, G) deterministic, x (B, D) sampled."""
+    """State of B sequences at one step: h (B, G) deterministic, x (B, D) sampled, value (B, Y) that was observed or imagined, 0
+    where ``seen`` (B, Y) is 0."""
 
     h: Tensor
     x: Tensor
+    value: Tensor
+    seen: Tensor
 
 
 class Filtered(NamedTuple):
-    """T steps of filtering. h (B, T, G), x (B, T, D); the Gaussians (B, T, D); observed (B, T) True where anything was seen."""
+    """T steps of filtering. h (B, T, G), x (B, T, D), value and seen (B, T, Y) as in Belief; the Gaussians (B, T, D); observed (B, T)
+    True where anything was seen."""
 
     h: Tensor
     x: Tensor
+    value: Tensor
+    seen: Tensor
     prior: Gaussian
     steered: Gaussian
     posterior: Gaussian
@@ -40,7 +47,25 @@ class Filtered(NamedTuple):
     def at(self, step: Tensor) -> Belief:
         """The belief after step (B,) of each sequence."""
         rows = torch.arange(len(step), device=step.device)
-        return Belief(self.h[rows, step], self.x[rows, step])
+        return Belief(*(part[rows, step] for part in self[:4]))
+
+
+class Noise(NamedTuple):
+    """Standard normal noise of rollouts: x (B, T, D) of the belief, value (B, T, Y) of the value's error."""
+
+    x: Tensor
+    value: Tensor
+
+    def at(self, step: int) -> "Noise":
+        return Noise(self.x[:, step], self.value[:, step])
+
+
+class Imagined(NamedTuple):
+    """Steps of rollouts: x (B, T, D), and values (B, T, Y) without noise and drawn, in scaled units."""
+
+    x: Tensor
+    mean: Tensor
+    sample: Tensor
 
 
 class RSSM(nn.Module):
@@ -58,8 +83,8 @@ class RSSM(nn.Module):
         super().__init__()
         if posterior not in POSTERIORS:
             raise ValueError(f"posterior {posterior!r} is not known; expected one of {POSTERIORS}")
-        self.latent_dim, self.hidden_dim, self.product = latent_dim, hidden_dim, posterior == "product"
-        self.cell = nn.GRUCell(latent_dim, hidden_dim)
+        self.value_dim, self.latent_dim, self.product = value_dim, latent_dim, posterior == "product"
+        self.cell = nn.GRUCell(latent_dim + 2 * value_dim, hidden_dim)
         self.prior_net = mlp(hidden_dim, hidden_dim, 2 * latent_dim)
         seen = 2 * value_dim + latent_dim + 1
         self.posterior_net = mlp(seen if self.product else hidden_dim + seen, hidden_dim, 2 * latent_dim)
@@ -67,9 +92,14 @@ class RSSM(nn.Module):
         self.steering = steering
 
     def initial(self, batch: int) -> Belief:
-        """The belief before the first step: a learned h and x = 0."""
+        """The belief before the first step: a learned h, x = 0, and no value."""
         h = torch.tanh(self.first_h).expand(batch, -1)
-        return Belief(h, h.new_zeros(batch, self.latent_dim))
+        nothing = h.new_zeros(batch, self.value_dim)
+        return Belief(h, h.new_zeros(batch, self.latent_dim), nothing, nothing)
+
+    def transition(self, belief: Belief) -> Tensor:
+        """h_t (B, G) from the belief after step t - 1."""
+        return self.cell(torch.cat([belief.x, belief.value, belief.seen], -1), belief.h)
 
     def prior(self, h: Tensor) -> Gaussian:
         """p(x_t | h_t), (B, D)."""
@@ -105,60 +135,80 @@ class RSSM(nn.Module):
         """
         belief = self.initial(len(value))
         observed = value_mask.any(-1) | text_mask
+        seen = value_mask.to(value.dtype)
+        known = torch.where(value_mask, value, torch.zeros_like(value))
         steps = []
         for t in range(value.shape[1]):
-            h = self.cell(belief.x, belief.h)
+            h = self.transition(belief)
             prior = self.prior(h)
             steered = self.steering(prior, t, goal)
             posterior = self.posterior(h, value[:, t], value_mask[:, t], text[:, t], text_mask[:, t])
             posterior = posterior.where(observed[:, t, None], prior)
-            belief = Belief(h, posterior.sample(noise[:, t]))
-            steps.append((*belief, *prior, *steered, *posterior))
+            belief = Belief(h, posterior.sample(noise[:, t]), known[:, t], seen[:, t])
+            steps.append((h, belief.x, *prior, *steered, *posterior))
         h, x, *moments = (torch.stack(parts, 1) for parts in zip(*steps, strict=True))
         prior, steered, posterior = (Gaussian(*moments[i : i + 2]) for i in (0, 2, 4))
-        return Filtered(h, x, prior, steered, posterior, observed)
+        return Filtered(h, x, known, seen, prior, steered, posterior, observed)
 
-    def imagine(self, belief: Belief, first: int, noise: Tensor, goal: Goal | None = None) -> Tensor:
+    def imagine(
+        self, belief: Belief, error: Tensor, first: int, noise: Noise, decode: Decoder, goal: Goal | None = None
+    ) -> Imagined:
         """Roll the steered prior on from ``belief``.
 
         Args:
+            error: (B, Y) of the belief's own step, see ForecastError.
             first: index t of the first imagined step.
-            noise: (B, H, D) standard normal, or zeros to follow the means.
-
-        Returns:
-            x (B, H, D).
+            noise: of H steps.
+            decode: the values of imagined beliefs, which the next step reads.
         """
-        path = []
-        for step in range(noise.shape[1]):
-            h = self.cell(belief.x, belief.h)
-            prior = self.steering(self.prior(h), first + step, goal)
-            belief = Belief(h, prior.sample(noise[:, step]))
-            path.append(belief.x)
-        return torch.stack(path, 1)
+        drift, path = Error(error, error), []
+        for step in range(noise.x.shape[1]):
+            belief, value, drift = self._imagine_step(belief, drift, first + step, noise.at(step), decode, goal)
+            path.append((belief.x, *value))
+        return Imagined(*(torch.stack(parts, 1) for parts in zip(*path, strict=True)))
 
-    def open_loop(self, filtered: Filtered, context: Tensor, noise: Tensor, goal: Goal | None = None) -> Tensor:
+    def open_loop(
+        self,
+        filtered: Filtered,
+        errors: Tensor,
+        context: Tensor,
+        noise: Noise,
+        decode: Decoder,
+        goal: Goal | None = None,
+    ) -> Imagined:
         """Imagine the steps t >= context (B,) of each sequence, S times, from the belief filtered up to there.
 
         Args:
-            filtered: without a goal, B sequences.
-            noise: (S · B, T, D), sample-major.
+            filtered: B sequences. errors: (B, T, Y) of its steps.
+            noise: of T steps, S · B, sample-major.
             goal: S · B goals in the same order.
 
         Returns:
-            x (S · B, T, D): imagined from ``context`` on, filtered before it.
+            S · B rollouts of T steps: imagined from ``context`` on; x filtered and values observed before it.
         """
-        samples = len(noise) // len(context)
-        given = torch.arange(noise.shape[1], device=context.device) < context[:, None]
-        h, x, given = (part.repeat(samples, *[1] * (part.ndim - 1)) for part in (filtered.h, filtered.x, given))
-        belief = Belief(h[:, 0], x[:, 0])
-        path = [belief.x]
-        for t in range(1, noise.shape[1]):
-            step_h = self.cell(belief.x, belief.h)
-            prior = self.steering(self.prior(step_h), t, goal)
+        samples, steps = len(noise.x) // len(context), noise.x.shape[1]
+        given = torch.arange(steps, device=context.device) < context[:, None]
+        parts = (*filtered[:4], errors, given)
+        h, x, value, seen, errors, given = (part.repeat(samples, *[1] * (part.ndim - 1)) for part in parts)
+        belief, drift = Belief(h[:, 0], x[:, 0], value[:, 0], seen[:, 0]), Error(errors[:, 0], errors[:, 0])
+        path = [(belief.x, belief.value, belief.value)]
+        for t in range(1, steps):
+            imagined, told, drifted = self._imagine_step(belief, drift, t, noise.at(t), decode, goal)
             take = given[:, t, None]
-            belief = Belief(torch.where(take, h[:, t], step_h), torch.where(take, x[:, t], prior.sample(noise[:, t])))
-            path.append(belief.x)
-        return torch.stack(path, 1)
+            known = Belief(h[:, t], x[:, t], value[:, t], seen[:, t])
+            belief = Belief(*(torch.where(take, a, b) for a, b in zip(known, imagined, strict=True)))
+            drift = Error(*(torch.where(take, errors[:, t], part) for part in drifted))
+            path.append((belief.x, *(torch.where(take, value[:, t], part) for part in told)))
+        return Imagined(*(torch.stack(parts, 1) for parts in zip(*path, strict=True)))
+
+    def _imagine_step(
+        self, belief: Belief, error: Error, t: int, noise: Noise, decode: Decoder, goal: Goal | None
+    ) -> tuple[Belief, Value, Error]:
+        h = self.transition(belief)
+        x = self.steering(self.prior(h), t, goal).sample(noise.x)
+        gain = h.new_zeros(len(h)) if goal is None else self.steering.acting(t, goal)
+        value, error = decode(x, gain, error, noise.value)
+        return Belief(h, x, value.sample, torch.ones_like(value.sample)), value, error
 
 
 def _gaussian(moments: Tensor) -> Gaussian:

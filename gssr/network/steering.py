@@ -63,9 +63,9 @@ class SteeredPrior(nn.Module):
             return torch.full_like(goal.length, self.strength * self.gamma, dtype=torch.float32)
         return self.strength * self.gamma * (1 - t / goal.length.float())
 
-    def acting(self, goal: Goal, steps: int) -> Tensor:
-        """The gains of steps 0 … steps - 1, (B, steps): 0 where the goal does not act."""
-        return torch.stack([torch.where(self._acts(t, goal), self.gain(t, goal), 0.0) for t in range(steps)], -1)
+    def acting(self, t: int, goal: Goal) -> Tensor:
+        """The gain (B) of step t, 0 where the goal does not act."""
+        return torch.where(self._acts(t, goal), self.gain(t, goal), 0.0)
 
     @staticmethod
     def _acts(t: int, goal: Goal) -> Tensor:

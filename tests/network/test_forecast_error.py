@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from gssr.network.forecast_error import ForecastError
+from gssr.network.forecast_error import Decoder, Error, ForecastError
+from gssr.network.heads import ValueHead
 
-T, C, Y, D = 9, 3, 2, 4
+H, C, Y, D = 6, 3, 2, 4
 
 
 @pytest.fixture
@@ -14,69 +15,63 @@ def error() -> ForecastError:
     return ForecastError(Y, D, 8)
 
 
-def seen(rows: int) -> torch.Tensor:
-    return (torch.arange(T) < C)[None, :, None].expand(rows, T, Y)
+def follow(error: ForecastError, last: torch.Tensor, gains: torch.Tensor, rows: int = 1) -> list[Error]:
+    """Errors of H steps after one of ``last``, x the same at all of them."""
+    x, now, path = torch.randn(1, D).expand(rows, D), Error(last, last), []
+    for step in range(H):
+        now = error(x, gains[step].expand(rows), now, torch.randn(rows, Y))
+        path.append(now)
+    return path
 
 
 def test_mean_fades_geometrically_from_the_last_miss(error: ForecastError) -> None:
-    missed = torch.randn(1, T, Y)
-    mean, _ = error(torch.randn(1, T, D), missed, seen(1), torch.zeros(1, T), torch.randn(1, T, Y))
-    phi = error.phi.detach()
-    assert torch.equal(mean[:, :C], missed[:, :C])
-    for step in range(C, T):
-        torch.testing.assert_close(mean[0, step], missed[0, C - 1] * phi ** (step - C + 1))
-
-
-def test_what_is_missed_after_the_context_changes_nothing(error: ForecastError) -> None:
-    x, noise, missed = torch.randn(1, T, D), torch.randn(1, T, Y), torch.randn(1, T, Y)
-    other = torch.where(seen(1), missed, torch.full_like(missed, torch.nan))
-    for one, two in zip(
-        error(x, missed, seen(1), torch.zeros(1, T), noise),
-        error(x, other, seen(1), torch.zeros(1, T), noise),
-        strict=True,
-    ):
-        assert torch.equal(one, two)
+    last = torch.randn(1, Y)
+    for step, found in enumerate(follow(error, last, torch.zeros(H)), start=1):
+        torch.testing.assert_close(found.mean, last * error.phi**step)
 
 
 def test_spread_is_that_of_an_autoregressive_process(error: ForecastError) -> None:
-    """Variance after k steps: s² (1 - phi^2k) / (1 - phi²) (Hamilton 1994, equation 3.4.5 for the sum of k innovations)."""
-    rows = 20_000
-    x = torch.randn(1, 1, D).expand(rows, T, D)
+    """Variance after k steps: s² (1 - phi^2k) / (1 - phi²), a geometric sum of innovations of variance s²."""
     with torch.no_grad():
-        mean, sample = error(x, torch.zeros(rows, T, Y), seen(rows), torch.zeros(rows, T), torch.randn(rows, T, Y))
-        phi = error.phi.detach()
-        first = (sample - mean)[:, C].std(0)
-    for step in range(C, T):
-        expected = first * ((1 - phi ** (2 * (step - C + 1))) / (1 - phi**2)).sqrt()
-        torch.testing.assert_close((sample - mean)[:, step].std(0), expected, rtol=0.03, atol=0)
-
-
-def test_a_gap_before_the_context_ends_lets_the_error_fade(error: ForecastError) -> None:
-    given = seen(1).clone()
-    given[0, C - 1, 0] = False
-    missed = torch.ones(1, T, Y)
-    mean, _ = error(torch.randn(1, T, D), missed, given, torch.zeros(1, T), torch.zeros(1, T, Y))
-    phi = error.phi.detach()
-    torch.testing.assert_close(mean[0, C], torch.stack([phi[0] ** 2, phi[1]]))
-
-
-def test_never_seen_is_no_error(error: ForecastError) -> None:
-    nothing = torch.zeros(1, T, Y, dtype=torch.bool)
-    mean, _ = error(torch.randn(1, T, D), torch.ones(1, T, Y), nothing, torch.zeros(1, T), torch.zeros(1, T, Y))
-    assert not mean.any()
+        path = follow(error, torch.zeros(20_000, Y), torch.zeros(H), 20_000)
+    phi, first = error.phi.detach(), path[0].sample.std(0)
+    for step, found in enumerate(path, start=1):
+        expected = first * ((1 - phi ** (2 * step)) / (1 - phi**2)).sqrt()
+        torch.testing.assert_close(found.sample.std(0), expected, rtol=0.03, atol=0)
 
 
 def test_a_goal_that_arrives_leaves_no_error_of_before(error: ForecastError) -> None:
-    gain = torch.zeros(1, T)
-    gain[0, C + 2] = 1.0
-    mean, _ = error(torch.randn(1, T, D), torch.ones(1, T, Y), seen(1), gain, torch.zeros(1, T, Y))
-    assert mean[0, C + 1].all()
-    assert not mean[0, C + 2 :].any()
+    gains = torch.zeros(H)
+    gains[2] = 1.0
+    path = follow(error, torch.ones(1, Y), gains)
+    assert path[1].mean.all()
+    assert not path[2].mean.any() and not path[3].mean.any()
+
+
+def test_the_last_error_is_what_was_missed_and_fades_through_gaps(error: ForecastError) -> None:
+    missed = torch.randn(1, C, Y)
+    seen = torch.ones(1, C, Y, dtype=torch.bool)
+    assert torch.equal(error.last(missed, seen), missed)
+    seen[0, 1:, 0] = False
+    found, phi = error.last(missed, seen), error.phi
+    torch.testing.assert_close(found[0, :, 0], missed[0, 0, 0] * phi[0] ** torch.arange(C))
+    assert torch.equal(found[..., 1], missed[..., 1])
+    assert not error.last(missed, torch.zeros_like(seen)).any()
 
 
 def test_gradients_stay_finite_where_nothing_was_observed(error: ForecastError) -> None:
-    x = torch.randn(1, T, D, requires_grad=True)
-    missed = torch.full((1, T, Y), torch.nan)
-    given = torch.zeros(1, T, Y, dtype=torch.bool)
-    sum(part.sum() for part in error(x, missed, given, torch.zeros(1, T), torch.randn(1, T, Y))).backward()
-    assert torch.isfinite(x.grad).all() and torch.isfinite(error.persistence.grad).all()
+    missed = torch.full((1, C, Y), torch.nan)
+    error.last(missed, torch.zeros(1, C, Y, dtype=torch.bool)).sum().backward()
+    assert error.persistence.grad is None or torch.isfinite(error.persistence.grad).all()
+
+
+def test_a_forecast_starts_at_the_last_observed_value(error: ForecastError) -> None:
+    """However little x says of it: with an error that stays, the next value is the last one and the belief's change."""
+    head = ValueHead(D, 8, torch.full((Y,), 0.1))
+    with torch.no_grad():
+        error.persistence.fill_(10.0)
+        observed, before, after = torch.randn(1, Y), torch.randn(1, D), torch.randn(1, D)
+        last = observed - head(before).mean
+        value, _ = Decoder(head, error)(after, torch.zeros(1), Error(last, last), torch.zeros(1, Y))
+        torch.testing.assert_close(value.mean, observed + head(after).mean - head(before).mean)
+        assert torch.equal(value.mean, value.sample)

@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from gssr.network.forecast_error import Decoder, ForecastError
 from gssr.network.gaussian import Gaussian, kl, multiply
+from gssr.network.heads import ValueHead
 from gssr.network.objective import crps, goal_distance, kl_terms, value_nll
-from gssr.network.rssm import RSSM, Belief
+from gssr.network.rssm import RSSM, Belief, Noise
 from gssr.network.steering import Goal, SteeredPrior, clip_norm
 
 B, T, Y, D, G = 3, 6, 2, 4, 8
@@ -22,6 +24,18 @@ def rssm() -> RSSM:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return RSSM(Y, D, G, SteeredPrior())
+
+
+@pytest.fixture
+def decode() -> Decoder:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return Decoder(ValueHead(D, G, torch.full((Y,), 0.1)), ForecastError(Y, D, G))
+
+
+def noise_of(rows: int, steps: int) -> Noise:
+    g = torch.Generator().manual_seed(5)
+    return Noise(torch.randn(rows, steps, D, generator=g), torch.randn(rows, steps, Y, generator=g))
 
 
 def inputs(seed: int = 1) -> dict[str, torch.Tensor]:
@@ -76,7 +90,7 @@ def test_observe_equals_a_step_by_step_loop(rssm: RSSM) -> None:
     whole = rssm.observe(**x, goal=goal())
     belief = rssm.initial(B)
     for t in range(T):
-        h = rssm.cell(belief.x, belief.h)
+        h = rssm.cell(torch.cat([belief.x, belief.value, belief.seen], -1), belief.h)
         prior = rssm.prior(h)
         posterior = rssm.posterior(h, x["value"][:, t], x["value_mask"][:, t], x["text"][:, t], x["text_mask"][:, t])
         rows = []
@@ -84,7 +98,8 @@ def test_observe_equals_a_step_by_step_loop(rssm: RSSM) -> None:
             anything = bool(x["value_mask"][b, t].any() or x["text_mask"][b, t])
             source = posterior if anything else prior
             rows.append(source.mean[b] + source.std[b] * x["noise"][b, t])
-        belief = Belief(h, torch.stack(rows))
+        seen = x["value_mask"][:, t].float()
+        belief = Belief(h, torch.stack(rows), x["value"][:, t].nan_to_num() * seen, seen)
         assert torch.allclose(whole.h[:, t], belief.h, atol=1e-6)
         assert torch.allclose(whole.x[:, t], belief.x, atol=1e-6)
 
@@ -145,22 +160,31 @@ def test_a_step_without_observation_follows_the_prior(rssm: RSSM) -> None:
     assert not filtered.observed[:, 3].any()
 
 
-def test_open_loop_is_filtering_up_to_the_context_then_imagination(rssm: RSSM) -> None:
-    filtered = rssm.observe(**inputs())
-    context = torch.tensor([2, 3, 5])
-    noise = torch.randn(2 * B, T, D, generator=torch.Generator().manual_seed(5))
-    paths = rssm.open_loop(filtered, context, noise).unflatten(0, (2, B))
+def test_open_loop_is_filtering_up_to_the_context_then_imagination(rssm: RSSM, decode: Decoder) -> None:
+    filtered, errors = rssm.observe(**inputs()), torch.randn(B, T, Y, generator=torch.Generator().manual_seed(6))
+    context, noise = torch.tensor([2, 3, 5]), noise_of(2 * B, T)
+    whole = rssm.open_loop(filtered, errors, context, noise, decode)
     for b, c in enumerate(context.tolist()):
-        belief = Belief(filtered.h[b : b + 1, c - 1], filtered.x[b : b + 1, c - 1])
         for s in range(2):
-            assert torch.equal(paths[s, b, :c], filtered.x[b, :c])
-            expected = rssm.imagine(belief, c, noise.unflatten(0, (2, B))[s, b : b + 1, c:])
-            assert torch.allclose(paths[s, b, c:], expected[0], atol=1e-6)
+            row = s * B + b
+            one = Noise(*(part[row : row + 1, c:] for part in noise))
+            belief = Belief(*(part[b : b + 1] for part in filtered.at(torch.full((B,), c - 1))))
+            expected = rssm.imagine(belief, errors[b : b + 1, c - 1], c, one, decode)
+            assert torch.equal(whole.x[row, :c], filtered.x[b, :c])
+            assert torch.equal(whole.mean[row, :c], filtered.value[b, :c])
+            for found, wanted in zip(whole, expected, strict=True):
+                assert torch.allclose(found[row, c:], wanted[0], atol=1e-6)
 
 
-@pytest.mark.parametrize(("t", "expected"), [(3, 0.5 / 3**0.5), (5, 0.5)])
-def test_arrival_gain_grows_towards_the_goal_step(t: int, expected: float) -> None:
-    assert torch.allclose(SteeredPrior("arrival").gain(t, goal()), torch.full((B,), expected))
+def test_imagination_reads_the_values_it_has_drawn(rssm: RSSM, decode: Decoder) -> None:
+    """The first step is the same whatever noise its value has; the belief of the second has read that value."""
+    belief, error = rssm.initial(B), torch.zeros(B, Y)
+    noise = noise_of(B, 2)
+    other = Noise(noise.x, noise.value + torch.tensor([1.0, 0.0])[None, :, None])
+    one, two = (rssm.imagine(belief, error, 0, part, decode) for part in (noise, other))
+    assert torch.equal(one.x[:, 0], two.x[:, 0]) and torch.equal(one.mean[:, 0], two.mean[:, 0])
+    assert not torch.equal(one.sample[:, 0], two.sample[:, 0])
+    assert not torch.equal(one.x[:, 1], two.x[:, 1])
 
 
 def test_decay_gain_is_gamma_times_the_rest_of_the_sequence() -> None:
