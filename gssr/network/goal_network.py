@@ -89,7 +89,7 @@ class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
         shuffle_goals: bool = False,
         open_samples: int = 4,
         min_context: int = 2,
-        lr: float = 1e-3,
+        lr: float = 3e-3,
         weight_decay: float = 0.01,
         warmup_steps: int = 100,
         seed: int = 0,
