@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks.quality.plots import draw
 from benchmarks.quality.report import Part
 from benchmarks.quality.sets import NAMES
 from gssr.whole_file import whole_file
@@ -30,7 +31,7 @@ closed form of the CRPS; "of changes" forecasts changes from the last value.
 def of_part(folder: Path, part: str, draws: int) -> str:
     """The report of a part, written into its folder too."""
     found = Part(folder / part, draws)
-    text = found.markdown()
+    text = found.markdown(draw(found, folder / "images", part))
     with whole_file(folder / f"{part}.md") as file:
         file.write(f"# {folder.name}, {PARTS[part]} part\n\n{text}")
     return text
@@ -49,7 +50,10 @@ def write(out: Path, file: Path) -> None:
         more = "" if name in ("storms", "strikes") else " --path FOLDER"
         lines += [f"## {name[0].upper()}{name[1:]}", "", f"    python -m benchmarks.quality --data {name}{more}", ""]
         for part in measured:
-            lines += [f"### {PARTS[part].capitalize()} part", "", Part(out / name / part).markdown(), ""]
+            found = Part(out / name / part)
+            # Pictures of the test part alone: two sets of the same kind are hard to tell apart.
+            charts = draw(found, file.parent / "images", f"{name}_{part}") if part == measured[-1] else []
+            lines += [f"### {PARTS[part].capitalize()} part", "", found.markdown(charts), ""]
     if len(lines) == 1:
         raise ValueError(f"nothing was measured under {out} yet; name a data set with --data")
     with whole_file(file) as stream:

@@ -89,19 +89,21 @@ class Work:
         }
 
     def pieces(self, without_classical: bool = False) -> Iterator[Piece]:
-        """Everything, baselines first, then what the runs forecast."""
+        """Everything, the cheapest answers first."""
         o, samples = self.origins, self.sizes.samples
         yield Piece("origins", self.settings, self.about)
         for name, method in simple(o, samples).items():
             yield self._forecast(name, method)
         for name, method in ({} if without_classical else classical(o, samples)).items():
             yield self._forecast(name, lambda method=method: method(self.tick))
+        of_runs = [list(self.of_run(seed, run)) for seed, run in self.runs.items()]
+        for made in of_runs:
+            yield made[0]  # forecasts first: they answer what is asked first
         for seed in self.runs:
             for name, changes in GRUS.items():
                 yield Piece(f"{name}-seed{seed}", self.settings, lambda s=seed, c=changes: self._gru(s, c))
-        of_runs = [list(self.of_run(seed, run)) for seed, run in self.runs.items()]
-        for pieces in (*(made[:1] for made in of_runs), *(made[1:] for made in of_runs)):
-            yield from pieces  # forecasts first: they answer what is asked first
+        for made in of_runs:
+            yield from made[1:]
 
     def of_run(self, seed: int, run: Path, stem: str = "network", only_forecast: bool = False) -> Iterator[Piece]:
         """What is asked of one run of the goal network."""
