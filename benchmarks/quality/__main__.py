@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--ablations", nargs="*", metavar="NAME", help="train and measure ablations (default: all)")
     parser.add_argument("--quick", action="store_true", help="two minutes, one seed, few windows: not a result")
     parser.add_argument("--without-classical", action="store_true", help="leave AutoETS and AutoARIMA out")
+    parser.add_argument("--forecasts", action="store_true", help="leave goals, texts and plans out")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--out", type=Path, default=Path("runs") / "quality")
     parser.add_argument("--report", type=Path, help="write the tables of all that was measured into this file")
@@ -82,8 +83,8 @@ def run(options: argparse.Namespace) -> None:
     if options.ablations is not None:
         chosen = ablations.train(data, folder, options.ablations, seeds, options.quick, options.threads, bar)
     for part in options.part:
-        work = Work(data, part, folder / part, runs, sizes, lambda: bar.update(0))
-        pieces = list(work.pieces(options.without_classical))
+        work = Work(data, part, folder, seeds, runs, sizes, lambda: bar.update(0))
+        pieces = list(work.pieces(options.without_classical, options.forecasts))
         if chosen is not None:
             pieces += [piece for run in chosen for piece in work.of_run(run.seed, run.folder, run.stem, True)]
         bar.total = (bar.total or 0) + len(pieces)

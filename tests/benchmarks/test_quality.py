@@ -166,18 +166,18 @@ def test_the_closed_form_crps_is_the_integral() -> None:
 def test_the_gru_learns_a_sine_and_its_own_noise(changes: bool) -> None:
     wave = np.sin(2 * np.pi * np.arange(500) / 12) + np.random.default_rng(0).normal(0, 0.1, 500)
     origins = found(wave[:, None])
-    model, scaler, _ = gru.train_gru(origins, 24, changes, 0, 30, lambda: None)
-    by_step = score(gru.gru_forecast(model, scaler, origins, 64, 0), origins.truth)["by_step"]
+    model, _ = gru.train_gru(origins, 24, changes, 0, 30, lambda: None)
+    by_step = score(gru.gru_forecast(model, origins, 64, 0), origins.truth)["by_step"]
     assert max(by_step["rmse"]) < 0.2  # the noise alone is 0.1; persistence errs by 0.5 and more
     assert 0.6 < float(by_step["covered_80"].mean()) < 0.97
 
 
 def test_the_gru_reads_no_value_that_is_missing_and_has_the_size_it_should() -> None:
     origins = found(np.where(np.random.default_rng(0).random((300, 2)) < 0.2, np.nan, walk(300)))
-    model, scaler, _ = gru.train_gru(origins, 8, True, 0, 1, lambda: None)
-    before = gru.gru_forecast(model, scaler, origins, 4, 0)
+    model, _ = gru.train_gru(origins, 8, True, 0, 1, lambda: None)
+    before = gru.gru_forecast(model, origins, 4, 0)
     origins.batch.value[~origins.batch.value_mask] = 1e6
-    assert torch.equal(gru.gru_forecast(model, scaler, origins, 4, 0).samples, before.samples)
+    assert torch.equal(gru.gru_forecast(model, origins, 4, 0).samples, before.samples)
     wanted = gru.numeric_parameters(4, 16, 128)
     width = gru.equal_width(4, 8, wanted)
     assert gru.parameters_of(gru.GRUForecaster(4, 8, width, False)) == pytest.approx(wanted, rel=0.05)
