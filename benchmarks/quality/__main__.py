@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from benchmarks.quality import ablations, document
 from benchmarks.quality.sets import NAMES, data_set
-from benchmarks.quality.training import trained
+from benchmarks.quality.training import QUICK_OPTIONS, trained
 from benchmarks.quality.work import Sizes, Work
 from gssr.backbone.cpu import prepare_cpu
 
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> None:
     if options.network is not None:
         runs = dict(zip(options.seeds, options.network, strict=False))
     else:
-        more = document.QUICK_OPTIONS if options.quick else ()
+        more = QUICK_OPTIONS if options.quick else ()
         runs = {}
         for seed in seeds:
             bar.set_description(f"{data.name}: training seed {seed}")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks.quality.ablation_report import ablations
 from benchmarks.quality.plots import draw
 from benchmarks.quality.report import Part
 from benchmarks.quality.sets import NAMES
 from gssr.whole_file import whole_file
 
-# What `--quick` trains: enough to see that everything runs.
-QUICK_OPTIONS = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=8", "--trainer.limit_val_batches=2")
 PARTS = {"val": "validation", "test": "test"}
 INTRO = """\
 # Results
@@ -31,7 +30,7 @@ closed form of the CRPS; "of changes" forecasts changes from the last value.
 def of_part(folder: Path, part: str, draws: int) -> str:
     """The report of a part, written into its folder too."""
     found = Part(folder / part, draws)
-    text = found.markdown(draw(found, folder / "images", part))
+    text = found.markdown([ablations(found), *draw(found, folder / "images", part)])
     with whole_file(folder / f"{part}.md") as file:
         file.write(f"# {folder.name}, {PARTS[part]} part\n\n{text}")
     return text
@@ -53,7 +52,7 @@ def write(out: Path, file: Path) -> None:
             found = Part(out / name / part)
             # Pictures of the test part alone: two sets of the same kind are hard to tell apart.
             charts = draw(found, file.parent / "images", f"{name}_{part}") if part == measured[-1] else []
-            lines += [f"### {PARTS[part].capitalize()} part", "", found.markdown(charts), ""]
+            lines += [f"### {PARTS[part].capitalize()} part", "", found.markdown([ablations(found), *charts]), ""]
     if len(lines) == 1:
         raise ValueError(f"nothing was measured under {out} yet; name a data set with --data")
     with whole_file(file) as stream:

@@ -249,7 +249,14 @@ def test_the_report_shows_who_is_better_on_the_same_origins(tmp_path: Path) -> N
     opposing = {"disjoint": {"value": 0.75}, "contexts": 8, "examples": [example]}
     goals = {"gains": [0.0, 1.0], "came true": [row, row], "opposing": opposing}
     cells.make("goals of network-seed0", settings, lambda: goals)
+    worse = Forecast(perfect.samples + 1)
+    for name, forecast in (("as_shipped", perfect), ("no_text", worse)):
+        run = {"run": f"{name}-seed0"}
+        cells.make(f"ablation {name}-seed0", settings | run, lambda f=forecast: score(f, origins.truth))
+        cells.make(f"goals of ablation {name}-seed0", settings | run, lambda: goals)
     text = document.of_part(tmp_path, "val", 50)
+    shipped, changed = (line for line in text.splitlines() if line.startswith(("| as_shipped", "| no_text")))
+    assert "+" not in shipped and "| +" in changed and "50.0 %, without 50.0 %" in changed
     assert "came true, gain × 0 (no goal) | 50.0 % | 3.00 | –" in text and "in 75.0 % of 8 contexts" in text
     assert len(list((tmp_path / "images").glob("val_*.png"))) == 4 == text.count("](images/val_")
     against = next(line for line in text.splitlines() if line.startswith("| persistence |") and "(-" in line)
@@ -273,7 +280,7 @@ def test_data_sets_are_named_and_found(tmp_path: Path) -> None:
     assert strikes.module().window["context"] == 16
     (tmp_path / "numerical" / "Energy").mkdir(parents=True)
     energy = data_set("Energy", tmp_path)
-    assert f"--data.path={tmp_path}" in energy.arguments() and energy.options["domain"] == "Energy"
+    assert f"--data.path={tmp_path.resolve()}" in energy.arguments() and energy.options["domain"] == "Energy"
 
 
 class Steerable(FakeNetwork):
