@@ -15,6 +15,7 @@ AutoETS and AutoARIMA; without it they are left out.
 import argparse
 import sys
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -70,6 +71,8 @@ def run(options: argparse.Namespace) -> None:
     out = options.out / "quick" if options.quick else options.out
     folder, sizes = out / data.name, Sizes.of(options.quick)
     seeds = options.seeds[:1] if options.quick else options.seeds
+    if not options.without_classical and find_spec("statsforecast") is None:
+        print("AutoETS and AutoARIMA are left out: statsforecast is not installed (pip install -e '.[bench]')")
     bar = tqdm(unit="piece", dynamic_ncols=True)
     if options.network is not None:
         runs = dict(zip(options.seeds, options.network, strict=False))

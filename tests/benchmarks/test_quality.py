@@ -18,6 +18,7 @@ from benchmarks.quality.scores import Forecast, estimate, relative, score
 from benchmarks.quality.sets import data_set
 from benchmarks.quality.simple import climatology, simple
 from benchmarks.quality.steered import find_goals, measure
+from benchmarks.quality.work import Sizes, Work
 from datamodules.sequence_data import SequenceData
 from gssr.network.gaussian import Gaussian
 from gssr.sequences.record import Record
@@ -317,3 +318,32 @@ def test_hits_grow_with_the_gain_and_opposing_goals_part() -> None:
     assert found["opposing"]["disjoint"]["value"] == 1.0 and len(found["opposing"]["examples"]) == 3
     weak, strong = (batch.goal_high[:, 0] for batch in (goals.weak, goals.strong))
     assert (strong - weak > 20).all()
+
+
+def test_all_baselines_of_a_bundled_data_set_end_in_a_table_and_are_not_made_twice(tmp_path: Path) -> None:
+    folder, ticks = tmp_path / "strikes", []
+    work = Work(data_set("strikes", None), "val", folder, [0], {}, Sizes.of(True), lambda: ticks.append(1))
+    made = [piece.name for piece in work.pieces(without_classical=True)]
+    expected = [
+        "persistence",
+        "climatology",
+        "seasonal naive",
+        "linear autoregression",
+        "GRU-seed0",
+        "GRU of changes-seed0",
+    ]
+    assert made == ["origins", *expected]
+    for piece in work.pieces(without_classical=True):
+        work.cells.make(piece.name, piece.settings, piece.work)
+    assert len(ticks) == 2 * 3 and len(list((folder / "gru").iterdir())) == 2
+    text = document.of_part(folder, "val", 50)
+    assert all(f"| {name} |" in text for name in ("persistence", "seasonal naive", "GRU", "GRU of changes"))
+    again = Work(data_set("strikes", None), "val", folder, [0], {}, Sizes.of(True), lambda: ticks.append(1))
+    for piece in again.pieces(without_classical=True):
+        again.cells.make(piece.name, piece.settings, lambda: pytest.fail("was made before"))
+    document.write(tmp_path, tmp_path / "docs" / "results.md")
+    page = (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
+    assert "python -m benchmarks.quality --data strikes" in page and "Shrunk for a quick look" in page
+    assert (tmp_path / "docs" / "images" / "strikes_val_horizon.png").exists()
+    with pytest.raises(ValueError, match="nothing was measured"):
+        document.write(tmp_path / "other", tmp_path / "x.md")
