@@ -21,11 +21,11 @@ from jsonargparse import DefaultHelpFormatter, Namespace, set_parsing_settings
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from callbacks import (
     AtomicCheckpointIO,
+    BoardLog,
     ConfigOfResumedRun,
     CsvLog,
     HonourOptimizerOptions,
@@ -280,7 +280,7 @@ class RunCLI(LightningCLI):
         if self.stage != "fit":
             return [CsvLog(folder)]
         step = self.done_steps if self._goes_on else None
-        board = TensorBoardLogger(str(folder), name="", version="", default_hp_metric=False, purge_step=step)
+        board = BoardLog(str(folder), name="", version="", default_hp_metric=False, purge_step=step)
         return [board, CsvLog(folder, step)]
 
     @property
