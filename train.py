@@ -11,13 +11,8 @@ import re
 import shutil
 import signal
 import sys
-import threading
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -26,11 +21,11 @@ from jsonargparse import DefaultHelpFormatter, Namespace, set_parsing_settings
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from callbacks import (
     AtomicCheckpointIO,
+    BoardLog,
     ConfigOfResumedRun,
     CsvLog,
     HonourOptimizerOptions,
@@ -43,7 +38,7 @@ from callbacks import (
 from callbacks.quiet import quiet
 from gssr import ranks
 from gssr.backbone.cpu import prepare_cpu
-from gssr.checkpoint_file import DamagedCheckpoint, newest_whole, steps_done
+from gssr.checkpoint_file import whole
 from gssr.network.compatibility import CheckpointMismatch
 from gssr.run_config import read_run_config
 from gssr.runs import (
@@ -51,7 +46,6 @@ from gssr.runs import (
     CHECKPOINTS,
     CONFIG,
     RUNS,
-    Found,
     RunError,
     checkpoint_file,
     choose,
@@ -62,6 +56,7 @@ from gssr.runs import (
     run_path,
     runs,
 )
+from gssr.signals import Terminated, signals_end_with_a_word
 from gssr.whole_file import disk_full, whole_file
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent / "configs" / "default.yaml"
@@ -91,10 +86,6 @@ class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     """Keeps the line breaks of the examples."""
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM while there was nothing to finish first."""
-
-
 class RunCLI(LightningCLI):
     """LightningCLI with run folders: every `fit` has its own, and `--ckpt_path last | best` finds it again.
 
@@ -117,7 +108,9 @@ class RunCLI(LightningCLI):
             raise RunError(f"{self.stage} needs a trained network: add --ckpt_path best, or the path of a checkpoint")
         self.done_steps = 0
         if self.found is not None:
-            self.found, self.done_steps = _whole(self.found, self.stage)
+            self.found, self.done_steps, note = whole(self.found, self.stage == "fit")
+            if note:
+                _say(note)
             if self.found.checkpoint is not None:
                 os.environ[CHECKPOINT_OF_FIRST] = str(self.found.checkpoint)
         self.folder: Path | None = None
@@ -287,7 +280,7 @@ class RunCLI(LightningCLI):
         if self.stage != "fit":
             return [CsvLog(folder)]
         step = self.done_steps if self._goes_on else None
-        board = TensorBoardLogger(str(folder), name="", version="", default_hp_metric=False, purge_step=step)
+        board = BoardLog(str(folder), name="", version="", default_hp_metric=False, purge_step=step)
         return [board, CsvLog(folder, step)]
 
     @property
@@ -410,47 +403,6 @@ def config_of_data(args: list[str]) -> Path | None:
     return file if name is not None and file.is_file() else None
 
 
-def _whole(found: Found, stage: str | None) -> tuple[Found, int]:
-    """The checkpoint with its optimizer steps; a `last` that is damaged is stood in for by the newest state of its run that is not.
-
-    What training makes from an older state is what it made before, bit for bit: only time is lost.
-    """
-    if found.checkpoint is None:
-        return found, 0
-    try:
-        return found, steps_done(found.checkpoint)
-    except DamagedCheckpoint as error:
-        other = None if found.run is None else newest_whole(found.run)
-        if other is None:
-            where = "" if found.run is None else f"; no other checkpoint of {found.run} is whole"
-            raise RunError(f"{error}{where}") from error
-        file, step = other
-        if stage != "fit" or not found.is_last:
-            raise RunError(f"{error}; the newest whole one of its run is --ckpt_path {file}, of step {step}") from error
-        _say(
-            f"{error}.\nTaking {file} instead, of step {step}, the newest that is whole; the steps since then are made again."
-        )
-        return replace(found, checkpoint=file, stands_in=True), step
-
-
-@contextmanager
-def _signals_end_with_a_word() -> Iterator[None]:
-    """SIGTERM ends the process as Ctrl-C does, with a word about how to go on, and Ctrl-C does even where a shell had it ignored."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(tree, dict) and tree:
         return {key: value for name, part in tree.items() for key, value in _flat(part, f"{prefix}{name}.").items()}
@@ -471,7 +423,7 @@ def main(args: list[str] | None = None) -> RunCLI:
     prepare_cpu()  # before any thread is started
     set_parsing_settings(import_path_denylist=[])  # enforces the parser's own list of what no class path may name
     try:
-        with _signals_end_with_a_word():
+        with signals_end_with_a_word():
             return RunCLI((sys.argv[1:] if args is None else args) or ["--help"])
     except RunError as error:
         sys.exit(f"train.py: {error}")

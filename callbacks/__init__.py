@@ -1,6 +1,7 @@
 """What accompanies a Trainer: guards, schedules and pictures, and what a run needs to be stopped and resumed."""
 
 from callbacks.atomic_io import AtomicCheckpointIO
+from callbacks.board_log import BoardLog
 from callbacks.checkpoints import Interrupted, RunCheckpoints
 from callbacks.csv_log import CsvLog
 from callbacks.free_nats import FreeNatsAnnealing
@@ -15,6 +16,7 @@ from callbacks.scalar_layout import ScalarLayout
 __all__ = [
     "AtomicCheckpointIO",
     "ConfigOfResumedRun",
+    "BoardLog",
     "CsvLog",
     "FreeNatsAnnealing",
     "FrozenBackboneGuard",

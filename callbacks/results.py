@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +85,15 @@ class PredictionWriter(Callback):
             guides=getattr(trainer.datamodule, "value_guides", ()),
         )
         if batch_idx == 0:
-            self._show(file, with_goal or without_goal, batch)
+            self._show(file, with_goal or without_goal, batch, pl_module.value_names)
 
-    def _show(self, file: Path, plan: Any, batch: Any) -> None:
-        """The first plan in words, so that the terminal shows at once what was asked for."""
+    def _show(self, file: Path, plan: Any, batch: Any, names: Sequence[str]) -> None:
+        """The first plan, so that the terminal shows at once what was asked for: mean values, and words where there are any."""
         print(f"{file}\n\n{batch.series[0]}: {batch.goal[0] or 'no goal'}")
-        for step, text in enumerate(plan.text[0], start=1):
-            print(f"  step {step}: {text}")
-        if not plan.text[0]:
-            for step, value in enumerate(plan.mean[0].tolist(), start=1):
-                print(f"  step {step}: " + ", ".join(f"{number:.4g}" for number in value))
+        texts = plan.text[0] or [""] * len(plan.mean[0])
+        for step, (values, text) in enumerate(zip(plan.mean[0].tolist(), texts, strict=True), start=1):
+            told = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, values, strict=True))
+            print(f"  step {step}: {told}" + (f"; {text}" if text else ""))
 
 
 def _digits(network: Any) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pickle
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gssr.runs import BEST, CHECKPOINTS, LAST, RunError
+from gssr.runs import BEST, CHECKPOINTS, LAST, Found, RunError
 
 
 class DamagedCheckpoint(RunError):
@@ -67,3 +68,27 @@ def newest_whole(run: Path) -> tuple[Path, int] | None:
             continue
     step, file = max(states, default=(0, None), key=lambda state: state[0])
     return None if file is None else (file, step)
+
+
+def whole(found: Found, to_train: bool) -> tuple[Found, int, str]:
+    """A checkpoint that was found, with its optimizer steps, and what a user should hear of it, or "".
+
+    A `last` that is damaged is stood in for by the newest state of its run that is not, if the run is to train on. What training
+    makes from an older state is what it made before, bit for bit: only time is lost.
+
+    Raises RunError for a damaged one otherwise, with the newest whole one of its run.
+    """
+    if found.checkpoint is None:
+        return found, 0, ""
+    try:
+        return found, steps_done(found.checkpoint), ""
+    except DamagedCheckpoint as error:
+        other = None if found.run is None else newest_whole(found.run)
+        if other is None:
+            where = "" if found.run is None else f"; no other checkpoint of {found.run} is whole"
+            raise RunError(f"{error}{where}") from error
+        file, step = other
+        if not (to_train and found.is_last):
+            raise RunError(f"{error}; the newest whole one of its run is --ckpt_path {file}, of step {step}") from error
+        note = f"{error}.\nTaking {file} instead, of step {step}, the newest that is whole; the steps since then are made again."
+        return replace(found, checkpoint=file, stands_in=True), step, note

@@ -176,7 +176,9 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     )
     parser.add_argument("checkpoint", help="best or last, the path of a checkpoint, or a run (its best)")
     parser.add_argument("destination", help="a folder, new or of an earlier push; with --hub owner/name")
-    parser.add_argument("--of", metavar="RUN", help="the run meant by best and last; default: the newest")
+    parser.add_argument(
+        "--run", dest="run_folder", metavar="NAME", help="the run meant by best and last; default: the newest"
+    )
     parser.add_argument("--hub", action="store_true", help="push to the Hugging Face hub, not to a folder")
     parser.add_argument("--private", action="store_true", help="if the hub repository is new, make it private")
     parser.set_defaults(run=_run_push)
@@ -195,7 +197,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
 
 
 def _run_push(options: argparse.Namespace) -> None:
-    print(f"Shared: {push(options.checkpoint, options.destination, options.of, options.hub, options.private)}")
+    print(f"Shared: {push(options.checkpoint, options.destination, options.run_folder, options.hub, options.private)}")
 
 
 def _run_pull(options: argparse.Namespace) -> None:

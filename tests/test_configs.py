@@ -10,16 +10,19 @@ import pytest
 import yaml
 
 import train
+from benchmarks.quality import ablations
+from benchmarks.quality.sets import data_set
 from benchmarks.shapes import SHAPES
 from callbacks import RunCheckpoints
 
 CONFIGS = sorted((Path(train.__file__).parent / "configs").glob("*.yaml"))
+ABLATIONS = sorted((CONFIGS[0].parent / "ablations").glob("*.yaml"))
 COMPLETE = ("default.yaml", "pretrain_nano.yaml")
 
 
 def classes(config: dict[str, Any]) -> list[tuple[type, dict[str, Any]]]:
     parts = [config[section] for section in ("model", "data") if section in config]
-    parts += config["trainer"].get("callbacks", [])
+    parts += config.get("trainer", {}).get("callbacks", [])
     found = []
     for part in parts:
         module, name = part["class_path"].rsplit(".", 1)
@@ -45,7 +48,7 @@ def test_every_config_parses(path: Path, capsys: pytest.CaptureFixture[str], tmp
         assert {key: used[section][key] for key in own} == own
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*CONFIGS, *ABLATIONS], ids=lambda path: path.name)
 def test_no_key_is_unknown_to_its_class(path: Path) -> None:
     for owner, given in classes(yaml.safe_load(path.read_text(encoding="utf-8"))):
         known = set(inspect.signature(owner.__init__).parameters)
@@ -59,7 +62,7 @@ def test_every_option_of_the_classes_is_there_to_be_seen(path: Path) -> None:
         assert set(given) == wanted, f"{path.name} does not show {sorted(wanted - set(given))} of {owner.__name__}"
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*CONFIGS, *ABLATIONS], ids=lambda path: path.name)
 def test_every_key_is_commented(path: Path) -> None:
     """A comment stands above each key, or above a group of neighbours that it speaks of together."""
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -99,6 +102,27 @@ def test_a_granite_config_alone_is_the_main_job_with_another_backbone(
     goal, (text,) = changed.pop("goal_layer"), changed.pop("text_layers")
     assert 0 < goal < text < SHAPES[size]["num_hidden_layers"]
     assert changed == {}
+
+
+def test_an_ablation_changes_what_it_says_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    """Read on top of the shorter training; of each data set that has one, the values stay those of its own config."""
+    folder = ABLATIONS[0].parent
+    assert ablations.names()[1:] == [path.stem for path in ABLATIONS if not path.stem.startswith("short_")]
+    for data in (data_set("storms", None), data_set("strikes", None)):
+        used = {}
+        for name in ablations.names() if data.name == "storms" else ("as_shipped", "posterior_product"):
+            with pytest.raises(SystemExit):
+                train.main(["fit", *data.arguments(ablations.configs(data, name)), "--print_config"])
+            used[name] = train._flat(yaml.safe_load(capsys.readouterr().out))
+        base = used.pop("as_shipped")
+        assert base["model.init_args.alpha_text"] == 0 and base["model.init_args.backbone"] == "nano"
+        assert base["data.init_args.horizon"] == 8
+        for name, options in used.items():
+            given = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+            changed = {key for key in options if options[key] != base[key]}
+            assert changed == {f"model.init_args.{key}" for key in given["model"]["init_args"]}, name
+    with pytest.raises(ValueError, match="no ablation 'no_rain'"):
+        ablations.configs(data, "no_rain")
 
 
 def test_another_model_class_takes_nothing_over_from_the_default_job(capsys: pytest.CaptureFixture[str]) -> None:

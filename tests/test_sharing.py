@@ -266,7 +266,7 @@ def test_what_is_a_hub_id(run: Path, place: str | Path, is_hub: bool) -> None:
 def test_the_commands(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
     sharing.add_commands(parser.add_subparsers())
-    for line in ("push best exports/storms", f"push last exports/b --of {run.name}", "pull exports/storms mine"):
+    for line in ("push best exports/storms", f"push last exports/b --run {run.name}", "pull exports/storms mine"):
         options = parser.parse_args(line.split())
         assert options.run(options) is None
     said = capsys.readouterr().out

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from lightning import Callback
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 import train
 from gssr.network.compatibility import CheckpointMismatch
@@ -98,6 +99,19 @@ def test_resume_goes_on_in_the_same_folder_and_an_option_wins(capsys: pytest.Cap
     assert before == {step: after[step] for step in before}
     assert yaml.safe_load(Path("runs/mine/config.yaml").read_text())["trainer"]["max_epochs"] == 4
     assert "trainer.max_epochs 2 -> 4" in capsys.readouterr().out
+
+
+def test_tensorboard_has_each_figure_of_a_step_once_after_a_resume_too() -> None:
+    call("fit", "--run", "mine")
+    call("fit", "--run", "mine", "--ckpt_path", "last", "--trainer.max_epochs", "4")
+    seen = [
+        (value.tag, event.step)
+        for file in Path("runs/mine").glob("events.*")
+        for event in EventFileLoader(str(file)).Load()
+        for value in event.summary.value
+    ]
+    assert sorted(step for tag, step in seen if tag == "train/loss") == list(range(16))
+    assert len(set(seen)) == len(seen)
 
 
 def test_options_of_model_and_data_on_the_command_line_win_over_the_checkpoint() -> None:

@@ -15,6 +15,7 @@ AutoETS and AutoARIMA; without it they are left out.
 import argparse
 import sys
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from tqdm import tqdm
 
 from benchmarks.quality import ablations, document
 from benchmarks.quality.sets import NAMES, data_set
-from benchmarks.quality.training import trained
+from benchmarks.quality.training import QUICK_OPTIONS, trained
 from benchmarks.quality.work import Sizes, Work
 from gssr.backbone.cpu import prepare_cpu
 
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--ablations", nargs="*", metavar="NAME", help="train and measure ablations (default: all)")
     parser.add_argument("--quick", action="store_true", help="two minutes, one seed, few windows: not a result")
     parser.add_argument("--without-classical", action="store_true", help="leave AutoETS and AutoARIMA out")
+    parser.add_argument("--forecasts", action="store_true", help="leave goals, texts and plans out")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--out", type=Path, default=Path("runs") / "quality")
     parser.add_argument("--report", type=Path, help="write the tables of all that was measured into this file")
@@ -69,11 +71,13 @@ def run(options: argparse.Namespace) -> None:
     out = options.out / "quick" if options.quick else options.out
     folder, sizes = out / data.name, Sizes.of(options.quick)
     seeds = options.seeds[:1] if options.quick else options.seeds
+    if not options.without_classical and find_spec("statsforecast") is None:
+        print("AutoETS and AutoARIMA are left out: statsforecast is not installed (pip install -e '.[bench]')")
     bar = tqdm(unit="piece", dynamic_ncols=True)
     if options.network is not None:
         runs = dict(zip(options.seeds, options.network, strict=False))
     else:
-        more = document.QUICK_OPTIONS if options.quick else ()
+        more = QUICK_OPTIONS if options.quick else ()
         runs = {}
         for seed in seeds:
             bar.set_description(f"{data.name}: training seed {seed}")
@@ -82,8 +86,8 @@ def run(options: argparse.Namespace) -> None:
     if options.ablations is not None:
         chosen = ablations.train(data, folder, options.ablations, seeds, options.quick, options.threads, bar)
     for part in options.part:
-        work = Work(data, part, folder / part, runs, sizes, lambda: bar.update(0))
-        pieces = list(work.pieces(options.without_classical))
+        work = Work(data, part, folder, seeds, runs, sizes, lambda: bar.update(0))
+        pieces = list(work.pieces(options.without_classical, options.forecasts))
         if chosen is not None:
             pieces += [piece for run in chosen for piece in work.of_run(run.seed, run.folder, run.stem, True)]
         bar.total = (bar.total or 0) + len(pieces)

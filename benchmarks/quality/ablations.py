@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality.document import QUICK_OPTIONS
 from benchmarks.quality.sets import CONFIGS, DataSet
-from benchmarks.quality.training import trained
+from benchmarks.quality.training import QUICK_OPTIONS, trained
 
 FOLDER = CONFIGS / "ablations"
 BASE = "as_shipped"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks.quality.ablation_report import ablations
+from benchmarks.quality.plots import draw
 from benchmarks.quality.report import Part
 from benchmarks.quality.sets import NAMES
 from gssr.whole_file import whole_file
 
-# What `--quick` trains: enough to see that everything runs.
-QUICK_OPTIONS = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=8", "--trainer.limit_val_batches=2")
 PARTS = {"val": "validation", "test": "test"}
 INTRO = """\
 # Results
@@ -20,7 +20,8 @@ the validation part; the checkpoint of a run is the one with the smallest `val/o
 there too, so that the validation part flatters both alike.
 
 Every method forecasts from the same origins. The network, linear autoregression and the GRU see the steps of the context; AutoETS and
-AutoARIMA see the series from its first step to the origin, anew at each; climatology and all fits see the training part. Persistence,
+AutoARIMA see the series from its first step to the origin (at most its last 600 steps), anew at each, behind a decomposition by STL where the
+season is longer than 24 steps; climatology and all fits see the training part. Persistence,
 the seasonal naive forecast and linear autoregression get their distribution from their own errors on training windows, AutoETS and
 AutoARIMA from their 80 % intervals. The GRU has as many parameters as the network's numeric part and learns from the same windows by the
 closed form of the CRPS; "of changes" forecasts changes from the last value.
@@ -30,7 +31,7 @@ closed form of the CRPS; "of changes" forecasts changes from the last value.
 def of_part(folder: Path, part: str, draws: int) -> str:
     """The report of a part, written into its folder too."""
     found = Part(folder / part, draws)
-    text = found.markdown()
+    text = found.markdown([ablations(found), *draw(found, folder / "images", part)])
     with whole_file(folder / f"{part}.md") as file:
         file.write(f"# {folder.name}, {PARTS[part]} part\n\n{text}")
     return text
@@ -49,7 +50,10 @@ def write(out: Path, file: Path) -> None:
         more = "" if name in ("storms", "strikes") else " --path FOLDER"
         lines += [f"## {name[0].upper()}{name[1:]}", "", f"    python -m benchmarks.quality --data {name}{more}", ""]
         for part in measured:
-            lines += [f"### {PARTS[part].capitalize()} part", "", Part(out / name / part).markdown(), ""]
+            found = Part(out / name / part)
+            # Pictures of the test part alone: two sets of the same kind are hard to tell apart.
+            charts = draw(found, file.parent / "images", f"{name}_{part}") if part == measured[-1] else []
+            lines += [f"### {PARTS[part].capitalize()} part", "", found.markdown([ablations(found), *charts]), ""]
     if len(lines) == 1:
         raise ValueError(f"nothing was measured under {out} yet; name a data set with --data")
     with whole_file(file) as stream:

@@ -73,8 +73,8 @@ def equal_width(value_dim: int, horizon: int, parameters: int) -> int:
 
 def train_gru(
     origins: Origins, width: int, changes: bool, seed: int, epochs: int, tick: Callable[[], Any]
-) -> tuple[GRUForecaster, Scaler, int]:
-    """The forecaster of the best epoch on validation, the scaler of the training windows, and that epoch."""
+) -> tuple[GRUForecaster, int]:
+    """The forecaster of the best epoch on validation, and that epoch."""
     generator = torch.Generator().manual_seed(seed)
     scaler: Scaler = origins.data.scaler
     parts = {
@@ -104,12 +104,13 @@ def train_gru(
         if epoch - epoch_of_best >= PATIENCE:
             break
     model.load_state_dict(kept)
-    return model.eval(), scaler, epoch_of_best
+    return model.eval(), epoch_of_best
 
 
 @torch.no_grad()
-def gru_forecast(model: GRUForecaster, scaler: Scaler, origins: Origins, samples: int, seed: int) -> Forecast:
+def gru_forecast(model: GRUForecaster, origins: Origins, samples: int, seed: int) -> Forecast:
     """Samples of the Gaussians at the origins, in data units."""
+    scaler: Scaler = origins.data.scaler
     value, mask, last, *_ = _prepared(origins.batch, scaler)
     found = model(value, mask, last)
     y, noise = origins.dimension, torch.Generator().manual_seed(seed)

@@ -59,6 +59,7 @@ def data_set(name: str, path: Path | None) -> DataSet:
         raise ValueError(f"no data set {name!r}; expected one of {', '.join(NAMES)}")
     if path is None:
         raise ValueError(f"{name} is not bundled: say with --path in which folder it lies")
+    path = path.resolve()  # training runs in another folder
     if name == "weather":
         file = path / "weather_jena_6h.csv"
         needed, found = file, DataSet(name, [default, CONFIGS / "weather.yaml"], 200, {"path": str(file)})

@@ -26,6 +26,7 @@ GAINS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 CAME_TRUE, BORROWED = "came true", "borrowed"
 WEAK, STRONG = 0.1, 0.9  # quantiles of the goals of windows with a like start: what is plausible at either end
 LEAST_DONORS = 10
+CHARTS = 3
 FAN = (0.1, 0.9)
 
 
@@ -45,7 +46,11 @@ def find_goals(origins: Origins, most: int) -> Goals:
     data, y = origins.data, origins.dimension
     scored = {(name, float(time)) for name, time in zip(origins.batch.series, origins.batch.time[:, 0], strict=True)}
     tolerance = tolerance_of(data, [], y)
-    lenders = [r for r in data.windows_evaluation(origins.part) if r.goal is not None and np.isfinite(r.goal_low[y])]
+    lenders = [
+        r
+        for r in data.windows_evaluation(origins.part, "combinations")
+        if r.goal is not None and np.isfinite(r.goal_low[y])
+    ]
     own = [record for record in lenders if window_key(record) in scored]
     own = [own[i] for i in pick_evenly(len(own), most)]
     if not own:
@@ -120,7 +125,8 @@ def measure(
         for batch in (goals.weak, goals.strong):
             fans.append(imagine(network, batch, batch.goal, samples, seed_of(seed, "opposing")).sample)
             tick()
-        found["opposing"] = _disjoint(*fans, goals.weak, y, draws)
+        examples = _examples(network, goals, fans, y, samples, seed)
+        found["opposing"] = _disjoint(*fans, goals.weak, y, draws) | {"examples": examples}
     return found
 
 
@@ -142,6 +148,33 @@ def _scores(mean: Tensor, batch: Batch, y: int, tolerance: float, threshold: flo
         "distance": score(outside(reached, low, high).squeeze(-1).numpy()).to_dict(),
         "jumps": cluster_ratio(jumps.mean(0).numpy(), own.numpy(), clusters, draws).to_dict(),
     }
+
+
+def _examples(
+    network: Any, goals: Goals, fans: Sequence[Tensor], y: int, samples: int, seed: int
+) -> list[dict[str, Any]]:
+    """A few contexts for a chart: median and 80 % fan under both goals and under none."""
+    assert goals.weak is not None and goals.strong is not None
+    rows = pick_evenly(len(goals.weak), CHARTS)
+    batch = goals.weak.select(rows)
+    free = imagine(network, batch, None, samples, seed_of(seed, "opposing")).sample
+    first = int(batch.context[0])
+    value = batch.value[..., y].masked_fill(~batch.value_mask[..., y], torch.nan)
+
+    def fan(sample: Tensor, goal: str | None) -> dict[str, Any]:
+        return {"goal": goal, "quantiles": plotting_quantiles(sample, (FAN[0], 0.5, FAN[1]))}
+
+    return [
+        {
+            "series": batch.series[i],
+            "context": value[i, :first],
+            "truth": value[i, first:],
+            "none": fan(free[:, i, :, y], None),
+            "weak": fan(fans[0][:, row, :, y], goals.weak.goal[row]),
+            "strong": fan(fans[1][:, row, :, y], goals.strong.goal[row]),
+        }
+        for i, row in enumerate(rows)
+    ]
 
 
 def _disjoint(weak: Tensor, strong: Tensor, batch: Batch, y: int, draws: int) -> dict[str, Any]:

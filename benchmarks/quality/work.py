@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file, save
+
 from benchmarks.quality import words
 from benchmarks.quality.cells import Cells
 from benchmarks.quality.classical import classical
-from benchmarks.quality.gru import EPOCHS, equal_width, gru_forecast, numeric_parameters, train_gru
+from benchmarks.quality.gru import EPOCHS, GRUForecaster, equal_width, gru_forecast, numeric_parameters, train_gru
 from benchmarks.quality.origins import Origins, find_origins
 from benchmarks.quality.scores import Forecast, score
 from benchmarks.quality.sets import DataSet
@@ -18,6 +21,7 @@ from benchmarks.quality.simple import simple
 from benchmarks.quality.steered import find_goals, measure
 from benchmarks.quality.training import identity, load
 from gssr.evaluation.imagining import imagine, seed_of
+from gssr.whole_file import whole_file
 
 GRUS = {"GRU": False, "GRU of changes": True}
 
@@ -52,14 +56,23 @@ class Work:
     """All pieces of one data set and part.
 
     Args:
-        data: the data set; part: "val" or "test"; out: folder of the part's cells; runs: {seed: run folder} of the goal network.
+        data: the data set; part: "val" or "test"; folder: of the data set, with a folder of cells for each part.
+        seeds: of the GRUs; runs: {seed: run folder} of the goal network.
         tick: called now and then while something lasts.
     """
 
     def __init__(
-        self, data: DataSet, part: str, out: Path, runs: dict[int, Path], sizes: Sizes, tick: Callable[[], Any]
+        self,
+        data: DataSet,
+        part: str,
+        folder: Path,
+        seeds: Sequence[int],
+        runs: dict[int, Path],
+        sizes: Sizes,
+        tick: Callable[[], Any],
     ) -> None:
-        self.data, self.cells, self.runs, self.sizes, self.tick = data, Cells(out), runs, sizes, tick
+        self.data, self.seeds, self.runs, self.sizes, self.tick = data, seeds, runs, sizes, tick
+        self.folder, self.cells = folder, Cells(folder / part)
         self.origins: Origins = find_origins(data.module(), part, 48 if sizes.quick else data.most)
         self._loaded: tuple[Path, Any] | None = None
         self._goals: Any = None
@@ -88,20 +101,22 @@ class Work:
             "training_windows": len(o.training),
         }
 
-    def pieces(self, without_classical: bool = False) -> Iterator[Piece]:
-        """Everything, baselines first, then what the runs forecast."""
+    def pieces(self, without_classical: bool = False, only_forecasts: bool = False) -> Iterator[Piece]:
+        """Everything, the cheapest answers first."""
         o, samples = self.origins, self.sizes.samples
         yield Piece("origins", self.settings, self.about)
         for name, method in simple(o, samples).items():
             yield self._forecast(name, method)
         for name, method in ({} if without_classical else classical(o, samples)).items():
             yield self._forecast(name, lambda method=method: method(self.tick))
-        for seed in self.runs:
-            for name, changes in GRUS.items():
-                yield Piece(f"{name}-seed{seed}", self.settings, lambda s=seed, c=changes: self._gru(s, c))
         of_runs = [list(self.of_run(seed, run)) for seed, run in self.runs.items()]
-        for pieces in (*(made[:1] for made in of_runs), *(made[1:] for made in of_runs)):
-            yield from pieces  # forecasts first: they answer what is asked first
+        for made in of_runs:
+            yield made[0]  # forecasts first: they answer what is asked first
+        for seed in self.seeds:
+            for name in GRUS:
+                yield Piece(f"{name}-seed{seed}", self.settings, lambda n=name, s=seed: self._gru(n, s))
+        for made in () if only_forecasts else of_runs:
+            yield from made[1:]
 
     def of_run(self, seed: int, run: Path, stem: str = "network", only_forecast: bool = False) -> Iterator[Piece]:
         """What is asked of one run of the goal network."""
@@ -135,14 +150,23 @@ class Work:
     def _forecast(self, name: str, method: Callable[[], Forecast]) -> Piece:
         return Piece(name, self.settings, lambda: score(method(), self.origins.truth))
 
-    def _gru(self, seed: int, changes: bool) -> dict[str, Any]:
+    def _gru(self, name: str, seed: int) -> dict[str, Any]:
+        """Trained once for both parts."""
         o, p = self.origins, self.data.model_options()
         width_of = len(o.data.value_names)
         parameters = numeric_parameters(width_of, p.get("latent_dim", 16), p.get("hidden_dim", 128))
         width = equal_width(width_of, o.horizon, parameters)
-        model, scaler, epoch = train_gru(o, width, changes, seed, self.sizes.gru_epochs, self.tick)
-        told = {"width": width, "parameters": parameters, "epoch": epoch}
-        return score(gru_forecast(model, scaler, o, self.sizes.samples, seed), o.truth) | told
+        file = self.folder / "gru" / f"{name}-seed{seed}-width{width}-epochs{self.sizes.gru_epochs}.safetensors"
+        model = GRUForecaster(width_of, o.horizon, width, GRUS[name])
+        if not file.exists():
+            trained, epoch = train_gru(o, width, GRUS[name], seed, self.sizes.gru_epochs, self.tick)
+            tensors = trained.state_dict() | {"epoch": torch.tensor(epoch)}
+            with whole_file(file, "wb") as stream:
+                stream.write(save(tensors))
+        tensors = load_file(file)
+        told = {"width": width, "parameters": parameters, "epoch": tensors.pop("epoch").item()}
+        model.load_state_dict(tensors)
+        return score(gru_forecast(model.eval(), o, self.sizes.samples, seed), o.truth) | told
 
     def _network_forecast(self, network: Any, seed: int) -> dict[str, Any]:
         o = self.origins

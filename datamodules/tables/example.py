@@ -1,9 +1,10 @@
-"""Two small tables to try things out with, and goals for one of them.
+"""Small tables to try things out with, and goals for one of them.
 
-    python -m datamodules.tables.example        writes my.csv, runs.jsonl and goals.csv into this folder
+    python -m datamodules.tables.example        writes my.csv, runs.jsonl, goals.csv and ian.csv into this folder
 
 my.csv: a daily price that goes up and down in twelve days, and news that announces tomorrow's jump, so that reading them pays. runs.jsonl: machines
 that warm up to a temperature of their own, 24 readings each, without times. goals.csv: for each machine, where it is to end.
+ian.csv: two days of Hurricane Ian of 2022, a history for `gssr plan`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.storms import Storms
+
 NEWS = {
     1: ["A shortage is expected", "Demand is rising fast", "The harvest was lost to hail"],
     -1: ["A glut is expected", "Demand is collapsing", "A record harvest was brought in"],
@@ -22,7 +25,7 @@ NEWS = {
 
 
 def write(folder: Path = Path("."), days: int = 1500, machines: int = 60, seed: int = 0) -> None:
-    """Write the three files; the same numbers for the same seed."""
+    """Write the files about prices and machines; the same numbers for the same seed."""
     g = np.random.default_rng(seed)
     with open(folder / "my.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
@@ -49,5 +52,19 @@ def write(folder: Path = Path("."), days: int = 1500, machines: int = 60, seed: 
             table.writerow([f"m{machine:02d}", form.format(last), last - 1, last + 1])
 
 
+def write_storm(folder: Path = Path("."), window: int = 4) -> None:
+    """Write ian.csv: what is known at the start of one of the storm's windows, a row a step."""
+    storms = Storms(storm="Ian 2022")
+    storms.setup("predict")
+    record = storms.predict_records[window]
+    with open(folder / "ian.csv", "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["time", *storms.value_names, "text"])
+        for step in range(record.goal_start + 1):
+            time = np.datetime64(round(record.time[step]), "h")
+            table.writerow([f"{time}:00Z", *(f"{value:g}" for value in record.value[step]), record.text[step] or ""])
+
+
 if __name__ == "__main__":
     write()
+    write_storm()

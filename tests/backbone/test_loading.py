@@ -28,7 +28,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from datamodules.text_corpus import train_tokenizer
 from gssr.backbone import FrozenBackbone
-from gssr.backbone.loading import load_model
+from gssr.backbone.loading import fingerprint, load_model
 from tests.conftest import SENTENCES
 
 HUB_ID = "ibm-granite/granite-4.0-h-350m"
@@ -324,3 +324,14 @@ def test_offline_never_asks_the_hub(hub: list[str]) -> None:
         "Only the hub cache was looked at (offline: true or HF_HUB_OFFLINE is set): fetch it once without that" in said
     )
     assert hub == []
+
+
+def test_the_untrained_backbone_is_always_the_same_and_not_nano() -> None:
+    before = torch.get_rng_state()
+    (first, tokenizer), (second, _) = load_model("nano-random"), load_model("nano-random")
+    trained, its_tokenizer = load_model("nano")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert fingerprint(first) == fingerprint(second) != fingerprint(trained)
+    assert tokenizer.get_vocab() == its_tokenizer.get_vocab()
+    assert {n: w.shape for n, w in first.state_dict().items()} == {n: w.shape for n, w in trained.state_dict().items()}
+    FrozenBackbone("nano-random").token_states(["a storm"], 3)

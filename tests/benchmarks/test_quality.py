@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.quality import gru
+from benchmarks.quality import document, gru
 from benchmarks.quality.cells import Cells
 from benchmarks.quality.classical import gaussian
 from benchmarks.quality.origins import Origins, find_origins, histories
@@ -17,10 +17,13 @@ from benchmarks.quality.report import Part
 from benchmarks.quality.scores import Forecast, estimate, relative, score
 from benchmarks.quality.sets import data_set
 from benchmarks.quality.simple import climatology, simple
+from benchmarks.quality.steered import find_goals, measure
+from benchmarks.quality.work import Sizes, Work
 from datamodules.sequence_data import SequenceData
 from gssr.network.gaussian import Gaussian
 from gssr.sequences.record import Record
 from gssr.sequences.windows import cut
+from tests.evaluation.fakes import FakeNetwork, FakeStorms
 
 C, H = 6, 4
 DAY = 24.0
@@ -164,18 +167,18 @@ def test_the_closed_form_crps_is_the_integral() -> None:
 def test_the_gru_learns_a_sine_and_its_own_noise(changes: bool) -> None:
     wave = np.sin(2 * np.pi * np.arange(500) / 12) + np.random.default_rng(0).normal(0, 0.1, 500)
     origins = found(wave[:, None])
-    model, scaler, _ = gru.train_gru(origins, 24, changes, 0, 30, lambda: None)
-    by_step = score(gru.gru_forecast(model, scaler, origins, 64, 0), origins.truth)["by_step"]
+    model, _ = gru.train_gru(origins, 24, changes, 0, 30, lambda: None)
+    by_step = score(gru.gru_forecast(model, origins, 64, 0), origins.truth)["by_step"]
     assert max(by_step["rmse"]) < 0.2  # the noise alone is 0.1; persistence errs by 0.5 and more
     assert 0.6 < float(by_step["covered_80"].mean()) < 0.97
 
 
 def test_the_gru_reads_no_value_that_is_missing_and_has_the_size_it_should() -> None:
     origins = found(np.where(np.random.default_rng(0).random((300, 2)) < 0.2, np.nan, walk(300)))
-    model, scaler, _ = gru.train_gru(origins, 8, True, 0, 1, lambda: None)
-    before = gru.gru_forecast(model, scaler, origins, 4, 0)
+    model, _ = gru.train_gru(origins, 8, True, 0, 1, lambda: None)
+    before = gru.gru_forecast(model, origins, 4, 0)
     origins.batch.value[~origins.batch.value_mask] = 1e6
-    assert torch.equal(gru.gru_forecast(model, scaler, origins, 4, 0).samples, before.samples)
+    assert torch.equal(gru.gru_forecast(model, origins, 4, 0).samples, before.samples)
     wanted = gru.numeric_parameters(4, 16, 128)
     width = gru.equal_width(4, 8, wanted)
     assert gru.parameters_of(gru.GRUForecaster(4, 8, width, False)) == pytest.approx(wanted, rel=0.05)
@@ -241,7 +244,22 @@ def test_the_report_shows_who_is_better_on_the_same_origins(tmp_path: Path) -> N
     perfect = Forecast(origins.truth + 0.01 * torch.randn(16, *origins.truth.shape))
     for seed in (0, 1):
         cells.make(f"network-seed{seed}", settings | {"run": f"seed{seed}"}, lambda: score(perfect, origins.truth))
-    text = Part(tmp_path / "val", draws=50).markdown()
+    row = {"hit": {"value": 0.5}, "distance": {"value": 3.0}, "jumps": {"value": None}}
+    fan = {"goal": "Be at 5", "quantiles": [[1.0] * H, [2.0] * H, [3.0] * H]}
+    example = {"series": "s", "context": [1.0] * C, "truth": [1.0] * H, "none": fan, "weak": fan, "strong": fan}
+    opposing = {"disjoint": {"value": 0.75}, "contexts": 8, "examples": [example]}
+    goals = {"gains": [0.0, 1.0], "came true": [row, row], "opposing": opposing}
+    cells.make("goals of network-seed0", settings, lambda: goals)
+    worse = Forecast(perfect.samples + 1)
+    for name, forecast in (("as_shipped", perfect), ("no_text", worse)):
+        run = {"run": f"{name}-seed0"}
+        cells.make(f"ablation {name}-seed0", settings | run, lambda f=forecast: score(f, origins.truth))
+        cells.make(f"goals of ablation {name}-seed0", settings | run, lambda: goals)
+    text = document.of_part(tmp_path, "val", 50)
+    shipped, changed = (line for line in text.splitlines() if line.startswith(("| as_shipped", "| no_text")))
+    assert "+" not in shipped and "| +" in changed and "50.0 %, without 50.0 %" in changed
+    assert "came true, gain × 0 (no goal) | 50.0 % | 3.00 | –" in text and "in 75.0 % of 8 contexts" in text
+    assert len(list((tmp_path / "images").glob("val_*.png"))) == 4 == text.count("](images/val_")
     against = next(line for line in text.splitlines() if line.startswith("| persistence |") and "(-" in line)
     assert against.count("-9") >= 3 and "| network, 2 seeds |" in text and "| 6 h | 24 h | all |" in text
     cells.make("persistence", settings | {"samples": 8}, dict)  # of an older run with other samples: left out
@@ -263,36 +281,69 @@ def test_data_sets_are_named_and_found(tmp_path: Path) -> None:
     assert strikes.module().window["context"] == 16
     (tmp_path / "numerical" / "Energy").mkdir(parents=True)
     energy = data_set("Energy", tmp_path)
-    assert f"--data.path={tmp_path}" in energy.arguments() and energy.options["domain"] == "Energy"
+    assert f"--data.path={tmp_path.resolve()}" in energy.arguments() and energy.options["domain"] == "Energy"
 
 
-def test_opposing_goals_come_from_either_end_of_what_like_windows_reached() -> None:
-    from benchmarks.quality.steered import _disjoint, _opposing
+class Steerable(FakeNetwork):
+    """Goes the share `strength` of the way to its goal."""
 
-    size = 20
-    ends = torch.arange(size, dtype=torch.float32) * 5
-    value = torch.zeros(size, C + H, 1)
-    batch = SimpleNamespace(
-        value=value, goal_start=torch.full((size,), C - 1), goal_low=ends[:, None], goal_high=ends[:, None],
-        series=[f"s{i}" for i in range(size)], __len__=lambda: size,
-    )  # fmt: skip
+    def __init__(self) -> None:
+        super().__init__(noise=0.5, value_noise=0.5)
+        self.steering = SimpleNamespace(strength=1.0)
 
-    class Windows(SimpleNamespace):
-        def __len__(self) -> int:
-            return size
+    def rollout(self, batch, goals, samples, generator=None):
+        free = super().rollout(batch, [None] * len(batch), samples, torch.Generator().manual_seed(0))
+        steered = super().rollout(batch, goals, samples, torch.Generator().manual_seed(0))
+        s = self.steering.strength
+        return SimpleNamespace(
+            mean=torch.lerp(free.mean, steered.mean, s), sample=torch.lerp(free.sample, steered.sample, s)
+        )
 
-    windows = Windows(**vars(batch))
-    rows, low, high = _opposing(windows, windows, 0, 5.0)
-    assert rows == list(range(size)) and max(low) <= 3 and min(high) >= 16
-    fans = [torch.randn(64, 2, H, 1) + torch.tensor([0.0, shift])[:, None, None] for shift in (0.0, 50.0)]
-    about = SimpleNamespace(
-        goal_step=torch.full((2,), C + H - 1), context=torch.full((2,), C), series=["a", "b"] * 1,
-        time=torch.arange(C + H).expand(2, -1).double(), value=value[:2], __len__=lambda: 2,
-    )  # fmt: skip
 
-    class About(SimpleNamespace):
-        def __len__(self) -> int:
-            return 2
+class GoalStorms(FakeStorms):
+    value_resolution = (5.0, 1.0)
+    scaler = SimpleNamespace(std=torch.tensor([20.0, 10.0]), mean=torch.zeros(2))
 
-    # Of the two contexts the first has the same fan twice, the second fans 50 apart.
-    assert _disjoint(*fans, About(**vars(about)), 0, 50)["disjoint"]["value"] == 0.5
+
+def test_hits_grow_with_the_gain_and_opposing_goals_part() -> None:
+    origins = find_origins(GoalStorms(storms=24), "test", 100)
+    goals = find_goals(origins, 100)
+    assert goals.tolerance == 10.0 and goals.own is not None and goals.weak is not None
+    found = measure(Steerable(), origins, goals, 16, 0, lambda: None, 50)
+    for kind in ("came true", "borrowed"):
+        hits = [row["hit"]["value"] for row in found[kind]]
+        distances = [row["distance"]["value"] for row in found[kind]]
+        assert hits == sorted(hits) and hits[-1] == 1.0 and distances == sorted(distances, reverse=True)
+    assert found["borrowed"][0]["hit"]["value"] < 1
+    assert found["opposing"]["disjoint"]["value"] == 1.0 and len(found["opposing"]["examples"]) == 3
+    weak, strong = (batch.goal_high[:, 0] for batch in (goals.weak, goals.strong))
+    assert (strong - weak > 20).all()
+
+
+def test_all_baselines_of_a_bundled_data_set_end_in_a_table_and_are_not_made_twice(tmp_path: Path) -> None:
+    folder, ticks = tmp_path / "strikes", []
+    work = Work(data_set("strikes", None), "val", folder, [0], {}, Sizes.of(True), lambda: ticks.append(1))
+    made = [piece.name for piece in work.pieces(without_classical=True)]
+    expected = [
+        "persistence",
+        "climatology",
+        "seasonal naive",
+        "linear autoregression",
+        "GRU-seed0",
+        "GRU of changes-seed0",
+    ]
+    assert made == ["origins", *expected]
+    for piece in work.pieces(without_classical=True):
+        work.cells.make(piece.name, piece.settings, piece.work)
+    assert len(ticks) == 2 * 3 and len(list((folder / "gru").iterdir())) == 2
+    text = document.of_part(folder, "val", 50)
+    assert all(f"| {name} |" in text for name in ("persistence", "seasonal naive", "GRU", "GRU of changes"))
+    again = Work(data_set("strikes", None), "val", folder, [0], {}, Sizes.of(True), lambda: ticks.append(1))
+    for piece in again.pieces(without_classical=True):
+        again.cells.make(piece.name, piece.settings, lambda: pytest.fail("was made before"))
+    document.write(tmp_path, tmp_path / "docs" / "results.md")
+    page = (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
+    assert "python -m benchmarks.quality --data strikes" in page and "Shrunk for a quick look" in page
+    assert (tmp_path / "docs" / "images" / "strikes_val_horizon.png").exists()
+    with pytest.raises(ValueError, match="nothing was measured"):
+        document.write(tmp_path / "other", tmp_path / "x.md")

@@ -204,3 +204,32 @@ def test_text_behind_nothing_costs_what_the_frozen_model_alone_says(network: Goa
         found = network.backbone.model(torch.tensor([of_text]), labels=torch.tensor([of_text]))
         assert tokens[row] == len(of_text) - 1
         assert nats[row].item() == pytest.approx(found.loss.item() * (len(of_text) - 1), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"posterior": "product"},
+        {"gate": "none"},
+        {"gate": "per_dimension"},
+        {"schedule": "constant"},
+        {"text_reading": "constant"},
+        {"text_reading": "none"},
+    ],
+    ids=lambda option: "-".join(*option.items()),
+)
+def test_every_part_that_has_a_loss_learns_under_each_option(
+    tiny_folder: Path, batch: Batch, option: dict[str, str]
+) -> None:
+    network = GoalNetwork(
+        str(tiny_folder), latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2, text_steps=6, goal_dropout=0.0,
+        text_dropout=0.0, min_context=C, value_names=["a", "b"], value_units=["u", "v"], value_resolution=[1.0, 1.0], **option,
+    )  # fmt: skip
+    network.scaler.mean.fill_(50.0)
+    network.scaler.std.fill_(10.0)
+    terms, _ = network.losses(batch, generator(), training=True)
+    sum(network.weights[name] * term for name, term in terms.items()).backward()
+    for name, part in network.components().items():
+        learns = any(p.grad is not None and bool(p.grad.any()) for p in part.parameters())
+        assert learns == bool(network.active_losses()[name]), name
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
