@@ -135,14 +135,14 @@ def _explained(what: str, name: str, error: Exception, offline: bool, silent: bo
         advice = "The folder must be as save_pretrained writes it: config, tokenizer.json, whole safetensors files."
     elif silent:
         told = f"{constants.ENDPOINT} does not answer, and the hub cache does not hold it"
-        advice = "Check the network, or give a local folder."
+        advice = "Check the network, or give a local folder; there is none of that name here."
     elif offline or constants.HF_HUB_OFFLINE:
         advice = (
             "Only the hub cache was looked at (offline: true or HF_HUB_OFFLINE is set): fetch it once without that, or give a "
-            "local folder."
+            "local folder; there is none of that name here."
         )
     else:
-        advice = "Check the spelling of id and revision, or give a local folder."
+        advice = "Check the spelling of id and revision, or give a local folder; there is none of that name here."
     return ValueError(f"{what} {name!r} could not be loaded: {told}\n{advice}")
 
 

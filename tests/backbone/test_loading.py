@@ -295,7 +295,7 @@ def test_an_id_that_the_hub_does_not_know(hub: list[str]) -> None:
         "'someone/no-such-model' could not be loaded: someone/no-such-model is not a local folder and is not a valid"
         in said
     )
-    assert "Check the spelling of id and revision, or give a local folder." in said
+    assert "Check the spelling of id and revision, or give a local folder; there is none of that name here." in said
 
 
 def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("the client tries again"))
     said = refusal(HUB_ID)
     assert "http://127.0.0.1:9 does not answer, and the hub cache does not hold it" in said
-    assert "Check the network, or give a local folder." in said
+    assert "Check the network, or give a local folder; there is none of that name here." in said
 
 
 def test_what_was_fetched_before_needs_no_hub(
