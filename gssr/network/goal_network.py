@@ -83,7 +83,7 @@ class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
         alpha_open: float = 10.0,
         alpha_goal: float = 1.0,
         free_nats: float = 1.0,
-        text_steps: int = 8,
+        text_steps: int = 16,
         text_dropout: float = 0.25,
         goal_dropout: float = 0.3,
         shuffle_goals: bool = False,
