@@ -32,9 +32,9 @@ FULL = {
     "tokens": 48,
     "rows": 10,
     "rows_main": 20,
-    "steps": 300,
-    "texts": 400,
-    "prompts": 100,
+    "steps": 150,
+    "texts": 1500,
+    "prompts": 200,
     "long": 500,
     "repeats": 7,
 }

@@ -92,7 +92,7 @@ def _sweep(rows: list[dict[str, Any]]) -> str:
 
 
 def _pairs(results: dict[str, Any]) -> str:
-    """Share and ratio of the learned offset at strength 1 for each ordered pair."""
+    """Share and ratio of the learned state at strength 1 for each ordered pair."""
     pairs, real = results["conditions"][f"{LEARNED}|1|all"]["pairs"], results["real"]["pairs"]
     targets = list(dict.fromkeys(name.split(">")[1] for name in pairs))
     lines = [
@@ -127,8 +127,8 @@ def _long(results: dict[str, Any]) -> str:
             f"| {name} | {row['distinct']:.3f} | {row['distinct'] / plain['distinct']:.2f} | {row['repetition']:.3f} "
             f"| {row['nats_last_quarter']:.2f} | {row['largest_norm']:.1f} | {row['largest_norm_at_end']:.1f} |"
         )
-    ratios = ", ".join(f"{ratio:.3f} at batch {batch}" for batch, ratio in results["cost"].items())
-    return "\n".join([*lines, "", f"Time of steered over unsteered decoding, steered at every token: {ratios}."])
+    ratios = "; ".join(f"{name}: {ratio:.3f}" for name, ratio in results["cost"].items())
+    return "\n".join([*lines, "", f"Time of steered over unsteered decoding of 64 tokens: {ratios}."])
 
 
 def _samples(results: dict[str, Any]) -> str:

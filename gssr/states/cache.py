@@ -1,13 +1,13 @@
 """The cache of transformers as the states need it: an empty one for a model, tokens read into it, and what a layer's state looks like.
 
-Only public methods of the cache are used; it changes between releases of transformers.
+Only what is public in the cache is used; it changes between releases of transformers.
 """
 
 import inspect
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionCacheLayerMixin
 
 from gssr.backbone import FrozenBackbone
@@ -54,6 +54,31 @@ def read(backbone: FrozenBackbone, cache: DynamicCache, tokens: Tensor, mask: Te
 
 def attention_layers(cache: DynamicCache) -> list[int]:
     return [i for i, layer in enumerate(cache.layers) if isinstance(layer, DynamicLayer)]
+
+
+def get_part(cache: Cache, part: str, layer: int) -> Tensor | None:
+    """The ``recurrent`` or ``conv`` state of a layer or the ``values`` of its attention; None where it has read nothing yet.
+
+    Raises:
+        ValueError: the layer has no such part.
+    """
+    try:
+        if part == "values":
+            return cache.layers[layer].values
+        return cache.get_recurrent_state(layer) if part == "recurrent" else cache.get_conv_state(layer)
+    except (ValueError, IndexError, AttributeError) as error:
+        name = {"recurrent": "recurrent state", "conv": "conv state", "values": "attention values"}[part]
+        raise ValueError(f"layer {layer} has no {name}; `gssr inspect` lists what each layer has") from error
+
+
+def put_part(cache: Cache, part: str, layer: int, tensor: Tensor) -> None:
+    """The same shape and type as ``get_part`` gave."""
+    if part == "values":
+        cache.layers[layer].values = tensor
+    elif part == "recurrent":
+        cache.update_recurrent_state(tensor, layer)
+    else:
+        cache.update_conv_state(tensor, layer)
 
 
 def recurrent_layers(cache: DynamicCache) -> list[int]:

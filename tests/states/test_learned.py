@@ -1,19 +1,15 @@
 """Learned offsets and the other sources of direction."""
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from gssr.backbone import FrozenBackbone
 from gssr.states.directions import (
-    load_direction,
     mean_difference,
     random_like,
     recurrent_states,
-    save_direction,
 )
 from gssr.states.examples import Examples, Learning
 from gssr.states.learned import learn_offset, scan_offsets
@@ -105,24 +101,3 @@ def test_random_directions_have_the_norms_of_another(lively: FrozenBackbone) -> 
         assert torch.allclose(first[layer].norm(), x.norm())
         cosine = torch.nn.functional.cosine_similarity(first[layer].flatten(), second[layer].flatten(), dim=0)
         assert cosine.abs() < 0.2
-
-
-def test_a_direction_comes_back_from_its_file(lively: FrozenBackbone, tmp_path: Path) -> None:
-    direction = {layer: x[0] for layer, x in recurrent_states(lively, PROMPTS[:1]).items()}
-    schedule = Schedule(start=1, stop=9, half_life=2.5)
-    path = tmp_path / "kept" / "direction.safetensors"
-    save_direction(path, direction, schedule, lively)
-    found, kept = load_direction(path, lively)
-    assert kept == schedule and all(torch.equal(found[layer], direction[layer]) for layer in direction)
-
-    class Other:
-        fingerprint, name = "0" * 16, "other"
-
-    with pytest.raises(ValueError, match="made for the model"):
-        load_direction(path, Other())
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match="cannot be read"):
-        load_direction(path, lively)
-    save_file({"a": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match="no steering direction"):
-        load_direction(path, lively)
