@@ -125,8 +125,9 @@ def state_of(materials: list[Material]) -> LearnedState:
 def _pulled(
     backbone: FrozenBackbone, materials: list[Material], strength: float, layers: str
 ) -> AbstractContextManager[object]:
-    chosen = [layer for layer in range(len(backbone.layers)) if LAYERS[layers](layer, len(backbone.layers))]
-    return steer(backbone.model, *state_of(materials).rules(strength, chosen))
+    state, count = state_of(materials), len(backbone.layers)
+    chosen = [layer for targets in state.targets.values() for layer in targets if LAYERS[layers](layer, count)]
+    return steer(backbone.model, *state.rules(strength, chosen))
 
 
 @contextmanager
@@ -258,7 +259,7 @@ def _nothing(*_: object) -> Material:
 
 LEARNED = "learned state"
 # Each the best of three by its training loss towards storms after 40 steps; shares of the size of what is learned.
-OFFSET_RATE, RESIDUAL_RATE, PREFIX_RATE = 0.2, 0.05, 0.1
+OFFSET_RATE, RESIDUAL_RATE, PREFIX_RATE = 0.4, 0.05, 0.3
 METHODS = {
     "unsteered": Method(_nothing, lambda *_: nullcontext()),
     LEARNED: Method(_learned_state(PARTS), _pulled, (0.5, 0.75, 0.9, 1.0), ("all", "early", "late")),
