@@ -6,7 +6,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gssr.options import Subparsers, add_command, backbone_options, count, layer_list, load_backbone, number
+from gssr.options import (
+    Subparsers,
+    add_command,
+    backbone_options,
+    count,
+    decoding_options,
+    layer_list,
+    load_backbone,
+    read_decoding,
+)
 
 if TYPE_CHECKING:
     from gssr.backbone import FrozenBackbone
@@ -54,10 +63,7 @@ def add_commands(subparsers: Subparsers) -> None:
     rule.add_argument("--stop", type=int, help="new token before which it ends; default 24, 0 never ends")
     rule.add_argument("--half-life", type=float, metavar="TOKENS", help="tokens in which the strength halves")
 
-    decoding = parser.add_argument_group("decoding, the same for both texts")
-    decoding.add_argument("--tokens", type=count, default=64, help="new tokens at most; default 64")
-    decoding.add_argument("--temperature", type=number, default=1.0, help="0 takes the likeliest token; default 1")
-    decoding.add_argument("--seed", type=int, default=0, help="default 0")
+    decoding_options(parser)
     parser.add_argument("--json", action="store_true", help="texts and what every step did, for programs")
     parser.set_defaults(run=run)
 
@@ -99,6 +105,7 @@ def run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     if not options.prompt:
         raise ValueError("the prompt is empty; give a text of at least one character")
+    read_decoding(options)
     if (options.towards is None) != (options.away is None):
         raise ValueError("--towards and --away belong together: texts of both kinds make a difference")
     for name in ("save", "learn_from"):
@@ -186,12 +193,10 @@ def _write(backbone: "FrozenBackbone", options: argparse.Namespace) -> str:
 
     torch.manual_seed(options.seed)
     ids = torch.tensor([[backbone.start_id, *backbone.tokenize([options.prompt])[0]]], device=backbone.device)
-    sampling = {"do_sample": True, "temperature": options.temperature, "top_k": 0} if options.temperature else {}
     out = backbone.model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
-        max_new_tokens=options.tokens,
         pad_token_id=backbone.tokenizer.eos_token_id,
-        **({"do_sample": False} | sampling),
+        **read_decoding(options),
     )
     return backbone.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
