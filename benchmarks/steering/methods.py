@@ -16,7 +16,7 @@ from gssr.states.directions import mean_difference, random_like, recurrent_state
 from gssr.states.examples import Examples, Learning, fit
 from gssr.states.learned import learn_offset
 from gssr.states.learned_state import LearnedState, learn_state
-from gssr.states.rules import PARTS, Interpolation, Offset, Schedule
+from gssr.states.rules import Interpolation, Offset, Schedule
 from gssr.states.steering import steer
 
 Material = dict[str, Tensor]
@@ -201,8 +201,9 @@ def _residual_learned(
         return {layer: size[layer] * x for layer, x in relative.items()}
 
     def loss(generator: torch.Generator) -> Tensor:
-        with residual(backbone, vectors(), REPEATED, whole_call=True):
-            return sources.examples.loss(settings, generator)
+        return sources.examples.loss(
+            settings, generator, around=lambda: residual(backbone, vectors(), REPEATED, whole_call=True)
+        )
 
     fit(list(relative.values()), replace(settings, rate=RESIDUAL_RATE), loss)
     return _pack({layer: size[layer] * x.detach() for layer, x in relative.items()})
@@ -229,11 +230,10 @@ def _learned_offset(
     return _pack(learn_offset(sources.examples, ONCE, replace(settings, rate=OFFSET_RATE))[0])
 
 
-def _learned_state(parts: Sequence[str]) -> Callable[..., Material]:
-    def make(backbone: FrozenBackbone, sources: Sources, settings: Learning, made: dict[str, Material]) -> Material:
-        return learn_state(sources.examples, settings, parts=parts)[0].tensors()
-
-    return make
+def _learned_state(
+    backbone: FrozenBackbone, sources: Sources, settings: Learning, made: dict[str, Material]
+) -> Material:
+    return learn_state(sources.examples, settings)[0].tensors()
 
 
 def _random(backbone: FrozenBackbone, sources: Sources, settings: Learning, made: dict[str, Material]) -> Material:
@@ -262,15 +262,14 @@ LEARNED = "learned state"
 OFFSET_RATE, RESIDUAL_RATE, PREFIX_RATE = 0.4, 0.05, 0.3
 METHODS = {
     "unsteered": Method(_nothing, lambda *_: nullcontext()),
-    LEARNED: Method(_learned_state(PARTS), _pulled, (0.5, 0.75, 0.9, 1.0), ("all", "early", "late")),
-    "learned state, recurrent and conv": Method(_learned_state(PARTS[:2]), _pulled, (0.75, 1.0)),
-    "learned offset, recurrent": Method(_learned_offset, _states(ONCE), (0.5, 0.75, 1.0, 1.25)),
-    "random state, same size": Method(_random, _pulled, (0.5, 1.0)),
-    "difference of mean states": Method(_difference, _states(REPEATED), (0.3, 1.0, 3.0)),
-    "captured state": Method(_captured_state, _captured, (0.5, 1.0)),
-    "residual stream, difference of means": Method(_residual_difference, _residual_around, (0.5, 1.0, 2.0)),
-    "residual stream, learned": Method(
-        _residual_learned, _residual_around, (0.5, 0.75, 1.0, 1.25), ("all", "early", "late")
-    ),
+    LEARNED: Method(_learned_state, _pulled, (1.0, 0.9, 0.75, 0.5), ("all", "early", "late")),
+    "random state, same size": Method(_random, _pulled, (1.0, 0.5)),
     "soft prefix, learned": Method(_prefix_learned, lambda *_: nullcontext(), is_prefix=True),
+    "residual stream, learned": Method(
+        _residual_learned, _residual_around, (1.0, 0.75, 0.5, 1.25), ("all", "early", "late")
+    ),
+    "learned offset, recurrent": Method(_learned_offset, _states(ONCE), (1.0, 0.5)),
+    "captured state": Method(_captured_state, _captured),
+    "difference of mean states": Method(_difference, _states(REPEATED), (1.0, 3.0)),
+    "residual stream, difference of means": Method(_residual_difference, _residual_around, (0.5, 1.0, 2.0)),
 }

@@ -4,6 +4,7 @@ Shapes: B rows, L tokens, P prefix tokens, E backbone width, n prompts.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +29,7 @@ class Learning:
 
     steps: int = 200
     rate: float = 0.1
-    batch: int = 12
+    batch: int = 8
     first_weight: float = 4.0
     first_tokens: float = 4.0
     seed: int = 0
@@ -95,12 +96,14 @@ class Examples:
         generator: torch.Generator,
         prefix: Tensor | None = None,
         change: Callable[[DynamicCache], object] = lambda cache: None,
+        around: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> Tensor:
         """Weighted cross-entropy of ``settings.batch`` random pairs, nats a token.
 
         Args:
             prefix: embeddings (P, E), at the scale of the table, read behind the prompt.
             change: is told the cache behind the prompts, all but their last token, and may change it.
+            around: what the call behind the prompts happens in; its first token is the last one of the prompts.
         """
         device = self.backbone.device
         pick = torch.randint(len(self.prompts), (settings.batch,), generator=generator)
@@ -109,9 +112,10 @@ class Examples:
         change(cache)
         embedded = self._embed(pick, target[:, :-1].clamp(min=0), prefix)
         mask = F.pad(self.mask[pick], (0, embedded.shape[1] - 1), value=1)
-        hidden = self.backbone.decoder(
-            inputs_embeds=embedded, attention_mask=mask, past_key_values=cache, use_cache=True
-        ).last_hidden_state[:, -target.shape[1] :]
+        with around():
+            hidden = self.backbone.decoder(
+                inputs_embeds=embedded, attention_mask=mask, past_key_values=cache, use_cache=True
+            ).last_hidden_state[:, -target.shape[1] :]
         nats = F.cross_entropy(
             self._logits(hidden).flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="none"
         )

@@ -60,8 +60,7 @@ def learn_offset(
         return {layer: scales[layer] * x for layer, x in relative.items()}
 
     def loss(generator: torch.Generator) -> Tensor:
-        with scan_offsets(examples.backbone, change(), schedule):
-            return examples.loss(settings, generator)
+        return examples.loss(settings, generator, around=lambda: scan_offsets(examples.backbone, change(), schedule))
 
     losses = fit(list(relative.values()), settings, loss, progress)
     return {layer: scales[layer] * x.detach() for layer, x in relative.items()}, losses

@@ -101,3 +101,25 @@ def test_random_directions_have_the_norms_of_another(lively: FrozenBackbone) -> 
         assert torch.allclose(first[layer].norm(), x.norm())
         cosine = torch.nn.functional.cosine_similarity(first[layer].flatten(), second[layer].flatten(), dim=0)
         assert cosine.abs() < 0.2
+
+
+def test_the_loss_is_that_of_the_steered_text(lively: FrozenBackbone) -> None:
+    """One prompt, one continuation: mean nats of its tokens, read one by one while `steer` acts; the prompt is read unsteered."""
+    examples = Examples(lively, PROMPTS[:1], FOLLOW[:1], tokens=5)
+    torch.manual_seed(0)
+    shape = examples.states()[0].shape[1:]
+    change, schedule = {layer: torch.randn(shape) for layer in (0, 2)}, Schedule(stop=3)
+    settings = Learning(batch=1, first_weight=1.0)
+    with torch.no_grad():
+        found = examples.loss(
+            settings, torch.Generator().manual_seed(0), around=lambda: scan_offsets(lively, change, schedule)
+        )
+        cache, ids, nats = examples.read(torch.tensor([0])), examples.prompts[:, -1:], []
+        with steer(lively.model, Offset(change, schedule=schedule)):
+            for token in examples.targets[0]:
+                logits = lively.model(ids, past_key_values=cache, use_cache=True).logits[0, -1]
+                nats.append(-logits.log_softmax(-1)[token])
+                ids = token[None, None]
+        plain = examples.loss(settings, torch.Generator().manual_seed(0))
+    assert found.item() == pytest.approx(torch.stack(nats).mean().item(), abs=1e-4)
+    assert abs(found - plain) > 0.01
