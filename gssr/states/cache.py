@@ -4,6 +4,7 @@ Only what is public in the cache is used; it changes between releases of transfo
 """
 
 import inspect
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,14 +43,16 @@ def cache_name(model: PreTrainedModel) -> str:
 @torch.no_grad()
 def read(backbone: FrozenBackbone, cache: DynamicCache, tokens: Tensor, mask: Tensor) -> None:
     """Read ``tokens`` (B, L) into the cache; ``mask`` (B, positions before and now), False at left padding."""
-    length, name = tokens.shape[1], cache_name(backbone.model)
-    if name == "cache_params":
-        about = {"attention_mask": mask[:, -length:].long()}
-    else:
-        # As generate counts them, so that rotary keys are the same; padding must not be counted.
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -length:]
-        about = {"attention_mask": mask.long(), "position_ids": positions}
-    backbone.decoder(input_ids=tokens, use_cache=True, **about, **{name: cache})
+    backbone.decoder(input_ids=tokens, **reading(backbone.model, cache, mask, tokens.shape[1]))
+
+
+def reading(model: PreTrainedModel, cache: DynamicCache, mask: Tensor, length: int) -> dict[str, Any]:
+    """What a call that reads ``length`` tokens into the cache takes beside them; ``mask`` as in ``read``."""
+    if cache_name(model) == "cache_params":
+        return {"attention_mask": mask[:, -length:].long(), "cache_params": cache, "use_cache": True}
+    # As generate counts them, so that rotary keys are the same; padding must not be counted.
+    positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -length:]
+    return {"attention_mask": mask.long(), "position_ids": positions, "past_key_values": cache, "use_cache": True}
 
 
 def attention_layers(cache: DynamicCache) -> list[int]:

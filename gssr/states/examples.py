@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 
 from gssr.backbone import FrozenBackbone
-from gssr.states.cache import empty_cache, recurrent_layers
+from gssr.states.cache import empty_cache, read, reading, recurrent_layers
 
 IGNORED = -100
 
@@ -57,14 +57,14 @@ class Examples:
         tokens: int = 24,
         prompt_tokens: int = 24,
     ) -> None:
-        read = backbone.tokenize(prompts) if prompts else []
+        before = backbone.tokenize(prompts) if prompts else []
         follow = backbone.tokenize(continuations) if continuations else []
-        if not read or not follow or not all(read) or not all(follow):
+        if not before or not follow or not all(before) or not all(follow):
             raise ValueError(
                 f"{len(prompts)} prompts and {len(continuations)} continuations; expected at least one of each, none empty"
             )
         self.backbone = backbone
-        rows = [[backbone.start_id, *ids][-prompt_tokens:] for ids in read]
+        rows = [[backbone.start_id, *ids][-prompt_tokens:] for ids in before]
         width = max(map(len, rows))
         device = backbone.device
         self.prompts = torch.tensor([[backbone.start_id] * (width - len(i)) + i for i in rows], device=device)
@@ -77,8 +77,7 @@ class Examples:
     def read(self, pick: Tensor) -> DynamicCache:
         """A cache that has read the prompts picked, all but their last token."""
         cache = empty_cache(self.backbone.model)
-        ids, mask = self.prompts[pick, :-1], self.mask[pick, :-1]
-        self.backbone.decoder(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True)
+        read(self.backbone, cache, self.prompts[pick, :-1], self.mask[pick, :-1])
         return cache
 
     def read_some(self, count: int = 32) -> DynamicCache:
@@ -113,12 +112,10 @@ class Examples:
         embedded = self._embed(pick, target[:, :-1].clamp(min=0), prefix)
         mask = F.pad(self.mask[pick], (0, embedded.shape[1] - 1), value=1)
         with around():
-            hidden = self.backbone.decoder(
-                inputs_embeds=embedded, attention_mask=mask, past_key_values=cache, use_cache=True
-            ).last_hidden_state[:, -target.shape[1] :]
-        nats = F.cross_entropy(
-            self._logits(hidden).flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="none"
-        )
+            about = reading(self.backbone.model, cache, mask, embedded.shape[1])
+            hidden = self.backbone.decoder(inputs_embeds=embedded, **about).last_hidden_state[:, -target.shape[1] :]
+        logits = self.backbone.logits(hidden).float()
+        nats = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="none")
         place = torch.arange(target.shape[1], device=device)
         weight = 1 + (settings.first_weight - 1) * torch.exp(-place / settings.first_tokens)
         weight = weight.expand_as(target) * (target != IGNORED)
@@ -126,14 +123,11 @@ class Examples:
 
     def _embed(self, pick: Tensor, behind: Tensor, prefix: Tensor | None) -> Tensor:
         """The last token of the prompts picked, the prefix if there is one, and what is behind."""
-        last = self.backbone.table(self.prompts[pick, -1:])
-        parts = [last, self.backbone.table(behind)]
+        last = self.backbone.embed(self.prompts[pick, -1:])
+        parts = [last, self.backbone.embed(behind)]
         if prefix is not None:
             parts.insert(1, prefix.to(last.dtype).expand(len(pick), -1, -1))
         return torch.cat(parts, 1)
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        return (self.backbone.head(hidden) / getattr(self.backbone.model.config, "logits_scaling", 1.0)).float()
 
 
 def fit(

@@ -9,10 +9,12 @@ from safetensors.torch import save_file
 from transformers import DynamicCache
 
 from gssr.backbone import FrozenBackbone
+from gssr.states.cache import reading
 from gssr.states.examples import Examples, Learning
 from gssr.states.learned_state import LearnedState, learn_state
 from gssr.states.rules import PARTS, Interpolation, Offset, Schedule
 from gssr.states.steering import inject, steer
+from tests.states.conftest import other_hybrid
 
 PROMPTS = ["Weaken to 35 knots in", "Hurricane Ian near 20.1 north 83.5 west"]
 FOLLOW = ["\nTropical storm Alex near 30.0 north 60.0 west.", "\nTropical storm"]
@@ -189,3 +191,32 @@ def test_user_errors_say_what_to_do(lively: FrozenBackbone, examples: Examples, 
         inject(cache, [Offset(one, part="values")])
     some = state.rules(layers=[ATTENTION], schedule=Schedule(stop=2))
     assert [(rule.part, rule.acting_layers) for rule in some] == [("values", [ATTENTION])]
+
+
+@pytest.mark.parametrize("architecture", ["bamba", "falcon_h1", "mamba2"])
+def test_other_hybrid_models_learn_too(architecture: str, tiny_folder: Path, tmp_path: Path) -> None:
+    """Prompts of unequal length where the model can: the loss is that of what stock generation would write first."""
+    backbone = other_hybrid(architecture, tiny_folder, tmp_path)
+    prompts = PROMPTS if architecture != "mamba2" else PROMPTS[:1]
+    examples = Examples(backbone, prompts, FOLLOW[:1], tokens=1)
+    state, losses = learn_state(examples, Learning(steps=20, batch=4))
+    assert losses[-1] < losses[0] - 0.5
+    assert ("values" in state.targets) == (architecture != "mamba2")
+    ids, mask, wanted = examples.prompts, examples.mask, examples.targets[0, 0]
+    with steer(backbone.model, *state.rules()):
+        out = backbone.model.generate(
+            ids,
+            attention_mask=mask,
+            max_new_tokens=1,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    steered = -out.logits[0].log_softmax(-1)[:, wanted]
+    assert steered.max() < losses[0] - 0.5
+    cache = examples.read(torch.arange(len(prompts)))
+    inject(cache, state.rules())
+    about = reading(backbone.model, cache, mask, 1)
+    with torch.no_grad():
+        by_hand = -backbone.model(input_ids=ids[:, -1:], **about).logits[:, 0].log_softmax(-1)[:, wanted]
+    assert torch.allclose(steered, by_hand, atol=1e-4)
