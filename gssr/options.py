@@ -6,7 +6,7 @@ torch and transformers take seconds to import. They are imported when a command 
 import argparse
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gssr.backbone import FrozenBackbone
@@ -85,6 +85,31 @@ def read_prompts(options: argparse.Namespace) -> list[str]:
     if not all(prompts):
         raise ValueError("a prompt is empty; give a text of at least one character")
     return prompts
+
+
+def decoding_options(parser: argparse.ArgumentParser) -> None:
+    """How a text is written; ``read_decoding`` reads them."""
+    group = parser.add_argument_group("decoding")
+    group.add_argument("--tokens", type=count, default=64, help="new tokens at most; default 64")
+    group.add_argument(
+        "--temperature", type=number, default=0.8, help="of sampling; 0 takes the most likely token; default 0.8"
+    )
+    group.add_argument("--top-p", type=number, default=1.0, help="sample within this probability mass; default 1")
+    group.add_argument("--seed", type=int, default=0, help="of sampling; default 0")
+
+
+def read_decoding(options: argparse.Namespace) -> dict[str, Any]:
+    """What ``model.generate`` takes; the seed is for the caller to set.
+
+    Raises:
+        ValueError: a probability mass that is none.
+    """
+    if not 0 < options.top_p <= 1:
+        raise ValueError(f"--top-p {options.top_p:g} is not above 0 and at most 1")
+    how: dict[str, Any] = {"max_new_tokens": options.tokens, "do_sample": options.temperature > 0}
+    if options.temperature > 0:
+        how |= {"temperature": options.temperature, "top_p": options.top_p, "top_k": 0}
+    return how
 
 
 def layer_list(text: str) -> list[int]:

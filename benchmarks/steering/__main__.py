@@ -1,6 +1,6 @@
 """Effect against damage of everything that can steer the nano backbone towards a domain of its training text.
 
-    python -m benchmarks.steering                    # forty minutes on two idle cores, estimated
+    python -m benchmarks.steering                    # twenty minutes on one idle core, estimated
     python -m benchmarks.steering --quick            # everything shrunk, one to two minutes; the numbers mean nothing
     python -m benchmarks.steering --tables-only      # tables and plot again, from what was measured
 
@@ -31,14 +31,13 @@ from gssr.states.examples import Examples, Learning
 FULL = {
     "tokens": 48,
     "rows": 10,
-    "rows_main": 20,
-    "steps": 300,
-    "texts": 400,
-    "prompts": 100,
+    "steps": 150,
+    "texts": 1500,
+    "prompts": 200,
     "long": 500,
-    "repeats": 7,
+    "repeats": 5,
 }
-QUICK = {"tokens": 16, "rows": 1, "rows_main": 1, "steps": 3, "texts": 16, "prompts": 2, "long": 40, "repeats": 1}
+QUICK = {"tokens": 16, "rows": 1, "steps": 3, "texts": 16, "prompts": 2, "long": 40, "repeats": 1}
 ROWS_PER_CALL = 200
 PAIRS = [(source, target) for target in domains.DOMAINS for source in domains.DOMAINS if source != target]
 
@@ -64,27 +63,28 @@ class Benchmark:
                 old.unlink()
         folder.mkdir(parents=True, exist_ok=True)
         self.classifier, accuracy = domains.train_classifier(
-            self.corpus, self.backbone.tokenizer, self.size["tokens"], 100 if quick else 1200
+            self.corpus, self.backbone.tokenizer, self.size["tokens"], 100 if quick else 600
         )
         self.results["classifier_accuracy"] = accuracy
-        self.prompts, self.real = self._pairs(max(self.size["rows"], self.size["rows_main"]))
+        self.prompts, self.real = self._pairs(self.size["rows"])
         self._save()
 
     def run(self) -> None:
-        plan = [(name, s, layers) for name, m in METHODS.items() for s, layers in _grid(m.strengths, m.layers)]
-        with tqdm(total=len(METHODS) * len(domains.DOMAINS) + len(plan) + 3, unit="piece") as bar:
-            for target in domains.DOMAINS:
-                for name in METHODS:
-                    bar.set_description(f"{name} -> {target}")
-                    self.material(name, target)
-                    bar.update()
+        grids = {name: _grid(m.strengths, m.layers) for name, m in METHODS.items()}
+        total = len(METHODS) * len(domains.DOMAINS) + sum(map(len, grids.values())) + 3
+        with tqdm(total=total, unit="piece") as bar:
             bar.set_description("real text")
             self._once("real", self._measure_real)
             bar.update()
-            for name, strength, layers in plan:
-                bar.set_description(f"{name}, strength {strength:g}, layers {layers}")
-                self._condition(name, strength, layers)
-                bar.update()
+            for name, grid in grids.items():
+                for target in domains.DOMAINS:
+                    bar.set_description(f"{name} -> {target}")
+                    self.material(name, target)
+                    bar.update()
+                for strength, layers in grid:
+                    bar.set_description(f"{name}, strength {strength:g}, layers {layers}")
+                    self._condition(name, strength, layers)
+                    bar.update()
             directions = {target: self.material(LEARNED, target) for target in domains.DOMAINS}
             bar.set_description("long texts")
             self._once("long", lambda: long_texts(self.backbone, directions, self.prompts, PAIRS, self.size["long"]))
@@ -132,7 +132,7 @@ class Benchmark:
         if key in self.results["conditions"]:
             return
         before = time.perf_counter()
-        rows = self.size["rows_main" if strength == 1 and layers == "all" else "rows"]
+        rows = self.size["rows"]
         materials = {target: self.material(name, target) for target in domains.DOMAINS}
         prompts = self.prompts[:, :rows].flatten(0, 1)
         of_rows = [materials[target] for _, target in PAIRS for _ in range(rows)]

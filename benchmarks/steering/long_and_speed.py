@@ -1,4 +1,4 @@
-"""Long texts under steering that never ends, and what steering costs in time."""
+"""Long texts under steering that never ends, and what steering costs in time. B rows."""
 
 import time
 from statistics import median
@@ -9,12 +9,12 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from benchmarks.steering.measures import distinct, nats, repetition
-from benchmarks.steering.methods import REPEATED, Material
+from benchmarks.steering.methods import Material, state_of
 from gssr.backbone import FrozenBackbone
-from gssr.states.rules import Offset, Schedule
+from gssr.states.rules import Offset, Rule, Schedule
 from gssr.states.steering import steer
 
-SCHEDULES = {"unsteered": None, "as learned": REPEATED, "at every token": Schedule()}
+SCHEDULES = {"unsteered": None, "once, as learned": Schedule.once(), "again every 48 tokens": Schedule(every=48)}
 EVERY = 50
 
 
@@ -26,10 +26,10 @@ def long_texts(
     pairs: list[tuple[str, str]],
     tokens: int,
 ) -> dict[str, Any]:
-    """One text for every ordered pair under the learned offset at full strength: distinct-2, repetition, nats in the last
-    quarter, and the largest norm of a state over that of the unsteered model at the same place."""
+    """One text for every ordered pair under the learned state at full strength: distinct-2, repetition, nats in the last
+    quarter, and the largest norm of a recurrent state over that of the unsteered model at the same place."""
     rows = prompts[:, 0]
-    change = {int(layer): torch.stack([directions[t][layer] for _, t in pairs]) for layer in directions[pairs[0][1]]}
+    learned = state_of([directions[target] for _, target in pairs])
     found: dict[str, Any] = {}
     norms: dict[str, list[Tensor]] = {}
     for name, schedule in SCHEDULES.items():
@@ -38,7 +38,9 @@ def long_texts(
 
         def watch(ids: Tensor, scores: Tensor, name: str = name, cache: DynamicCache = cache) -> Tensor:
             if (ids.shape[1] - rows.shape[1]) % EVERY == 0:
-                states = [cache.get_recurrent_state(layer).flatten(1).norm(dim=1) for layer in change]
+                states = [
+                    cache.get_recurrent_state(layer).flatten(1).norm(dim=1) for layer in learned.targets["recurrent"]
+                ]
                 norms[name].append(torch.stack(states))
             return scores
 
@@ -56,7 +58,7 @@ def long_texts(
         if schedule is None:
             ids = backbone.model.generate(**inputs, **options)
         else:
-            with steer(backbone.model, Offset(change, schedule=schedule)):
+            with steer(backbone.model, *learned.rules(schedule=schedule)):
                 ids = backbone.model.generate(**inputs, **options)
         texts = ids[:, rows.shape[1] :]
         last = texts[:, -tokens // 4 :]
@@ -75,22 +77,28 @@ def long_texts(
 
 
 @torch.no_grad()
-def cost(backbone: FrozenBackbone, direction: Material, repeats: int) -> dict[str, float]:
-    """Seconds of steered over unsteered decoding of 64 tokens, at every token, runs of both in turns; the median ratio by batch."""
-    rule = Offset({int(layer): x for layer, x in direction.items()}, strength=0.1)
+def cost(backbone: FrozenBackbone, material: Material, repeats: int) -> dict[str, float]:
+    """Seconds of steered over unsteered decoding of 64 tokens, runs of both in turns; the median ratio by steering and batch."""
+    learned = state_of([material])
+    ways: dict[str, list[Rule]] = {
+        "learned state": [*learned.rules()],
+        "offset at every token": [Offset(learned.targets["recurrent"], strength=0.1)],
+    }
     options = {"max_new_tokens": 64, "do_sample": False, "suppress_tokens": [backbone.tokenizer.eos_token_id]}
     options["pad_token_id"] = backbone.tokenizer.eos_token_id
     ratios: dict[str, float] = {}
     for batch in (1, 16):
         ids = torch.full((batch, 8), 5)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        found = []
+        found: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(repeats + 1):
             start = time.perf_counter()
             backbone.model.generate(**inputs, **options)
-            middle = time.perf_counter()
-            with steer(backbone.model, rule):
-                backbone.model.generate(**inputs, **options)
-            found.append((time.perf_counter() - middle) / (middle - start))
-        ratios[str(batch)] = median(found[1:])
+            plain = time.perf_counter() - start
+            for name, rules in ways.items():
+                start = time.perf_counter()
+                with steer(backbone.model, *rules):
+                    backbone.model.generate(**inputs, **options)
+                found[name].append((time.perf_counter() - start) / plain)
+        ratios |= {f"{name}, batch {batch}": median(times[1:]) for name, times in found.items()}
     return ratios

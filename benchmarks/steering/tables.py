@@ -20,9 +20,10 @@ def write_all(folder: Path) -> str:
     results = json.loads((folder / "steering.json").read_text())
     real = results["real"]
     rows = [summary(c, real) for c in results["conditions"].values()]
-    text = "\n\n".join(
-        [_about(results), _best(rows, real), _sweep(rows), _pairs(results), _long(results), _samples(results)]
-    )
+    parts = [_about(results), _best(rows, real), _sweep(rows)]
+    if f"{LEARNED}|1|all" in results["conditions"]:
+        parts += [_pairs(results), *([_long(results)] if "long" in results else []), _samples(results)]
+    text = "\n\n".join(parts)
     (folder / "steering.md").write_text(text + "\n")
     plot(rows, real, folder / "steering.png")
     return text
@@ -92,7 +93,7 @@ def _sweep(rows: list[dict[str, Any]]) -> str:
 
 
 def _pairs(results: dict[str, Any]) -> str:
-    """Share and ratio of the learned offset at strength 1 for each ordered pair."""
+    """Share and ratio of the learned state at strength 1 for each ordered pair."""
     pairs, real = results["conditions"][f"{LEARNED}|1|all"]["pairs"], results["real"]["pairs"]
     targets = list(dict.fromkeys(name.split(">")[1] for name in pairs))
     lines = [
@@ -127,8 +128,8 @@ def _long(results: dict[str, Any]) -> str:
             f"| {name} | {row['distinct']:.3f} | {row['distinct'] / plain['distinct']:.2f} | {row['repetition']:.3f} "
             f"| {row['nats_last_quarter']:.2f} | {row['largest_norm']:.1f} | {row['largest_norm_at_end']:.1f} |"
         )
-    ratios = ", ".join(f"{ratio:.3f} at batch {batch}" for batch, ratio in results["cost"].items())
-    return "\n".join([*lines, "", f"Time of steered over unsteered decoding, steered at every token: {ratios}."])
+    ratios = "; ".join(f"{name}: {ratio:.3f}" for name, ratio in results.get("cost", {}).items())
+    return "\n".join([*lines, "", f"Time of steered over unsteered decoding of 64 tokens: {ratios}."])
 
 
 def _samples(results: dict[str, Any]) -> str:

@@ -10,10 +10,12 @@ from gssr.options import (
     add_command,
     backbone_options,
     count,
+    decoding_options,
     layer_list,
     load_backbone,
     number,
     prompt_options,
+    read_decoding,
     read_prompts,
 )
 
@@ -94,12 +96,7 @@ def add_commands(subparsers: Subparsers) -> None:
     )  # fmt: skip
     parser.add_argument("file", type=Path)
     parser.add_argument("--read", metavar="TEXT", help="a further text to read first; mind the space at its start")
-    parser.add_argument("--tokens", type=count, default=64, help="new tokens at most; default 64")
-    parser.add_argument(
-        "--temperature", type=number, default=0.8, help="of sampling; 0 takes the most likely token; default 0.8"
-    )
-    parser.add_argument("--top-p", type=number, default=1.0, help="sample within this probability mass; default 1")
-    parser.add_argument("--seed", type=int, default=0, help="of sampling; default 0")
+    decoding_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON in place of text")
     backbone_options(parser)
     parser.set_defaults(run=generate)
@@ -216,20 +213,16 @@ def blend(options: argparse.Namespace) -> None:
 
 def generate(options: argparse.Namespace) -> None:
     state = _load(options.file)
-    if not 0 < options.top_p <= 1:
-        raise ValueError(f"--top-p {options.top_p:g} is not above 0 and at most 1")
+    how = read_decoding(options)
     backbone = load_backbone(options)
     state = _load(options.file, backbone)
     if options.read is not None:
         state = state.read_on(backbone, options.read)
-    how: dict[str, Any] = {"do_sample": False}
-    if options.temperature > 0:
-        how = {"do_sample": True, "temperature": options.temperature, "top_p": options.top_p, "top_k": 0}
 
     import torch
 
     torch.manual_seed(options.seed)
-    new = state.generate(backbone, max_new_tokens=options.tokens, **how)
+    new = state.generate(backbone, **how)
     before = [
         backbone.tokenizer.decode(tokens[mask], skip_special_tokens=True)
         for tokens, mask in zip(state.tokens, state.mask, strict=True)

@@ -1,23 +1,18 @@
-"""Directions to steer in: random ones, differences of mean states, and directions kept in a file. See `gssr.states.learned`, too.
+"""Directions to steer in: random ones and differences of mean states. Learned ones: `gssr.states.learned_state`, `gssr.states.learned`.
 
 A direction is a tensor (M, R, N) for each recurrent layer. Any states by layer are one: those of a captured state are
 targets for `gssr.states.rules.Interpolation`.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from gssr.backbone import FrozenBackbone
 from gssr.states.cache import empty_cache, read, recurrent_layers
-from gssr.states.rules import Schedule
 
 Direction = dict[int, Tensor]
-FORMAT = "gssr steering direction 1"
 
 
 def recurrent_states(backbone: FrozenBackbone, texts: Sequence[str]) -> Direction:
@@ -49,42 +44,3 @@ def random_like(direction: Mapping[int, Tensor], seed: int) -> Direction:
     generator = torch.Generator().manual_seed(seed)
     noise = {layer: torch.randn(x.shape, generator=generator) for layer, x in sorted(direction.items())}
     return {layer: x * (direction[layer].norm().cpu() / x.norm()) for layer, x in noise.items()}
-
-
-def save_direction(path: Path, direction: Mapping[int, Tensor], schedule: Schedule, backbone: FrozenBackbone) -> None:
-    """Write a direction with the schedule it was learned for and the fingerprint of the model it belongs to."""
-    about = {
-        "format": FORMAT,
-        "fingerprint": backbone.fingerprint,
-        "schedule": " ".join(str(x) for x in (schedule.start, schedule.stop, schedule.every, schedule.half_life)),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({str(layer): x.float().contiguous() for layer, x in direction.items()}, path, metadata=about)
-
-
-def load_direction(path: Path, backbone: FrozenBackbone) -> tuple[Direction, Schedule]:
-    """
-    Raises:
-        ValueError: no such file, no direction in it, or one that was made for another model.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            direction = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} cannot be read as a steering direction: {error}") from error
-    if about.get("format") != FORMAT:
-        raise ValueError(f"{path} holds no steering direction; make one with gssr generate --learn FILE --save {path}")
-    if about.get("fingerprint") != backbone.fingerprint:
-        raise ValueError(
-            f"{path} was made for the model {about.get('fingerprint')}, this is {backbone.fingerprint} ({backbone.name}); "
-            "directions of one model mean nothing to another"
-        )
-    start, stop, every, half_life = about["schedule"].split()
-    schedule = Schedule(
-        int(start),
-        None if stop == "None" else int(stop),
-        int(every),
-        None if half_life == "None" else float(half_life),
-    )
-    return {int(layer): x for layer, x in direction.items()}, schedule

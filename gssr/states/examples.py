@@ -4,15 +4,16 @@ Shapes: B rows, L tokens, P prefix tokens, E backbone width, n prompts.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import Cache, DynamicCache
+from transformers import DynamicCache
 
 from gssr.backbone import FrozenBackbone
-from gssr.states.cache import empty_cache, recurrent_layers
+from gssr.states.cache import empty_cache, read, reading, recurrent_layers
 
 IGNORED = -100
 
@@ -24,17 +25,13 @@ class Learning:
     Args:
         steps, rate, batch: of Adam; the rate is relative to the size of the states and falls linearly over the last 40 % of the steps.
         first_weight: how much more the first token counts than a late one; ``first_tokens``: tokens in which that falls to 1/e.
-        own: in half of the steps, up to so many tokens of the steered model's own text stand between a prompt and its
-            continuation; 0 for none. ``refresh``: steps after which it writes them anew.
     """
 
-    steps: int = 300
-    rate: float = 0.2
+    steps: int = 200
+    rate: float = 0.1
     batch: int = 8
-    first_weight: float = 5.0
-    first_tokens: float = 3.0
-    own: int = 8
-    refresh: int = 10
+    first_weight: float = 4.0
+    first_tokens: float = 4.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -42,18 +39,10 @@ class Learning:
             raise ValueError(f"{self}: steps, batch and rate must be above 0")
 
 
-@dataclass(frozen=True)
-class Own:
-    """What the steered model has written itself: behind which prompts, (n), and which tokens, (n, L)."""
-
-    prompts: Tensor
-    tokens: Tensor
-
-
 class Examples:
     """Prompts, and continuations that are drawn independently of them.
 
-    Many different prompts cost nothing and are needed: an offset has room enough to learn a few dozen of them by heart.
+    Many different prompts cost nothing and are needed: what is learned has room enough for a few dozen of them by heart.
 
     Args:
         prompts: what the model may have read; their last ``prompt_tokens`` tokens count.
@@ -65,17 +54,17 @@ class Examples:
         backbone: FrozenBackbone,
         prompts: Sequence[str],
         continuations: Sequence[str],
-        tokens: int = 16,
+        tokens: int = 24,
         prompt_tokens: int = 24,
     ) -> None:
-        read = backbone.tokenize(prompts) if prompts else []
+        before = backbone.tokenize(prompts) if prompts else []
         follow = backbone.tokenize(continuations) if continuations else []
-        if not read or not follow or not all(read) or not all(follow):
+        if not before or not follow or not all(before) or not all(follow):
             raise ValueError(
                 f"{len(prompts)} prompts and {len(continuations)} continuations; expected at least one of each, none empty"
             )
         self.backbone = backbone
-        rows = [[backbone.start_id, *ids][-prompt_tokens:] for ids in read]
+        rows = [[backbone.start_id, *ids][-prompt_tokens:] for ids in before]
         width = max(map(len, rows))
         device = backbone.device
         self.prompts = torch.tensor([[backbone.start_id] * (width - len(i)) + i for i in rows], device=device)
@@ -88,119 +77,79 @@ class Examples:
     def read(self, pick: Tensor) -> DynamicCache:
         """A cache that has read the prompts picked, all but their last token."""
         cache = empty_cache(self.backbone.model)
-        ids, mask = self.prompts[pick, :-1], self.mask[pick, :-1]
-        self.backbone.decoder(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True)
+        read(self.backbone, cache, self.prompts[pick, :-1], self.mask[pick, :-1])
         return cache
 
+    def read_some(self, count: int = 32) -> DynamicCache:
+        """A cache that has read ``count`` of the prompts, evenly spaced."""
+        return self.read(torch.linspace(0, len(self.prompts) - 1, min(count, len(self.prompts))).long())
+
     def states(self, count: int = 32) -> dict[int, Tensor]:
-        """Behind ``count`` of the prompts, evenly spaced: (count, M, R, N) by recurrent layer."""
-        cache = self.read(torch.linspace(0, len(self.prompts) - 1, min(count, len(self.prompts))).long())
+        """Behind ``count`` of the prompts: (count, M, R, N) by recurrent layer."""
+        cache = self.read_some(count)
         return {layer: cache.get_recurrent_state(layer) for layer in recurrent_layers(cache)}
 
     def loss(
         self,
         settings: Learning,
         generator: torch.Generator,
-        own: Own | None = None,
         prefix: Tensor | None = None,
+        change: Callable[[DynamicCache], object] = lambda cache: None,
+        around: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> Tensor:
         """Weighted cross-entropy of ``settings.batch`` random pairs, nats a token.
 
         Args:
-            own: what ``write`` has written; in half of the calls some of it stands between prompts and continuations.
             prefix: embeddings (P, E), at the scale of the table, read behind the prompt.
+            change: is told the cache behind the prompts, all but their last token, and may change it.
+            around: what the call behind the prompts happens in; its first token is the last one of the prompts.
         """
         device = self.backbone.device
         pick = torch.randint(len(self.prompts), (settings.batch,), generator=generator)
         target = self.targets[torch.randint(len(self.targets), (settings.batch,), generator=generator)]
-        between = target[:, :0]
-        if own is not None and torch.rand((), generator=generator) < 0.5:
-            chosen = torch.randint(len(own.prompts), (settings.batch,), generator=generator)
-            length = int(torch.randint(1, own.tokens.shape[1] + 1, (), generator=generator))
-            pick, between = own.prompts[chosen], own.tokens[chosen, :length]
         cache = self.read(pick)
-        embedded = self._embed(pick, torch.cat([between, target[:, :-1].clamp(min=0)], 1), prefix)
+        change(cache)
+        embedded = self._embed(pick, target[:, :-1].clamp(min=0), prefix)
         mask = F.pad(self.mask[pick], (0, embedded.shape[1] - 1), value=1)
-        hidden = self.backbone.decoder(
-            inputs_embeds=embedded, attention_mask=mask, past_key_values=cache, use_cache=True
-        ).last_hidden_state[:, -target.shape[1] :]
-        nats = F.cross_entropy(
-            self._logits(hidden).flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="none"
-        )
+        with around():
+            about = reading(self.backbone.model, cache, mask, embedded.shape[1])
+            hidden = self.backbone.decoder(inputs_embeds=embedded, **about).last_hidden_state[:, -target.shape[1] :]
+        logits = self.backbone.logits(hidden).float()
+        nats = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="none")
         place = torch.arange(target.shape[1], device=device)
         weight = 1 + (settings.first_weight - 1) * torch.exp(-place / settings.first_tokens)
-        if between.shape[1]:
-            # Behind own text, which may be in the target's domain already, the break is not to be learned as urgent.
-            weight[0] = 1.0
         weight = weight.expand_as(target) * (target != IGNORED)
         return (nats.view_as(target) * weight).sum() / weight.sum()
 
-    @torch.no_grad()
-    def write(
-        self,
-        tokens: int,
-        generator: torch.Generator,
-        before: Callable[[Cache, int], object] = lambda cache, token: None,
-        prefix: Tensor | None = None,
-        count: int = 32,
-    ) -> Own:
-        """Sample behind ``count`` random prompts at temperature 1, without end-of-text. ``before`` may change the cache before
-        each token."""
-        pick = torch.randint(len(self.prompts), (count,), generator=generator)
-        cache = self.read(pick)
-        embedded, mask = self._embed(pick, self.prompts[pick, :0], prefix), self.mask[pick]
-        mask = F.pad(mask, (0, embedded.shape[1] - 1), value=1)
-        written: list[Tensor] = []
-        for token in range(tokens):
-            before(cache, token)
-            hidden = self.backbone.decoder(
-                inputs_embeds=embedded, attention_mask=mask, past_key_values=cache, use_cache=True
-            ).last_hidden_state[:, -1]
-            logits = self._logits(hidden)
-            logits[:, self.backbone.tokenizer.eos_token_id] = -torch.inf
-            # Drawn on the CPU, so that a seed gives the same text on every device.
-            next_ids = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator).to(self.backbone.device)
-            written.append(next_ids)
-            embedded, mask = self.backbone.table(next_ids), F.pad(mask, (0, 1), value=1)
-        return Own(pick, torch.cat(written, 1))
-
     def _embed(self, pick: Tensor, behind: Tensor, prefix: Tensor | None) -> Tensor:
         """The last token of the prompts picked, the prefix if there is one, and what is behind."""
-        last = self.backbone.table(self.prompts[pick, -1:])
-        parts = [last, self.backbone.table(behind)]
+        last = self.backbone.embed(self.prompts[pick, -1:])
+        parts = [last, self.backbone.embed(behind)]
         if prefix is not None:
             parts.insert(1, prefix.to(last.dtype).expand(len(pick), -1, -1))
         return torch.cat(parts, 1)
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        return (self.backbone.head(hidden) / getattr(self.backbone.model.config, "logits_scaling", 1.0)).float()
 
 
 def fit(
     parameters: Sequence[Tensor],
     settings: Learning,
-    loss: Callable[[torch.Generator, Own | None], Tensor],
-    write: Callable[[torch.Generator], Own],
+    loss: Callable[[torch.Generator], Tensor],
     progress: Callable[[int, float], None] | None = None,
 ) -> list[float]:
     """Adam on ``parameters`` alone, in place; the loss of every step.
 
     Args:
-        loss: of a generator and the own text, see ``Examples.loss``.
-        write: own text with the parameters as they are, see ``Examples.write``.
+        loss: of a generator, see ``Examples.loss``.
         progress: is told step and loss.
     """
     generator = torch.Generator().manual_seed(settings.seed)
     optimizer = torch.optim.Adam(parameters, lr=settings.rate, betas=(0.9, 0.99))
     losses: list[float] = []
-    own: Own | None = None
     with torch.enable_grad():
         for step in range(settings.steps):
             for group in optimizer.param_groups:
                 group["lr"] = settings.rate * min(1.0, (settings.steps - step) / (0.4 * settings.steps))
-            if settings.own and step and step % settings.refresh == 0:
-                own = write(generator)
-            value = loss(generator, own)
+            value = loss(generator)
             # Not backward(): it would write into .grad of weights that someone else may be training.
             for parameter, gradient in zip(parameters, torch.autograd.grad(value, parameters), strict=True):
                 parameter.grad = gradient

@@ -6,17 +6,26 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gssr.options import Subparsers, add_command, backbone_options, count, layer_list, load_backbone, number
+from gssr.options import (
+    Subparsers,
+    add_command,
+    backbone_options,
+    count,
+    decoding_options,
+    layer_list,
+    load_backbone,
+    read_decoding,
+)
 
 if TYPE_CHECKING:
     from gssr.backbone import FrozenBackbone
-    from gssr.states.directions import Direction
+    from gssr.states.learned_state import LearnedState
     from gssr.states.rules import Rule, Schedule
 
 EXAMPLES = [
     'gssr generate --prompt "The Congress shall" --random --max-share 0.5',
     'gssr generate --prompt "The Congress shall" --learn storms.txt --learn-from speeches.txt --save storms.safetensors',
-    'gssr generate --prompt "The Congress shall" --direction storms.safetensors --strength 0.8 --json',
+    'gssr generate --prompt "The Congress shall" --learned storms.safetensors --strength 0.8 --json',
 ]
 
 
@@ -29,35 +38,32 @@ def add_commands(subparsers: Subparsers) -> None:
     backbone_options(parser)
 
     sources = parser.add_argument_group("source of the direction, one of").add_mutually_exclusive_group(required=True)
-    sources.add_argument("--learn", type=Path, metavar="FILE", help="learn an offset from texts that should follow")
-    sources.add_argument("--direction", type=Path, metavar="FILE", help="an offset kept by --save")
+    sources.add_argument("--learn", type=Path, metavar="FILE", help="learn a state from texts that should follow")
+    sources.add_argument("--learned", type=Path, metavar="FILE", help="a state learned before, kept by --save")
     sources.add_argument("--towards", type=Path, metavar="FILE", help="mean state behind these texts minus --away's")
     sources.add_argument("--like", metavar="TEXT", help="pull the states to those behind this text")
     sources.add_argument("--state", type=Path, metavar="FILE", help="pull them to a state kept by gssr state capture")
     sources.add_argument("--random", action="store_true", help="a random direction as large as the states: the control")
     parser.add_argument("--learn-from", type=Path, metavar="FILE", help="texts to lead away from; default the prompt")
     parser.add_argument("--away", type=Path, metavar="FILE", help="texts whose mean state is subtracted, for --towards")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="keep the learned offset, .safetensors")
-    parser.add_argument("--steps", type=count, default=300, help="of learning; default 300, a minute on nano")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="keep the learned state, .safetensors")
+    parser.add_argument("--steps", type=count, default=200, help="of learning; default 200, a minute on nano")
 
     rule = parser.add_argument_group("how it acts")
     rule.add_argument(
         "--strength",
         type=float,
         default=1.0,
-        help="times the direction, or the gate of --like and --state in [0, 1]; default 1",
+        help="times the direction, or times the gates of states to pull to, in [0, 1]; default 1",
     )
     rule.add_argument("--max-share", type=float, help="bound of the change as a share of the state's norm")
     rule.add_argument("--layers", type=layer_list, metavar="LIST", help="such as 0,2,4-6; default all recurrent layers")
-    rule.add_argument("--heads", type=layer_list, metavar="LIST", help="likewise; default all heads")
-    rule.add_argument("--once", action="store_true", help="at the first new token alone")
+    rule.add_argument("--heads", type=layer_list, metavar="LIST", help="likewise, not of learned states; default all")
+    rule.add_argument("--once", action="store_true", help="at the first new token alone, as learned states do")
     rule.add_argument("--stop", type=int, help="new token before which it ends; default 24, 0 never ends")
     rule.add_argument("--half-life", type=float, metavar="TOKENS", help="tokens in which the strength halves")
 
-    decoding = parser.add_argument_group("decoding, the same for both texts")
-    decoding.add_argument("--tokens", type=count, default=64, help="new tokens at most; default 64")
-    decoding.add_argument("--temperature", type=number, default=1.0, help="0 takes the likeliest token; default 1")
-    decoding.add_argument("--seed", type=int, default=0, help="default 0")
+    decoding_options(parser)
     parser.add_argument("--json", action="store_true", help="texts and what every step did, for programs")
     parser.set_defaults(run=run)
 
@@ -71,9 +77,9 @@ def run(options: argparse.Namespace) -> int:
 
     _check(options)
     backbone = load_backbone(options)
-    rule = _rule(backbone, options)
+    rules = _rules(backbone, options)
     unsteered = _write(backbone, options)
-    with steer(backbone.model, rule, kl=True) as report:
+    with steer(backbone.model, *rules, kl=True) as report:
         steered = _write(backbone, options)
     rows = report.as_rows()
     if options.json:
@@ -99,6 +105,7 @@ def run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     if not options.prompt:
         raise ValueError("the prompt is empty; give a text of at least one character")
+    read_decoding(options)
     if (options.towards is None) != (options.away is None):
         raise ValueError("--towards and --away belong together: texts of both kinds make a difference")
     for name in ("save", "learn_from"):
@@ -109,48 +116,51 @@ def _check(options: argparse.Namespace) -> None:
 def _schedule(options: argparse.Namespace) -> "Schedule":
     from gssr.states.rules import Schedule
 
-    if options.once:
+    learned = options.learn is not None or options.learned is not None
+    if options.once or (learned and options.stop is None and options.half_life is None):
         return Schedule.once()
     stop = 24 if options.stop is None else options.stop
     return Schedule(stop=stop or None, half_life=options.half_life)
 
 
-def _rule(backbone: "FrozenBackbone", options: argparse.Namespace) -> "Rule":
-    from gssr.states.directions import load_direction, mean_difference, random_like, recurrent_states
+def _rules(backbone: "FrozenBackbone", options: argparse.Namespace) -> "list[Rule]":
+    from gssr.states.directions import mean_difference, random_like, recurrent_states
     from gssr.states.hybrid_state import HybridState
+    from gssr.states.learned_state import LearnedState
     from gssr.states.rules import Interpolation, Offset
 
     schedule = _schedule(options)
     common = {"strength": options.strength, "layers": options.layers, "heads": options.heads}
+    pulls = [name for name in ("learn", "learned", "like", "state") if getattr(options, name) is not None]
+    if pulls and options.max_share is not None:
+        raise ValueError(f"--max-share bounds what is added; --{pulls[0]} pulls, and --strength is its bound")
+    if options.learn is not None or options.learned is not None:
+        if options.heads is not None:
+            raise ValueError("--heads says which of recurrent states to change; a learned state has other parts, too")
+        learned = (
+            _learn(backbone, options) if options.learn is not None else LearnedState.load(options.learned, backbone)
+        )
+        return [*learned.rules(options.strength, options.layers, schedule)]
     if options.like is not None or options.state is not None:
-        if options.max_share is not None:
-            raise ValueError("--max-share bounds what is added; --like and --state pull, and --strength is their bound")
         if options.state is not None:
             state = HybridState.load(options.state, backbone)
         else:
             state = HybridState.capture(backbone, [options.like])
         target = {layer: state.layers[layer].recurrent[0] for layer in state.recurrent_layers}
-        return Interpolation(target, schedule=schedule, **common)
-    if options.learn is not None:
-        direction = _learn(backbone, options, schedule)
-    elif options.direction is not None:
-        direction, kept = load_direction(options.direction, backbone)
-        given = options.once or options.stop is not None or options.half_life is not None
-        schedule = schedule if given else kept
-    elif options.towards is not None:
+        return [Interpolation(target, schedule=schedule, **common)]
+    if options.towards is not None:
         direction = mean_difference(backbone, _texts(options.towards), _texts(options.away))
     else:
         states = recurrent_states(backbone, [options.prompt])
         direction = random_like({layer: x[0] for layer, x in states.items()}, options.seed)
-    return Offset(direction, schedule=schedule, max_share=options.max_share, **common)
+    return [Offset(direction, schedule=schedule, max_share=options.max_share, **common)]
 
 
-def _learn(backbone: "FrozenBackbone", options: argparse.Namespace, schedule: "Schedule") -> "Direction":
+def _learn(backbone: "FrozenBackbone", options: argparse.Namespace) -> "LearnedState":
     from tqdm import tqdm
 
-    from gssr.states.directions import save_direction
     from gssr.states.examples import Examples, Learning
-    from gssr.states.learned import learn_offset
+    from gssr.states.learned_state import learn_state
 
     follow = ["\n" + text.lstrip() for text in _texts(options.learn)]
     prompts = [options.prompt] if options.learn_from is None else _texts(options.learn_from)
@@ -161,10 +171,10 @@ def _learn(backbone: "FrozenBackbone", options: argparse.Namespace, schedule: "S
             bar.update()
 
         settings = Learning(steps=options.steps, seed=options.seed)
-        direction, _ = learn_offset(Examples(backbone, prompts, follow), schedule, settings, None, progress)
+        learned, _ = learn_state(Examples(backbone, prompts, follow), settings, progress=progress)
     if options.save is not None:
-        save_direction(options.save, direction, schedule, backbone)
-    return direction
+        learned.save(options.save, backbone)
+    return learned
 
 
 def _texts(path: Path) -> list[str]:
@@ -183,12 +193,10 @@ def _write(backbone: "FrozenBackbone", options: argparse.Namespace) -> str:
 
     torch.manual_seed(options.seed)
     ids = torch.tensor([[backbone.start_id, *backbone.tokenize([options.prompt])[0]]], device=backbone.device)
-    sampling = {"do_sample": True, "temperature": options.temperature, "top_k": 0} if options.temperature else {}
     out = backbone.model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
-        max_new_tokens=options.tokens,
         pad_token_id=backbone.tokenizer.eos_token_id,
-        **({"do_sample": False} | sampling),
+        **read_decoding(options),
     )
     return backbone.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)

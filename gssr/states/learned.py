@@ -1,10 +1,7 @@
 """Learn a direction by gradient through the frozen model from a handful of examples: prompts, and what should follow them.
 
-Three things decide whether such an offset works in free generation. An example must begin where a text may begin (a line, a
-sentence), with the break that leads there as its first token: the middle of a sentence can be learned by nothing. The first tokens
-must weigh most: behind them the text itself shows what it is about, so that the plain loss falls without the switch being learned.
-And a sample that has missed the switch must be led back: so the offset is repeated, and it learns behind the steered model's
-own text, too, not behind real text alone.
+An offset is added to recurrent states alone and leaves in place what conv states and attention hold of the prompt; where the text
+should become another one `gssr.states.learned_state` does better.
 
 A rule acts between tokens, training reads many at once. Mamba-2 is linear in its state and decays by one number a head, so what
 an offset O, added before each token l with weight s_l, contributes to the output has a closed form,
@@ -27,9 +24,8 @@ from torch.nn import functional as F
 
 from gssr.backbone import FrozenBackbone
 from gssr.states.directions import Direction
-from gssr.states.examples import Examples, Learning, Own, fit
-from gssr.states.rules import Change, LowRank, Offset, Schedule
-from gssr.states.steering import inject
+from gssr.states.examples import Examples, Learning, fit
+from gssr.states.rules import Change, LowRank, Schedule
 
 SCAN = "mamba2_chunk_scan"
 
@@ -63,15 +59,10 @@ def learn_offset(
     def change() -> dict[int, Tensor]:
         return {layer: scales[layer] * x for layer, x in relative.items()}
 
-    def loss(generator: torch.Generator, own: Own | None) -> Tensor:
-        with scan_offsets(examples.backbone, change(), schedule):
-            return examples.loss(settings, generator, own)
+    def loss(generator: torch.Generator) -> Tensor:
+        return examples.loss(settings, generator, around=lambda: scan_offsets(examples.backbone, change(), schedule))
 
-    def write(generator: torch.Generator) -> Own:
-        rule = Offset(change(), schedule=schedule)
-        return examples.write(settings.own, generator, lambda cache, token: inject(cache, [rule], token))
-
-    losses = fit(list(relative.values()), settings, loss, write, progress)
+    losses = fit(list(relative.values()), settings, loss, progress)
     return {layer: scales[layer] * x.detach() for layer, x in relative.items()}, losses
 
 

@@ -1,7 +1,8 @@
 """Rules: what is done to a recurrent state at one token. Pure functions of tensors; `gssr.states.steering` applies them.
 
-Shapes: B rows; a layer's state is (B, M, R, N), M heads of dimension R with N state dimensions in Mamba-2; other recurrent
-layers bring axes of their own, of which the first after B counts as heads.
+Shapes: B rows; L tokens read; a layer's recurrent state is (B, M, R, N), M heads of dimension R with N state dimensions in
+Mamba-2; other recurrent layers bring axes of their own, of which the first after B counts as heads. Conv states are (B, channels,
+width), attention values (B, KV heads, L, head dimension).
 """
 
 import math
@@ -24,7 +25,10 @@ class LowRank:
         return self.left @ self.right.transpose(-1, -2)
 
 
-# By layer: (M, R, N), the same for every row, or (B, M, R, N), a change for each row.
+# What of a layer a rule changes.
+PARTS = ("recurrent", "conv", "values")
+# By layer: (M, R, N), the same for every row, or (B, M, R, N), a change for each row; for other parts in their shapes, with one
+# token in place of L in the values, which every token read gets.
 Change = Mapping[int, Tensor | LowRank]
 
 
@@ -73,6 +77,7 @@ class Rule:
         change: by layer, see ``Change``.
         strength: one for all rows, or (B,), one for each. A batch of B texts that generation widens to B·k rows (beams,
             several returned sequences) keeps one strength and one change a text.
+        part: of the layers' states, one of ``PARTS``.
         layers: of those in ``change``; None is all.
         heads: of every layer, or by layer; None is all.
         schedule: at which tokens.
@@ -83,11 +88,16 @@ class Rule:
     layers: Sequence[int] | None = None
     heads: Sequence[int] | Mapping[int, Sequence[int]] | None = None
     schedule: Schedule = field(default_factory=Schedule)
+    part: str = "recurrent"
 
     def __post_init__(self) -> None:
         strength = torch.as_tensor(self.strength)
         if strength.ndim > 1 or not torch.isfinite(strength).all():
             raise ValueError(f"strength {self.strength} must be finite: one number, or one for each row of the batch")
+        if self.part not in PARTS or (self.heads is not None and self.part != "recurrent"):
+            raise ValueError(
+                f"part {self.part!r}, heads {self.heads}; expected a part of {PARTS}, heads of the first alone"
+            )
         if not self.change:
             raise ValueError("the change names no layer; give a tensor for each layer to steer")
         for wanted in (self.layers or (), self.heads if isinstance(self.heads, Mapping) else ()):
@@ -104,7 +114,7 @@ class Rule:
         return not torch.as_tensor(self.strength).any()
 
     def tensor(self, layer: int, state: Tensor) -> Tensor:
-        """The layer's change for a state (B, M, R, N): (1 or B, M, R, N), in its dtype and on its device.
+        """The layer's change for a state (B, M, R, N): (1 or B, M, R, N), in its dtype and on its device; other parts likewise.
 
         Raises:
             ValueError: another shape, or rows that do not divide the batch.
@@ -113,12 +123,14 @@ class Rule:
         change = change.dense() if isinstance(change, LowRank) else change
         if change.ndim == state.ndim - 1:
             change = change[None]
-        if change.shape[1:] != state.shape[1:]:
+        tokens = state.ndim - 2 if self.part == "values" else None
+        expected = tuple(1 if axis == tokens else size for axis, size in enumerate(state.shape) if axis)
+        if tuple(change.shape[1:]) != expected:
             raise ValueError(
-                f"the direction of layer {layer} is {tuple(change.shape[1:])}, its state {tuple(state.shape[1:])}; "
+                f"the direction of layer {layer} is {tuple(change.shape[1:])}, its state {expected}; "
                 "take a direction made for this model"
             )
-        return rows(change.to(state), len(state))
+        return rows(change.to(state), len(state)).expand(-1, *state.shape[1:])
 
     def selected(self, layer: int, state: Tensor) -> Tensor | None:
         """(1, M, 1, …), 1 at the heads that the rule changes; None is all."""
@@ -174,10 +186,10 @@ class Interpolation(Rule):
     """h' = (1 − a)·h + a·change with a = gate · strength · weight; a gate of 1 is the target exactly.
 
     Args:
-        gate: a_l in [0, 1], one for all layers or by layer.
+        gate: a_l in [0, 1], one for all layers or by layer; as a tensor it may be learned, one number or (B,).
     """
 
-    gate: float | Mapping[int, float] = 1.0
+    gate: float | Mapping[int, float | Tensor] = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -186,11 +198,15 @@ class Interpolation(Rule):
             raise ValueError(f"layers {missing} have no gate; give one for each of {self.acting_layers}")
         strength = torch.as_tensor(self.strength)
         for layer, gate in gates.items():
-            if not 0 <= gate * strength.min() <= gate * strength.max() <= 1:
+            with torch.no_grad():
+                amount = torch.as_tensor(gate).reshape(-1, 1) * strength.to(torch.as_tensor(gate).device).reshape(1, -1)
+            if not (amount.min() >= 0 and amount.max() <= 1):
                 raise ValueError(f"gate times strength is outside [0, 1] in layer {layer}: {gate} · {self.strength}")
 
     def apply(self, layer: int, state: Tensor, weight: float) -> tuple[Tensor, Tensor]:
         gate = self.gate[layer] if isinstance(self.gate, Mapping) else self.gate
+        if isinstance(gate, Tensor):
+            gate = rows(gate.to(state).reshape(-1), len(state)).reshape(-1, *[1] * (state.ndim - 1))
         amount, mask = gate * weight * self.strengths(state), self.selected(layer, state)
         # lerp is exact at both ends, which (1 − a)·h + a·t is not in floating point.
         after = torch.lerp(state, self.tensor(layer, state), amount if mask is None else amount * mask)

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import Cache, PreTrainedModel
 
+from gssr.states.cache import get_part, put_part
 from gssr.states.rules import Rule, norm
 
 CACHE_NAMES = ("past_key_values", "cache_params")
@@ -35,12 +36,13 @@ _STEERED: "weakref.WeakSet[PreTrainedModel]" = weakref.WeakSet()
 
 @dataclass(frozen=True)
 class Step:
-    """What was done before one token: ``share`` is the norm of the change over the state's, (B,) by layer; ``kl`` (B,) in nats
-    is KL(steered || unsteered) of the next-token distributions, the unsteered model having read the same text."""
+    """What was done before one token: ``share`` is the norm of the change over the state's, (B,) by layer, or by a name such as
+    ``0 conv`` for parts other than the recurrent state; ``kl`` (B,) in nats is KL(steered || unsteered) of the next-token
+    distributions, the unsteered model having read the same text."""
 
     generation: int
     token: int
-    share: dict[int, Tensor]
+    share: dict[int | str, Tensor]
     kl: Tensor | None = None
 
 
@@ -61,32 +63,36 @@ class Report:
         ]
 
 
-def inject(cache: Cache, rules: Sequence[Rule], token: int = 0) -> dict[int, Tensor]:
+def inject(cache: Cache, rules: Sequence[Rule], token: int = 0) -> dict[int | str, Tensor]:
     """Change the states in a cache as the rules say for ``token``; differentiable in their changes and strengths.
 
     Gradients reach the changes through the next call if it reads two or more tokens; a call of one updates the state in place.
 
     Returns:
-        The norm of the change over the state's norm, (B,) for each layer that was changed.
+        The norm of the change over the state's norm, (B,), see ``Step.share``.
 
     Raises:
-        ValueError: a rule names a layer without a recurrent state, or one that has read nothing yet.
+        ValueError: a rule names a layer without the part that it changes, or one that has read nothing yet.
     """
-    share: dict[int, Tensor] = {}
+    share: dict[int | str, Tensor] = {}
     weights = [(rule, rule.schedule.weight(token)) for rule in rules if not rule.is_zero]
     acting = [(rule, weight) for rule, weight in weights if weight]
-    for layer in sorted({layer for rule, _ in acting for layer in rule.acting_layers}):
-        before = after = _state(cache, layer)
+    for layer, part in sorted({(layer, rule.part) for rule, _ in acting for layer in rule.acting_layers}):
+        before = _state(cache, layer, part)
+        # The cache is written in place, and a gradient of a gate needs what was there.
+        before = after = before.clone() if torch.is_grad_enabled() else before
         changes = []
         for rule, weight in acting:
-            if layer in rule.acting_layers:
+            if part == rule.part and layer in rule.acting_layers:
                 after, changed = rule.apply(layer, after, weight)
                 changes.append(changed)
         with torch.no_grad():
             # A rule knows the norm of its own change without another pass over the states, which decoding would feel.
             changed = changes[0] if len(changes) == 1 else norm(after - before)
-            share[layer] = (changed / norm(before).clamp(min=torch.finfo(before.dtype).tiny)).flatten().detach()
-        cache.update_recurrent_state(after, layer)
+            share[layer if part == "recurrent" else f"{layer} {part}"] = (
+                (changed / norm(before).clamp(min=torch.finfo(before.dtype).tiny)).flatten().detach()
+            )
+        put_part(cache, part, layer, after)
     return share
 
 
@@ -235,20 +241,11 @@ def _split(kwargs: dict[str, Any], name: str) -> tuple[dict[str, Any] | None, di
 
 
 def _has_read(cache: Cache, rules: Sequence[Rule]) -> bool:
-    return all(_peek(cache, layer) is not None for rule in rules for layer in rule.acting_layers)
+    return all(get_part(cache, rule.part, layer) is not None for rule in rules for layer in rule.acting_layers)
 
 
-def _state(cache: Cache, layer: int) -> Tensor:
-    state = _peek(cache, layer)
+def _state(cache: Cache, layer: int, part: str) -> Tensor:
+    state = get_part(cache, part, layer)
     if state is None:
         raise ValueError(f"layer {layer} has read nothing yet and has no state to change; read a prompt first")
     return state
-
-
-def _peek(cache: Cache, layer: int) -> Tensor | None:
-    try:
-        return cache.get_recurrent_state(layer)
-    except (ValueError, IndexError) as error:
-        raise ValueError(
-            f"layer {layer} has no recurrent state; `gssr inspect` lists the layers that have one"
-        ) from error

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import GraniteMoeHybridConfig, GraniteMoeHybridForCausalLM
+from transformers import (
+    BambaConfig,
+    BambaForCausalLM,
+    FalconH1Config,
+    FalconH1ForCausalLM,
+    GraniteMoeHybridConfig,
+    GraniteMoeHybridForCausalLM,
+    Mamba2Config,
+    Mamba2ForCausalLM,
+)
 
 from gssr.backbone import FrozenBackbone
 from tests.conftest import enliven
@@ -51,3 +60,23 @@ def folder_with(config, architecture: type, tiny_folder: Path, folder: Path) -> 
     for file in tiny_folder.glob("tokenizer*"):
         (folder / file.name).write_bytes(file.read_bytes())
     return FrozenBackbone(str(folder))
+
+
+def other_hybrid(architecture: str, tiny_folder: Path, folder: Path) -> FrozenBackbone:
+    """Random weights: rotary positions (bamba, falcon_h1), both kinds in one layer (falcon_h1), no attention at all (mamba2)."""
+    common = {
+        "vocab_size": 400,
+        "hidden_size": 64,
+        "num_hidden_layers": 3,
+        "pad_token_id": 1,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
+    attention = {"intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2}
+    mamba = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_chunk_size": 16}
+    config, model = {
+        "bamba": (lambda: BambaConfig(**common, **attention, **mamba, attn_layer_indices=[1]), BambaForCausalLM),
+        "falcon_h1": (lambda: FalconH1Config(**common, **attention, **mamba, head_dim=16, mamba_d_ssm=128), FalconH1ForCausalLM),
+        "mamba2": (lambda: Mamba2Config(**common, num_heads=8, head_dim=16, state_size=16, n_groups=1, chunk_size=16), Mamba2ForCausalLM),
+    }[architecture]  # fmt: skip
+    return folder_with(config(), model, tiny_folder, folder)

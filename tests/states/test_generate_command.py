@@ -33,15 +33,15 @@ def test_strength_0_gives_the_same_text(prompt: list[str], capsys: pytest.Captur
     assert written["steered"] == written["unsteered"] and written["steps"] == []
 
 
-def test_a_learned_offset_is_kept_and_used_again(
+def test_a_learned_state_is_kept_and_used_again(
     prompt: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     texts, kept = tmp_path / "texts.txt", tmp_path / "kept.safetensors"
     texts.write_text("Tropical storm Alex\n---\nBe a category 3 hurricane\n")
-    learn = ["--learn", str(texts), "--steps", "3", "--save", str(kept), "--once"]
+    learn = ["--learn", str(texts), "--steps", "3", "--save", str(kept)]
     assert _run(*prompt, *learn, "--json") == 0
     first = json.loads(capsys.readouterr().out)
-    assert _run(*prompt, "--direction", str(kept), "--json") == 0
+    assert _run(*prompt, "--learned", str(kept), "--json") == 0
     again = json.loads(capsys.readouterr().out)
     assert first["steered"] == again["steered"] and [bool(step["share"]) for step in again["steps"]][:2] == [
         True,
@@ -54,6 +54,8 @@ def test_a_learned_offset_is_kept_and_used_again(
 def test_errors_say_what_to_do(prompt: list[str], tmp_path: Path) -> None:
     empty = tmp_path / "empty.txt"
     empty.write_text("\n")
+    texts = tmp_path / "texts.txt"
+    texts.write_text("Tropical storm Alex")
     wrong = {
         "layers \\[3\\] have no direction": ["--random", "--layers", "3"],
         "heads \\[99\\]": ["--random", "--heads", "99"],
@@ -61,10 +63,12 @@ def test_errors_say_what_to_do(prompt: list[str], tmp_path: Path) -> None:
         "outside \\[0, 1\\]": ["--like", "Tropical", "--strength", "2"],
         "cannot be read": ["--learn", str(tmp_path / "none.txt")],
         "holds no text": ["--learn", str(empty)],
-        "cannot be read as a steering direction": ["--direction", str(tmp_path / "none.safetensors")],
+        "cannot be read as a learned state": ["--learned", str(tmp_path / "none.safetensors")],
         "belong together": ["--towards", str(empty)],
         "belongs to --learn": ["--random", "--save", str(tmp_path / "x")],
-        "--strength is their bound": ["--like", "Tropical", "--max-share", "1"],
+        "--strength is its bound": ["--like", "Tropical", "--max-share", "1"],
+        "other parts": ["--learn", str(texts), "--heads", "0"],
+        "--top-p 2": ["--random", "--top-p", "2"],
         "prompt is empty": ["--random", "--prompt", ""],
     }
     for message, arguments in wrong.items():

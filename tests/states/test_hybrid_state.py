@@ -11,20 +11,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import (
-    BambaConfig,
-    BambaForCausalLM,
-    FalconH1Config,
-    FalconH1ForCausalLM,
     GraniteMoeHybridConfig,
     LlamaConfig,
-    Mamba2Config,
-    Mamba2ForCausalLM,
 )
 
 from gssr.backbone import FrozenBackbone
 from gssr.states.cache import empty_cache
 from gssr.states.hybrid_state import HybridState
-from tests.states.conftest import PROMPTS, folder_with
+from tests.states.conftest import PROMPTS, other_hybrid
 
 DECODING: dict[str, dict[str, Any]] = {
     "greedy": {"do_sample": False},
@@ -108,22 +102,7 @@ def test_the_continuation_reads_one_token_at_a_time(tiny: FrozenBackbone) -> Non
 @pytest.mark.parametrize("architecture", ["bamba", "falcon_h1", "mamba2"])
 def test_other_hybrid_models_resume_too(architecture: str, tiny_folder: Path, tmp_path: Path) -> None:
     """Rotary positions (Bamba, Falcon-H1), both kinds in one layer (Falcon-H1), no attention at all (Mamba-2)."""
-    common = {
-        "vocab_size": 400,
-        "hidden_size": 64,
-        "num_hidden_layers": 3,
-        "pad_token_id": 1,
-        "bos_token_id": 0,
-        "eos_token_id": 0,
-    }
-    attention = {"intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2}
-    mamba = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_chunk_size": 16}
-    config, model = {
-        "bamba": (lambda: BambaConfig(**common, **attention, **mamba, attn_layer_indices=[1]), BambaForCausalLM),
-        "falcon_h1": (lambda: FalconH1Config(**common, **attention, **mamba, head_dim=16, mamba_d_ssm=128), FalconH1ForCausalLM),
-        "mamba2": (lambda: Mamba2Config(**common, num_heads=8, head_dim=16, state_size=16, n_groups=1, chunk_size=16), Mamba2ForCausalLM),
-    }[architecture]  # fmt: skip
-    backbone = folder_with(config(), model, tiny_folder, tmp_path)
+    backbone = other_hybrid(architecture, tiny_folder, tmp_path)
     # Mamba-2 in transformers has no padding in generate worth comparing with: its rows are compared one by one.
     prompts = PROMPTS if architecture != "mamba2" else PROMPTS[:1]
     state = HybridState.capture(backbone, prompts)

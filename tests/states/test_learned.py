@@ -1,19 +1,15 @@
 """Learned offsets and the other sources of direction."""
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from gssr.backbone import FrozenBackbone
 from gssr.states.directions import (
-    load_direction,
     mean_difference,
     random_like,
     recurrent_states,
-    save_direction,
 )
 from gssr.states.examples import Examples, Learning
 from gssr.states.learned import learn_offset, scan_offsets
@@ -107,22 +103,23 @@ def test_random_directions_have_the_norms_of_another(lively: FrozenBackbone) -> 
         assert cosine.abs() < 0.2
 
 
-def test_a_direction_comes_back_from_its_file(lively: FrozenBackbone, tmp_path: Path) -> None:
-    direction = {layer: x[0] for layer, x in recurrent_states(lively, PROMPTS[:1]).items()}
-    schedule = Schedule(start=1, stop=9, half_life=2.5)
-    path = tmp_path / "kept" / "direction.safetensors"
-    save_direction(path, direction, schedule, lively)
-    found, kept = load_direction(path, lively)
-    assert kept == schedule and all(torch.equal(found[layer], direction[layer]) for layer in direction)
-
-    class Other:
-        fingerprint, name = "0" * 16, "other"
-
-    with pytest.raises(ValueError, match="made for the model"):
-        load_direction(path, Other())
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match="cannot be read"):
-        load_direction(path, lively)
-    save_file({"a": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match="no steering direction"):
-        load_direction(path, lively)
+def test_the_loss_is_that_of_the_steered_text(lively: FrozenBackbone) -> None:
+    """One prompt, one continuation: mean nats of its tokens, read one by one while `steer` acts; the prompt is read unsteered."""
+    examples = Examples(lively, PROMPTS[:1], FOLLOW[:1], tokens=5)
+    torch.manual_seed(0)
+    shape = examples.states()[0].shape[1:]
+    change, schedule = {layer: torch.randn(shape) for layer in (0, 2)}, Schedule(stop=3)
+    settings = Learning(batch=1, first_weight=1.0)
+    with torch.no_grad():
+        found = examples.loss(
+            settings, torch.Generator().manual_seed(0), around=lambda: scan_offsets(lively, change, schedule)
+        )
+        cache, ids, nats = examples.read(torch.tensor([0])), examples.prompts[:, -1:], []
+        with steer(lively.model, Offset(change, schedule=schedule)):
+            for token in examples.targets[0]:
+                logits = lively.model(ids, past_key_values=cache, use_cache=True).logits[0, -1]
+                nats.append(-logits.log_softmax(-1)[token])
+                ids = token[None, None]
+        plain = examples.loss(settings, torch.Generator().manual_seed(0))
+    assert found.item() == pytest.approx(torch.stack(nats).mean().item(), abs=1e-4)
+    assert abs(found - plain) > 0.01
