@@ -1,7 +1,8 @@
 """AutoETS and AutoARIMA of statsforecast, fitted anew at every origin on all of the series up to it.
 
-Their distribution is a Gaussian at each step, as wide as their own 80 % interval says. A season longer than 24 steps is taken out
-by STL first (MSTL), as is usual for them; one that has not been seen twice is none.
+Their distribution is a Gaussian at each step, as wide as their own 80 % interval says. A long season is taken out by STL first (MSTL): for
+ETS one of more than 24 steps, as is usual; for ARIMA one of more than 4, since its search among seasonal models takes seconds an
+origin. A season that has not been seen twice is none.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from benchmarks.quality.origins import Origins
 from benchmarks.quality.scores import Forecast
 
-LONGEST_SEASON = 24
+LONGEST_SEASON = {"ets": 24, "arima": 4}
 MOST_HISTORY = 600  # last steps that are fitted on: what lies further back costs time and says nothing new
 SHORT = 150  # from here on ARIMA compares its candidates by conditional sums of squares, as R's auto.arima does
 Z80 = 1.2815515655446004
@@ -33,13 +34,13 @@ def classical(origins: Origins, samples: int, seed: int = 0) -> dict[str, Callab
         return {}
 
     def ets(season: int, length: int) -> Any:
-        if season > LONGEST_SEASON:
+        if season > LONGEST_SEASON["ets"]:
             return MSTL(season_length=season, trend_forecaster=AutoETS(model="ZZN"))
         return AutoETS(season_length=season)
 
     def arima(season: int, length: int) -> Any:
         approximate = length > SHORT
-        if season > LONGEST_SEASON:
+        if season > LONGEST_SEASON["arima"]:
             return MSTL(season_length=season, trend_forecaster=AutoARIMA(approximation=approximate))
         return AutoARIMA(season_length=season, approximation=approximate)
 

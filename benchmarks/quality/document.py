@@ -21,7 +21,7 @@ there too, so that the validation part flatters both alike.
 
 Every method forecasts from the same origins. The network, linear autoregression and the GRU see the steps of the context; AutoETS and
 AutoARIMA see the series from its first step to the origin (at most its last 600 steps), anew at each, behind a decomposition by STL where the
-season is longer than 24 steps; climatology and all fits see the training part. Persistence,
+season is longer than 24 (AutoARIMA: 4) steps; climatology and all fits see the training part. Persistence,
 the seasonal naive forecast and linear autoregression get their distribution from their own errors on training windows, AutoETS and
 AutoARIMA from their 80 % intervals. The GRU has as many parameters as the network's numeric part and learns from the same windows by the
 closed form of the CRPS; "of changes" forecasts changes from the last value.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from benchmarks.quality.origins import Origins
 from benchmarks.quality.scores import Forecast
 from gssr.evaluation.baselines import context_length
+from gssr.network.forecast_error import ForecastError
 from gssr.network.gaussian import Gaussian
 from gssr.network.heads import ValueHead
 from gssr.network.layers import mlp
@@ -60,9 +61,13 @@ def parameters_of(module: nn.Module) -> int:
 
 
 def numeric_parameters(value_dim: int, latent_dim: int, hidden_dim: int) -> int:
-    """Parameters of the goal network's numeric part: belief and value head."""
-    rssm = RSSM(value_dim, latent_dim, hidden_dim, SteeredPrior())
-    return parameters_of(rssm) + parameters_of(ValueHead(latent_dim, hidden_dim, torch.zeros(value_dim)))
+    """Parameters of the goal network's numeric part: belief, value head and forecast error."""
+    parts = (
+        RSSM(value_dim, latent_dim, hidden_dim, SteeredPrior()),
+        ValueHead(latent_dim, hidden_dim, torch.zeros(value_dim)),
+        ForecastError(value_dim, latent_dim, hidden_dim),
+    )
+    return sum(map(parameters_of, parts))
 
 
 def equal_width(value_dim: int, horizon: int, parameters: int) -> int:

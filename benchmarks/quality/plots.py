@@ -39,7 +39,7 @@ def draw(part: Part, folder: Path, stem: str) -> list[str]:
     for name, figure in drawn.items():
         if figure is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            figure.savefig(folder / f"{stem}_{name}.png", dpi=110)
+            figure.savefig(folder / f"{stem}_{name}.png", dpi=80)
             lines.append(f"![{titles[name]}]({folder.name}/{stem}_{name}.png)")
     return lines
 

@@ -178,6 +178,13 @@ class Part:
             if "used" in cell
         ]
 
+    def runs(self) -> str:
+        """Which checkpoints the network's rows are of."""
+        found = [cell["settings"] for cell in self.forecasts.get(NETWORK, ())]
+        if not found:
+            return "The network was not run here."
+        return "Runs of the network: " + ", ".join(f"{run['run']} (step {run['step']})" for run in found) + "."
+
     def markdown(self, charts: Sequence[str] = ()) -> str:
         """The whole part, under headings of the third degree."""
         s, a = self.about["settings"], self.about
@@ -187,6 +194,8 @@ class Part:
             f"{s['origins']} origins of {a['series']} series ({len(set(self.clusters))} {drawn} in the bootstrap), {s['context']} steps of "
             f"context and {s['horizon']} of horizon, {s['samples']} samples a forecast; scores of {of}. ± is one standard error over "
             f"{drawn}; of several seeds the scores are means. {'**Shrunk for a quick look, not a result.**' if s['quick'] else ''}".rstrip(),
+            "",
+            self.runs(),
             "",
         ]
         tables = [

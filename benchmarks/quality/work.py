@@ -112,9 +112,11 @@ class Work:
         of_runs = [list(self.of_run(seed, run)) for seed, run in self.runs.items()]
         for made in of_runs:
             yield made[0]  # forecasts first: they answer what is asked first
+        width, parameters = self._gru_size()
+        sized = self.settings | {"width": width, "parameters": parameters}
         for seed in self.seeds:
             for name in GRUS:
-                yield Piece(f"{name}-seed{seed}", self.settings, lambda n=name, s=seed: self._gru(n, s))
+                yield Piece(f"{name}-seed{seed}", sized, lambda n=name, s=seed: self._gru(n, s, width))
         for made in () if only_forecasts else of_runs:
             yield from made[1:]
 
@@ -150,21 +152,23 @@ class Work:
     def _forecast(self, name: str, method: Callable[[], Forecast]) -> Piece:
         return Piece(name, self.settings, lambda: score(method(), self.origins.truth))
 
-    def _gru(self, name: str, seed: int) -> dict[str, Any]:
+    def _gru_size(self) -> tuple[int, int]:
+        """Width of a GRU with about as many parameters as the network's numeric part, and these parameters."""
+        p, values = self.data.model_options(), len(self.origins.data.value_names)
+        parameters = numeric_parameters(values, p.get("latent_dim", 16), p.get("hidden_dim", 128))
+        return equal_width(values, self.origins.horizon, parameters), parameters
+
+    def _gru(self, name: str, seed: int, width: int) -> dict[str, Any]:
         """Trained once for both parts."""
-        o, p = self.origins, self.data.model_options()
-        width_of = len(o.data.value_names)
-        parameters = numeric_parameters(width_of, p.get("latent_dim", 16), p.get("hidden_dim", 128))
-        width = equal_width(width_of, o.horizon, parameters)
-        file = self.folder / "gru" / f"{name}-seed{seed}-width{width}-epochs{self.sizes.gru_epochs}.safetensors"
-        model = GRUForecaster(width_of, o.horizon, width, GRUS[name])
+        o, epochs = self.origins, self.sizes.gru_epochs
+        file = self.folder / "gru" / f"{name}-seed{seed}-width{width}-epochs{epochs}.safetensors"
+        model = GRUForecaster(len(o.data.value_names), o.horizon, width, GRUS[name])
         if not file.exists():
-            trained, epoch = train_gru(o, width, GRUS[name], seed, self.sizes.gru_epochs, self.tick)
-            tensors = trained.state_dict() | {"epoch": torch.tensor(epoch)}
+            trained, epoch = train_gru(o, width, GRUS[name], seed, epochs, self.tick)
             with whole_file(file, "wb") as stream:
-                stream.write(save(tensors))
+                stream.write(save(trained.state_dict() | {"epoch": torch.tensor(epoch)}))
         tensors = load_file(file)
-        told = {"width": width, "parameters": parameters, "epoch": tensors.pop("epoch").item()}
+        told = {"epoch": tensors.pop("epoch").item()}
         model.load_state_dict(tensors)
         return score(gru_forecast(model.eval(), o, self.sizes.samples, seed), o.truth) | told
 

@@ -82,7 +82,8 @@ class Planning:
         imagined = self.rssm.imagine(belief, error, first, noise, self.decoder, goal)
         x, mean, sample = (part.unflatten(0, (samples, size)) for part in imagined)
         if calibrated:
-            sample = self.calibration(sample, torch.tensor([text is not None for text in goals], device=self.device))
+            pulled = [text is not None and self.steering.strength > 0 for text in goals]
+            sample = self.calibration(sample, torch.tensor(pulled, device=self.device))
         return Rollouts(self.scaler.inverse(mean), self.scaler.inverse(sample), x)
 
     @property

@@ -243,7 +243,9 @@ def test_the_report_shows_who_is_better_on_the_same_origins(tmp_path: Path) -> N
     cells.make("persistence", settings, lambda: score(simple(origins, 16)["persistence"](), origins.truth))
     perfect = Forecast(origins.truth + 0.01 * torch.randn(16, *origins.truth.shape))
     for seed in (0, 1):
-        cells.make(f"network-seed{seed}", settings | {"run": f"seed{seed}"}, lambda: score(perfect, origins.truth))
+        cells.make(
+            f"network-seed{seed}", settings | {"run": f"seed{seed}", "step": 7}, lambda: score(perfect, origins.truth)
+        )
     row = {"hit": {"value": 0.5}, "distance": {"value": 3.0}, "jumps": {"value": None}}
     fan = {"goal": "Be at 5", "quantiles": [[1.0] * H, [2.0] * H, [3.0] * H]}
     example = {"series": "s", "context": [1.0] * C, "truth": [1.0] * H, "none": fan, "weak": fan, "strong": fan}
@@ -261,6 +263,7 @@ def test_the_report_shows_who_is_better_on_the_same_origins(tmp_path: Path) -> N
     assert "came true, gain × 0 (no goal) | 50.0 % | 3.00 | –" in text and "in 75.0 % of 8 contexts" in text
     assert len(list((tmp_path / "images").glob("val_*.png"))) == 4 == text.count("](images/val_")
     against = next(line for line in text.splitlines() if line.startswith("| persistence |") and "(-" in line)
+    assert "Runs of the network: seed0 (step 7), seed1 (step 7)." in text
     assert against.count("-9") >= 3 and "| network, 2 seeds |" in text and "| 6 h | 24 h | all |" in text
     cells.make("persistence", settings | {"samples": 8}, dict)  # of an older run with other samples: left out
     assert "persistence |" not in Part(tmp_path / "val", draws=50).markdown()
