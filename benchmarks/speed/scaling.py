@@ -68,7 +68,11 @@ def draw(points: dict[str, dict[int, float]]) -> None:
 
 def memory(quick: bool) -> dict[str, Any]:
     """Peak memory of the cross-entropy alone in MiB, with its weights left out: over rows at a large vocabulary."""
-    sizes = ((100_352, 256), (100_352, 2048)) if quick else ((100_352, 256), (100_352, 1024), (100_352, 4096), (100_352, 16_384))
+    sizes = (
+        ((100_352, 256), (100_352, 2048))
+        if quick
+        else ((100_352, 256), (100_352, 1024), (100_352, 4096), (100_352, 16_384))
+    )
     rows = []
     for vocabulary, count in sizes:
         peak = peak_memory("head", vocabulary, count)
