@@ -116,11 +116,17 @@ def plan_agreement(plans: PlanTexts, draws: int = 2000, seed: int = 0) -> dict[s
 
 
 def turned_to_goal(
-    texts: Sequence[Sequence[str]], batch: Batch, dimension: int, draws: int = 2000, seed: int = 0
+    texts: Sequence[Sequence[str]],
+    batch: Batch,
+    dimension: int,
+    from_now: bool = False,
+    draws: int = 2000,
+    seed: int = 0,
 ) -> Estimate:
     """Share of plans whose named level moves, from the first text that names one to the last, towards the goal's level.
 
-    Of the windows whose goal asks for another level than the wind has at goal_start; a plan whose texts name no other level
+    A plan's first text is one step ahead, and may name the goal's level already. With ``from_now`` the last text is compared with
+    the level of the wind at goal_start instead. Of the windows whose goal asks for another level than the wind has at goal_start; a plan whose texts name no other level
     at its end than at its beginning has not turned.
     """
     turned = np.full(len(batch), np.nan)
@@ -131,5 +137,6 @@ def turned_to_goal(
         if np.isnan(middle[row]) or (asked := wind_level(middle[row]) - wind_level(start[row])) == 0:
             continue
         named = [level for text in texts[row] if (level := named_level(text)) is not None]
-        turned[row] = bool(named) and (named[-1] - named[0]) * asked > 0
+        before = wind_level(start[row]) if from_now else named[0] if named else 0
+        turned[row] = bool(named) and (named[-1] - before) * asked > 0
     return cluster_mean(turned, batch.series, draws, seed)

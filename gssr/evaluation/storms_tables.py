@@ -208,10 +208,12 @@ def plan_texts(evaluation: Evaluation, came_true: Batch, borrowed: Batch | None,
         for name, steered in ((TURNED, True), (UNTURNED, False)):
             plans = write_plans(evaluation.network, lent, dimension, steered, seed=evaluation.seed)
             rows[name] = {
-                "turns towards the goal": turned_to_goal(plans.texts, lent, dimension, **evaluation.bootstrap)
+                "turns towards the goal": turned_to_goal(plans.texts, lent, dimension, **evaluation.bootstrap),
+                "ends towards it from now": turned_to_goal(plans.texts, lent, dimension, True, **evaluation.bootstrap),
             }
     note = (
         "Status that a step's text names, against the wind of the rollout it is written from, under goals that came true; and, under "
-        "borrowed goals that ask for another class than the storm has now, whether the texts name a class nearer to it at the end than at the beginning."
+        "borrowed goals that ask for another class than the storm has now, whether the texts name a class nearer to it at the end than at the beginning, "
+        "or than the storm's own class now: the first text of a plan is six hours ahead."
     )
     return Table("plan_texts", "Plans in words", note, rows, unit="%")

@@ -84,3 +84,6 @@ def test_a_plan_has_turned_when_its_last_status_lies_towards_the_goal_from_its_f
     batch = collate([window(now, goal) for now, goal, _, _ in cases])
     told = turned_to_goal([texts for _, _, texts, _ in cases], batch, 0, draws=20)
     assert told.value == pytest.approx(2 / 5) and told.windows == 5
+    # From the class of the wind now, a plan that is at its goal from the first text on has turned, too.
+    told = turned_to_goal([texts for _, _, texts, _ in cases], batch, 0, from_now=True, draws=20)
+    assert told.value == pytest.approx(3 / 5) and told.windows == 5
