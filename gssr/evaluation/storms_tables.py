@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ USED = "latent dimensions above 0.02 nats (validation)"
 PERMUTED = "value error with x permuted, times its own (validation)"
 PLAN_TEXTS, PLAN_SHUFFLED = "plan texts", "the same texts, shuffled between plans"
 TURNED, UNTURNED = "borrowed goals of another class", "the same windows, without the goal"
+TURNED_TRULY = "what was written of the storms themselves, under their own goals of another class"
 GAINED = "text: nats a token gained over another storm's belief"
 
 
@@ -190,6 +192,11 @@ def _per_window(scores: Tensor) -> np.ndarray:
     return (scores.mean(0) if scores.dim() == 2 else scores).numpy()
 
 
+def _turned(texts: Sequence[Sequence[str]], batch: Batch, evaluation: Evaluation) -> dict[str, Cell]:
+    ahead, now = (turned_to_goal(texts, batch, evaluation.dimension, f, **evaluation.bootstrap) for f in (False, True))
+    return {"turns towards the goal": ahead, "ends towards it from now": now}
+
+
 def plan_texts(evaluation: Evaluation, came_true: Batch, borrowed: Batch | None, quick: bool) -> Table:
     """Whether the texts of steered plans say what the plans' own winds say, and whether a goal turns them its way."""
     windows, dimension, rows = 16 if quick else 128, evaluation.dimension, {}
@@ -203,14 +210,15 @@ def plan_texts(evaluation: Evaluation, came_true: Batch, borrowed: Batch | None,
             "rises or falls alike": told.direction,
             "texts with a status": told.judged,
         }
+    if found:
+        first = int(came_true.goal_start[0]) + 1
+        told = [[text or "" for text in row[first:]] for row in came_true.text]
+        rows[TURNED_TRULY] = _turned(told, came_true, evaluation)
     if found and borrowed is not None:
         lent = borrowed.select(pick_evenly(len(borrowed), 2 * windows))
         for name, steered in ((TURNED, True), (UNTURNED, False)):
             plans = write_plans(evaluation.network, lent, dimension, steered, seed=evaluation.seed)
-            rows[name] = {
-                "turns towards the goal": turned_to_goal(plans.texts, lent, dimension, **evaluation.bootstrap),
-                "ends towards it from now": turned_to_goal(plans.texts, lent, dimension, True, **evaluation.bootstrap),
-            }
+            rows[name] = _turned(plans.texts, lent, evaluation)
     note = (
         "Status that a step's text names, against the wind of the rollout it is written from, under goals that came true; and, under "
         "borrowed goals that ask for another class than the storm has now, whether the texts name a class nearer to it at the end than at the beginning, "

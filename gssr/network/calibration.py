@@ -6,6 +6,8 @@ the central interval must be stretched around the middle of the rollouts to hold
 conformal prediction with locally weighted residuals: Lei et al. 2018, section 5.2; two-sided as in Romano et al. 2019).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -38,14 +40,15 @@ class Calibration(nn.Module):
         middle = sample.median(0).values
         return torch.where(factor == 1, sample, middle + factor * (sample - middle))
 
-    def fit(self, goal: bool, needed: Tensor) -> None:
-        """Set the factors without or under a goal from ``stretch`` (N, H, Y) of N windows."""
-        needed = needed[:, : self.factor.shape[1]].to(self.factor)
-        factor = needed.nanquantile(LEVEL, dim=0).clamp(SMALLEST, LARGEST)
-        enough = (~needed.isnan()).sum(0) >= FEWEST
-        factor = torch.where(enough, factor, torch.ones_like(factor))
-        self.factor[int(goal), : len(factor)] = factor
-        self.factor[int(goal), len(factor) :] = factor[-1]
+    def fit(self, goal: bool, needed: Sequence[Tensor]) -> None:
+        """Set the factors without or under a goal from ``stretch`` of batches of windows, (N, H, Y) each; H may differ."""
+        furthest = min(self.factor.shape[1], max(part.shape[1] for part in needed))
+        for step in range(furthest):
+            # Step by step: torch takes quantiles of at most 16 million numbers.
+            found = torch.cat([part[:, step] for part in needed if part.shape[1] > step]).to(self.factor)
+            enough = (~found.isnan()).sum(0) >= FEWEST
+            factor = found.nanquantile(LEVEL, dim=0).clamp(SMALLEST, LARGEST)
+            self.factor[int(goal), step:] = torch.where(enough, factor, torch.ones_like(factor))
 
 
 def stretch(sample: Tensor, value: Tensor, value_mask: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class Validation:
             # Those of all processes, so that all have the same factors.
             found = [part for parts in ranks.gather(self._stretch[goal]) for part in parts]
             if found:
-                self.calibration.fit(goal, torch.cat(found))
+                self.calibration.fit(goal, found)
 
     def on_test_epoch_end(self) -> None:
         self._log_sums()
@@ -103,7 +103,7 @@ class Validation:
         for name, value in self.figures(terms, figures, loss).items():
             self._tell(f"{part}/{name}", value, len(batch))
 
-        rollouts = self.rollout(batch, [None] * len(batch), SAMPLES, generator, calibrated=part == "test")
+        rollouts = self.rollout(batch, [None] * len(batch), SAMPLES, generator, calibrated=False)
         self._keep_stretch(False, batch, rollouts, number)
         free = rollouts.mean.mean(0)
         self._log_errors(batch, free)
@@ -165,7 +165,7 @@ class Validation:
         first = batch.value.shape[1] - free.shape[1]
         at = part.goal_step - first
         index = torch.arange(len(rows), device=at.device)
-        rollouts = self.rollout(part, [goals[i] for i in rows], SAMPLES, generator, calibrated=self._part == "test")
+        rollouts = self.rollout(part, [goals[i] for i in rows], SAMPLES, generator, calibrated=False)
         if number is not None:
             self._keep_stretch(True, part, rollouts, number)
         steered = rollouts.mean.mean(0)

@@ -24,7 +24,7 @@ def test_intervals_hold_their_share_on_other_windows(spread: float) -> None:
     samples, values = windows(2000, spread, 0)
     calibration = Calibration(Y)
     seen = torch.ones_like(values, dtype=torch.bool)
-    calibration.fit(False, stretch(samples, values, seen))
+    calibration.fit(False, [stretch(samples, values, seen)])
     samples, values = windows(2000, spread, 1)
     before = interval_covers(samples, values).float().mean((0, 2))
     after = interval_covers(calibration(samples, torch.zeros(2000, dtype=torch.bool)), values).float().mean((0, 2))
@@ -36,7 +36,7 @@ def test_each_kind_and_step_has_its_own_factor() -> None:
     calibration = Calibration(Y, reach=4)
     needed = torch.full((50, H, Y), 2.0)
     needed[:, 1] = 0.5
-    calibration.fit(True, needed)
+    calibration.fit(True, [needed])
     sample = torch.randn(5, 2, 6, Y)
     out = calibration(sample, torch.tensor([False, True]))
     assert torch.equal(out[:, 0], sample[:, 0])
@@ -49,13 +49,24 @@ def test_too_few_windows_and_unobserved_values_change_nothing() -> None:
     calibration = Calibration(Y)
     needed = torch.full((50, H, Y), torch.nan)
     needed[:19, :, 0] = 3.0
-    calibration.fit(False, needed)
+    calibration.fit(False, [needed])
     assert torch.equal(calibration.factor, torch.ones_like(calibration.factor))
 
 
 def test_extreme_factors_are_bounded() -> None:
     calibration = Calibration(Y)
-    calibration.fit(False, torch.full((50, H, Y), 1e9))
-    calibration.fit(True, torch.zeros(50, H, Y))
+    calibration.fit(False, [torch.full((50, H, Y), 1e9)])
+    calibration.fit(True, [torch.zeros(50, H, Y)])
     assert calibration.factor[0].max() == 4.0
     assert calibration.factor[1].min() == 0.25
+
+
+def test_batches_of_different_horizons_and_very_many_numbers_are_taken() -> None:
+    calibration = Calibration(1)
+    short, long = torch.full((30, 1, 1), 2.0), torch.full((30, 2, 1), 2.0)
+    long[:, 1] = 3.0
+    calibration.fit(False, [short, long])
+    assert calibration.factor[0, :3, 0].tolist() == [2.0, 3.0, 3.0]
+    wide = Calibration(600)
+    wide.fit(False, [torch.full((500, 60, 600), 2.0)])  # 18 million
+    assert (wide.factor[0] == 2.0).all()

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from gssr.network import GoalNetwork
@@ -80,3 +81,30 @@ def test_latent_health_tells_a_latent_that_carries_the_value(network: GoalNetwor
         network.value_head.net[-1].weight.zero_()
     ignoring = network.latent_health(batch)
     assert ignoring["value_error"] == pytest.approx(ignoring["value_error_permuted"])
+
+
+class Windows(LightningDataModule):
+    """48 windows of a random walk, so that rollouts of an untrained network are too wide or too narrow."""
+
+    value_names, value_units = ("a", "b"), ("", "")
+
+    def texts(self) -> list[str]:
+        return []
+
+    def val_dataloader(self) -> DataLoader[Record]:
+        steps = np.random.default_rng(0).normal(size=(48, 6, 2)).cumsum(1).astype(np.float32)
+        records = [Record(f"s{i}", np.arange(6.0), walk, [None] * 6, goal_start=2) for i, walk in enumerate(steps)]
+        return DataLoader(records, batch_size=16, collate_fn=collate)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_validation_fits_how_wide_the_fans_are_and_rollouts_take_it(network: GoalNetwork) -> None:
+    data = Windows()
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    trainer.validate(network, data, verbose=False)
+    factor = network.state_dict()["calibration.factor"]
+    assert (factor[0, :3] != 1).all() and (factor[1] == 1).all()  # no window has a goal
+    batch = next(iter(data.val_dataloader()))
+    fitted, plain = (network.rollout(batch, [None] * 16, 32, calibrated=flag) for flag in (True, False))
+    assert torch.equal(fitted.mean, plain.mean)
+    torch.testing.assert_close(fitted.sample.std(0), plain.sample.std(0) * factor[0, :3])
