@@ -76,12 +76,16 @@ class TextTable:
 
         saved = time.monotonic()
         try:
-            for group in tqdm(groups, desc="reading texts once", unit=" x512", disable=len(groups) < 4, leave=False):
-                states[torch.tensor(group)] = self.backbone.mean_states([new[i] for i in group], self.layers)
-                done += group
-                if keep and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                    save()
-                    saved = time.monotonic()
+            with tqdm(
+                total=len(missing), desc="reading texts once", unit=" texts", disable=len(groups) < 4, leave=False
+            ) as bar:
+                for group in groups:
+                    states[torch.tensor(group)] = self.backbone.mean_states([new[i] for i in group], self.layers)
+                    done += group
+                    bar.update(len(group))
+                    if keep and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                        save()
+                        saved = time.monotonic()
         finally:
             if keep and done:
                 save()
