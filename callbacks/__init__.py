@@ -12,6 +12,7 @@ from callbacks.progress import LossBar
 from callbacks.results import PredictionWriter, TestReport
 from callbacks.resume import ConfigOfResumedRun, HonourOptimizerOptions, ResumeLoader, TrainingRandomness
 from callbacks.scalar_layout import ScalarLayout
+from callbacks.weight_average import WeightAverage
 
 __all__ = [
     "AtomicCheckpointIO",
@@ -32,4 +33,5 @@ __all__ = [
     "ScalarLayout",
     "TestReport",
     "TrainingRandomness",
+    "WeightAverage",
 ]

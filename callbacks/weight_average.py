@@ -1,0 +1,93 @@
+"""A running average of the weights, which is what is validated, saved for use, and left when training ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+
+class WeightAverage(Callback):
+    """Keeps an exponential average of all parameters over the optimizer steps (Polyak & Juditsky 1992).
+
+    After t steps its decay is min(decay, (1 + t) / (10 + t)): the average reaches back over the last ninth of training, and never
+    further than 1 / (1 - decay) steps. Buffers are not averaged.
+
+    Training goes on with the weights that it trains. Everything from the start of a validation to the next training batch, and
+    everything after training, sees the average: scores, pictures, calibration. A checkpoint's ``state_dict`` is the average, so that
+    whoever loads the file has it; the trained weights are in this callback's part of the checkpoint, and a resumed run goes on from
+    them. A checkpoint without them starts an average from its own weights.
+
+    Lightning's WeightAveraging copies the whole module, its frozen language model included, averages buffers or leaves them
+    behind, and puts the trained weights back before the module's own end of validation.
+
+    Args:
+        decay: share of the average that a step leaves, at most; at least 0 and less than 1.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay {decay} of the weight average; expected at least 0 and less than 1")
+        self.decay = decay
+        self._aside: dict[str, Tensor] = {}  # whichever of the two sets of weights is not in the module
+        self._average_in_place = False
+        self._trained: dict[str, Tensor] | None = None  # of the checkpoint that is resumed
+        self._step = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # What a checkpoint brought into the module is the average.
+        self._aside = {name: p.detach().clone() for name, p in pl_module.named_parameters()}
+        if self._trained is not None:
+            self._aside = {name: self._trained[name].to(old) for name, old in self._aside.items()}
+            self._trained = None
+        self._average_in_place = True
+        self._step = trainer.global_step
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._put(pl_module, average=False)
+        self._step = trainer.global_step
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._put(pl_module, average=False)
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self._step:  # gradients are being accumulated
+            return
+        self._step = trainer.global_step
+        decay = min(self.decay, (1 + self._step) / (10 + self._step))
+        for name, p in pl_module.named_parameters():
+            self._aside[name].lerp_(p.detach(), 1 - decay)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            self._put(pl_module, average=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._put(pl_module, average=True)
+
+    @torch.no_grad()
+    def _put(self, pl_module: LightningModule, average: bool) -> None:
+        """Exchange the two sets of weights, unless the wanted one is in the module."""
+        if average == self._average_in_place:
+            return
+        for name, p in pl_module.named_parameters():
+            kept = p.detach().clone()
+            p.copy_(self._aside[name])
+            self._aside[name] = kept
+        self._average_in_place = average
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if not self._aside:  # saved outside of training: the module has what there is
+            return
+        inside = {name: checkpoint["state_dict"][name] for name in self._aside}
+        average, trained = (inside, self._aside) if self._average_in_place else (self._aside, inside)
+        checkpoint["state_dict"] |= average
+        checkpoint["callbacks"][self.state_key] = {"trained": trained}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._trained = state_dict["trained"]
