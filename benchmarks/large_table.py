@@ -81,7 +81,7 @@ def train(path: Path, bad: Path, options: argparse.Namespace, told: multiprocess
 
     columns = {"time_column": "time", "value_columns": ["price"], "text_column": "news" if options.text else None}
     network = GoalNetwork(
-        "nano", text_layers=(1,), goal_layer=1, latent_dim=8, hidden_dim=32, text_steps=2, open_samples=2
+        "nano", text_layers=(1,), goal_layer=1, latent_dim=8, hidden_dim=32, text_steps=2, open_samples=4
     )
     watch = Watch()
     before, start = watch.look(), time.process_time()

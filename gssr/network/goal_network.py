@@ -15,7 +15,8 @@ from gssr.network.compatibility import CheckpointMismatch, fixed_part, refuse_ot
 from gssr.network.forecast_error import ForecastError
 from gssr.network.goal_encoder import GoalEncoder
 from gssr.network.heads import ValueHead
-from gssr.network.objective import crps, goal_distance, kl_terms, masked_mean, value_nll
+from gssr.network.objective import goal_distance, kl_terms, masked_mean, value_nll
+from gssr.network.open_loop import OpenLoop
 from gssr.network.pretrained import Pretrained
 from gssr.network.rollout import Planning
 from gssr.network.rssm import RSSM, Filtered
@@ -29,7 +30,7 @@ KEPT_GOALS = 10_000
 LOSSES = ("value", "text", "kl", "open", "goal")
 
 
-class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
+class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, LightningModule):
     """A recurrent state-space model of (value, text, goal) sequences around a frozen language model.
 
     Args:
@@ -49,7 +50,7 @@ class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
         text_dropout: share of training sequences whose texts are not observed, so that numbers alone can be filtered.
         goal_dropout: share of training sequences without their goal, so that one network forecasts with and without.
         shuffle_goals: train every sequence with the goal of its neighbour in the batch, which says nothing about it (for comparison).
-        open_samples: rollouts S of a sequence in the open-loop loss. min_context: shortest random context of it.
+        open_samples: rollouts S of a sequence in the open-loop loss, an even number. min_context: its shortest context.
         lr, weight_decay, warmup_steps: AdamW, linear warm-up, then cosine decay to a tenth.
         seed: of the training noise, whose generator state (of every process) is in every checkpoint.
         value_names, value_units, value_resolution: the Y value dimensions; None takes them from the data module.
@@ -85,7 +86,7 @@ class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
         free_nats: float = 1.0,
         text_steps: int = 16,
         text_dropout: float = 0.25,
-        goal_dropout: float = 0.3,
+        goal_dropout: float = 0.5,
         shuffle_goals: bool = False,
         open_samples: int = 4,
         min_context: int = 2,
@@ -100,8 +101,10 @@ class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
         super().__init__()
         if min_context < 1:
             raise ValueError(f"min_context is {min_context}; imagination needs at least 1 step to start from")
-        if open_samples < 2:
-            raise ValueError(f"open_samples is {open_samples}; the spread of rollouts needs at least 2")
+        if open_samples < 4 or open_samples % 2:
+            raise ValueError(
+                f"open_samples is {open_samples}; rollouts come in pairs, and their spread needs at least 2 pairs: 4, 6 …"
+            )
         self.save_hyperparameters()
         if not text_layers:
             raise ValueError("text_layers is empty; name at least one layer of the backbone from which texts are read")
@@ -272,18 +275,7 @@ class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
         clipped, raw, per_dim = kl_terms(filtered.posterior, filtered.steered, seen, self.free_nats)
         value = masked_mean(value_nll(self.value_head(filtered.x), scaled, batch.value_mask), any_value)
 
-        longest = batch.step_mask.sum(1) - 1
-        share = torch.rand(size, generator=generator).to(self.device)
-        context = p.min_context + (share * (longest - p.min_context + 1).clamp(min=1)).long()
-        errors = self.forecast_error.last(scaled - self.value_head(filtered.x).mean, batch.value_mask)
-        noise = self.draw_noise(p.open_samples * size, steps, generator)
-        imagined = self.rssm.open_loop(filtered, errors, context, noise, self.decoder, steered.repeat(p.open_samples))
-        mean, sample = (part.unflatten(0, (p.open_samples, size)) for part in imagined[1:])
-        ahead = torch.arange(steps, device=self.device) >= context[:, None]
-        ahead = ahead & batch.step_mask
-        values = crps(sample, scaled, batch.value_mask)
-        moves = crps(*self._changes(mean, scaled, ahead), batch.value_mask & batch.value_mask.roll(1, 1))
-        open_loop = masked_mean(values + moves, any_value & ahead)
+        open_loop = self.open_loss(batch, filtered, steered, self.first_imagined(batch, generator), generator)
 
         promised = self.value_head(goal.x).mean
         low, high = self.scaler.transform(batch.goal_low), self.scaler.transform(batch.goal_high)
@@ -298,13 +290,6 @@ class GoalNetwork(Planning, Speaking, Validation, Pretrained, LightningModule):
         }
         figures = {"kl_raw": raw, "kl_clipped": clipped, "kl_per_dim": per_dim}
         return terms, figures
-
-    @staticmethod
-    def _changes(rolled: Tensor, observed: Tensor, ahead: Tensor) -> tuple[Tensor, Tensor]:
-        """One-step changes of rollouts (S, B, T, Y), the first one from the last value observed, and those observed (B, T, Y)."""
-        imagined_before = ahead.roll(1, 1) & ahead
-        before = torch.where(imagined_before[..., None], rolled.roll(1, 2), observed.roll(1, 1))
-        return rolled - before, observed - observed.roll(1, 1)
 
     def text_loss(self, batch: Batch, x: Tensor, generator: torch.Generator) -> Tensor:
         """Nats per token of the texts of ``text_steps`` random steps behind what x (B, T, D) says."""

@@ -61,7 +61,7 @@ class Planning:
             calibrated: stretch ``sample`` by the factors that validation gave, see Calibration.
         """
         self._ready()
-        first, steps = _context(batch), batch.value.shape[1]
+        first, steps = context_of(batch), batch.value.shape[1]
         if len(goals) != len(batch):
             raise ValueError(f"{len(goals)} goals for {len(batch)} sequences; give one (or None) for each")
         generator = generator or torch.Generator().manual_seed(0)
@@ -143,7 +143,8 @@ class Planning:
         self._to_device()
 
 
-def _context(batch: Batch) -> int:
+def context_of(batch: Batch) -> int:
+    """C, the steps that are observed before a batch's goals and plans begin. Raises ValueError where sequences differ in it."""
     first = batch.context.unique()
     if len(first) != 1 or not 0 < first.item() < batch.value.shape[1]:
         raise ValueError(

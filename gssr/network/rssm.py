@@ -167,40 +167,6 @@ class RSSM(nn.Module):
             path.append((belief.x, *value))
         return Imagined(*(torch.stack(parts, 1) for parts in zip(*path, strict=True)))
 
-    def open_loop(
-        self,
-        filtered: Filtered,
-        errors: Tensor,
-        context: Tensor,
-        noise: Noise,
-        decode: Decoder,
-        goal: Goal | None = None,
-    ) -> Imagined:
-        """Imagine the steps t >= context (B,) of each sequence, S times, from the belief filtered up to there.
-
-        Args:
-            filtered: B sequences. errors: (B, T, Y) of its steps.
-            noise: of T steps, S · B, sample-major.
-            goal: S · B goals in the same order.
-
-        Returns:
-            S · B rollouts of T steps: imagined from ``context`` on; x filtered and values observed before it.
-        """
-        samples, steps = len(noise.x) // len(context), noise.x.shape[1]
-        given = torch.arange(steps, device=context.device) < context[:, None]
-        parts = (*filtered[:4], errors, given)
-        h, x, value, seen, errors, given = (part.repeat(samples, *[1] * (part.ndim - 1)) for part in parts)
-        belief, drift = Belief(h[:, 0], x[:, 0], value[:, 0], seen[:, 0]), Error(errors[:, 0], errors[:, 0])
-        path = [(belief.x, belief.value, belief.value)]
-        for t in range(1, steps):
-            imagined, told, drifted = self._imagine_step(belief, drift, t, noise.at(t), decode, goal)
-            take = given[:, t, None]
-            known = Belief(h[:, t], x[:, t], value[:, t], seen[:, t])
-            belief = Belief(*(torch.where(take, a, b) for a, b in zip(known, imagined, strict=True)))
-            drift = Error(*(torch.where(take, errors[:, t], part) for part in drifted))
-            path.append((belief.x, *(torch.where(take, value[:, t], part) for part in told)))
-        return Imagined(*(torch.stack(parts, 1) for parts in zip(*path, strict=True)))
-
     def _imagine_step(
         self, belief: Belief, error: Error, t: int, noise: Noise, decode: Decoder, goal: Goal | None
     ) -> tuple[Belief, Value, Error]:

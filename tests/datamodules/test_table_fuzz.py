@@ -196,7 +196,7 @@ def test_the_loss_of_what_is_read_is_finite(tiny_folder: Path, tmp_path: Path) -
             )
             data.setup()
         network = GoalNetwork(
-            str(tiny_folder), latent_dim=2, hidden_dim=8, text_layers=(1,), goal_layer=1, text_steps=2, open_samples=2,
+            str(tiny_folder), latent_dim=2, hidden_dim=8, text_layers=(1,), goal_layer=1, text_steps=2, open_samples=4,
             value_names=["v"], value_units=[""], value_resolution=list(data.value_resolution),
         )  # fmt: skip
         network.scaler.load_state_dict(data.scaler.state_dict())

@@ -46,7 +46,7 @@ def test_fit_and_predict(kind: str, tiny_folder: Path, tmp_path: Path) -> None:
         text_layers=(1,),
         goal_layer=1,
         text_steps=4,
-        open_samples=2,
+        open_samples=4,
         warmup_steps=1,
     )
     checks = [GradientNormCheck(patience=2), PlanRollouts(windows=1, samples=4, texts=False)]

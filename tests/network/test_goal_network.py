@@ -9,6 +9,7 @@ import torch
 
 from gssr.evaluation.gain import gain
 from gssr.network import GoalNetwork
+from gssr.network.rssm import Noise
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch, Record
 from tests.conftest import SENTENCES
@@ -81,9 +82,8 @@ def test_a_batch_without_goals_or_texts_still_has_all_losses(network: GoalNetwor
 
 def test_padding_changes_no_loss(network: GoalNetwork) -> None:
     network.weights["text"] = 0.0
-    network.hparams.open_samples = 2
     network.draw = lambda *shape, generator=None: torch.zeros(shape)
-    network.hparams.min_context = C
+    network.first_imagined = lambda *args: C
     records = [record(0), record(1)]
     short = collate(records)
     padded = collate([*records, record(2, C + H + 4)]).select([0, 1])
@@ -114,13 +114,60 @@ def test_the_context_is_filtered_without_the_goal_and_the_horizon_is_never_read(
     assert not torch.equal(before.mean, steered.mean)
 
 
-def test_changes_of_rollouts_start_from_the_last_observed_value() -> None:
-    observed = torch.tensor([[[1.0], [2.0], [4.0], [8.0]]])
-    rolled = torch.tensor([[[[9.0], [9.0], [5.0], [7.0]]]])
-    ahead = torch.tensor([[False, False, True, True]])
-    imagined, true = GoalNetwork._changes(rolled, observed, ahead)
-    assert imagined[0, 0, 2:, 0].tolist() == [3.0, 2.0]
-    assert true[0, 2:, 0].tolist() == [2.0, 4.0]
+def test_the_open_loss_is_the_crps_of_rollouts_and_of_their_changes_from_the_last_value(
+    network: GoalNetwork, batch: Batch
+) -> None:
+    batch.value_mask = batch.value_mask.clone()
+    batch.value_mask[1, C] = False
+    filtered = network.observe(batch, torch.zeros(3, C + H, 4))
+    goal, size = network.encode_goals(batch, batch.goal), len(batch)
+    found = network.open_loss(batch, filtered, goal, C, generator(3))
+
+    g, first = generator(3), torch.full((size,), C - 1)
+    noise = Noise(torch.randn(2 * size, H, 4, generator=g), torch.randn(2 * size, H, 2, generator=g))
+    y = network.scaler.transform(batch.value, batch.value_mask)
+    errors = network.forecast_error.last(y - network.value_head(filtered.x).mean, batch.value_mask)[:, C - 1]
+    rolled = []
+    for sign in (1, -1):
+        for s in range(2):
+            rows = slice(s * size, (s + 1) * size)
+            drawn = Noise(*(sign * part[rows] for part in noise))
+            rolled.append(network.rssm.imagine(filtered.at(first), errors, C, drawn, network.decoder, goal))
+    total = count = 0.0
+    for b in range(size):
+        for h in range(H):
+            seen = [bool(batch.value_mask[b, C + h, d]) for d in range(2)]
+            count += any(seen)
+            for d in (d for d in range(2) if seen[d]):
+                total += pairs_crps([r.sample[b, h, d] for r in rolled], y[b, C + h, d])
+                if batch.value_mask[b, C + h - 1, d]:
+                    before = [r.mean[b, h - 1, d] if h else y[b, C - 1, d] for r in rolled]
+                    moves = [r.mean[b, h, d] - old for r, old in zip(rolled, before, strict=True)]
+                    total += pairs_crps(moves, y[b, C + h, d] - y[b, C + h - 1, d])
+    assert torch.isclose(found, total / count, atol=1e-5)
+
+
+def pairs_crps(v: list[torch.Tensor], y: torch.Tensor) -> torch.Tensor:
+    """Four samples, of which 0 and 2, and 1 and 3, come from opposite noise."""
+    apart = [(v[i] - v[j]).abs() for i, j in ((0, 1), (0, 3), (2, 1), (2, 3))]
+    return sum((x - y).abs() for x in v) / 4 - sum(apart) / 8
+
+
+def test_half_of_the_batches_are_imagined_from_where_plans_begin_and_the_others_from_anywhere(
+    network: GoalNetwork, batch: Batch
+) -> None:
+    g = generator()
+    found = [network.first_imagined(batch, g) for _ in range(3000)]
+    shares = {first: found.count(first) / len(found) for first in set(found)}
+    assert set(shares) == set(range(2, C + H))
+    for first, share in shares.items():
+        assert abs(share - (0.5 if first == C else 0.0) - 0.5 / (C + H - 2)) < 0.03
+
+
+@pytest.mark.parametrize("samples", [2, 5])
+def test_rollouts_that_are_no_pairs_are_refused(tiny_folder: Path, samples: int) -> None:
+    with pytest.raises(ValueError, match=f"open_samples is {samples}"):
+        GoalNetwork(str(tiny_folder), open_samples=samples)
 
 
 def test_strength_zero_is_exactly_no_goal(network: GoalNetwork, batch: Batch) -> None:
