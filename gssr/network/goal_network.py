@@ -44,6 +44,7 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
         text_layers: layers whose mean token states are a step's text observation. text_reading: see TextTable.
         goal_layer: layer whose token states the goal encoder reads. goal_queries, goal_reading: see GoalEncoder.
         schedule, gamma, max_norm, gate: see SteeredPrior. posterior: see RSSM.
+        strength: what every gain is multiplied with in forecasts and plans; training has 1.
         alpha_value, alpha_text, alpha_kl, alpha_open, alpha_goal: weights of the losses; 0 switches one off.
         free_nats: KL per step below which no KL gradient flows; FreeNatsAnnealing moves it.
         text_steps: (sequence, step) pairs of a batch whose text enters the text loss, drawn at random.
@@ -77,6 +78,7 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
         gamma: float = 0.5,
         max_norm: float = 10.0,
         gate: str = "mean_abs",
+        strength: float = 1.25,
         posterior: str = "mlp",
         alpha_value: float = 1.0,
         alpha_text: float = 1.0,
@@ -101,6 +103,8 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
         super().__init__()
         if min_context < 1:
             raise ValueError(f"min_context is {min_context}; imagination needs at least 1 step to start from")
+        if strength < 0:
+            raise ValueError(f"strength is {strength}; expected 0 (goals have no effect) or more")
         if open_samples < 4 or open_samples % 2:
             raise ValueError(
                 f"open_samples is {open_samples}; rollouts come in pairs, and their spread needs at least 2 pairs: 4, 6 …"

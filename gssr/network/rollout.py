@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gssr.network.forecast_error import Decoder
+from gssr.network.gain import gain
 from gssr.network.rssm import Noise
 from gssr.sequences.record import Batch
 
@@ -79,7 +80,8 @@ class Planning:
         error = self.forecast_error.last(missed, filtered.seen.bool())[:, -1]
         goal = self.encode_goals(batch, goals).repeat(samples)
         noise = self.draw_noise(samples * size, steps - first, generator)
-        imagined = self.rssm.imagine(belief, error, first, noise, self.decoder, goal)
+        with gain(self, self.hparams.strength):
+            imagined = self.rssm.imagine(belief, error, first, noise, self.decoder, goal)
         x, mean, sample = (part.unflatten(0, (samples, size)) for part in imagined)
         if calibrated:
             pulled = [text is not None and self.steering.strength > 0 for text in goals]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gssr.evaluation.gain import gain
+from gssr.network.gain import gain
 from gssr.network import GoalNetwork
 from gssr.network.rssm import Noise
 from gssr.sequences.collate import collate
@@ -242,6 +242,23 @@ def test_rollouts_at_gain_zero_are_those_without_a_goal_bit_for_bit(
     assert network.steering.strength == 1.0
     with pytest.raises(ValueError, match="multiplied by -1"), gain(network, -1):
         pass
+
+
+def test_the_strength_multiplies_the_gain_of_forecasts_and_not_that_of_training(
+    network: GoalNetwork, batch: Batch
+) -> None:
+    loss = network.losses(batch, generator(5), training=False)[0]["open"]
+    network.hparams.strength = 1.0
+    with gain(network, 2.0):
+        expected = network.rollout(batch, batch.goal, 4, generator(5)).sample
+    network.hparams.strength = 2.0
+    assert torch.equal(network.rollout(batch, batch.goal, 4, generator(5)).sample, expected)
+    assert network.losses(batch, generator(5), training=False)[0]["open"] == loss
+
+
+def test_a_negative_strength_is_refused(tiny_folder: Path) -> None:
+    with pytest.raises(ValueError, match="strength is -1"):
+        GoalNetwork(str(tiny_folder), strength=-1)
 
 
 def test_text_behind_nothing_costs_what_the_frozen_model_alone_says(network: GoalNetwork) -> None:
