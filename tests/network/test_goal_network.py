@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from gssr.network.gain import gain
 from gssr.network import GoalNetwork
+from gssr.network.gain import gain
 from gssr.network.rssm import Noise
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch, Record
