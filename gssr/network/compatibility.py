@@ -18,6 +18,7 @@ FIXED = (
     "schedule",
     "gate",
     "posterior",
+    "normalisation",
     "text_reading",
     "value_names",
     "value_units",

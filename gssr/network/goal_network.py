@@ -15,6 +15,7 @@ from gssr.network.compatibility import CheckpointMismatch, fixed_part, refuse_ot
 from gssr.network.forecast_error import ForecastError
 from gssr.network.goal_encoder import GoalEncoder
 from gssr.network.heads import ValueHead
+from gssr.network.normalisation import NORMALISATIONS, WindowScale, window_scale
 from gssr.network.objective import goal_distance, kl_terms, masked_mean, value_nll
 from gssr.network.open_loop import OpenLoop
 from gssr.network.pretrained import Pretrained
@@ -44,6 +45,8 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
         text_layers: layers whose mean token states are a step's text observation. text_reading: see TextTable.
         goal_layer: layer whose token states the goal encoder reads. goal_queries, goal_reading: see GoalEncoder.
         schedule, gamma, max_norm, gate: see SteeredPrior. posterior: see RSSM.
+        normalisation: units in which values are seen: ``training``, mean and deviation of the training part; or ``window``, of each
+            window's own context, for series whose level drifts away from what was trained on; only without goals, which name levels.
         strength: what every gain is multiplied with in forecasts and plans; training has 1.
         alpha_value, alpha_text, alpha_kl, alpha_open, alpha_goal: weights of the losses; 0 switches one off.
         free_nats: KL per step below which no KL gradient flows; FreeNatsAnnealing moves it.
@@ -80,6 +83,7 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
         gate: str = "mean_abs",
         strength: float = 1.25,
         posterior: str = "mlp",
+        normalisation: str = "training",
         alpha_value: float = 1.0,
         alpha_text: float = 1.0,
         alpha_kl: float = 0.3,
@@ -103,6 +107,8 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
         super().__init__()
         if min_context < 1:
             raise ValueError(f"min_context is {min_context}; imagination needs at least 1 step to start from")
+        if normalisation not in NORMALISATIONS:
+            raise ValueError(f"normalisation {normalisation!r} is not known; expected one of {NORMALISATIONS}")
         if strength < 0:
             raise ValueError(f"strength is {strength}; expected 0 (goals have no effect) or more")
         if open_samples < 4 or open_samples % 2:
@@ -130,6 +136,11 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
     def setup(self, stage: str) -> None:
         data = self.trainer.datamodule
         self.lacks = {kind for kind in ("text", "goals") if not getattr(data, f"has_{kind}", True)}
+        if self.hparams.normalisation == "window" and "goals" not in self.lacks:
+            raise ValueError(
+                "model.normalisation window lets the network see values by each window's own level, but the goals of these data name "
+                "levels; use normalisation training, or leave the goals out"
+            )
         if not self.built:
             resolution = getattr(data, "value_resolution", None)
             self._build(list(data.value_names), list(data.value_units), resolution)
@@ -243,12 +254,16 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
         self, batch: Batch, noise: Tensor, goal: Goal | None = None, keep_text: Tensor | None = None
     ) -> Filtered:
         """Filter a whole batch; noise (B, T, D); keep_text (B,) False leaves a sequence's texts unread."""
-        value = self.scaler.transform(batch.value, batch.value_mask)
+        value = self.scale(batch).transform(batch.value, batch.value_mask)
         states, text_mask = self.table.look_up(batch.text)
         text_mask = text_mask & batch.step_mask
         if keep_text is not None:
             text_mask = text_mask & keep_text[:, None]
         return self.rssm.observe(value, batch.value_mask, self.text_projection(states), text_mask, noise, goal)
+
+    def scale(self, batch: Batch) -> Scaler | WindowScale:
+        """From data units to those that the network sees, and back."""
+        return window_scale(batch, self.scaler) if self.hparams.normalisation == "window" else self.scaler
 
     def draw(self, *shape: int, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal noise from a CPU generator (the training one unless given), so that every device sees the same."""
@@ -272,7 +287,7 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
         filtered = self.observe(
             batch, self.draw(size, steps, p.latent_dim, generator=generator), steered, keep_text.to(self.device)
         )
-        scaled = self.scaler.transform(batch.value, batch.value_mask)
+        scaled = self.scale(batch).transform(batch.value, batch.value_mask)
         any_value = batch.value_mask.any(-1) & batch.step_mask
         seen = filtered.observed & batch.step_mask
 

@@ -17,11 +17,15 @@ class OpenLoop:
     """The part of GoalNetwork that trains its rollouts; a mixin over its modules."""
 
     def first_imagined(self, batch: Batch, generator: torch.Generator) -> int:
-        """The step from which a batch is imagined: that where its plans begin, or any from ``min_context`` on."""
+        """The step from which a batch is imagined: that where its plans begin, or any from ``min_context`` on.
+
+        A window's own normalisation knows its context, which therefore cannot be imagined.
+        """
         own, share = torch.rand(2, generator=generator).tolist()
         if own < OWN_CONTEXT:
             return context_of(batch)
-        first, steps = self.hparams.min_context, batch.value.shape[1]
+        whole = self.hparams.normalisation == "window"
+        first, steps = context_of(batch) if whole else self.hparams.min_context, batch.value.shape[1]
         return min(first + int(share * (steps - first)), steps - 1)
 
     def open_loss(self, batch: Batch, filtered: Filtered, goal: Goal, first: int, generator: torch.Generator) -> Tensor:
@@ -29,7 +33,7 @@ class OpenLoop:
         values without drawn errors, from the last observed value on. Mean over the steps that were observed.
         """
         size, samples = len(batch), self.hparams.open_samples
-        scaled, seen = self.scaler.transform(batch.value, batch.value_mask), batch.value_mask
+        scaled, seen = self.scale(batch).transform(batch.value, batch.value_mask), batch.value_mask
         errors = self.forecast_error.last(scaled - self.value_head(filtered.x).mean, seen)
         last = torch.full((size,), first - 1, device=scaled.device)
         belief = Belief(*(part.repeat(samples, 1) for part in filtered.at(last)))

@@ -70,8 +70,10 @@ class Planning:
         noise = self.draw(samples * size, first, dim, generator=generator)
         history = cut(batch, first)
         states, text_mask = self.table.look_up(history.text)
+        scale = self.scale(batch)
+        value = scale.transform(history.value, history.value_mask)
         filtered = self.rssm.observe(
-            *(part.repeat(samples, 1, 1) for part in self._inputs(history, states)),
+            *(part.repeat(samples, 1, 1) for part in (value, history.value_mask, self.text_projection(states))),
             (text_mask & history.step_mask).repeat(samples, 1),
             noise,
         )
@@ -86,7 +88,7 @@ class Planning:
         if calibrated:
             pulled = [text is not None and self.steering.strength > 0 for text in goals]
             sample = self.calibration(sample, torch.tensor(pulled, device=self.device))
-        return Rollouts(self.scaler.inverse(mean), self.scaler.inverse(sample), x)
+        return Rollouts(scale.inverse(mean), scale.inverse(sample), x)
 
     @property
     def decoder(self) -> Decoder:
@@ -99,10 +101,6 @@ class Planning:
             self.draw(rows, steps, self.hparams.latent_dim, generator=generator),
             self.draw(rows, steps, len(self.value_names), generator=generator),
         )
-
-    def _inputs(self, batch: Batch, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        value = self.scaler.transform(batch.value, batch.value_mask)
-        return value, batch.value_mask, self.text_projection(states)
 
     @torch.no_grad()
     def plan(

@@ -86,7 +86,7 @@ class Validation:
         generator = torch.Generator().manual_seed(0)
         filtered = self.observe(batch, self.draw(*batch.step_mask.shape, self.hparams.latent_dim, generator=generator))
         _, _, per_dim = kl_terms(filtered.posterior, filtered.prior, filtered.observed & batch.step_mask, 0.0)
-        scaled = self.scaler.transform(batch.value, batch.value_mask)
+        scaled = self.scale(batch).transform(batch.value, batch.value_mask)
         errors = []
         for x in (filtered.x, filtered.x.roll(1 + len(batch) // 2, 0)):
             errors.append(masked_mean((self.value_head(x).mean - scaled).abs(), batch.value_mask).item())
@@ -120,9 +120,8 @@ class Validation:
         batches = steps(sampler.size, sampler.batch_size) if dealt else len(loader) * ranks.world()
         if number % max(1, batches // CALIBRATING) == 0:
             first = batch.value.shape[1] - rollouts.sample.shape[2]
-            value = self.scaler.transform(batch.value, batch.value_mask)[:, first:]
-            sample = self.scaler.transform(rollouts.sample)
-            self._stretch[goal].append(stretch(sample, value, batch.value_mask[:, first:]).cpu())
+            found = stretch(rollouts.sample, batch.value[:, first:], batch.value_mask[:, first:])
+            self._stretch[goal].append(found.cpu())
 
     def _log_errors(self, batch: Batch, forecast: Tensor) -> None:
         """Absolute errors of the mean forecast (B, H, Y): by horizon in data units, and the score that checkpoints are chosen

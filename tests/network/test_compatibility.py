@@ -63,6 +63,7 @@ OTHERS = {
     "schedule": "decay",
     "gate": "none",
     "posterior": "product",
+    "normalisation": "window",
     "text_reading": "none",
     "value_names": ["a", "c"],
     "value_units": ["u", "w"],

@@ -1,0 +1,47 @@
+"""In which units the network sees values: those of the training part, or of each window's own context."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gssr.network.rollout import context_of
+from gssr.sequences.record import Batch
+from gssr.sequences.scaler import Scaler
+
+NORMALISATIONS = ("training", "window")
+LEAST_SPREAD = 0.02  # of a window, in standard deviations of the training part: a context may be constant
+
+
+class WindowScale(NamedTuple):
+    """Mean and spread (B, 1, Y) of each window's context; transforms as a Scaler does, (B, T, Y) or (S, B, T, Y)."""
+
+    mean: Tensor
+    spread: Tensor
+
+    def transform(self, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Data units to units of the window; with a mask, exactly 0 (its mean) where nothing was observed."""
+        scaled = (value - self.mean) / self.spread
+        return scaled if mask is None else torch.where(mask, scaled, torch.zeros_like(scaled))
+
+    def inverse(self, value: Tensor) -> Tensor:
+        """Units of the window to data units."""
+        return value * self.spread + self.mean
+
+
+def window_scale(batch: Batch, scaler: Scaler) -> WindowScale:
+    """Reversible instance normalisation (Kim et al. 2022): by what was observed in the C steps of the context, so that nothing that
+    is forecast is known. A dimension never observed there has the mean and spread of the training part.
+    """
+    steps = context_of(batch)
+    seen = batch.value_mask[:, :steps]
+    count = seen.sum(1, keepdim=True)
+    value = torch.where(seen, batch.value[:, :steps], torch.zeros_like(batch.value[:, :steps]))
+    mean = value.sum(1, keepdim=True) / count.clamp(min=1)
+    away = torch.where(seen, batch.value[:, :steps] - mean, torch.zeros_like(value))
+    spread = (away.square().sum(1, keepdim=True) / count.clamp(min=1)).sqrt()
+    known = count > 0
+    return WindowScale(
+        torch.where(known, mean, scaler.mean),
+        torch.where(known, torch.maximum(spread, LEAST_SPREAD * scaler.std), scaler.std),
+    )

@@ -1,0 +1,92 @@
+"""Values by each window's own level: what is seen, and that a forecast moves and stretches with its window."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from gssr.network import GoalNetwork
+from gssr.network.normalisation import LEAST_SPREAD, window_scale
+from gssr.sequences.collate import collate
+from gssr.sequences.record import Batch
+from gssr.sequences.scaler import Scaler
+from tests.network.test_goal_network import C, H, generator, record
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Four windows without goals; in the first one a dimension is never observed in the context."""
+    records = [replace(record(i), goal=None) for i in range(4)]
+    records[0].value[:C, 1] = float("nan")
+    return collate(records)
+
+
+def network_of(folder: Path, normalisation: str) -> GoalNetwork:
+    return GoalNetwork(
+        str(folder), latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2, text_steps=6, normalisation=normalisation,
+        value_names=["a", "b"], value_units=["u", "v"], value_resolution=[0.0, 0.0],
+    )  # fmt: skip
+
+
+def moved(batch: Batch, shift: float, factor: float) -> Batch:
+    other = batch.select(range(len(batch)))
+    other.value = batch.value * factor + shift
+    return other
+
+
+def test_the_context_has_mean_0_and_deviation_1(batch: Batch) -> None:
+    scale = window_scale(batch, Scaler(2))
+    seen = batch.value_mask[:, :C]
+    scaled = scale.transform(batch.value, batch.value_mask)[:, :C]
+    for b in range(4):
+        for y in range(2):
+            kept = scaled[b, :, y][seen[b, :, y]]
+            if len(kept):
+                assert abs(kept.mean()) < 1e-4 and abs(kept.std(correction=0) - 1) < 1e-4
+    assert scale.mean[0, 0, 1] == 0 and scale.spread[0, 0, 1] == 1  # those of the training part
+    back = scale.inverse(scale.transform(batch.value))
+    assert torch.allclose(back[batch.value_mask], batch.value[batch.value_mask], atol=1e-3)
+
+
+def test_nothing_of_the_horizon_is_used_and_a_constant_context_has_a_least_spread(batch: Batch) -> None:
+    before = window_scale(batch, Scaler(2))
+    batch.value = batch.value.clone()
+    batch.value[:, C:] += 100.0
+    assert all(map(torch.equal, before, window_scale(batch, Scaler(2))))
+    batch.value[1, :C] = 7.0
+    assert torch.allclose(window_scale(batch, Scaler(2)).spread[1], torch.tensor(LEAST_SPREAD))
+
+
+def test_forecasts_move_and_stretch_with_their_window(tiny_folder: Path, batch: Batch) -> None:
+    found = {}
+    for kind in ("window", "training"):
+        network = network_of(tiny_folder, kind)
+        here = network.rollout(batch.select([1, 2]), [None] * 2, 4, generator(1)).sample
+        there = network.rollout(moved(batch, 1000.0, 3.0).select([1, 2]), [None] * 2, 4, generator(1)).sample
+        found[kind] = torch.allclose(there, 3 * here + 1000.0, rtol=1e-3)
+    assert found == {"window": True, "training": False}
+
+
+def test_losses_are_the_same_wherever_the_window_lies_and_none_imagines_the_context(
+    tiny_folder: Path, batch: Batch
+) -> None:
+    network = network_of(tiny_folder, "window")
+    part = batch.select([1, 2, 3])
+    here = network.losses(part, generator(), training=True)[0]
+    there = network.losses(moved(part, -500.0, 2.0), generator(), training=True)[0]
+    for name in ("value", "kl", "open"):
+        assert torch.isclose(here[name], there[name], rtol=1e-2), name
+    g = generator()
+    assert {network.first_imagined(part, g) for _ in range(200)} == set(range(C, C + H))
+
+
+def test_it_is_refused_where_goals_name_levels_and_where_it_is_unknown(tiny_folder: Path) -> None:
+    with pytest.raises(ValueError, match="normalisation 'batch' is not known"):
+        network_of(tiny_folder, "batch")
+    network = network_of(tiny_folder, "window")
+    data = SimpleNamespace(has_text=True, has_goals=True, value_names=["a", "b"], value_units=["u", "v"])
+    network._trainer = SimpleNamespace(datamodule=data)
+    with pytest.raises(ValueError, match="goals of these data name levels"):
+        network.setup("fit")
