@@ -33,6 +33,7 @@ class SequenceData(LightningDataModule):
 
     value_names, value_units, value_resolution: the Y value dimensions; a resolution of 0 is unknown.
     goal_dim: the dimension that goals speak of and charts show.
+    known_values: how many of the last dimensions are known of every step beforehand, as the time of year is, and not worth a score.
     value_guides: named levels of that dimension for charts.
     goal_writer: writes hindsight goals; None keeps the goals that windows bring, if any.
     shares_itself: the loaders deal windows out to the processes of a run; train.py then keeps Lightning's own sampler away.
@@ -57,6 +58,7 @@ class SequenceData(LightningDataModule):
     value_units: tuple[str, ...]
     value_resolution: tuple[float, ...]
     goal_dim: int = 0
+    known_values: int = 0
     value_guides: tuple[tuple[float, str], ...] = ()
     goal_writer: GoalWriter | None = None
     shares_itself = True

@@ -83,6 +83,7 @@ class Strikes(SequenceData):
     # A count has no resolution of its own: the chance in a week's reports is far larger than one.
     value_resolution: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
     goal_dim: int = 0
+    known_values: int = 2
     value_guides: tuple[tuple[float, str], ...] = ((25.0, "ordinary"), (45.0, "busy"), (65.0, "very busy"))
     season_steps: int = YEAR_WEEKS
 

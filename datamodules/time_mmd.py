@@ -89,6 +89,7 @@ class TimeMMD(SequenceData):
         self.has_goals, self.has_text = goal is not None, text != "none"
         self.shares = val_share, test_share
         self.value_names = (TARGET, *(columns or ()), *(("season_sin", "season_cos") if calendar else ()))
+        self.known_values = 2 if calendar else 0
         self.value_units = ("",) * len(self.value_names)
         self.value_resolution = (0.0,) * len(self.value_names)
 

@@ -125,8 +125,8 @@ class Validation:
 
     def _log_errors(self, batch: Batch, forecast: Tensor) -> None:
         """Absolute errors of the mean forecast (B, H, Y): by horizon in data units, and the score that checkpoints are chosen
-        by, over the horizon and the dimensions that goals speak of (all where there are no goals), in standard units; beside it
-        the same score of persistence, which a forecast must beat.
+        by, over the horizon and the dimensions that goals speak of (all that are not known beforehand where there are no goals), in
+        standard units; beside it the same score of persistence, which a forecast must beat.
         """
         first = batch.value.shape[1] - forecast.shape[1]
         seen = batch.value_mask[:, first:]
@@ -138,7 +138,8 @@ class Validation:
                     mean = error[:, step, y][seen[:, step, y]].mean()
                     self._tell(f"{self._part}/mae_{name}_step_{step + 1:02d}", mean, count)
         spoken = ~torch.isnan(batch.goal_low).all(0)
-        scored = seen & (spoken if spoken.any() else ~spoken)
+        open_dims = len(spoken) - getattr(self.trainer.datamodule, "known_values", 0)
+        scored = seen & (spoken if spoken.any() else torch.arange(len(spoken), device=seen.device) < open_dims)
         count = int(scored.sum())
         if count:
             self._tell(f"{self._part}/open_loop_mae", (error / self.scaler.std)[scored].mean(), count)

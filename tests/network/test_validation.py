@@ -1,6 +1,7 @@
 """What validation measures, on hand-made cases."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -108,3 +109,15 @@ def test_validation_fits_how_wide_the_fans_are_and_rollouts_take_it(network: Goa
     fitted, plain = (network.rollout(batch, [None] * 16, 32, calibrated=flag) for flag in (True, False))
     assert torch.equal(fitted.mean, plain.mean)
     torch.testing.assert_close(fitted.sample.std(0), plain.sample.std(0) * factor[0, :3])
+
+
+def test_the_score_of_data_without_goals_leaves_out_what_is_known_beforehand(network: GoalNetwork) -> None:
+    batch = collate([record("x", 50.0, None), record("y", 40.0, None)])
+    batch.goal_low[:] = batch.goal_high[:] = torch.nan
+    forecast = batch.value[:, 3:] + torch.tensor([2.0, 8.0])
+    for known, expected in ((0, 5.0), (1, 2.0)):
+        network._trainer = SimpleNamespace(datamodule=SimpleNamespace(known_values=known))
+        network._part, network._sums = "val", {}
+        network._log_errors(batch, forecast)
+        total, count = network._sums["val/open_loop_mae"]
+        assert total / count == pytest.approx(expected)
