@@ -115,6 +115,20 @@ def plan_agreement(plans: PlanTexts, draws: int = 2000, seed: int = 0) -> dict[s
     }
 
 
+def clear_cases(batch: Batch, dimension: int, least: float = 10.0) -> list[int]:
+    """Rows whose goal clearly asks for another level: the wind at goal_start and the middle of the goal's bounds lie on different levels,
+    each at least so many knots away from every level's bound.
+    """
+    middle = ((batch.goal_low + batch.goal_high) / 2)[:, dimension].cpu().numpy()
+    rows = torch.arange(len(batch), device=batch.value.device)
+    start = batch.value[rows, batch.goal_start, dimension].cpu().numpy()
+    bounds = np.array(list(LEAST_WIND.values()))
+    away = np.minimum(*(np.abs(winds[:, None] - bounds).min(1) for winds in (start, middle)))
+    return [
+        row for row in range(len(batch)) if away[row] >= least and wind_level(start[row]) != wind_level(middle[row])
+    ]
+
+
 def turned_to_goal(
     texts: Sequence[Sequence[str]],
     batch: Batch,

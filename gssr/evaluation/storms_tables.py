@@ -14,9 +14,10 @@ from gssr.evaluation.baselines import horizon_truth, straight_line
 from gssr.evaluation.belief import latent_health, text_evidence
 from gssr.evaluation.bootstrap import cluster_difference, cluster_mean, cluster_ratio
 from gssr.evaluation.imagining import pick_evenly
-from gssr.evaluation.plan_texts import plan_agreement, turned_to_goal, write_plans
+from gssr.evaluation.plan_texts import clear_cases, plan_agreement, turned_to_goal, write_plans
 from gssr.evaluation.report import Cell, Table
 from gssr.metrics import at_step, changes_beyond, fair_crps, goal_hits, interval_covers
+from gssr.network.gain import gain
 from gssr.sequences.record import Batch
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ PERMUTED = "value error with x permuted, times its own (validation)"
 PLAN_TEXTS, PLAN_SHUFFLED = "plan texts", "the same texts, shuffled between plans"
 TURNED, UNTURNED = "borrowed goals of another class", "the same windows, without the goal"
 TURNED_TRULY = "what was written of the storms themselves, under their own goals of another class"
+CLEAR, CLEAR_TRULY = (
+    "borrowed goals of clearly another class",
+    "the storms' own texts, where their own goals clearly are",
+)
+STRONG = 1.6  # times the gain: 2 times that of training, where the network has its usual strength of 1.25
 GAINED = "text: nats a token gained over another storm's belief"
 
 
@@ -197,6 +203,19 @@ def _turned(texts: Sequence[Sequence[str]], batch: Batch, evaluation: Evaluation
     return {"turns towards the goal": ahead, "ends towards it from now": now}
 
 
+def _turned_clearly(evaluation: Evaluation, borrowed: Batch, windows: int) -> Rows:
+    """The same of clear cases alone, by the strength of the goal's pull."""
+    clear, rows = clear_cases(borrowed, evaluation.dimension), {}
+    if not clear or not hasattr(evaluation.network, "steering"):
+        return rows
+    lent = borrowed.select([clear[i] for i in pick_evenly(len(clear), windows)])
+    for multiplier, words in ((1.0, ""), (STRONG, f", gain times {STRONG}"), (0.0, ", without the goal")):
+        with gain(evaluation.network, multiplier):
+            plans = write_plans(evaluation.network, lent, evaluation.dimension, True, seed=evaluation.seed)
+        rows[CLEAR + words] = _turned(plans.texts, lent, evaluation)
+    return rows
+
+
 def plan_texts(evaluation: Evaluation, came_true: Batch, borrowed: Batch | None, quick: bool) -> Table:
     """Whether the texts of steered plans say what the plans' own winds say, and whether a goal turns them its way."""
     windows, dimension, rows = 16 if quick else 128, evaluation.dimension, {}
@@ -214,14 +233,19 @@ def plan_texts(evaluation: Evaluation, came_true: Batch, borrowed: Batch | None,
         first = int(came_true.goal_start[0]) + 1
         told = [[text or "" for text in row[first:]] for row in came_true.text]
         rows[TURNED_TRULY] = _turned(told, came_true, evaluation)
+        clear = clear_cases(came_true, dimension)
+        if clear:
+            rows[CLEAR_TRULY] = _turned([told[i] for i in clear], came_true.select(clear), evaluation)
     if found and borrowed is not None:
         lent = borrowed.select(pick_evenly(len(borrowed), 2 * windows))
         for name, steered in ((TURNED, True), (UNTURNED, False)):
             plans = write_plans(evaluation.network, lent, dimension, steered, seed=evaluation.seed)
             rows[name] = _turned(plans.texts, lent, evaluation)
+        rows |= _turned_clearly(evaluation, borrowed, windows)
     note = (
         "Status that a step's text names, against the wind of the rollout it is written from, under goals that came true; and, under "
         "borrowed goals that ask for another class than the storm has now, whether the texts name a class nearer to it at the end than at the beginning, "
-        "or than the storm's own class now: the first text of a plan is six hours ahead."
+        "or than the storm's own class now: the first text of a plan is six hours ahead. Clearly another class: the wind now and the goal's are on "
+        "different sides of a bound of classes, each 10 knots or more away from all of them."
     )
     return Table("plan_texts", "Plans in words", note, rows, unit="%")

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from datamodules.best_tracks import advisories, read_storms
-from gssr.evaluation.plan_texts import HURRICANE, STORM, WEAK, agreement, named_level, turned_to_goal, wind_level
+from gssr.evaluation.plan_texts import (
+    HURRICANE,
+    STORM,
+    WEAK,
+    agreement,
+    clear_cases,
+    named_level,
+    turned_to_goal,
+    wind_level,
+)
 from gssr.sequences import Record, collate
 
 EXPECTED = {
@@ -65,12 +74,12 @@ def test_nothing_to_judge_is_not_a_number() -> None:
     assert np.isnan(told.same.value) and np.isnan(told.direction.value) and told.judged == 0
 
 
+def window(start: float, goal: float) -> Record:
+    bounds = [goal]
+    return Record(f"S{start}{goal}", [0.0, 6.0, 12.0], [[start], [start], [start]], [None] * 3, "x", bounds, bounds, 0)
+
+
 def test_a_plan_has_turned_when_its_last_status_lies_towards_the_goal_from_its_first() -> None:
-    def window(start: float, goal: float) -> Record:
-        bounds = [goal]
-        return Record(
-            f"S{start}{goal}", [0.0, 6.0, 12.0], [[start], [start], [start]], [None] * 3, "x", bounds, bounds, 0
-        )
 
     storm, hurricane = "Tropical storm A near", "Hurricane A near"
     cases = [  # now, goal, texts, turned
@@ -87,3 +96,18 @@ def test_a_plan_has_turned_when_its_last_status_lies_towards_the_goal_from_its_f
     # From the class of the wind now, a plan that is at its goal from the first text on has turned, too.
     told = turned_to_goal([texts for _, _, texts, _ in cases], batch, 0, from_now=True, draws=20)
     assert told.value == pytest.approx(3 / 5) and told.windows == 5
+
+
+def test_clear_cases_are_another_class_with_room_on_both_sides() -> None:
+    cases = [
+        (48.0, 90.0, True),
+        (48.0, 74.0, True),
+        (48.0, 73.0, False),  # the goal is near a bound
+        (43.0, 90.0, False),  # the storm is
+        (48.0, 50.0, False),  # the same class
+        (20.0, 48.0, True),
+        (90.0, 20.0, True),
+        (48.0, float("nan"), False),
+    ]
+    batch = collate([window(now, goal) for now, goal, _ in cases])
+    assert clear_cases(batch, 0) == [row for row, (_, _, clear) in enumerate(cases) if clear]
