@@ -4,7 +4,7 @@ python -m benchmarks.quality --data storms                          trains what 
 python -m benchmarks.quality --data storms --quick                  a smoke test in two minutes
 python -m benchmarks.quality --data storms --part val               while choosing; the test part is for the table in docs/results.md
 python -m benchmarks.quality --data storms --network runs/seed0 runs/seed1 runs/seed2      runs that are there
-python -m benchmarks.quality --data Energy --path path/to/time_mmd  data that are not bundled: weather and the domains of Time-MMD
+python -m benchmarks.quality --data Energy --path path/to/time_mmd --forecasts     data that are not bundled: weather, Time-MMD's domains
 python -m benchmarks.quality --data storms --ablations              the network with one thing changed at a time
 python -m benchmarks.quality --report docs/results.md               the tables of all that was measured, nothing is run
 
@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from benchmarks.quality import ablations, document
 from benchmarks.quality.sets import NAMES, data_set
-from benchmarks.quality.training import QUICK_OPTIONS, trained
+from benchmarks.quality.training import NUMBERS_OPTIONS, QUICK_OPTIONS, trained
 from benchmarks.quality.work import Sizes, Work
 from gssr.backbone.cpu import prepare_cpu
 
@@ -43,7 +43,9 @@ def main() -> None:
     parser.add_argument("--ablations", nargs="*", metavar="NAME", help="train and measure ablations (default: all)")
     parser.add_argument("--quick", action="store_true", help="two minutes, one seed, few windows: not a result")
     parser.add_argument("--without-classical", action="store_true", help="leave AutoETS and AutoARIMA out")
-    parser.add_argument("--forecasts", action="store_true", help="leave goals, texts and plans out")
+    parser.add_argument(
+        "--forecasts", action="store_true", help="leave goals, texts and plans out, and the text loss of own runs"
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--out", type=Path, default=Path("runs") / "quality")
     parser.add_argument("--report", type=Path, help="write the tables of all that was measured into this file")
@@ -77,11 +79,12 @@ def run(options: argparse.Namespace) -> None:
     if options.network is not None:
         runs = dict(zip(options.seeds, options.network, strict=False))
     else:
-        more = QUICK_OPTIONS if options.quick else ()
+        stem, more = ("numbers-seed", NUMBERS_OPTIONS) if options.forecasts else ("seed", ())
+        more = (*more, *(QUICK_OPTIONS if options.quick else ()))
         runs = {}
         for seed in seeds:
             bar.set_description(f"{data.name}: training seed {seed}")
-            runs[seed] = trained(data, folder / "runs" / f"seed{seed}", seed, options=more, threads=options.threads)
+            runs[seed] = trained(data, folder / "runs" / f"{stem}{seed}", seed, options=more, threads=options.threads)
     chosen = None
     if options.ablations is not None:
         chosen = ablations.train(data, folder, options.ablations, seeds, options.quick, options.threads, bar)

@@ -47,7 +47,7 @@ def write(out: Path, file: Path) -> None:
         measured = [part for part in PARTS if (out / name / part / "origins.json").exists()]
         if not measured:
             continue
-        more = "" if name in ("storms", "strikes") else " --path FOLDER"
+        more = "" if name in ("storms", "strikes") else " --path FOLDER --forecasts"
         lines += [f"## {name[0].upper()}{name[1:]}", "", f"    python -m benchmarks.quality --data {name}{more}", ""]
         for part in measured:
             found = Part(out / name / part)
