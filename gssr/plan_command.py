@@ -30,6 +30,7 @@ def add_commands(subparsers: Subparsers) -> None:
         "imagine how a history of your own would go on if a goal came true",
         [
             'gssr plan --input ian.csv --goal "Become a category 3 hurricane in 48 hours"',
+            'gssr plan --input ian.csv --goal "Weaken to 35 knots in 48 hours" --strength 2',
             'gssr plan --ckpt_path runs/mine/checkpoints/best.ckpt --input mine.jsonl --goal "..." --plot fan.png --json plan.json',
         ],
         "The file is a CSV, JSON Lines or Parquet table: a row a step, in order of time, with a column of times, a column for "
@@ -44,6 +45,12 @@ def add_commands(subparsers: Subparsers) -> None:
     parser.add_argument("--horizon", type=count, metavar="H", help="steps to imagine; default: as in training")
     parser.add_argument(
         "--goal_step", type=count, metavar="N", help="step of the horizon, from 1, at which the goal should hold"
+    )
+    parser.add_argument(
+        "--strength",
+        type=float,
+        metavar="X",
+        help="pull of the goal, times that of training; default: the network's own, 1.25",
     )
     parser.add_argument("--context", type=count, metavar="C", help="last steps to read; default: as in training")
     parser.add_argument("--time_column", default="time", metavar="NAME", help="default time")
@@ -63,6 +70,8 @@ def _run(options: argparse.Namespace) -> None:
     for file in (options.json, options.plot):
         if file is not None and not file.parent.is_dir():
             raise ValueError(f"the folder {file.parent} of {file} does not exist")
+    if options.strength is not None and not options.strength >= 0:
+        raise ValueError(f"--strength is {options.strength}; expected 0 (the goal has no effect) or more")
     table = read_table(options.input)
 
     import torch
@@ -72,6 +81,8 @@ def _run(options: argparse.Namespace) -> None:
 
     prepare_cpu()
     network, trained = load_network(options.ckpt_path, options.run_folder)
+    if options.strength is not None:
+        network.hparams.strength = options.strength
     record = future_record(
         table,
         options.input,

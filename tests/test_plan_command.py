@@ -94,6 +94,20 @@ def test_without_a_goal_it_is_a_forecast_from_any_kind_of_table(checkpoint: Path
     assert results[0]["with_goal"] is None and len(results[0]["without_goal"]["mean"]) == 3
 
 
+def test_the_strength_of_the_goal_can_be_chosen(checkpoint: Path, tmp_path: Path) -> None:
+    table().to_csv(tmp_path / "ian.csv", index=False)
+    given = ["--ckpt_path", checkpoint, "--input", tmp_path / "ian.csv", "--goal", GOAL, "--no-texts", "--samples", 4]
+    plans = {}
+    for strength in ("0", "1.25", "2", None):
+        file = tmp_path / f"{strength}.json"
+        run(*given, "--json", file, *([] if strength is None else ["--strength", strength]))
+        plans[strength] = lines(file)
+    assert plans[None] == plans["1.25"] != plans["2"]
+    assert plans["0"]["with_goal"]["mean"] == plans["0"]["without_goal"]["mean"]
+    with pytest.raises(ValueError, match="--strength is -1"):
+        run(*given, "--strength", "-1")
+
+
 def broken(**columns: object) -> pd.DataFrame:
     return table().assign(**columns)
 
