@@ -76,18 +76,20 @@ def run(options: argparse.Namespace) -> None:
     if not options.without_classical and find_spec("statsforecast") is None:
         print("AutoETS and AutoARIMA are left out: statsforecast is not installed (pip install -e '.[bench]')")
     bar = tqdm(unit="piece", dynamic_ncols=True)
+    stem, more = ("numbers-seed", NUMBERS_OPTIONS) if options.forecasts else ("seed", ())
+    quick = QUICK_OPTIONS if options.quick else ()
+    more = (*more, *quick)
     if options.network is not None:
         runs = dict(zip(options.seeds, options.network, strict=False))
     else:
-        stem, more = ("numbers-seed", NUMBERS_OPTIONS) if options.forecasts else ("seed", ())
-        more = (*more, *(QUICK_OPTIONS if options.quick else ()))
         runs = {}
         for seed in seeds:
             bar.set_description(f"{data.name}: training seed {seed}")
             runs[seed] = trained(data, folder / "runs" / f"{stem}{seed}", seed, options=more, threads=options.threads)
     chosen = None
     if options.ablations is not None:
-        chosen = ablations.train(data, folder, options.ablations, seeds, options.quick, options.threads, bar)
+        own = more if data.short is None else quick  # the shorter training says itself which losses it has
+        chosen = ablations.train(data, folder, options.ablations, seeds, own, stem, options.threads, bar)
     for part in options.part:
         work = Work(data, part, folder, seeds, runs, sizes, lambda: bar.update(0))
         pieces = list(work.pieces(options.without_classical, options.forecasts))

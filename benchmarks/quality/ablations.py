@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality.sets import CONFIGS, DataSet
-from benchmarks.quality.training import QUICK_OPTIONS, trained
+from benchmarks.quality.training import trained
 
 FOLDER = CONFIGS / "ablations"
 BASE = "as_shipped"
@@ -47,15 +47,26 @@ def configs(data: DataSet, name: str) -> list[Path]:
 
 
 def train(
-    data: DataSet, out: Path, wanted: Sequence[str], seeds: Sequence[int], quick: bool, threads: int, bar: Any
+    data: DataSet,
+    out: Path,
+    wanted: Sequence[str],
+    seeds: Sequence[int],
+    options: Sequence[str],
+    base: str,
+    threads: int,
+    bar: Any,
 ) -> list[Ablated]:
-    """The runs of the ablations (none named: all of them), trained where they are missing, seed by seed."""
+    """The runs of the ablations (none named: all of them), trained where they are missing, seed by seed.
+
+    `options` come on top of the configs. `base`: start of the names of the network's own runs, which ablations are compared with
+    where they train as long as it does.
+    """
     found = []
     for seed in seeds:
         for name in wanted or names():
             bar.set_description(f"{data.name}: training {name}, seed {seed}")
-            folder = out / "runs" / f"{name}-seed{seed}"
-            options = QUICK_OPTIONS if quick else ()
+            stem = base if name == BASE and data.short is None else f"{name}-seed"
+            folder = out / "runs" / f"{stem}{seed}"
             trained(data, folder, seed, configs(data, name), options, threads)
             found.append(Ablated(name, seed, folder))
     return found

@@ -24,7 +24,8 @@ AutoARIMA see the series from its first step to the origin (at most its last 600
 season is longer than 24 (AutoARIMA: 4) steps; climatology and all fits see the training part. Persistence,
 the seasonal naive forecast and linear autoregression get their distribution from their own errors on training windows, AutoETS and
 AutoARIMA from their 80 % intervals. The GRU has as many parameters as the network's numeric part and learns from the same windows by the
-closed form of the CRPS; "of changes" forecasts changes from the last value.
+closed form of the CRPS; "of changes" forecasts changes from the last value. Where `--forecasts` is in the command, the network was trained
+without the text loss: it reads texts and writes none. Ablations train without it, too, except for `with_text_loss`.
 """
 
 
