@@ -35,7 +35,7 @@ CLEAR, CLEAR_TRULY = (
     "borrowed goals of clearly another class",
     "the storms' own texts, where their own goals clearly are",
 )
-STRONG = 1.6  # times the gain: 2 times that of training, where the network has its usual strength of 1.25
+STRONG = (1.6, 2.4)  # times the gain: 2 and 3 times that of training, where the network has its usual strength of 1.25
 GAINED = "text: nats a token gained over another storm's belief"
 
 
@@ -209,7 +209,8 @@ def _turned_clearly(evaluation: Evaluation, borrowed: Batch, windows: int) -> Ro
     if not clear or not hasattr(evaluation.network, "steering"):
         return rows
     lent = borrowed.select([clear[i] for i in pick_evenly(len(clear), windows)])
-    for multiplier, words in ((1.0, ""), (STRONG, f", gain times {STRONG}"), (0.0, ", without the goal")):
+    stronger = [(times, f", gain times {times}") for times in STRONG]
+    for multiplier, words in ((1.0, ""), *stronger, (0.0, ", without the goal")):
         with gain(evaluation.network, multiplier):
             plans = write_plans(evaluation.network, lent, evaluation.dimension, True, seed=evaluation.seed)
         rows[CLEAR + words] = _turned(plans.texts, lent, evaluation)

@@ -127,6 +127,7 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
         self.noise = torch.Generator().manual_seed(seed)
         self._saved_noise: list[Tensor] = []  # by rank, of the checkpoint that was loaded
         self.lacks: set[str] = set()  # "text", "goals": what the data has none of
+        self.known_values = 0  # of the data's last dimensions, which are not scored
         self.built = False
         if value_names is not None:
             self._build(list(value_names), list(value_units or [""] * len(value_names)), value_resolution)
@@ -135,6 +136,7 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
 
     def setup(self, stage: str) -> None:
         data = self.trainer.datamodule
+        self.known_values = getattr(data, "known_values", 0)
         self.lacks = {kind for kind in ("text", "goals") if not getattr(data, f"has_{kind}", True)}
         if self.hparams.normalisation == "window" and "goals" not in self.lacks:
             raise ValueError(

@@ -138,7 +138,7 @@ class Validation:
                     mean = error[:, step, y][seen[:, step, y]].mean()
                     self._tell(f"{self._part}/mae_{name}_step_{step + 1:02d}", mean, count)
         spoken = ~torch.isnan(batch.goal_low).all(0)
-        open_dims = len(spoken) - getattr(self.trainer.datamodule, "known_values", 0)
+        open_dims = len(spoken) - self.known_values
         scored = seen & (spoken if spoken.any() else torch.arange(len(spoken), device=seen.device) < open_dims)
         count = int(scored.sum())
         if count:
