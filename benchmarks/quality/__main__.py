@@ -15,6 +15,7 @@ AutoETS and AutoARIMA; without it they are left out.
 import argparse
 import sys
 import warnings
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from tqdm import tqdm
 from benchmarks.quality import ablations, document
 from benchmarks.quality.sets import NAMES, data_set
 from benchmarks.quality.training import NUMBERS_OPTIONS, QUICK_OPTIONS, trained
-from benchmarks.quality.work import Sizes, Work
+from benchmarks.quality.work import Piece, Sizes, Work
 from gssr.backbone.cpu import prepare_cpu
 
 PARTS = ("val", "test")
@@ -86,22 +87,26 @@ def run(options: argparse.Namespace) -> None:
         for seed in seeds:
             bar.set_description(f"{data.name}: training seed {seed}")
             runs[seed] = trained(data, folder / "runs" / f"{stem}{seed}", seed, options=more, threads=options.threads)
-    chosen = None
-    if options.ablations is not None:
-        own = more if data.short is None else quick  # the shorter training says itself which losses it has
-        chosen = ablations.train(data, folder, options.ablations, seeds, own, stem, options.threads, bar)
-    for part in options.part:
-        work = Work(data, part, folder, seeds, runs, sizes, lambda: bar.update(0))
-        pieces = list(work.pieces(options.without_classical, options.forecasts))
-        if chosen is not None:
-            pieces += [piece for run in chosen for piece in work.of_run(run.seed, run.folder, run.stem, True)]
+    works = {part: Work(data, part, folder, seeds, runs, sizes, lambda: bar.update(0)) for part in options.part}
+
+    def make(part: str, pieces: Sequence[Piece]) -> None:
         bar.total = (bar.total or 0) + len(pieces)
         for piece in pieces:
             bar.set_description(f"{data.name} {part}: {piece.name}")
-            work.cells.make(piece.name, piece.settings, piece.work)
+            works[part].cells.make(piece.name, piece.settings, piece.work)
             bar.update()
-        text = document.of_part(folder, part, sizes.draws)
-        print(f"\n{text}", flush=True)
+
+    for part, work in works.items():
+        make(part, list(work.pieces(options.without_classical, options.forecasts)))
+        if options.ablations is None:
+            print(f"\n{document.of_part(folder, part, sizes.draws)}", flush=True)
+    if options.ablations is not None:
+        own = more if data.short is None else quick  # the shorter training says itself which losses it has
+        for one in ablations.train(data, folder, options.ablations, seeds, own, stem, options.threads, bar):
+            for part, work in works.items():
+                make(part, list(work.of_run(one.seed, one.folder, one.stem, True)))
+        for part in works:
+            print(f"\n{document.of_part(folder, part, sizes.draws)}", flush=True)
     bar.close()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,18 +55,16 @@ def train(
     base: str,
     threads: int,
     bar: Any,
-) -> list[Ablated]:
-    """The runs of the ablations (none named: all of them), trained where they are missing, seed by seed.
+) -> Iterator[Ablated]:
+    """The runs of the ablations (none named: all of them), each trained where it is missing when it is asked for, seed by seed.
 
     `options` come on top of the configs. `base`: start of the names of the network's own runs, which ablations are compared with
     where they train as long as it does.
     """
-    found = []
     for seed in seeds:
         for name in wanted or names():
             bar.set_description(f"{data.name}: training {name}, seed {seed}")
             stem = base if name == BASE and data.short is None else f"{name}-seed"
             folder = out / "runs" / f"{stem}{seed}"
             trained(data, folder, seed, configs(data, name), options, threads)
-            found.append(Ablated(name, seed, folder))
-    return found
+            yield Ablated(name, seed, folder)
