@@ -1,6 +1,6 @@
 """Effect against damage of everything that can steer the nano backbone towards a domain of its training text.
 
-    python -m benchmarks.steering                    # twenty minutes on one idle core, estimated
+    python -m benchmarks.steering                    # an hour on a busy core
     python -m benchmarks.steering --quick            # everything shrunk, one to two minutes; the numbers mean nothing
     python -m benchmarks.steering --tables-only      # tables and plot again, from what was measured
 
