@@ -86,7 +86,9 @@ class WeightAverage(Callback):
             return
         inside = {name: checkpoint["state_dict"][name] for name in self._aside}
         average, trained = (inside, self._aside) if self._average_in_place else (self._aside, inside)
-        checkpoint["state_dict"] |= average
+        own = {id(p): name for name, p in pl_module.named_parameters()}
+        for name, p in pl_module.named_parameters(remove_duplicate=False):  # one that is shared has several names
+            checkpoint["state_dict"][name] = average[own[id(p)]]
         checkpoint["callbacks"][self.state_key] = {"trained": trained}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

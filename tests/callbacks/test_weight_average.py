@@ -79,6 +79,24 @@ def test_stopped_anywhere_and_resumed_is_as_never_stopped(stop: int, options: di
         assert all(same(a, b) for a, b in zip(seen, getattr(whole, part), strict=True))
 
 
+class Shared(ToyNetwork):
+    """A network in which one part has two names, as the steering of a goal network has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again = next(self.children())
+
+
+def test_a_part_with_two_names_is_saved_as_the_average_under_both(tmp_path: Path) -> None:
+    network = Shared()
+    whole = train(tmp_path / "whole", network=network, callbacks=[WeightAverage()])
+    saved = torch.load(checkpoint_file(tmp_path / "whole", LAST), weights_only=True)["state_dict"]
+    assert all(torch.equal(saved[name], value) for name, value in network.state_dict().items())
+    train(tmp_path / "run", stop=6, network=Shared(), callbacks=[WeightAverage()])
+    resumed = train(tmp_path / "run", resume=True, network=Shared(), callbacks=[WeightAverage()])
+    assert same(weights(resumed), weights(whole))
+
+
 def test_a_step_of_several_batches_counts_once(tmp_path: Path) -> None:
     network, watch = ToyNetwork(), Watch()
     first = [p.detach().clone() for p in network.parameters()]
