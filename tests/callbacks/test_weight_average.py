@@ -83,6 +83,7 @@ class Shared(ToyNetwork):
     """A network in which one part has two names, as the steering of a goal network has."""
 
     def __init__(self) -> None:
+        torch.manual_seed(0)
         super().__init__()
         self.again = next(self.children())
 
