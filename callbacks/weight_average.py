@@ -12,7 +12,7 @@ from torch import Tensor
 class WeightAverage(Callback):
     """Keeps an exponential average of all parameters over the optimizer steps (Polyak & Juditsky 1992).
 
-    After t steps its decay is min(decay, (1 + t) / (10 + t)): the average reaches back over the last ninth of training, and never
+    After t steps its decay is min(decay, (1 + t) / (10 + t)): the average reaches back over about the last ninth of training, and never
     further than 1 / (1 - decay) steps. Buffers are not averaged.
 
     Training goes on with the weights that it trains. Everything from the start of a validation to the next training batch, and
@@ -43,7 +43,6 @@ class WeightAverage(Callback):
             self._aside = {name: self._trained[name].to(old) for name, old in self._aside.items()}
             self._trained = None
         self._average_in_place = True
-        self._step = trainer.global_step
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._put(pl_module, average=False)

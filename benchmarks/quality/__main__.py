@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from benchmarks.quality import ablations, document
 from benchmarks.quality.sets import NAMES, data_set
-from benchmarks.quality.training import NUMBERS_OPTIONS, QUICK_OPTIONS, trained
+from benchmarks.quality.training import NUMBERS, NUMBERS_OPTIONS, QUICK_OPTIONS, trained
 from benchmarks.quality.work import Piece, Sizes, Work
 from gssr.backbone.cpu import prepare_cpu
 
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> None:
     if not options.without_classical and find_spec("statsforecast") is None:
         print("AutoETS and AutoARIMA are left out: statsforecast is not installed (pip install -e '.[bench]')")
     bar = tqdm(unit="piece", dynamic_ncols=True)
-    stem, more = ("numbers-seed", NUMBERS_OPTIONS) if options.forecasts else ("seed", ())
+    stem, more = (NUMBERS, NUMBERS_OPTIONS) if options.forecasts else ("seed", ())
     quick = QUICK_OPTIONS if options.quick else ()
     more = (*more, *quick)
     if options.network is not None:

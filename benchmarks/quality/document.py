@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.quality.ablation_report import ablations
+from benchmarks.quality.cells import Cells
 from benchmarks.quality.plots import draw
 from benchmarks.quality.report import Part
 from benchmarks.quality.sets import NAMES
+from benchmarks.quality.training import NUMBERS
 from gssr.whole_file import whole_file
 
 PARTS = {"val": "validation", "test": "test"}
@@ -48,7 +50,10 @@ def write(out: Path, file: Path) -> None:
         measured = [part for part in PARTS if (out / name / part / "origins.json").exists()]
         if not measured:
             continue
-        more = "" if name in ("storms", "strikes") else " --path FOLDER --forecasts"
+        more = "" if name in ("storms", "strikes") else " --path FOLDER"
+        networks = Cells(out / name / measured[0]).named("network")
+        if any(cell["settings"]["run"].startswith(NUMBERS) for cell in networks.values()):
+            more += " --forecasts"
         lines += [f"## {name[0].upper()}{name[1:]}", "", f"    python -m benchmarks.quality --data {name}{more}", ""]
         for part in measured:
             found = Part(out / name / part)

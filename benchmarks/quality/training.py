@@ -16,7 +16,8 @@ from gssr.network import GoalNetwork
 from gssr.runs import BEST, CONFIG, checkpoint_file
 
 TRAIN = Path(__file__).parents[2] / "train.py"
-# What forecasts alone need: texts are read, and not written.
+# What forecasts alone need, in runs of that name: texts are read, and not written.
+NUMBERS = "numbers-seed"
 NUMBERS_OPTIONS = ("--model.alpha_text=0",)
 # What `--quick` trains: enough to see that everything runs.
 QUICK_OPTIONS = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=8", "--trainer.limit_val_batches=2")

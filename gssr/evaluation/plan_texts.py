@@ -140,8 +140,8 @@ def turned_to_goal(
     """Share of plans whose named level moves, from the first text that names one to the last, towards the goal's level.
 
     A plan's first text is one step ahead, and may name the goal's level already. With ``from_now`` the last text is compared with
-    the level of the wind at goal_start instead. Of the windows whose goal asks for another level than the wind has at goal_start; a plan whose texts name no other level
-    at its end than at its beginning has not turned.
+    the level of the wind at goal_start instead. Of the windows whose goal asks for another level than the wind has at
+    goal_start; a plan whose texts name no other level at its end than at its beginning has not turned.
     """
     turned = np.full(len(batch), np.nan)
     middle = ((batch.goal_low + batch.goal_high) / 2)[:, dimension].cpu().numpy()
