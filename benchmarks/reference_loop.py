@@ -37,7 +37,7 @@ def losses(network: GoalNetwork, batch: Batch, noise: Tensor) -> dict[str, Tenso
             seen = bool(value_mask.any() or said)
             x = (posterior if seen else prior).sample(noise[b, t][None])
             known = torch.where(value_mask, value, torch.zeros_like(value))
-            belief = type(belief)(h, x, known, value_mask.to(value.dtype))
+            belief = belief.followed_by(h, x, known, value_mask.to(value.dtype))
             if value_mask.any():
                 sums["value"] = sums["value"] + value_nll(network.value_head(x), value, value_mask).sum()
                 counts["value"] += 1

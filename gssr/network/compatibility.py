@@ -18,6 +18,8 @@ FIXED = (
     "schedule",
     "gate",
     "posterior",
+    "reads_changes",
+    "error_order",
     "normalisation",
     "text_reading",
     "value_names",

@@ -14,55 +14,77 @@ SCALE = 10.0
 
 
 class Error(NamedTuple):
-    """Value less decoded value of B sequences at one step, (B, Y) each: given the path of x, and drawn."""
+    """Value less decoded value of B sequences at the last P steps, the latest first, (B, P, Y) each: given the path of x, and drawn."""
 
     mean: Tensor
     sample: Tensor
 
 
 class ForecastError(nn.Module):
-    """Regression with first-order autoregressive errors (Cochrane & Orcutt 1949): y_t = mu_y(x_t) + e_t in a forecast,
+    """Regression with autoregressive errors (Cochrane & Orcutt 1949) of order P: y_t = mu_y(x_t) + e_t in a forecast,
 
-        e_t = phi (1 - gain_t) e_{t-1} + s(x_t, gain_t) eps_t,    eps_t ~ N(0, 1)
+        e_t = (1 - gain_t) (phi e_{t-1} + sum_{k=1}^{P-1} psi_k (e_{t-k} - e_{t-k-1})) + s(x_t, gain_t) eps_t,    eps_t ~ N(0, 1)
 
     from e_{C-1} = y_{C-1} - mu_y(x_{C-1}). So a forecast starts at the last observed value itself and not at what a latent of
-    limited information says of it, and its spread grows. A goal pulls the error to zero as it pulls the belief to where the
-    goal would hold: at its arrival the value is what the belief says. s sees the gain, since a known end leaves less open.
+    limited information says of it, and its spread grows. With an order above one it goes on as its changes did; of order 13, monthly
+    values repeat the changes of a year ago, which a few hundred windows do not teach a recurrence. A goal pulls the error to zero as
+    it pulls the belief to where the goal would hold: at its arrival the value is what the belief says. s sees the gain, since a
+    known end leaves less open.
 
     Args:
-        value_dim: Y. latent_dim: D. hidden_dim: width of the net behind s.
+        value_dim: Y. latent_dim: D. hidden_dim: width of the net behind s. order: P.
     """
 
-    def __init__(self, value_dim: int, latent_dim: int, hidden_dim: int) -> None:
+    momentum: nn.Parameter | None
+
+    def __init__(self, value_dim: int, latent_dim: int, hidden_dim: int, order: int = 1) -> None:
         super().__init__()
+        self.order = order
         self.net = mlp(latent_dim + 1, hidden_dim, value_dim)
         self.persistence = nn.Parameter(torch.full((value_dim,), 2.0 / SCALE))  # phi 0.88
+        self.momentum = nn.Parameter(torch.zeros(order - 1, value_dim)) if order > 1 else None
 
     @property
     def phi(self) -> Tensor:
         """Share of the error that is left one step later, (Y)."""
         return torch.sigmoid(SCALE * self.persistence)
 
+    def expected(self, past: Tensor) -> Tensor:
+        """The error (B, Y) that follows the last P (B, P, Y), the latest first, on average and without a goal."""
+        left = self.phi * past[:, 0]
+        if self.momentum is None:
+            return left
+        return left + (SCALE * self.momentum * (past[:, :-1] - past[:, 1:])).sum(1)
+
     def last(self, missed: Tensor, seen: Tensor) -> Tensor:
-        """The error (B, T, Y) after each step of a context: what was ``missed``, observed less decoded value, where ``seen`` (B, T, Y);
-        elsewhere what is left of the one before."""
+        """The last P errors (B, T, P, Y) after each step of a context: what was ``missed``, observed less decoded value, where ``seen``
+        (B, T, Y); elsewhere what is expected after those before. Before the first that was seen, it is taken to have been the same.
+        """
         missed = torch.where(seen, missed, torch.zeros_like(missed))
-        error, errors = torch.zeros_like(missed[:, 0]), []
+        past, begun = missed.new_zeros(len(missed), self.order, missed.shape[-1]), torch.zeros_like(seen[:, 0])
+        errors = []
         for t in range(missed.shape[1]):
-            error = torch.where(seen[:, t], missed[:, t], self.phi * error)
-            errors.append(error)
+            error = torch.where(seen[:, t], missed[:, t], self.expected(past))
+            older = torch.where(begun[:, None], past[:, :-1], error[:, None])
+            past, begun = torch.cat([error[:, None], older], 1), begun | seen[:, t]
+            errors.append(past)
         return torch.stack(errors, 1)
 
     def forward(self, x: Tensor, gain: Tensor, error: Error, noise: Tensor) -> Error:
-        """The error of the next step, whose belief is x (B, D).
+        """The errors after the next step, whose belief is x (B, D).
 
         Args:
             gain: (B) share of the way to the goal that the steered prior goes, 0 without a goal.
             noise: (B, Y) standard normal.
         """
         spread = F.softplus(self.net(torch.cat([x, gain[:, None]], -1)) - 2)
-        keep = self.phi * (1 - gain)[:, None]
-        return Error(keep * error.mean, keep * error.sample + spread * noise)
+        free = (1 - gain)[:, None]
+        mean, sample = free * self.expected(error.mean), free * self.expected(error.sample) + spread * noise
+        return Error(_followed(error.mean, mean), _followed(error.sample, sample))
+
+
+def _followed(past: Tensor, by: Tensor) -> Tensor:
+    return torch.cat([by[:, None], past[:, :-1]], 1)
 
 
 class Value(NamedTuple):
@@ -79,6 +101,6 @@ class Decoder(NamedTuple):
     error: ForecastError
 
     def __call__(self, x: Tensor, gain: Tensor, error: Error, noise: Tensor) -> tuple[Value, Error]:
-        """The value (B, Y) of belief x (B, D), given x and drawn, and its error; see ForecastError."""
+        """The value (B, Y) of belief x (B, D), given x and drawn, and the errors behind it; see ForecastError."""
         decoded, error = self.head(x).mean, self.error(x, gain, error, noise)
-        return Value(decoded + error.mean, decoded + error.sample), error
+        return Value(decoded + error.mean[:, 0], decoded + error.sample[:, 0]), error

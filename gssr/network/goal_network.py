@@ -15,7 +15,7 @@ from gssr.network.compatibility import CheckpointMismatch, fixed_part, refuse_ot
 from gssr.network.forecast_error import ForecastError
 from gssr.network.goal_encoder import GoalEncoder
 from gssr.network.heads import ValueHead
-from gssr.network.normalisation import NORMALISATIONS, WindowScale, window_scale
+from gssr.network.normalisation import SCALES, WindowScale
 from gssr.network.objective import goal_distance, kl_terms, masked_mean, value_nll
 from gssr.network.open_loop import OpenLoop
 from gssr.network.pretrained import Pretrained
@@ -45,8 +45,10 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
         text_layers: layers whose mean token states are a step's text observation. text_reading: see TextTable.
         goal_layer: layer whose token states the goal encoder reads. goal_queries, goal_reading: see GoalEncoder.
         schedule, gamma, max_norm, gate: see SteeredPrior. posterior: see RSSM.
-        normalisation: units in which values are seen: ``training``, mean and deviation of the training part; or ``window``, of each
-            window's own context, for series whose level drifts away from what was trained on; only without goals, which name levels.
+        reads_changes: see RSSM. error_order: P of ForecastError; 1, or a season and one step more.
+        normalisation: units in which values are seen: ``training``, mean and deviation of the training part; for series whose level
+            drifts away from what was trained on ``window``, those of each window's own context, or ``last``, its last value and the
+            deviation of the training part; the latter two only without goals, which name levels.
         strength: what every gain is multiplied with in forecasts and plans; training has 1.
         alpha_value, alpha_text, alpha_kl, alpha_open, alpha_goal: weights of the losses; 0 switches one off.
         free_nats: KL per step below which no KL gradient flows; FreeNatsAnnealing moves it.
@@ -83,6 +85,8 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
         gate: str = "mean_abs",
         strength: float = 1.25,
         posterior: str = "mlp",
+        reads_changes: bool = False,
+        error_order: int = 1,
         normalisation: str = "training",
         alpha_value: float = 1.0,
         alpha_text: float = 1.0,
@@ -107,9 +111,11 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
         super().__init__()
         if min_context < 1:
             raise ValueError(f"min_context is {min_context}; imagination needs at least 1 step to start from")
-        if normalisation not in NORMALISATIONS:
-            raise ValueError(f"normalisation {normalisation!r} is not known; expected one of {NORMALISATIONS}")
-        if strength < 0:
+        if normalisation not in ("training", *SCALES):
+            raise ValueError(f"normalisation {normalisation!r} is not known; expected one of {('training', *SCALES)}")
+        if error_order < 1:
+            raise ValueError(f"error_order is {error_order}; expected 1 (the last error alone) or more")
+        if not strength >= 0:  # NaN, too
             raise ValueError(f"strength is {strength}; expected 0 (goals have no effect) or more")
         if open_samples < 4 or open_samples % 2:
             raise ValueError(
@@ -138,9 +144,9 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
         data = self.trainer.datamodule
         self.known_values = getattr(data, "known_values", 0)
         self.lacks = {kind for kind in ("text", "goals") if not getattr(data, f"has_{kind}", True)}
-        if self.hparams.normalisation == "window" and "goals" not in self.lacks:
+        if self.hparams.normalisation in SCALES and "goals" not in self.lacks:
             raise ValueError(
-                "model.normalisation window lets the network see values by each window's own level, but the goals of these data name "
+                f"model.normalisation {self.hparams.normalisation} lets the network see values by each window's own level, but the goals of these data name "
                 "levels; use normalisation training, or leave the goals out"
             )
         if not self.built:
@@ -166,9 +172,9 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
             )
             self.goal_encoder = GoalEncoder(width, p.latent_dim, p.hidden_dim, p.goal_queries, p.goal_reading)
             self.steering = SteeredPrior(p.schedule, p.gamma, p.max_norm, p.gate)
-            self.rssm = RSSM(len(names), p.latent_dim, p.hidden_dim, self.steering, p.posterior)
+            self.rssm = RSSM(len(names), p.latent_dim, p.hidden_dim, self.steering, p.posterior, p.reads_changes)
             self.value_head = ValueHead(p.latent_dim, p.hidden_dim, torch.full((len(names),), 0.02))
-            self.forecast_error = ForecastError(len(names), p.latent_dim, p.hidden_dim)
+            self.forecast_error = ForecastError(len(names), p.latent_dim, p.hidden_dim, p.error_order)
             self.calibration = Calibration(len(names))
             self._build_speech()
         self.built = True
@@ -265,7 +271,8 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
 
     def scale(self, batch: Batch) -> Scaler | WindowScale:
         """From data units to those that the network sees, and back."""
-        return window_scale(batch, self.scaler) if self.hparams.normalisation == "window" else self.scaler
+        scale = SCALES.get(self.hparams.normalisation)
+        return self.scaler if scale is None else scale(batch, self.scaler)
 
     def draw(self, *shape: int, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal noise from a CPU generator (the training one unless given), so that every device sees the same."""

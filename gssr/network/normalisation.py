@@ -1,26 +1,26 @@
-"""In which units the network sees values: those of the training part, or of each window's own context."""
+"""In which units the network sees values: those of the training part, or of each window's own context, or its last value."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from gssr.network.persistence import last_observed
 from gssr.network.rollout import context_of
 from gssr.sequences.record import Batch
 from gssr.sequences.scaler import Scaler
 
-NORMALISATIONS = ("training", "window")
 LEAST_SPREAD = 0.02  # of a window, in standard deviations of the training part: a context may be constant
 
 
 class WindowScale(NamedTuple):
-    """Mean and spread (B, 1, Y) of each window's context; transforms as a Scaler does, (B, T, Y) or (S, B, T, Y)."""
+    """What is 0 and what is 1 in each window, (B, 1, Y) each; transforms as a Scaler does, (B, T, Y) or (S, B, T, Y)."""
 
     mean: Tensor
     spread: Tensor
 
     def transform(self, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Data units to units of the window; with a mask, exactly 0 (its mean) where nothing was observed."""
+        """Data units to units of the window; with a mask, exactly 0 where nothing was observed."""
         scaled = (value - self.mean) / self.spread
         return scaled if mask is None else torch.where(mask, scaled, torch.zeros_like(scaled))
 
@@ -45,3 +45,15 @@ def window_scale(batch: Batch, scaler: Scaler) -> WindowScale:
         torch.where(known, mean, scaler.mean),
         torch.where(known, torch.maximum(spread, LEAST_SPREAD * scaler.std), scaler.std),
     )
+
+
+def last_scale(batch: Batch, scaler: Scaler) -> WindowScale:
+    """By the last value observed in the C steps of the context, and the deviation of the training part: levels are seen as distances
+    from where the forecast starts, and changes are as large as they ever were. A dimension never observed there has the mean of the
+    training part.
+    """
+    last = last_observed(batch, context_of(batch), scaler.mean)
+    return WindowScale(last, scaler.std.expand_as(last))
+
+
+SCALES = {"window": window_scale, "last": last_scale}

@@ -24,7 +24,7 @@ class OpenLoop:
         own, share = torch.rand(2, generator=generator).tolist()
         if own < OWN_CONTEXT:
             return context_of(batch)
-        whole = self.hparams.normalisation == "window"
+        whole = self.hparams.normalisation != "training"
         first, steps = context_of(batch) if whole else self.hparams.min_context, batch.value.shape[1]
         return min(first + int(share * (steps - first)), steps - 1)
 
@@ -39,7 +39,7 @@ class OpenLoop:
         belief = Belief(*(part.repeat(samples, 1) for part in filtered.at(last)))
         noise = self.draw_noise(samples // 2 * size, scaled.shape[1] - first, generator)
         noise = Noise(*(torch.cat([part, -part]) for part in noise))
-        error = errors[:, first - 1].repeat(samples, 1)
+        error = errors[:, first - 1].repeat(samples, 1, 1)
         imagined = self.rssm.imagine(belief, error, first, noise, self.decoder, goal.repeat(samples))
         mean, sample = (part.unflatten(0, (samples, size)) for part in imagined[1:])
         moves = mean.diff(dim=2, prepend=scaled[:, first - 1 : first].expand(samples, -1, -1, -1))

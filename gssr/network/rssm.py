@@ -1,6 +1,7 @@
 """The recurrent state-space model that carries the belief (Hafner et al. 2019, "Learning Latent Dynamics", section 3).
 
 h_t       = GRU([x_{t-1}, y_{t-1}], h_{t-1})        y observed or, in a rollout, its own: Chung et al. 2015, equation 7
+                                                    (and its change y_{t-1} - y_{t-2}, where asked for)
 prior     p(x_t | h_t)
 steered   p~(x_t | h_t, goal)        see gssr/network/steering.py
 posterior q(x_t | h_t, y_t, s_t)
@@ -18,27 +19,34 @@ from gssr.network.layers import mlp
 from gssr.network.steering import Goal, SteeredPrior
 
 MIN_STD = 0.05
+CHANGE_SCALE = 4.0  # changes of a smooth series are small beside its values
 POSTERIORS = ("mlp", "product")
 
 
 class Belief(NamedTuple):
     """State of B sequences at one step: h (B, G) deterministic, x (B, D) sampled, value (B, Y) that was observed or imagined, 0
-    where ``seen`` (B, Y) is 0."""
+    where ``seen`` (B, Y) is 0, and its change (B, Y) from the step before, 0 where either was not seen."""
 
     h: Tensor
     x: Tensor
     value: Tensor
     seen: Tensor
+    change: Tensor
+
+    def followed_by(self, h: Tensor, x: Tensor, value: Tensor, seen: Tensor) -> "Belief":
+        """The belief one step later."""
+        return Belief(h, x, value, seen, (value - self.value) * self.seen * seen)
 
 
 class Filtered(NamedTuple):
-    """T steps of filtering. h (B, T, G), x (B, T, D), value and seen (B, T, Y) as in Belief; the Gaussians (B, T, D); observed (B, T)
+    """T steps of filtering. h (B, T, G), x (B, T, D), value, seen and change (B, T, Y) as in Belief; the Gaussians (B, T, D); observed (B, T)
     True where anything was seen."""
 
     h: Tensor
     x: Tensor
     value: Tensor
     seen: Tensor
+    change: Tensor
     prior: Gaussian
     steered: Gaussian
     posterior: Gaussian
@@ -47,7 +55,7 @@ class Filtered(NamedTuple):
     def at(self, step: Tensor) -> Belief:
         """The belief after step (B,) of each sequence."""
         rows = torch.arange(len(step), device=step.device)
-        return Belief(*(part[rows, step] for part in self[:4]))
+        return Belief(*(part[rows, step] for part in self[:5]))
 
 
 class Noise(NamedTuple):
@@ -75,16 +83,24 @@ class RSSM(nn.Module):
         value_dim: Y. latent_dim: D. hidden_dim: G.
         steering: the steered prior.
         posterior: ``mlp``, a network reads h, y and s; or ``product``, the prior times a Gaussian that is read from y and s alone.
+        reads_changes: the GRU reads the value's last change, too.
     """
 
     def __init__(
-        self, value_dim: int, latent_dim: int, hidden_dim: int, steering: SteeredPrior, posterior: str = "mlp"
+        self,
+        value_dim: int,
+        latent_dim: int,
+        hidden_dim: int,
+        steering: SteeredPrior,
+        posterior: str = "mlp",
+        reads_changes: bool = False,
     ) -> None:
         super().__init__()
         if posterior not in POSTERIORS:
             raise ValueError(f"posterior {posterior!r} is not known; expected one of {POSTERIORS}")
         self.value_dim, self.latent_dim, self.product = value_dim, latent_dim, posterior == "product"
-        self.cell = nn.GRUCell(latent_dim + 2 * value_dim, hidden_dim)
+        self.reads_changes = reads_changes
+        self.cell = nn.GRUCell(latent_dim + (3 if reads_changes else 2) * value_dim, hidden_dim)
         self.prior_net = mlp(hidden_dim, hidden_dim, 2 * latent_dim)
         seen = 2 * value_dim + latent_dim + 1
         self.posterior_net = mlp(seen if self.product else hidden_dim + seen, hidden_dim, 2 * latent_dim)
@@ -95,11 +111,12 @@ class RSSM(nn.Module):
         """The belief before the first step: a learned h, x = 0, and no value."""
         h = torch.tanh(self.first_h).expand(batch, -1)
         nothing = h.new_zeros(batch, self.value_dim)
-        return Belief(h, h.new_zeros(batch, self.latent_dim), nothing, nothing)
+        return Belief(h, h.new_zeros(batch, self.latent_dim), nothing, nothing, nothing)
 
     def transition(self, belief: Belief) -> Tensor:
         """h_t (B, G) from the belief after step t - 1."""
-        return self.cell(torch.cat([belief.x, belief.value, belief.seen], -1), belief.h)
+        change = [CHANGE_SCALE * belief.change] if self.reads_changes else []
+        return self.cell(torch.cat([belief.x, belief.value, belief.seen, *change], -1), belief.h)
 
     def prior(self, h: Tensor) -> Gaussian:
         """p(x_t | h_t), (B, D)."""
@@ -137,6 +154,7 @@ class RSSM(nn.Module):
         observed = value_mask.any(-1) | text_mask
         seen = value_mask.to(value.dtype)
         known = torch.where(value_mask, value, torch.zeros_like(value))
+        change = _changes(known, seen)
         steps = []
         for t in range(value.shape[1]):
             h = self.transition(belief)
@@ -144,11 +162,11 @@ class RSSM(nn.Module):
             steered = self.steering(prior, t, goal)
             posterior = self.posterior(h, value[:, t], value_mask[:, t], text[:, t], text_mask[:, t])
             posterior = posterior.where(observed[:, t, None], prior)
-            belief = Belief(h, posterior.sample(noise[:, t]), known[:, t], seen[:, t])
+            belief = Belief(h, posterior.sample(noise[:, t]), known[:, t], seen[:, t], change[:, t])
             steps.append((h, belief.x, *prior, *steered, *posterior))
         h, x, *moments = (torch.stack(parts, 1) for parts in zip(*steps, strict=True))
         prior, steered, posterior = (Gaussian(*moments[i : i + 2]) for i in (0, 2, 4))
-        return Filtered(h, x, known, seen, prior, steered, posterior, observed)
+        return Filtered(h, x, known, seen, change, prior, steered, posterior, observed)
 
     def imagine(
         self, belief: Belief, error: Tensor, first: int, noise: Noise, decode: Decoder, goal: Goal | None = None
@@ -156,7 +174,7 @@ class RSSM(nn.Module):
         """Roll the steered prior on from ``belief``.
 
         Args:
-            error: (B, Y) of the belief's own step, see ForecastError.
+            error: (B, P, Y) of the belief's own step and those before, see ForecastError.
             first: index t of the first imagined step.
             noise: of H steps.
             decode: the values of imagined beliefs, which the next step reads.
@@ -174,7 +192,12 @@ class RSSM(nn.Module):
         x = self.steering(self.prior(h), t, goal).sample(noise.x)
         gain = h.new_zeros(len(h)) if goal is None else self.steering.acting(t, goal)
         value, error = decode(x, gain, error, noise.value)
-        return Belief(h, x, value.sample, torch.ones_like(value.sample)), value, error
+        return belief.followed_by(h, x, value.sample, torch.ones_like(value.sample)), value, error
+
+
+def _changes(known: Tensor, seen: Tensor) -> Tensor:
+    """(B, T, Y) from the step before, 0 at the first and where either was not seen."""
+    return F.pad(known.diff(dim=1) * seen[:, 1:] * seen[:, :-1], (0, 0, 1, 0))
 
 
 def _gaussian(moments: Tensor) -> Gaussian:

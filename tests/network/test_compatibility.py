@@ -63,6 +63,8 @@ OTHERS = {
     "schedule": "decay",
     "gate": "none",
     "posterior": "product",
+    "reads_changes": True,
+    "error_order": 3,
     "normalisation": "window",
     "text_reading": "none",
     "value_names": ["a", "c"],

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gssr.network import GoalNetwork
-from gssr.network.normalisation import LEAST_SPREAD, window_scale
+from gssr.network.normalisation import LEAST_SPREAD, last_scale, window_scale
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch
 from gssr.sequences.scaler import Scaler
@@ -59,23 +59,40 @@ def test_nothing_of_the_horizon_is_used_and_a_constant_context_has_a_least_sprea
     assert torch.allclose(window_scale(batch, Scaler(2)).spread[1], torch.tensor(LEAST_SPREAD))
 
 
+def test_by_the_last_value_it_is_0_and_a_deviation_of_training_is_1(batch: Batch) -> None:
+    scaler = Scaler(2).fit(torch.randn(100, 2) * torch.tensor([3.0, 0.5]) + 7)
+    scale = last_scale(batch, scaler)
+    for b in range(4):
+        for y in range(2):
+            seen = batch.value[b, :C, y][batch.value_mask[b, :C, y]]
+            assert scale.mean[b, 0, y] == (seen[-1] if len(seen) else scaler.mean[y])
+            assert scale.spread[b, 0, y] == scaler.std[y]
+    batch.value = batch.value.clone()
+    batch.value[:, C:] += 100.0
+    assert torch.equal(scale.mean, last_scale(batch, scaler).mean)
+
+
 def test_forecasts_move_and_stretch_with_their_window(tiny_folder: Path, batch: Batch) -> None:
-    found = {}
-    for kind in ("window", "training"):
+    found, moves = {}, {}
+    for kind in ("window", "training", "last"):
         network = network_of(tiny_folder, kind)
         here = network.rollout(batch.select([1, 2]), [None] * 2, 4, generator(1)).sample
         there = network.rollout(moved(batch, 1000.0, 3.0).select([1, 2]), [None] * 2, 4, generator(1)).sample
         found[kind] = torch.allclose(there, 3 * here + 1000.0, rtol=1e-3)
-    assert found == {"window": True, "training": False}
+        there = network.rollout(moved(batch, 1000.0, 1.0).select([1, 2]), [None] * 2, 4, generator(1)).sample
+        moves[kind] = torch.allclose(there, here + 1000.0, rtol=1e-3)
+    assert found == {"window": True, "training": False, "last": False}
+    assert moves == {"window": True, "training": False, "last": True}
 
 
+@pytest.mark.parametrize("kind", ["window", "last"])
 def test_losses_are_the_same_wherever_the_window_lies_and_none_imagines_the_context(
-    tiny_folder: Path, batch: Batch
+    tiny_folder: Path, batch: Batch, kind: str
 ) -> None:
-    network = network_of(tiny_folder, "window")
+    network = network_of(tiny_folder, kind)
     part = batch.select([1, 2, 3])
     here = network.losses(part, generator(), training=True)[0]
-    there = network.losses(moved(part, -500.0, 2.0), generator(), training=True)[0]
+    there = network.losses(moved(part, -500.0, 2.0 if kind == "window" else 1.0), generator(), training=True)[0]
     for name in ("value", "kl", "open"):
         assert torch.isclose(here[name], there[name], rtol=1e-2), name
     g = generator()

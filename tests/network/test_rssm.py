@@ -8,7 +8,7 @@ from gssr.network.forecast_error import Decoder, ForecastError
 from gssr.network.gaussian import Gaussian, kl, multiply
 from gssr.network.heads import ValueHead
 from gssr.network.objective import antithetic_crps, goal_distance, kl_terms, value_nll
-from gssr.network.rssm import RSSM, Belief, Noise
+from gssr.network.rssm import CHANGE_SCALE, RSSM, Belief, Noise
 from gssr.network.steering import Goal, SteeredPrior, clip_norm
 
 B, T, Y, D, G = 3, 6, 2, 4, 8
@@ -85,12 +85,14 @@ def test_masked_steps_count_in_no_kl_even_if_they_hold_nan() -> None:
     assert torch.equal(kl_terms(q, p, mask, 0.0)[1], kl_terms(broken, p, mask, 0.0)[1])
 
 
-def test_observe_equals_a_step_by_step_loop(rssm: RSSM) -> None:
-    x = inputs()
+@pytest.mark.parametrize("reads_changes", [False, True])
+def test_observe_equals_a_step_by_step_loop(reads_changes: bool) -> None:
+    rssm, x = RSSM(Y, D, G, SteeredPrior(), reads_changes=reads_changes), inputs()
     whole = rssm.observe(**x, goal=goal())
     belief = rssm.initial(B)
     for t in range(T):
-        h = rssm.cell(torch.cat([belief.x, belief.value, belief.seen], -1), belief.h)
+        read = [belief.x, belief.value, belief.seen] + ([CHANGE_SCALE * belief.change] if reads_changes else [])
+        h = rssm.cell(torch.cat(read, -1), belief.h)
         prior = rssm.prior(h)
         posterior = rssm.posterior(h, x["value"][:, t], x["value_mask"][:, t], x["text"][:, t], x["text_mask"][:, t])
         rows = []
@@ -99,7 +101,13 @@ def test_observe_equals_a_step_by_step_loop(rssm: RSSM) -> None:
             source = posterior if anything else prior
             rows.append(source.mean[b] + source.std[b] * x["noise"][b, t])
         seen = x["value_mask"][:, t].float()
-        belief = Belief(h, torch.stack(rows), x["value"][:, t].nan_to_num() * seen, seen)
+        value = x["value"][:, t].nan_to_num() * seen
+        change = torch.zeros(B, Y)
+        for b in range(B):
+            for y in range(Y):
+                if t and x["value_mask"][b, t, y] and x["value_mask"][b, t - 1, y]:
+                    change[b, y] = x["value"][b, t, y] - x["value"][b, t - 1, y]
+        belief = Belief(h, torch.stack(rows), value, seen, change)
         assert torch.allclose(whole.h[:, t], belief.h, atol=1e-6)
         assert torch.allclose(whole.x[:, t], belief.x, atol=1e-6)
 
@@ -162,13 +170,29 @@ def test_a_step_without_observation_follows_the_prior(rssm: RSSM) -> None:
 
 def test_imagination_reads_the_values_it_has_drawn(rssm: RSSM, decode: Decoder) -> None:
     """The first step is the same whatever noise its value has; the belief of the second has read that value."""
-    belief, error = rssm.initial(B), torch.zeros(B, Y)
+    belief, error = rssm.initial(B), torch.zeros(B, 1, Y)
     noise = noise_of(B, 2)
     other = Noise(noise.x, noise.value + torch.tensor([1.0, 0.0])[None, :, None])
     one, two = (rssm.imagine(belief, error, 0, part, decode) for part in (noise, other))
     assert torch.equal(one.x[:, 0], two.x[:, 0]) and torch.equal(one.mean[:, 0], two.mean[:, 0])
     assert not torch.equal(one.sample[:, 0], two.sample[:, 0])
     assert not torch.equal(one.x[:, 1], two.x[:, 1])
+
+
+@pytest.mark.parametrize("reads_changes", [False, True])
+def test_imagination_is_filtering_of_what_it_has_drawn(reads_changes: bool, decode: Decoder) -> None:
+    """With its x as the posterior's sample and its values as the observed ones, the cell comes to the same h."""
+    rssm, x = RSSM(Y, D, G, SteeredPrior(), reads_changes=reads_changes), inputs()
+    filtered = rssm.observe(**x)
+    belief = filtered.at(torch.full((B,), T - 1))
+    imagined = rssm.imagine(belief, torch.zeros(B, 1, Y), T, noise_of(B, 3), decode)
+    values = torch.cat([filtered.value, imagined.sample], 1)
+    seen = torch.cat([filtered.seen, torch.ones(B, 3, Y)], 1)
+    for step in range(3):
+        change = (values[:, T + step - 1] - values[:, T + step - 2]) * seen[:, T + step - 1] * seen[:, T + step - 2]
+        h = rssm.transition(belief._replace(value=values[:, T + step - 1], seen=seen[:, T + step - 1], change=change))
+        belief = belief._replace(h=h, x=imagined.x[:, step])
+        torch.testing.assert_close(rssm.prior(h).sample(noise_of(B, 3).x[:, step]), imagined.x[:, step])
 
 
 def test_decay_gain_is_gamma_times_the_rest_of_the_sequence() -> None:
