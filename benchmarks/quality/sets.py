@@ -12,8 +12,14 @@ import yaml
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DOMAINS = ("Agriculture", "Climate", "Economy", "Energy", "SocialGood", "Traffic")
-# Better on validation with configs/time_mmd_last.yaml on top.
-LAST = ("Agriculture", "Climate")
+# What is read on top of configs/time_mmd.yaml, chosen on validation.
+ON_TOP = {
+    "Agriculture": "time_mmd_last.yaml",
+    "Climate": "time_mmd_last.yaml",
+    "Economy": "time_mmd_monthly.yaml",
+    "SocialGood": "time_mmd_monthly.yaml",
+    "Traffic": "time_mmd_monthly.yaml",
+}
 NAMES = ("storms", "strikes", "weather", *DOMAINS)
 
 
@@ -69,8 +75,8 @@ def data_set(name: str, path: Path | None) -> DataSet:
         folder = path / "time_mmd" if (path / "time_mmd").is_dir() else path
         needed = folder / "numerical" / name
         options = {"path": str(folder), "domain": name}
-        last = [CONFIGS / "time_mmd_last.yaml"] if name in LAST else []
-        found = DataSet(name, [default, CONFIGS / "time_mmd.yaml", *last], 400, options)
+        on_top = [CONFIGS / ON_TOP[name]] if name in ON_TOP else []
+        found = DataSet(name, [default, CONFIGS / "time_mmd.yaml", *on_top], 400, options)
     if not needed.exists():
         raise ValueError(f"{needed} is not there; --path names the folder that holds it")
     return found
