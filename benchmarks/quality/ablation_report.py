@@ -8,6 +8,7 @@ from benchmarks.quality.ablations import BASE
 from benchmarks.quality.report import Part, Rows, percent_interval, seeds_of, table, written
 from benchmarks.quality.scores import estimate, relative
 from benchmarks.quality.steered import BORROWED, CAME_TRUE
+from gssr.evaluation.bootstrap import Estimate
 
 STEM = "ablation "
 
@@ -25,20 +26,27 @@ def ablations(part: Part) -> str:
     return "\n".join([f"**Ablations.** {note}", "", *table(rows), ""])
 
 
+def against_base(part: Part, name: str) -> Estimate | None:
+    """The CRPS of an ablation relative to `as_shipped`, paired over windows and seeds; None where either was not measured."""
+    paired = _of_seeds(part.seeds(STEM + name), part.seeds(STEM + BASE))
+    if not paired:
+        return None
+    ours, theirs = zip(*paired, strict=True)
+    return relative(ours, theirs, "crps", None, part.clusters, part.draws)
+
+
 def _rows(part: Part) -> Rows:
     # Cells of forecasts are named "ablation NAME-seedN".
     stems = sorted({name.rsplit("-seed", 1)[0] for name in part.cells.named(STEM)})
-    base = part.seeds(STEM + BASE)
     rows = []
     for stem in sorted(stems, key=lambda stem: (stem != STEM + BASE, stem)):
         cells = part.seeds(stem)
         row = {"": f"{stem.removeprefix(STEM)}, {len(cells)} seeds"}
         for column, step in part.columns.items():
             row[f"CRPS, {column}"] = written(estimate(cells, "crps", step, part.clusters, part.draws))
-        paired = _of_seeds(cells, base)
-        if paired and stem != STEM + BASE:
-            ours, theirs = zip(*paired, strict=True)
-            row["difference, all"] = percent_interval(relative(ours, theirs, "crps", None, part.clusters, part.draws))
+        difference = None if stem == STEM + BASE else against_base(part, stem.removeprefix(STEM))
+        if difference is not None:
+            row["difference, all"] = percent_interval(difference)
         goals = part.seeds(f"goals of {stem}")
         for kind in (CAME_TRUE, BORROWED):
             of_kind = [cell[kind] for cell in goals if kind in cell]

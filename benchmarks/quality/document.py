@@ -7,8 +7,9 @@ from pathlib import Path
 from benchmarks.quality.ablation_report import ablations
 from benchmarks.quality.cells import Cells
 from benchmarks.quality.plots import draw
-from benchmarks.quality.report import Part
+from benchmarks.quality.report import Part, table
 from benchmarks.quality.sets import NAMES
+from benchmarks.quality.summary import summary
 from benchmarks.quality.training import NUMBERS
 from gssr.whole_file import whole_file
 
@@ -30,6 +31,13 @@ closed form of the CRPS; "of changes" forecasts changes from the last value. Whe
 without the text loss: it reads texts and writes none. Ablations train without it, too, except for `with_text_loss`.
 """
 
+SUMMARY = """\
+## In short
+
+CRPS of the test part, mean over steps and seeds, ± one standard error; differences paired, with a 95 % interval, negative where the
+network is better, and for texts positive where it needs them. The best of the others is the best of them *on this part*, which none of them could know.
+"""
+
 
 def of_part(folder: Path, part: str, draws: int) -> str:
     """The report of a part, written into its folder too."""
@@ -45,9 +53,15 @@ def write(out: Path, file: Path) -> None:
 
     Raises ValueError where nothing was.
     """
-    lines = [INTRO]
+    parts = {
+        part: {name: Part(out / name / part) for name in NAMES if (out / name / part / "origins.json").exists()}
+        for part in PARTS
+    }
+    rows = summary(parts["test"], parts["val"])
+    lines = [INTRO, *([SUMMARY, *table(rows), ""] if rows else [])]
+    start = len(lines)
     for name in NAMES:
-        measured = [part for part in PARTS if (out / name / part / "origins.json").exists()]
+        measured = [part for part in PARTS if name in parts[part]]
         if not measured:
             continue
         more = "" if name in ("storms", "strikes") else " --path FOLDER"
@@ -56,11 +70,11 @@ def write(out: Path, file: Path) -> None:
             more += " --forecasts"
         lines += [f"## {name[0].upper()}{name[1:]}", "", f"    python -m benchmarks.quality --data {name}{more}", ""]
         for part in measured:
-            found = Part(out / name / part)
+            found = parts[part][name]
             # Pictures of the test part alone: two sets of the same kind are hard to tell apart.
             charts = draw(found, file.parent / "images", f"{name}_{part}") if part == measured[-1] else []
             lines += [f"### {PARTS[part].capitalize()} part", "", found.markdown([ablations(found), *charts]), ""]
-    if len(lines) == 1:
+    if len(lines) == start:
         raise ValueError(f"nothing was measured under {out} yet; name a data set with --data")
     with whole_file(file) as stream:
         stream.write("\n".join(lines).rstrip() + "\n")

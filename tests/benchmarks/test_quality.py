@@ -18,6 +18,7 @@ from benchmarks.quality.scores import Forecast, estimate, relative, score
 from benchmarks.quality.sets import data_set
 from benchmarks.quality.simple import climatology, simple
 from benchmarks.quality.steered import find_goals, measure
+from benchmarks.quality.summary import summary
 from benchmarks.quality.work import Sizes, Work
 from datamodules.sequence_data import SequenceData
 from gssr.network.gaussian import Gaussian
@@ -265,6 +266,11 @@ def test_the_report_shows_who_is_better_on_the_same_origins(tmp_path: Path) -> N
     against = next(line for line in text.splitlines() if line.startswith("| persistence |") and "(-" in line)
     assert "Runs of the network: seed0 (step 7), seed1 (step 7)." in text
     assert against.count("-9") >= 3 and "| network, 2 seeds |" in text and "| 6 h | 24 h | all |" in text
+    part = Part(tmp_path / "val", 50)
+    (row,) = summary({"made": part}, {"made": part})
+    assert row["best of the others"].startswith("persistence, ") and row["better than"] == "1 of 1"
+    assert row["the network beside it"].startswith("-9") and row["without texts (validation)"].startswith("+")
+    assert summary({"made": part}, {})[0]["without texts (validation)"] == "not run"
     cells.make("persistence", settings | {"samples": 8}, dict)  # of an older run with other samples: left out
     assert "persistence |" not in Part(tmp_path / "val", draws=50).markdown()
 

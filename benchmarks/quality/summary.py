@@ -1,0 +1,38 @@
+"""One row for each data set: the network beside the best of all others, and what texts are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from benchmarks.quality.ablation_report import against_base
+from benchmarks.quality.report import NETWORK, Part, Rows, percent_interval, written
+from benchmarks.quality.scores import estimate, relative
+
+WITHOUT_TEXT = "no_text"
+
+
+def summary(test: Mapping[str, Part], val: Mapping[str, Part]) -> Rows:
+    """Parts by data set. Forecasts are those of the test part; ablations are measured on validation."""
+    rows = []
+    for name, part in test.items():
+        if NETWORK not in part.forecasts or len(part.forecasts) == 1:
+            continue
+        scores = {
+            method: estimate(cells, "crps", None, part.clusters, part.draws) for method, cells in part.forecasts.items()
+        }
+        others = {method: score.value for method, score in scores.items() if method != NETWORK}
+        best = min(others, key=others.__getitem__)
+        found = relative(part.forecasts[NETWORK], part.forecasts[best], "crps", None, part.clusters, part.draws)
+        worse = sum(value > scores[NETWORK].value for value in others.values())
+        without = against_base(val[name], WITHOUT_TEXT) if name in val else None
+        rows.append(
+            {
+                "": name,
+                "CRPS of the network": written(scores[NETWORK]),
+                "best of the others": f"{best}, {written(scores[best])}",
+                "the network beside it": percent_interval(found),
+                "better than": f"{worse} of {len(others)}",
+                "without texts (validation)": "not run" if without is None else percent_interval(without),
+            }
+        )
+    return rows
