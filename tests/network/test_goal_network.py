@@ -256,9 +256,13 @@ def test_the_strength_multiplies_the_gain_of_forecasts_and_not_that_of_training(
     assert network.losses(batch, generator(5), training=False)[0]["open"] == loss
 
 
-def test_a_negative_strength_is_refused(tiny_folder: Path) -> None:
+def test_strengths_and_orders_that_mean_nothing_are_refused(tiny_folder: Path) -> None:
     with pytest.raises(ValueError, match="strength is -1"):
         GoalNetwork(str(tiny_folder), strength=-1)
+    with pytest.raises(ValueError, match="strength is nan"):
+        GoalNetwork(str(tiny_folder), strength=float("nan"))
+    with pytest.raises(ValueError, match="error_order is 0"):
+        GoalNetwork(str(tiny_folder), error_order=0)
 
 
 def test_text_behind_nothing_costs_what_the_frozen_model_alone_says(network: GoalNetwork) -> None:
