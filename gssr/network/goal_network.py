@@ -146,8 +146,8 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
         self.lacks = {kind for kind in ("text", "goals") if not getattr(data, f"has_{kind}", True)}
         if self.hparams.normalisation in SCALES and "goals" not in self.lacks:
             raise ValueError(
-                f"model.normalisation {self.hparams.normalisation} lets the network see values by each window's own level, but the goals of these data name "
-                "levels; use normalisation training, or leave the goals out"
+                f"model.normalisation {self.hparams.normalisation} lets the network see values by each window's own level, but "
+                "the goals of these data name levels; use normalisation training, or leave the goals out"
             )
         if not self.built:
             resolution = getattr(data, "value_resolution", None)

@@ -15,7 +15,7 @@ from benchmarks.quality.classical import gaussian
 from benchmarks.quality.origins import Origins, find_origins, histories
 from benchmarks.quality.report import Part
 from benchmarks.quality.scores import Forecast, estimate, relative, score
-from benchmarks.quality.sets import data_set
+from benchmarks.quality.sets import DOMAINS, data_set
 from benchmarks.quality.simple import climatology, simple
 from benchmarks.quality.steered import find_goals, measure
 from benchmarks.quality.summary import summary
@@ -327,6 +327,15 @@ def test_hits_grow_with_the_gain_and_opposing_goals_part() -> None:
     assert found["opposing"]["disjoint"]["value"] == 1.0 and len(found["opposing"]["examples"]) == 3
     weak, strong = (batch.goal_high[:, 0] for batch in (goals.weak, goals.strong))
     assert (strong - weak > 20).all()
+
+
+def test_each_domain_is_read_with_the_config_that_was_chosen_for_it(tmp_path: Path) -> None:
+    for name in DOMAINS:
+        (tmp_path / "numerical" / name).mkdir(parents=True)
+    chosen = {name: data_set(name, tmp_path).model_options() for name in DOMAINS}
+    assert chosen["Climate"]["normalisation"] == "last" and chosen["Climate"]["error_order"] == 1
+    assert chosen["Economy"]["normalisation"] == "window" and chosen["Economy"]["error_order"] == 13
+    assert chosen["Energy"]["error_order"] == 1 and all(options["reads_changes"] for options in chosen.values())
 
 
 def test_all_baselines_of_a_bundled_data_set_end_in_a_table_and_are_not_made_twice(tmp_path: Path) -> None:

@@ -19,11 +19,15 @@ def gaussian(*shape: int, seed: int = 0) -> Gaussian:
     return Gaussian(torch.randn(*shape, generator=g), torch.rand(*shape, generator=g) + 0.3)
 
 
-@pytest.fixture
-def rssm() -> RSSM:
+def rssm_of(reads_changes: bool) -> RSSM:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return RSSM(Y, D, G, SteeredPrior())
+        return RSSM(Y, D, G, SteeredPrior(), reads_changes=reads_changes)
+
+
+@pytest.fixture
+def rssm() -> RSSM:
+    return rssm_of(False)
 
 
 @pytest.fixture
@@ -87,7 +91,7 @@ def test_masked_steps_count_in_no_kl_even_if_they_hold_nan() -> None:
 
 @pytest.mark.parametrize("reads_changes", [False, True])
 def test_observe_equals_a_step_by_step_loop(reads_changes: bool) -> None:
-    rssm, x = RSSM(Y, D, G, SteeredPrior(), reads_changes=reads_changes), inputs()
+    rssm, x = rssm_of(reads_changes), inputs()
     whole = rssm.observe(**x, goal=goal())
     belief = rssm.initial(B)
     for t in range(T):
@@ -182,7 +186,7 @@ def test_imagination_reads_the_values_it_has_drawn(rssm: RSSM, decode: Decoder) 
 @pytest.mark.parametrize("reads_changes", [False, True])
 def test_imagination_is_filtering_of_what_it_has_drawn(reads_changes: bool, decode: Decoder) -> None:
     """With its x as the posterior's sample and its values as the observed ones, the cell comes to the same h."""
-    rssm, x = RSSM(Y, D, G, SteeredPrior(), reads_changes=reads_changes), inputs()
+    rssm, x = rssm_of(reads_changes), inputs()
     filtered = rssm.observe(**x)
     belief = filtered.at(torch.full((B,), T - 1))
     imagined = rssm.imagine(belief, torch.zeros(B, 1, Y), T, noise_of(B, 3), decode)
