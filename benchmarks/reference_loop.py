@@ -33,7 +33,7 @@ def losses(network: GoalNetwork, batch: Batch, noise: Tensor) -> dict[str, Tenso
             h = network.rssm.transition(belief)
             prior = network.rssm.prior(h)
             steered = network.steering(prior, t, goal)
-            posterior = network.rssm.posterior(h, value, value_mask, network.text_projection(state), said)
+            posterior = network.rssm.posterior(h, prior, value, value_mask, network.text_projection(state), said)
             seen = bool(value_mask.any() or said)
             x = (posterior if seen else prior).sample(noise[b, t][None])
             known = torch.where(value_mask, value, torch.zeros_like(value))

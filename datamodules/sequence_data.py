@@ -15,7 +15,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from gssr import ranks
 from gssr.sequences.batches import DealtBatches, EpochBatches
 from gssr.sequences.collate import collate
-from gssr.sequences.dataset import WindowDataset
+from gssr.sequences.dataset import WindowDataset, check_jitter
 from gssr.sequences.goals import GoalWriter
 from gssr.sequences.record import Batch, Record
 from gssr.sequences.scaler import Scaler
@@ -50,8 +50,10 @@ class SequenceData(LightningDataModule):
         seed: Seed of shuffling and of goals.
         num_workers: Processes that read windows.
         goal_cycle: Training goals repeat after this many epochs, so that their encodings can be kept; 0 means never.
+        level_jitter: Each training window is seen at another level in each epoch, its values times exp(s z) with standard normal z
+            and this s; for amounts whose level drifts away from what little there is to train on. 0: as they are.
 
-    Raises ValueError for sizes that make no window, a goal step outside the horizon or an empty goal.
+    Raises ValueError for sizes that make no window, a goal step outside the horizon, an empty goal or a negative jitter.
     """
 
     value_names: tuple[str, ...]
@@ -77,6 +79,7 @@ class SequenceData(LightningDataModule):
         seed: int,
         num_workers: int,
         goal_cycle: int = 0,
+        level_jitter: float = 0.0,
     ) -> None:
         super().__init__()
         check_window(context, horizon, stride, goal_step)
@@ -84,12 +87,13 @@ class SequenceData(LightningDataModule):
             raise ValueError(
                 f"batch_size {batch_size} must be at least 1, num_workers {num_workers} and seed {seed} at least 0"
             )
+        check_jitter(level_jitter)
         if goal is not None and not goal.strip():
             raise ValueError(
                 "the goal is empty; type a sentence such as 'Weaken to 35 knots in 48 hours', or leave it out"
             )
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.goal, self.goal_cycle = goal, goal_cycle
+        self.goal, self.goal_cycle, self.level_jitter = goal, goal_cycle, level_jitter
         self.window = {"context": context, "horizon": horizon, "stride": stride, "goal_step": goal_step}
         self._windows: dict[str, Sequence[Record]] = {}
         self._datasets: dict[str, WindowDataset] = {}
@@ -127,7 +131,8 @@ class SequenceData(LightningDataModule):
 
     def _dataset(self, name: str) -> WindowDataset:
         if name == "train":
-            return WindowDataset(self._windows["train"], self.goal_writer, "train", self.seed, self.goal_cycle)
+            how = (self.goal_writer, "train", self.seed, self.goal_cycle, self.level_jitter, self.known_values)
+            return WindowDataset(self._windows["train"], *how)
         windows = self.predict_windows() if name == "predict" else self._windows[name]
         if name == "predict" and self.goal is not None:
             silent = np.full(len(self.value_names), np.nan, np.float32)

@@ -74,8 +74,10 @@ class Strikes(SequenceData):
         seed: Seed of shuffling and of goals.
         num_workers: Processes that read windows.
         goal_cycle: Training goals repeat after this many epochs, so that their encodings can be kept; 0 means never.
+        level_jitter: Each training window is seen at another level in each epoch, its values times exp(s z) with standard normal z
+            and this s; for amounts whose level drifts away from what little there is to train on. 0: as they are.
 
-    Raises ValueError for sizes that make no window, a goal step outside the horizon or an empty goal.
+    Raises ValueError for sizes that make no window, a goal step outside the horizon, an empty goal or a negative jitter.
     """
 
     value_names: tuple[str, ...] = ("strikes", "affected", "season_sin", "season_cos")
@@ -98,8 +100,11 @@ class Strikes(SequenceData):
         seed: int = 0,
         num_workers: int = 0,
         goal_cycle: int = 0,
+        level_jitter: float = 0.0,
     ) -> None:
-        super().__init__(batch_size, context, horizon, stride, goal, goal_step, seed, num_workers, goal_cycle)
+        super().__init__(
+            batch_size, context, horizon, stride, goal, goal_step, seed, num_workers, goal_cycle, level_jitter
+        )
         self.save_hyperparameters(logger=False)
         self.goal_writer = strike_goal_writer()
 

@@ -89,6 +89,8 @@ class TableSequences(SequenceData):
         seed: Seed of shuffling and of goals.
         num_workers: Processes that read windows.
         goal_cycle: Training goals repeat after this many epochs, so that their encodings can be kept; 0 means never.
+        level_jitter: Each training window is seen at another level in each epoch, its values times exp(s z) with standard normal z
+            and this s; for amounts whose level drifts away from what little there is to train on. 0: as they are.
 
     Raises ValueError for options that do not fit, and, when the table is read, for a table that cannot be used.
     """
@@ -133,8 +135,11 @@ class TableSequences(SequenceData):
         seed: int = 0,
         num_workers: int = 0,
         goal_cycle: int = 0,
+        level_jitter: float = 0.0,
     ) -> None:
-        super().__init__(batch_size, context, horizon, stride, goal, goal_step, seed, num_workers, goal_cycle)
+        super().__init__(
+            batch_size, context, horizon, stride, goal, goal_step, seed, num_workers, goal_cycle, level_jitter
+        )
         self.save_hyperparameters(logger=False)
         self.grid = None if step is None else Grid.of(step)
         check_options(self.hparams)
@@ -153,6 +158,11 @@ class TableSequences(SequenceData):
         self.value_names = tuple(columns.values)
         self._check_widths()
         self.templates = self._templates(goals)
+        if level_jitter and self.templates is None and (goal_column is not None or goals not in (None, "hindsight")):
+            raise ValueError(
+                f"level_jitter is {level_jitter}, and goals are given, in words that name levels: at another one they would no longer "
+                "be true; leave one of the two out, or have goals written from hindsight"
+            )
         self.has_goals = goal_column is not None or goals is not None
         self._texts: list[str] | None = None
 

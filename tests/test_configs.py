@@ -110,7 +110,7 @@ def test_an_ablation_changes_what_it_says_and_nothing_else(capsys: pytest.Captur
     assert ablations.names()[1:] == [path.stem for path in ABLATIONS if not path.stem.startswith("short_")]
     for data in (data_set("storms", None), data_set("strikes", None)):
         used = {}
-        for name in ablations.names() if data.name == "storms" else ("as_shipped", "posterior_product"):
+        for name in ablations.names() if data.name == "storms" else ("as_shipped", "posterior_mlp"):
             with pytest.raises(SystemExit):
                 train.main(["fit", *data.arguments(ablations.configs(data, name)), "--print_config"])
             used[name] = train._flat(yaml.safe_load(capsys.readouterr().out))

@@ -1,7 +1,7 @@
 """A plain GRU forecaster: reads the values of the context, gives a Gaussian at each step of the horizon at once.
 
-No text, no goal, no latent state. It has as many parameters as the goal network's numeric part and learns from the same windows, by
-the closed form of the CRPS; the epoch with the smallest CRPS on validation is kept.
+No text, no goal, no latent state. It has as many parameters as the goal network's numeric part and learns from the same windows, at
+the same levels where their level is jittered, by the closed form of the CRPS; the epoch with the smallest CRPS on validation is kept.
 """
 
 from __future__ import annotations
@@ -60,12 +60,20 @@ def parameters_of(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def numeric_parameters(value_dim: int, latent_dim: int, hidden_dim: int) -> int:
-    """Parameters of the goal network's numeric part: belief, value head and forecast error."""
+def numeric_parameters(
+    value_dim: int,
+    latent_dim: int = 16,
+    hidden_dim: int = 128,
+    posterior: str = "product",
+    reads_changes: bool = False,
+    error_order: int = 1,
+    **_: Any,
+) -> int:
+    """Parameters of the goal network's numeric part: belief, value head and forecast error; of its options, those that count."""
     parts = (
-        RSSM(value_dim, latent_dim, hidden_dim, SteeredPrior()),
+        RSSM(value_dim, latent_dim, hidden_dim, SteeredPrior(), posterior, reads_changes),
         ValueHead(latent_dim, hidden_dim, torch.zeros(value_dim)),
-        ForecastError(value_dim, latent_dim, hidden_dim),
+        ForecastError(value_dim, latent_dim, hidden_dim, error_order),
     )
     return sum(map(parameters_of, parts))
 
@@ -82,26 +90,26 @@ def train_gru(
     """The forecaster of the best epoch on validation, and that epoch."""
     generator = torch.Generator().manual_seed(seed)
     scaler: Scaler = origins.data.scaler
-    parts = {
-        name: _prepared(batch, scaler) for name, batch in (("train", origins.training), ("val", origins.validation))
-    }
+    train, val = _prepared(origins.training, scaler), _prepared(origins.validation, scaler)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = GRUForecaster(parts["train"][0].shape[-1], origins.horizon, width, changes)
+        model = GRUForecaster(train[0].shape[-1], origins.horizon, width, changes)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
     best, kept, epoch_of_best = math.inf, model.state_dict(), 0
-    size = len(parts["train"][0])
+    size = len(train[0])
     for epoch in range(epochs):
+        if origins.jittered:
+            train = _prepared(origins.training_at(epoch), scaler)
         model.train()
         for rows in torch.randperm(size, generator=generator).split(BATCH_SIZE):
-            loss = _loss(model, [part[rows] for part in parts["train"]])
+            loss = _loss(model, [part[rows] for part in train])
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
         model.eval()
         with torch.no_grad():
-            found = _loss(model, parts["val"], origins.dimension).item()
+            found = _loss(model, val, origins.dimension).item()
         if found < best:
             best, epoch_of_best = found, epoch
             kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}

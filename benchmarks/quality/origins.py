@@ -52,6 +52,18 @@ class Origins:
         return float((self.batch.time[:, 1:] - self.batch.time[:, :-1]).median())
 
     @property
+    def jittered(self) -> bool:
+        """Whether training sees its windows at other levels in each epoch."""
+        return getattr(self.data, "level_jitter", 0.0) > 0
+
+    def training_at(self, epoch: int) -> Batch:
+        """`training` at the levels at which the network sees it in an epoch."""
+        dataset = self.data.train_records
+        length = self.training.value.shape[1]
+        whole = [i for i, window in enumerate(dataset.records) if len(window) == length]
+        return collate([dataset[epoch, whole[i]] for i in pick_evenly(len(whole), MOST_TRAINING)])
+
+    @property
     def every(self) -> list[Record]:
         """The windows of all parts; what of them is known at an origin, the reader must see to."""
         return [window for part in ("train", "val", "test") for window in windows_of(self.data, part)]

@@ -4,7 +4,7 @@ h_t       = GRU([x_{t-1}, y_{t-1}], h_{t-1})        y observed or, in a rollout,
                                                     (and its change y_{t-1} - y_{t-2}, where asked for)
 prior     p(x_t | h_t)
 steered   p~(x_t | h_t, goal)        see gssr/network/steering.py
-posterior q(x_t | h_t, y_t, s_t)
+posterior q(x_t | h_t, y_t, s_t)     prior times what y_t and s_t alone say
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from gssr.network.steering import Goal, SteeredPrior
 
 MIN_STD = 0.05
 CHANGE_SCALE = 4.0  # changes of a smooth series are small beside its values
-POSTERIORS = ("mlp", "product")
+POSTERIORS = ("product", "mlp")
 
 
 class Belief(NamedTuple):
@@ -82,7 +82,7 @@ class RSSM(nn.Module):
     Args:
         value_dim: Y. latent_dim: D. hidden_dim: G.
         steering: the steered prior.
-        posterior: ``mlp``, a network reads h, y and s; or ``product``, the prior times a Gaussian that is read from y and s alone.
+        posterior: ``product``, the prior times a Gaussian that is read from y and s alone; or ``mlp``, a network reads h, y and s.
         reads_changes: the GRU reads the value's last change, too.
     """
 
@@ -92,7 +92,7 @@ class RSSM(nn.Module):
         latent_dim: int,
         hidden_dim: int,
         steering: SteeredPrior,
-        posterior: str = "mlp",
+        posterior: str = "product",
         reads_changes: bool = False,
     ) -> None:
         super().__init__()
@@ -122,16 +122,18 @@ class RSSM(nn.Module):
         """p(x_t | h_t), (B, D)."""
         return _gaussian(self.prior_net(h))
 
-    def posterior(self, h: Tensor, value: Tensor, value_mask: Tensor, text: Tensor, text_mask: Tensor) -> Gaussian:
+    def posterior(
+        self, h: Tensor, prior: Gaussian, value: Tensor, value_mask: Tensor, text: Tensor, text_mask: Tensor
+    ) -> Gaussian:
         """q(x_t | h_t, y_t, s_t), (B, D), from value and its mask (B, Y), projected text (B, D) and its mask (B,).
 
-        The product is with the prior that no goal steered: a hindsight goal would otherwise tell the belief the future.
+        ``prior`` is that of h, which no goal steered: a hindsight goal would otherwise tell the belief the future.
         """
         seen = value_mask.to(h.dtype)
         said = text_mask[:, None].to(h.dtype)
         observed = torch.cat([value * seen, seen, text * said, said], -1)
         if self.product:
-            return multiply(self.prior(h), _gaussian(self.posterior_net(observed)))
+            return multiply(prior, _gaussian(self.posterior_net(observed)))
         return _gaussian(self.posterior_net(torch.cat([h, observed], -1)))
 
     def observe(
@@ -160,7 +162,7 @@ class RSSM(nn.Module):
             h = self.transition(belief)
             prior = self.prior(h)
             steered = self.steering(prior, t, goal)
-            posterior = self.posterior(h, value[:, t], value_mask[:, t], text[:, t], text_mask[:, t])
+            posterior = self.posterior(h, prior, value[:, t], value_mask[:, t], text[:, t], text_mask[:, t])
             posterior = posterior.where(observed[:, t, None], prior)
             belief = Belief(h, posterior.sample(noise[:, t]), known[:, t], seen[:, t], change[:, t])
             steps.append((h, belief.x, *prior, *steered, *posterior))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from gssr.network.gaussian import Gaussian
 
 SCHEDULES = ("arrival", "decay", "constant")
-GATES = ("mean_abs", "per_dimension", "none")
+GATES = ("none", "mean_abs", "per_dimension")
 
 
 class Goal(NamedTuple):
@@ -39,11 +39,11 @@ class SteeredPrior(nn.Module):
             or ``constant``, gain_t = gamma.
         gamma: start of ``decay``, all of ``constant``.
         max_norm: largest Euclidean length of a correction; a guard that should seldom bind.
-        gate: ``mean_abs``, sigmoid(mean|mu|); ``per_dimension``, sigmoid(|mu|) for each latent dimension; or ``none``, 1.
+        gate: ``none``, 1; ``mean_abs``, sigmoid(mean|mu|); or ``per_dimension``, sigmoid(|mu|) for each latent dimension.
     """
 
     def __init__(
-        self, schedule: str = "arrival", gamma: float = 0.5, max_norm: float = 10.0, gate: str = "mean_abs"
+        self, schedule: str = "arrival", gamma: float = 0.5, max_norm: float = 10.0, gate: str = "none"
     ) -> None:
         super().__init__()
         if schedule not in SCHEDULES:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -12,6 +14,12 @@ from gssr.sequences.goals import MODES, GoalWriter
 from gssr.sequences.record import Record
 
 
+def check_jitter(level_jitter: float) -> None:
+    """Raises ValueError for what is no spread of levels."""
+    if not 0 <= level_jitter < math.inf:
+        raise ValueError(f"level_jitter is {level_jitter}; expected 0 (values as they are) or more, such as 0.3")
+
+
 class WindowDataset(Dataset[Record]):
     """Windows, each with a goal that depends on (seed, epoch, index) alone: not on order, workers or global random
     state.
@@ -19,6 +27,11 @@ class WindowDataset(Dataset[Record]):
     `mode` is the goal writer's; without a writer records come as they are (with the goals that they bring).
     `goal_cycle` n > 0 repeats the goals after n epochs, so that the encodings of n sentences a window can be kept; 0
     never repeats. Records that come as a sequence are read one by one, when they are asked for.
+
+    `level_jitter` s > 0 shows each window at another level in each epoch, before its goal is written: a factor
+    exp(s z), z standard normal, on all values but the `known_values` last ("scaling" in Um et al. 2017, "Data augmentation of
+    wearable sensor data for Parkinson's disease monitoring using convolutional neural networks"). One series of a few years is soon known by heart; what is learned from it then holds at
+    levels that it never had, and its goals name numbers that it never reached.
     """
 
     def __init__(
@@ -28,13 +41,17 @@ class WindowDataset(Dataset[Record]):
         mode: str = "train",
         seed: int = 0,
         goal_cycle: int = 0,
+        level_jitter: float = 0.0,
+        known_values: int = 0,
     ) -> None:
         if mode not in MODES:
             raise ValueError(f"unknown goal mode {mode!r}; expected one of {MODES}")
         if goal_cycle < 0 or seed < 0:
             raise ValueError(f"goal_cycle {goal_cycle} and seed {seed} must not be negative")
+        check_jitter(level_jitter)
         self.records = records
         self.writer, self.mode, self.seed, self.goal_cycle = writer, mode, seed, goal_cycle
+        self.level_jitter, self.known_values = level_jitter, known_values
 
     def __len__(self) -> int:
         return len(self.records)
@@ -46,11 +63,20 @@ class WindowDataset(Dataset[Record]):
             raise IndexError(f"window {index} of {len(self)}")
         index %= len(self)
         record = self.records[index]
-        if self.writer is None:
-            return record
         if self.goal_cycle:
             epoch %= self.goal_cycle
-        return self.writer.write(record, self.mode, np.random.default_rng([self.seed, epoch, index]))
+        generator = np.random.default_rng([self.seed, epoch, index])
+        if self.level_jitter:
+            record = self._at_another_level(record, generator)
+        return record if self.writer is None else self.writer.write(record, self.mode, generator)
+
+    def _at_another_level(self, record: Record, generator: np.random.Generator) -> Record:
+        """A window whose goal is still to be written: the words of one that it brings would no longer be true."""
+        assert self.writer is not None or record.goal is None
+        factor = np.exp(self.level_jitter * generator.standard_normal())
+        value = record.value.copy()
+        value[:, : value.shape[1] - self.known_values] *= factor
+        return replace(record, value=value)
 
     def __iter__(self) -> Iterator[Record]:
         return (self[index] for index in range(len(self)))

@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from benchmarks.quality.steered import find_goals, measure
 from benchmarks.quality.summary import summary
 from benchmarks.quality.work import Sizes, Work
 from datamodules.sequence_data import SequenceData
+from gssr.network import GoalNetwork
 from gssr.network.gaussian import Gaussian
 from gssr.sequences.record import Record
 from gssr.sequences.windows import cut
@@ -33,8 +35,10 @@ DAY = 24.0
 class Made(SequenceData):
     """One series of values (N, Y) in steps of some hours; the first 60 % train, the next 20 % validate."""
 
-    def __init__(self, values: np.ndarray, hours: float = 7 * DAY, period: int | None = None) -> None:
-        super().__init__(8, C, H, 1, None, None, 0, 0)
+    def __init__(
+        self, values: np.ndarray, hours: float = 7 * DAY, period: int | None = None, jitter: float = 0.0
+    ) -> None:
+        super().__init__(8, C, H, 1, None, None, 0, 0, level_jitter=jitter)
         self.values, self.hours = values, hours
         width = values.shape[1]
         self.value_names, self.value_units = tuple("abcd"[:width]), ("u",) * width
@@ -174,13 +178,40 @@ def test_the_gru_learns_a_sine_and_its_own_noise(changes: bool) -> None:
     assert 0.6 < float(by_step["covered_80"].mean()) < 0.97
 
 
+def test_the_gru_learns_at_the_levels_at_which_the_network_learns() -> None:
+    """A seasonal series that doubles when training is over: what was learned at one level alone does not hold there."""
+    wave = 10 + 5 * np.sin(2 * np.pi * np.arange(500) / 12)
+    wave[300:] *= 2
+    errors = []
+    for jitter in (0.0, 0.5):
+        origins = found(wave[:, None], jitter=jitter)
+        model, _ = gru.train_gru(origins, 24, False, 0, 20, lambda: None)
+        errors.append(max(score(gru.gru_forecast(model, origins, 64, 0), origins.truth)["by_step"]["rmse"]))
+    assert errors[1] < 0.6 * errors[0]
+    assert origins.training_at(3).value.std() > 1.2 * origins.training.value.std()
+    assert torch.equal(origins.training_at(3).value, origins.training_at(3).value)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"posterior": "mlp", "reads_changes": True, "error_order": 3, "latent_dim": 5}]
+)
+def test_the_numeric_part_is_counted_as_the_network_builds_it(tiny_folder: Path, options: dict[str, Any]) -> None:
+    network = GoalNetwork(
+        str(tiny_folder), hidden_dim=16, text_layers=(2,), goal_layer=2, value_names=["a", "b"], value_units=["u", "v"],
+        value_resolution=[1.0, 1.0], **options,
+    )  # fmt: skip
+    parts = network.rssm, network.value_head, network.forecast_error
+    counted = sum(map(gru.parameters_of, parts)) - gru.parameters_of(network.rssm.steering)
+    assert gru.numeric_parameters(2, hidden_dim=16, **options) - 1 == counted  # the gain's one parameter is counted
+
+
 def test_the_gru_reads_no_value_that_is_missing_and_has_the_size_it_should() -> None:
     origins = found(np.where(np.random.default_rng(0).random((300, 2)) < 0.2, np.nan, walk(300)))
     model, _ = gru.train_gru(origins, 8, True, 0, 1, lambda: None)
     before = gru.gru_forecast(model, origins, 4, 0)
     origins.batch.value[~origins.batch.value_mask] = 1e6
     assert torch.equal(gru.gru_forecast(model, origins, 4, 0).samples, before.samples)
-    wanted = gru.numeric_parameters(4, 16, 128)
+    wanted = gru.numeric_parameters(4)
     width = gru.equal_width(4, 8, wanted)
     assert gru.parameters_of(gru.GRUForecaster(4, 8, width, False)) == pytest.approx(wanted, rel=0.05)
 

@@ -177,3 +177,22 @@ def test_build_counts_weeks_from_monday_to_sunday():
     assert table.loc["1990-01-08", ["strikes", "affected", "remarks"]].tolist() == [2, 1, "a gull."]
     assert table.loc["1997-12-22", "strikes"] == 1 and table["strikes"].sum() == 4
     assert pd.isna(table.loc["1990-01-15", "remarks"])
+
+
+def test_training_counts_are_jittered_and_nothing_else():
+    data = Strikes(level_jitter=0.3)
+    data.setup()
+    for i in (0, 100, 272):
+        own, seen = data.train_records.records[i].value, data.train_records[3, i].value
+        factor = seen[0, 0] / own[0, 0]
+        assert factor != 1 and data.train_records[4, i].value[0, 0] != seen[0, 0]
+        np.testing.assert_allclose(seen[:, :2], own[:, :2] * factor, rtol=1e-6)
+        np.testing.assert_array_equal(seen[:, 2:], own[:, 2:])
+    plain = Strikes()
+    plain.setup()
+    for name in ("val_records", "test_records"):
+        for a, b in zip(getattr(data, name), getattr(plain, name), strict=True):
+            np.testing.assert_array_equal(a.value, b.value)
+    assert data.scaler.std.tolist() == plain.scaler.std.tolist()
+    with pytest.raises(ValueError, match="level_jitter"):
+        Strikes(level_jitter=-1)

@@ -224,6 +224,19 @@ def test_goals_come_from_a_column_when_they_were_said(tmp_path: Path) -> None:
             assert window.goal_low[0] == 31 and window.goal_high[0] == np.float32(frame["price"].max())
             assert np.isnan(window.goal_low[1])
     assert data.goal_writer is None
+    with pytest.raises(ValueError, match="level_jitter is 0.3, and goals are given"):
+        made(frame, tmp_path, goal_column="aim", level_jitter=0.3)
+
+
+def test_levels_are_jittered_in_training_and_goals_written_at_the_level_that_is_seen(tmp_path: Path) -> None:
+    data = made(table(), tmp_path, level_jitter=0.5)
+    own, dataset = data._windows["train"][0], data.train_records
+    seen = [dataset[epoch, 0] for epoch in range(20)]
+    assert len({float(window.value[0, 0]) for window in seen}) == 20
+    for window in seen:
+        np.testing.assert_allclose(window.value, own.value * (window.value[0, 0] / own.value[0, 0]), rtol=1e-5)
+        if window.goal is not None:
+            assert window.goal_low[0] - 3 <= window.value[window.goal_step, 0] <= window.goal_high[0] + 3
 
 
 def test_goals_come_from_a_file_by_series_and_time(tmp_path: Path) -> None:

@@ -278,8 +278,8 @@ def test_text_behind_nothing_costs_what_the_frozen_model_alone_says(network: Goa
 @pytest.mark.parametrize(
     "option",
     [
-        {"posterior": "product"},
-        {"gate": "none"},
+        {"posterior": "mlp"},
+        {"gate": "mean_abs"},
         {"gate": "per_dimension"},
         {"schedule": "constant"},
         {"text_reading": "constant"},

@@ -98,7 +98,9 @@ def test_observe_equals_a_step_by_step_loop(reads_changes: bool) -> None:
         read = [belief.x, belief.value, belief.seen] + ([CHANGE_SCALE * belief.change] if reads_changes else [])
         h = rssm.cell(torch.cat(read, -1), belief.h)
         prior = rssm.prior(h)
-        posterior = rssm.posterior(h, x["value"][:, t], x["value_mask"][:, t], x["text"][:, t], x["text_mask"][:, t])
+        posterior = rssm.posterior(
+            h, prior, x["value"][:, t], x["value_mask"][:, t], x["text"][:, t], x["text_mask"][:, t]
+        )
         rows = []
         for b in range(B):
             anything = bool(x["value_mask"][b, t].any() or x["text_mask"][b, t])
@@ -205,7 +207,7 @@ def test_decay_gain_is_gamma_times_the_rest_of_the_sequence() -> None:
 
 def test_the_correction_is_a_gated_share_of_the_way_and_clipped() -> None:
     prior = gaussian(B, D)
-    steering = SteeredPrior("decay", gamma=0.5, max_norm=1e9)
+    steering = SteeredPrior("decay", gamma=0.5, max_norm=1e9, gate="mean_abs")
     steered = steering(prior, 3, goal())
     gate = torch.sigmoid(prior.mean.abs().mean(-1, keepdim=True))
     assert torch.allclose(steered.mean, prior.mean + 0.25 * gate * (2.0 - prior.mean), atol=1e-6)
@@ -268,7 +270,7 @@ def test_the_product_posterior_is_prior_times_what_the_observation_alone_says() 
     x = inputs()
     h, other = torch.randn(2, B, G, generator=torch.Generator().manual_seed(3)).unbind()
     seen = x["value"][:, 0], x["value_mask"][:, 0], x["text"][:, 0], x["text_mask"][:, 0]
-    found = [(rssm.prior(at), rssm.posterior(at, *seen)) for at in (h, other)]
+    found = [(rssm.prior(at), rssm.posterior(at, rssm.prior(at), *seen)) for at in (h, other)]
     # What is left when the prior is taken out again is the same whatever h is.
     precision = [q.std**-2 - p.std**-2 for p, q in found]
     weighted = [q.mean * q.std**-2 - p.mean * p.std**-2 for p, q in found]
