@@ -26,8 +26,8 @@ Every method forecasts from the same origins. The network, linear autoregression
 AutoARIMA see the series from its first step to the origin (at most its last 600 steps), anew at each, behind a decomposition by STL where the
 season is longer than 24 (AutoARIMA: 4) steps; climatology and all fits see the training part. Persistence,
 the seasonal naive forecast and linear autoregression get their distribution from their own errors on training windows, AutoETS and
-AutoARIMA from their 80 % intervals. The GRU has as many parameters as the network's numeric part and learns from the same windows by the
-closed form of the CRPS; "of changes" forecasts changes from the last value. Where `--forecasts` is in the command, the network was trained
+AutoARIMA from their 80 % intervals. The GRU has as many parameters as the network's numeric part and learns from the same windows, at jittered levels where the
+network does, by the closed form of the CRPS; "of changes" forecasts changes from the last value. Where `--forecasts` is in the command, the network was trained
 without the text loss: it reads texts and writes none. Ablations train without it, too, except for `with_text_loss`.
 """
 
@@ -35,7 +35,8 @@ SUMMARY = """\
 ## In short
 
 CRPS of the test part, mean over steps and seeds, ± one standard error; differences paired, with a 95 % interval, negative where the
-network is better, and for texts positive where it needs them. The best of the others is the best of them *on this part*, which none of them could know.
+network is better, and for texts positive where it needs them. The best of the others is the best of them *on this part*, which nobody could have
+known; the one that is best on validation is what would have been chosen in place of the network.
 """
 
 

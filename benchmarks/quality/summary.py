@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from benchmarks.quality.ablation_report import against_base
 from benchmarks.quality.report import NETWORK, Part, Rows, percent_interval, written
@@ -22,7 +22,14 @@ def summary(test: Mapping[str, Part], val: Mapping[str, Part]) -> Rows:
         }
         others = {method: score.value for method, score in scores.items() if method != NETWORK}
         best = min(others, key=others.__getitem__)
-        found = relative(part.forecasts[NETWORK], part.forecasts[best], "crps", None, part.clusters, part.draws)
+        chosen = _best_on(val[name], others) if name in val else None
+
+        def beside(method: str, part: Part = part) -> str:
+            forecasts = part.forecasts
+            return percent_interval(
+                relative(forecasts[NETWORK], forecasts[method], "crps", None, part.clusters, part.draws)
+            )
+
         worse = sum(value > scores[NETWORK].value for value in others.values())
         without = against_base(val[name], WITHOUT_TEXT) if name in val else None
         rows.append(
@@ -30,9 +37,20 @@ def summary(test: Mapping[str, Part], val: Mapping[str, Part]) -> Rows:
                 "": name,
                 "CRPS of the network": written(scores[NETWORK]),
                 "best of the others": f"{best}, {written(scores[best])}",
-                "the network beside it": percent_interval(found),
+                "the network beside it": beside(best),
+                "beside the one that is best on validation": "" if chosen is None else f"{chosen}, {beside(chosen)}",
                 "better than": f"{worse} of {len(others)}",
                 "without texts (validation)": "not run" if without is None else percent_interval(without),
             }
         )
     return rows
+
+
+def _best_on(part: Part, methods: Iterable[str]) -> str | None:
+    """Which of the methods has the smallest CRPS on a part; None where none was measured there."""
+    found = {
+        method: estimate(part.forecasts[method], "crps", None, part.clusters, part.draws).value
+        for method in methods
+        if method in part.forecasts
+    }
+    return min(found, key=found.__getitem__, default=None)
