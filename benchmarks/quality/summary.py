@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import permutations
 
 from benchmarks.quality.ablation_report import against_base
 from benchmarks.quality.report import NETWORK, Part, Rows, percent_interval, written
@@ -40,10 +41,20 @@ def summary(test: Mapping[str, Part], val: Mapping[str, Part]) -> Rows:
                 "the network beside it": beside(best),
                 "beside the one that is best on validation": "" if chosen is None else f"{chosen}, {beside(chosen)}",
                 "better than": f"{worse} of {len(others)}",
+                "a seed of it beside another": _seeds_apart(part),
                 "without texts (validation)": "not run" if without is None else percent_interval(without),
             }
         )
     return rows
+
+
+def _seeds_apart(part: Part) -> str:
+    """The upper end of the interval of the network beside itself, the largest of all pairs of seeds: what the part cannot tell apart."""
+    ends = [
+        relative([a], [b], "crps", None, part.clusters, part.draws).high
+        for a, b in permutations(part.forecasts[NETWORK], 2)
+    ]
+    return f"up to {100 * max(ends):+.1f} %" if ends else ""
 
 
 def _best_on(part: Part, methods: Iterable[str]) -> str | None:
