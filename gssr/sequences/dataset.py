@@ -28,10 +28,11 @@ class WindowDataset(Dataset[Record]):
     `goal_cycle` n > 0 repeats the goals after n epochs, so that the encodings of n sentences a window can be kept; 0
     never repeats. Records that come as a sequence are read one by one, when they are asked for.
 
-    `level_jitter` s > 0 shows each window at another level in each epoch, before its goal is written: a factor
-    exp(s z), z standard normal, on all values but the `known_values` last ("scaling" in Um et al. 2017, "Data augmentation of
-    wearable sensor data for Parkinson's disease monitoring using convolutional neural networks"). One series of a few years is soon known by heart; what is learned from it then holds at
-    levels that it never had, and its goals name numbers that it never reached.
+    `level_jitter` s > 0 shows each window at another level in each epoch, before its goal is written: a factor exp(s z), z
+    standard normal, on all values but the `known_values` last ("scaling" in Um et al. 2017, "Data augmentation of wearable
+    sensor data for Parkinson's disease monitoring using convolutional neural networks"). One series of a few years is soon
+    known by heart; what is learned from it then holds at levels that it never had, and its goals name numbers that it never
+    reached.
     """
 
     def __init__(
@@ -63,6 +64,8 @@ class WindowDataset(Dataset[Record]):
             raise IndexError(f"window {index} of {len(self)}")
         index %= len(self)
         record = self.records[index]
+        if self.writer is None and not self.level_jitter:
+            return record
         if self.goal_cycle:
             epoch %= self.goal_cycle
         generator = np.random.default_rng([self.seed, epoch, index])
