@@ -6,6 +6,7 @@ names; what a `--config` says wins over these, and options on the command line w
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -45,6 +46,7 @@ from gssr.runs import (
     BEST,
     CHECKPOINTS,
     CONFIG,
+    LAST,
     RUNS,
     RunError,
     checkpoint_file,
@@ -380,12 +382,19 @@ class RunCLI(LightningCLI):
         newest = next(iter(runs()), None)
         named = "" if newest == self.folder else f" --run {self.folder.name}"
         lines = [what, f"  the run               {self.folder}", f"  watch                 tensorboard --logdir {RUNS}"]
+        saver = next((callback for callback in self.trainer.callbacks if isinstance(callback, RunCheckpoints)), None)
+        if saver is not None and saver.best_step:
+            batches = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+            passes = f" (pass {math.ceil(saver.best_step / math.ceil(batches))})" if 0 < batches < math.inf else ""
+            lines.append(
+                f"  best                  after step {saver.best_step}{passes}: {saver.monitor} {saver.best_score:.4g}"
+            )
         anew = " (anew: nothing is saved yet)" if self._is_empty else ""
         lines.append(f"  go on                 python train.py fit --ckpt_path last{named}{anew}")
-        if checkpoint_file(self.folder, BEST).exists():
-            for word, stage in (("test", "test"), ("plan", "predict")):
-                if is_overridden(f"{stage}_step", self.model):
-                    lines.append(f"  {word}                  python train.py {stage} --ckpt_path best{named}")
+        kept = next((name for name in (BEST, LAST) if checkpoint_file(self.folder, name).exists()), None)
+        for word, stage in (("test", "test"), ("plan", "predict")):
+            if kept is not None and is_overridden(f"{stage}_step", self.model):
+                lines.append(f"  {word}                  python train.py {stage} --ckpt_path {kept}{named}")
         _say("\n".join(lines))
 
 

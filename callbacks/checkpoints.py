@@ -47,7 +47,8 @@ class RunCheckpoints(Checkpoint):
     A save that fails, as on a full disk, ends training with its error; older files stay as they are.
 
     Args:
-        monitor: name of the logged validation score that decides what is best; None keeps no best.
+        monitor: name of the logged validation score that decides what is best; None keeps no best, as it must where the data module
+            trains on its validation part (`train_through`).
         mode: whether a small or a large score is good.
         every_n_steps: optimizer steps between two states of `last`; the end of training always writes one.
         keep: how many `step-<n>.ckpt` remain, the newest ones; 0 writes none.
@@ -139,6 +140,12 @@ class RunCheckpoints(Checkpoint):
             self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        through = getattr(trainer.datamodule, "train_through", "train")
+        if stage == "fit" and self.monitor is not None and through != "train":
+            raise ValueError(
+                f"data.train_through is {through}: the windows that {self.monitor} is a score of are trained on, and it cannot tell which "
+                "checkpoint is best; add --checkpoint.monitor null, and as many passes (--trainer.max_epochs) as were best before"
+            )
         self._best_exists = checkpoint_file(self._folder(trainer), BEST).exists()
 
     def _improved(self, trainer: Trainer) -> bool:

@@ -52,8 +52,10 @@ class SequenceData(LightningDataModule):
         goal_cycle: Training goals repeat after this many epochs, so that their encodings can be kept; 0 means never.
         level_jitter: Each training window is seen at another level in each epoch, its values times exp(s z) with standard normal z
             and this s; for amounts whose level drifts away from what little there is to train on. 0: as they are.
+        train_through: The last part that is trained on: train; val, once settings and length of training are chosen on it; or test,
+            before forecasting what is not known yet.
 
-    Raises ValueError for sizes that make no window, a goal step outside the horizon, an empty goal or a negative jitter.
+    Raises ValueError for sizes that make no window, a goal step outside the horizon, an empty goal, a negative jitter or an unknown part.
     """
 
     value_names: tuple[str, ...]
@@ -80,6 +82,7 @@ class SequenceData(LightningDataModule):
         num_workers: int,
         goal_cycle: int = 0,
         level_jitter: float = 0.0,
+        train_through: str = "train",
     ) -> None:
         super().__init__()
         check_window(context, horizon, stride, goal_step)
@@ -92,8 +95,11 @@ class SequenceData(LightningDataModule):
             raise ValueError(
                 "the goal is empty; type a sentence such as 'Weaken to 35 knots in 48 hours', or leave it out"
             )
+        if train_through not in SPLITS:
+            raise ValueError(f"train_through is {train_through!r}; expected the last part to train on, one of {SPLITS}")
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.goal, self.goal_cycle, self.level_jitter = goal, goal_cycle, level_jitter
+        self.train_through = train_through
         self.window = {"context": context, "horizon": horizon, "stride": stride, "goal_step": goal_step}
         self._windows: dict[str, Sequence[Record]] = {}
         self._datasets: dict[str, WindowDataset] = {}
@@ -101,8 +107,13 @@ class SequenceData(LightningDataModule):
     # ------------------------------------------------------------------ what a subclass says
 
     def read_windows(self) -> dict[str, Sequence[Record]]:
-        """The windows of "train", "val" and "test" (`gssr.sequences.windows.cut`); no step of a series is in two of them."""
+        """The windows of "train", "val" and "test" (`gssr.sequences.windows.cut`), each of its `parts_of`; no step of a series is in two
+        parts."""
         raise NotImplementedError
+
+    def parts_of(self, split: str) -> tuple[str, ...]:
+        """The parts that windows of a split are cut from, in order: its own; those of "train" from all that are trained on."""
+        return SPLITS[: SPLITS.index(self.train_through) + 1] if split == "train" else (split,)
 
     def predict_windows(self) -> Sequence[Record]:
         """The windows of `predict`: the last one of each series of the test part."""
@@ -115,7 +126,14 @@ class SequenceData(LightningDataModule):
     # ------------------------------------------------------------------ what follows
 
     def setup(self, stage: str | None = None) -> None:
-        """Cut the windows of a stage (None: all); training windows always, because the scaler is fitted on them."""
+        """Cut the windows of a stage (None: all); training windows always, because the scaler is fitted on them.
+
+        Raises ValueError for a stage whose scores would be of windows that are trained on, and for a part without windows.
+        """
+        if stage in ("validate", "test") and (part := STAGES[stage][0]) in self.parts_of("train"):
+            raise ValueError(
+                f"train_through is {self.train_through}: the {part} part is trained on, and scores of it would say nothing of new data"
+            )
         if not self._windows:
             windows = self.read_windows()
             for split in SPLITS:

@@ -55,6 +55,8 @@ class Storms(SequenceData):
         class_share: Share of goals that name a class although a number could be named. A fifth of the windows ends at a
             number held out of training and has a class goal in any case, so 0.15 makes a third of all goals classes.
         goal_cycle: Training goals repeat after this many epochs, so that their encodings can be kept; 0 means never.
+        train_through: The last part that is trained on: train; val, once settings and length of training are chosen on it; or test,
+            before forecasting what is not known yet.
 
     Raises ValueError for sizes that make no window, a goal step outside the horizon, an empty goal or an unknown storm.
     """
@@ -87,18 +89,32 @@ class Storms(SequenceData):
         goal_jitter: int = 2,
         class_share: float = 0.15,
         goal_cycle: int = 0,
+        train_through: str = "train",
     ) -> None:
-        super().__init__(batch_size, context, horizon, stride, goal, goal_step, seed, num_workers, goal_cycle)
+        super().__init__(
+            batch_size,
+            context,
+            horizon,
+            stride,
+            goal,
+            goal_step,
+            seed,
+            num_workers,
+            goal_cycle,
+            train_through=train_through,
+        )
         self.save_hyperparameters(logger=False)
         self.storm = storm
         self.goal_writer = storm_goal_writer(jitter=goal_jitter, class_share=class_share)
 
     def read_windows(self) -> dict[str, Sequence[Record]]:
         records = [(storm.year, storm_record(storm)) for storm in read_storms()]
-        return {
-            split: [w for year, record in records if year in years for w in cut(record, step=STEP_HOURS, **self.window)]
-            for split, years in YEARS.items()
-        }
+        windows = {}
+        for split in YEARS:
+            years = [YEARS[part] for part in self.parts_of(split)]
+            chosen = [record for year, record in records if any(year in span for span in years)]
+            windows[split] = [window for record in chosen for window in cut(record, step=STEP_HOURS, **self.window)]
+        return windows
 
     def predict_windows(self) -> Sequence[Record]:
         windows = self._windows["test"]

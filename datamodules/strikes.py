@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def season(monday: date) -> tuple[float, float]:
     return float(np.sin(angle)), float(np.cos(angle))
 
 
-def year_record(years: range) -> Record:
+def year_record(years: Collection[int]) -> Record:
     """The weeks that begin in some years as one record without a goal."""
     weeks = {day: row for day, row in read_strikes().items() if day.year in years and day >= FIRST_WEEK}
     time = [datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() / 3600 for day in weeks]
@@ -76,6 +76,8 @@ class Strikes(SequenceData):
         goal_cycle: Training goals repeat after this many epochs, so that their encodings can be kept; 0 means never.
         level_jitter: Each training window is seen at another level in each epoch, its values times exp(s z) with standard normal z
             and this s; for amounts whose level drifts away from what little there is to train on. 0: as they are.
+        train_through: The last part that is trained on: train; val, once settings and length of training are chosen on it; or test,
+            before forecasting what is not known yet.
 
     Raises ValueError for sizes that make no window, a goal step outside the horizon, an empty goal or a negative jitter.
     """
@@ -101,12 +103,13 @@ class Strikes(SequenceData):
         num_workers: int = 0,
         goal_cycle: int = 0,
         level_jitter: float = 0.0,
+        train_through: str = "train",
     ) -> None:
-        super().__init__(
-            batch_size, context, horizon, stride, goal, goal_step, seed, num_workers, goal_cycle, level_jitter
-        )
+        sizes = (batch_size, context, horizon, stride, goal, goal_step, seed, num_workers, goal_cycle)
+        super().__init__(*sizes, level_jitter, train_through)
         self.save_hyperparameters(logger=False)
         self.goal_writer = strike_goal_writer()
 
     def read_windows(self) -> dict[str, Sequence[Record]]:
-        return {split: cut(year_record(years), step=STEP_HOURS, **self.window) for split, years in YEARS.items()}
+        years = {split: [year for part in self.parts_of(split) for year in YEARS[part]] for split in YEARS}
+        return {split: cut(year_record(years[split]), step=STEP_HOURS, **self.window) for split in YEARS}

@@ -35,6 +35,7 @@ from datamodules.tables.windows import (
     split_at,
     split_series,
     time_cuts,
+    together,
 )
 from gssr.backbone.table import cache_folder
 from gssr.sequences.record import Record
@@ -91,6 +92,8 @@ class TableSequences(SequenceData):
         goal_cycle: Training goals repeat after this many epochs, so that their encodings can be kept; 0 means never.
         level_jitter: Each training window is seen at another level in each epoch, its values times exp(s z) with standard normal z
             and this s; for amounts whose level drifts away from what little there is to train on. 0: as they are.
+        train_through: The last part that is trained on: train; val, once settings and length of training are chosen on it; or test,
+            before forecasting what is not known yet.
 
     Raises ValueError for options that do not fit, and, when the table is read, for a table that cannot be used.
     """
@@ -136,10 +139,10 @@ class TableSequences(SequenceData):
         num_workers: int = 0,
         goal_cycle: int = 0,
         level_jitter: float = 0.0,
+        train_through: str = "train",
     ) -> None:
-        super().__init__(
-            batch_size, context, horizon, stride, goal, goal_step, seed, num_workers, goal_cycle, level_jitter
-        )
+        sizes = (batch_size, context, horizon, stride, goal, goal_step, seed, num_workers, goal_cycle)
+        super().__init__(*sizes, level_jitter, train_through)
         self.save_hyperparameters(logger=False)
         self.grid = None if step is None else Grid.of(step)
         check_options(self.hparams)
@@ -202,7 +205,8 @@ class TableSequences(SequenceData):
         self.cutter = Cutter(store, grid, **self.window, text_lag=self.hparams.text_lag, notes=None)
         for note in (*store.facts.notes, *self.cutter.check(self.source.path)):
             warnings.warn(note, stacklevel=2)
-        self.parts = self._split(store)
+        parts = self._split(store)
+        self.parts = {split: together(parts[part] for part in self.parts_of(split)) for split in parts}
         windows = {
             split: TableWindows(self.cutter, segments, None if split == "train" else self.most_evaluated)
             for split, segments in self.parts.items()

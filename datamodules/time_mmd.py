@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from datamodules.dated_texts import TEXTS, known_texts, read_csv, read_dates, read_texts
-from datamodules.sequence_data import SequenceData
+from datamodules.sequence_data import SPLITS, SequenceData
 from gssr.sequences.record import Record
 from gssr.sequences.windows import cut
 
@@ -51,6 +51,8 @@ class TimeMMD(SequenceData):
         goal_step: Step of the window, from 0, at which goals should hold; null means the window's last.
         seed: Seed of shuffling and of goals.
         num_workers: Processes that read windows.
+        train_through: The last part that is trained on: train; val, once settings and length of training are chosen on it; or test,
+            before forecasting what is not known yet.
 
     Raises ValueError for another layout, an unknown domain or column, dates or numbers that cannot be read, a date that
     comes twice, shares that leave no part, and parts that are shorter than a window.
@@ -74,8 +76,10 @@ class TimeMMD(SequenceData):
         goal_step: int | None = None,
         seed: int = 0,
         num_workers: int = 0,
+        train_through: str = "train",
     ) -> None:
-        super().__init__(batch_size, context, horizon, stride, goal, goal_step, seed, num_workers)
+        sizes = (batch_size, context, horizon, stride, goal, goal_step, seed, num_workers)
+        super().__init__(*sizes, train_through=train_through)
         self.save_hyperparameters(logger=False)
         if text not in (*TEXTS, "both", "none"):
             raise ValueError(f"text is {text!r}; expected report, search, both or none")
@@ -98,17 +102,15 @@ class TimeMMD(SequenceData):
         steps, self.season_steps = step_numbers(table["start"])
         record, hours = self.record(table, steps), _hours(table["start"])
         val, test = (round(share * len(table)) for share in self.shares)
-        edges = {"train": (0, -val - test), "val": (-val - test, -test), "test": (-test, None)}
+        edges = [0, len(table) - val - test, len(table) - test, len(table)]
         clock = dict(zip(steps.tolist(), hours.tolist(), strict=True))
-        return {
-            split: [
-                replace(window, time=np.array([clock[step] for step in window.time.tolist()]))
-                for window in (
-                    cut(_part(record, slice(*edge)), **self.window) if len(record.time[slice(*edge)]) else []
-                )
-            ]
-            for split, edge in edges.items()
-        }
+        windows = {}
+        for split in SPLITS:
+            parts = [SPLITS.index(part) for part in self.parts_of(split)]
+            rows = slice(edges[parts[0]], edges[parts[-1] + 1])
+            found = cut(_part(record, rows), **self.window) if len(record.time[rows]) else []
+            windows[split] = [replace(w, time=np.array([clock[step] for step in w.time.tolist()])) for w in found]
+        return windows
 
     def record(self, table: pd.DataFrame, steps: np.ndarray) -> Record:
         """All rows as one record without a goal, its times the numbers of the rows' steps."""

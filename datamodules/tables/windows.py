@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -216,6 +216,16 @@ def split_series(store: Store, shares: Sequence[float]) -> dict[str, Segments]:
     second = min(max(first + 1, round((shares[0] + shares[1]) * len(every))), len(every) - 1)
     bounds = {"train": (0, first), "val": (first, second), "test": (second, len(every))}
     return {split: [every[i] for i in sorted(order[a:b])] for split, (a, b) in bounds.items()}
+
+
+def together(parts: Iterable[Segments]) -> Segments:
+    """The segments of several parts in order of series and row; those that follow each other are one, so that windows cross their border."""
+    joined: Segments = []
+    for series, first, end in sorted(segment for part in parts for segment in part):
+        if joined and joined[-1][0] == series and joined[-1][2] == first:
+            first = joined.pop()[1]
+        joined.append((series, first, end))
+    return joined
 
 
 def chunks(store: Store, segments: Segments) -> Iterator[np.ndarray]:

@@ -239,6 +239,17 @@ def test_a_full_disk_leaves_the_older_state(tmp_path: Path) -> None:
     assert io.load_checkpoint(file)["step"] == 1
 
 
+def test_a_score_of_what_is_trained_on_does_not_choose_the_best(tmp_path: Path) -> None:
+    data = ToyData()
+    data.train_through = "val"
+    with pytest.raises(
+        ValueError, match=r"train_through is val: the windows that val/loss .*--checkpoint.monitor null"
+    ):
+        train(tmp_path / "a", data=data, checkpoint={"monitor": "val/loss"})
+    train(tmp_path / "b", data=data, checkpoint={"monitor": None})
+    assert checkpoint_file(tmp_path / "b", LAST).exists() and not checkpoint_file(tmp_path / "b", BEST).exists()
+
+
 def test_options_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="every_n_steps 0"):
         RunCheckpoints(every_n_steps=0)

@@ -73,6 +73,13 @@ def test_splits_are_disjoint_by_storm_and_by_year(storms):
     assert not (steps[0] & steps[1] or steps[0] & steps[2] or steps[1] & steps[2])
 
 
+def test_training_through_validation_takes_its_storms():
+    data = Storms(train_through="val")
+    data.setup("fit")
+    assert len(data.train_records) == 6405 + 1415
+    assert max(int(r.series.rsplit(" ", 1)[1]) for r in data.train_records.records) == 2015
+
+
 def test_windows_are_16_six_hourly_steps_of_the_track(storms):
     tracks = {s.series: s for s in read_storms()}
     for record in storms.test_records.records[::20] + storms.train_records.records[::50]:

@@ -46,6 +46,16 @@ def test_no_step_is_in_two_splits_and_each_has_its_years(strikes):
     assert [len(days[name]) for name in days] == [296, 53, 51]
 
 
+def test_training_through_validation_takes_its_year_and_the_new_year_between():
+    data = Strikes(train_through="val")
+    data.setup("fit")
+    windows = data.train_records.records
+    days = {monday(t) for r in windows for t in r.time}
+    assert {day.year for day in days} == set(range(1990, 1997)) and len(days) == 296 + 53
+    assert any({monday(t).year for t in r.time} == {1995, 1996} for r in windows)
+    assert len(windows) == len(days) - 24 + 1
+
+
 def test_texts_are_those_of_their_own_week_and_missing_ones_stay_missing(strikes, monkeypatch):
     weeks = read_strikes()
     for record in strikes.val_records.records + strikes.test_records.records:

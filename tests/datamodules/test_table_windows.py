@@ -60,9 +60,9 @@ def plain_windows(frame: pd.DataFrame, first: int, last: int, c: int, h: int, st
 
 
 @pytest.mark.parametrize("rows_at_once", [5, 50_000])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("seed", "through"), list(enumerate(["train", "train", "train", "val", "val", "test"])))
 def test_windows_are_those_of_a_plain_search(
-    seed: int, rows_at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seed: int, through: str, rows_at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GSSR_CACHE", str(tmp_path))
     for part in (store, windows):
@@ -78,12 +78,17 @@ def test_windows_are_those_of_a_plain_search(
         "goals": None,
     }
     data = TableSequences(
-        str(tmp_path / "t.csv"), value_columns=["price"], context=c, horizon=h, stride=stride, split_dates=("25", "40"), **options
+        str(tmp_path / "t.csv"), value_columns=["price"], context=c, horizon=h, stride=stride, split_dates=("25", "40"),
+        train_through=through, **options
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         parts = data.read_windows()
-    for split, first, last in (("train", -99, 24), ("val", 25, 39), ("test", 40, 999)):
+    for split, first, last in (
+        ("train", -99, {"train": 24, "val": 39, "test": 999}[through]),
+        ("val", 25, 39),
+        ("test", 40, 999),
+    ):
         found = [(w.series, round(w.time[0] / 24), len(w)) for w in parts[split]]
         assert len(set(found)) == len(found)
         assert set(found) == plain_windows(frame, first, last, c, h, stride)

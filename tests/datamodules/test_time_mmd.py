@@ -152,6 +152,25 @@ def test_splits_share_no_row_and_the_scaler_sees_training_alone(tmp_path):
     assert data.scaler.mean.item() == pytest.approx(34.5) and data.scaler.high.item() == 69
 
 
+@pytest.mark.parametrize(("through", "last"), [("val", 85), ("test", 100)])
+def test_training_goes_through_later_parts_when_asked_and_crosses_their_borders(tmp_path, through, last):
+    data = TimeMMD(str(write(tmp_path, "Health", weeks(100))), "Health", context=4, horizon=2, train_through=through)
+    data.setup("fit")
+    assert sorted(r.value[0, 0] for r in data.train_records.records) == list(
+        range(last - 5)
+    )  # no window is lost at a border
+    assert {v for r in data.val_records.records for v in r.value[:, 0]} == set(range(70, 85))
+    assert data.scaler.high.item() == last - 1
+    with pytest.raises(ValueError, match="the val part is trained on"):
+        data.setup("validate")
+    if through == "test":
+        with pytest.raises(ValueError, match="train_through is test: the test part is trained on"):
+            data.setup("test")
+    else:
+        data.setup("test")
+        assert {v for r in data.test_records.records for v in r.value[:, 0]} == set(range(85, 100))
+
+
 def test_rows_out_of_order_are_sorted_with_a_warning(tmp_path):
     table = weeks(60)
     ordered = windows(made(write(tmp_path / "a", "Climate", table, report=every_day(table)), "Climate"))
