@@ -5,6 +5,7 @@ python -m benchmarks.quality --data storms --quick                  a smoke test
 python -m benchmarks.quality --data storms --part val               while choosing; the test part is for the table in docs/results.md
 python -m benchmarks.quality --data storms --network runs/seed0 runs/seed1 runs/seed2      runs that are there
 python -m benchmarks.quality --data Energy --path path/to/time_mmd --forecasts     data that are not bundled: weather, Time-MMD's domains
+python -m benchmarks.quality --data strikes --forecasts --part refit     the test part by what learned from the validation part, too
 python -m benchmarks.quality --data storms --ablations              the network with one thing changed at a time
 python -m benchmarks.quality --report docs/results.md               the tables of all that was measured, nothing is run
 
@@ -25,8 +26,8 @@ from tqdm import tqdm
 
 from benchmarks.quality import ablations, document
 from benchmarks.quality.sets import NAMES, data_set
-from benchmarks.quality.training import NUMBERS, NUMBERS_OPTIONS, QUICK_OPTIONS, trained
-from benchmarks.quality.work import Piece, Sizes, Work
+from benchmarks.quality.training import NUMBERS, NUMBERS_OPTIONS, QUICK_OPTIONS, refitted, trained
+from benchmarks.quality.work import REFIT, Piece, Sizes, Work
 from gssr.backbone.cpu import prepare_cpu
 
 PARTS = ("val", "test")
@@ -36,7 +37,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=NAMES)
     parser.add_argument("--path", type=Path, help="folder of data that are not bundled")
-    parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS, help="what is scored (default: both)")
+    parser.add_argument(
+        "--part", nargs="+", choices=(*PARTS, REFIT), default=PARTS, help="what is scored (default: val, test)"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument(
         "--network", nargs="*", type=Path, help="runs to measure instead of own ones; none: baselines alone"
@@ -74,6 +77,8 @@ def run(options: argparse.Namespace) -> None:
     out = options.out / "quick" if options.quick else options.out
     folder, sizes = out / data.name, Sizes.of(options.quick)
     seeds = options.seeds[:1] if options.quick else options.seeds
+    if options.ablations is not None and REFIT in options.part:
+        raise ValueError("ablations are measured on validation, where settings are chosen: --part val")
     if not options.without_classical and find_spec("statsforecast") is None:
         print("AutoETS and AutoARIMA are left out: statsforecast is not installed (pip install -e '.[bench]')")
     bar = tqdm(unit="piece", dynamic_ncols=True)
@@ -87,7 +92,16 @@ def run(options: argparse.Namespace) -> None:
         for seed in seeds:
             bar.set_description(f"{data.name}: training seed {seed}")
             runs[seed] = trained(data, folder / "runs" / f"{stem}{seed}", seed, options=more, threads=options.threads)
-    works = {part: Work(data, part, folder, seeds, runs, sizes, lambda: bar.update(0)) for part in options.part}
+    works = {}
+    for part in options.part:
+        of_part = runs
+        if part == REFIT:
+            bar.set_description(f"{data.name}: training on the validation part, too")
+            of_part = {
+                seed: refitted(run, folder / "runs" / f"{REFIT}-{run.name}", options.threads)
+                for seed, run in runs.items()
+            }
+        works[part] = Work(data, part, folder, seeds, of_part, sizes, lambda: bar.update(0))
 
     def make(part: str, pieces: Sequence[Piece]) -> None:
         bar.total = (bar.total or 0) + len(pieces)

@@ -11,9 +11,10 @@ from benchmarks.quality.report import Part, table
 from benchmarks.quality.sets import NAMES
 from benchmarks.quality.summary import summary
 from benchmarks.quality.training import NUMBERS
+from benchmarks.quality.work import REFIT
 from gssr.whole_file import whole_file
 
-PARTS = {"val": "validation", "test": "test"}
+PARTS = {"val": "Validation part", "test": "Test part", REFIT: "Test part, refitted"}
 INTRO = """\
 # Results
 
@@ -41,13 +42,19 @@ known; the one that is best on validation is what would have been chosen in plac
 told by the network beside itself with another seed: the upper end of the interval, for the pair of seeds where it is largest.
 """
 
+REFITTED = """\
+**Refitted.** The same, by methods that have learned from the validation part, too, as one would before forecasting in earnest: the network for as many passes
+and the GRU for as many epochs as were best on validation before, the simple ones from all windows of both parts. AutoETS and AutoARIMA knew that part in any case.
+Of the network nothing is left to calibrate its fans with. The one that is best on validation was so before.
+"""
+
 
 def of_part(folder: Path, part: str, draws: int) -> str:
     """The report of a part, written into its folder too."""
     found = Part(folder / part, draws)
     text = found.markdown([ablations(found), *draw(found, folder / "images", part)])
     with whole_file(folder / f"{part}.md") as file:
-        file.write(f"# {folder.name}, {PARTS[part]} part\n\n{text}")
+        file.write(f"# {folder.name}: {PARTS[part].lower()}\n\n{text}")
     return text
 
 
@@ -60,8 +67,10 @@ def write(out: Path, file: Path) -> None:
         part: {name: Part(out / name / part) for name in NAMES if (out / name / part / "origins.json").exists()}
         for part in PARTS
     }
-    rows = summary(parts["test"], parts["val"])
-    lines = [INTRO, *([SUMMARY, *table(rows), ""] if rows else [])]
+    lines = [INTRO]
+    for part, words in (("test", SUMMARY), (REFIT, REFITTED)):
+        if rows := summary(parts[part], parts["val"], texts=part == "test"):
+            lines += [words, *table(rows), ""]
     start = len(lines)
     for name in NAMES:
         measured = [part for part in PARTS if name in parts[part]]
@@ -71,12 +80,15 @@ def write(out: Path, file: Path) -> None:
         networks = Cells(out / name / measured[0]).named("network")
         if any(cell["settings"]["run"].startswith(NUMBERS) for cell in networks.values()):
             more += " --forecasts"
-        lines += [f"## {name[0].upper()}{name[1:]}", "", f"    python -m benchmarks.quality --data {name}{more}", ""]
+        command = f"python -m benchmarks.quality --data {name}{more}"
+        lines += [f"## {name[0].upper()}{name[1:]}", "", f"    {command}", ""]
+        # Pictures of one part alone: two sets of the same kind are hard to tell apart.
+        pictured = "test" if "test" in measured else measured[0]
         for part in measured:
             found = parts[part][name]
-            # Pictures of the test part alone: two sets of the same kind are hard to tell apart.
-            charts = draw(found, file.parent / "images", f"{name}_{part}") if part == measured[-1] else []
-            lines += [f"### {PARTS[part].capitalize()} part", "", found.markdown([ablations(found), *charts]), ""]
+            charts = draw(found, file.parent / "images", f"{name}_{part}") if part == pictured else []
+            refit = [f"    {command} --part {REFIT}", ""] if part == REFIT else []
+            lines += [f"### {PARTS[part]}", "", *refit, found.markdown([ablations(found), *charts]), ""]
     if len(lines) == start:
         raise ValueError(f"nothing was measured under {out} yet; name a data set with --data")
     with whole_file(file) as stream:

@@ -85,9 +85,9 @@ def equal_width(value_dim: int, horizon: int, parameters: int) -> int:
 
 
 def train_gru(
-    origins: Origins, width: int, changes: bool, seed: int, epochs: int, tick: Callable[[], Any]
+    origins: Origins, width: int, changes: bool, seed: int, epochs: int, tick: Callable[[], Any], choose: bool = True
 ) -> tuple[GRUForecaster, int]:
-    """The forecaster of the best epoch on validation, and that epoch."""
+    """The forecaster of the best epoch on validation, and that epoch; unless it should `choose`: of the last epoch."""
     generator = torch.Generator().manual_seed(seed)
     scaler: Scaler = origins.data.scaler
     train, val = _prepared(origins.training, scaler), _prepared(origins.validation, scaler)
@@ -110,7 +110,7 @@ def train_gru(
         model.eval()
         with torch.no_grad():
             found = _loss(model, val, origins.dimension).item()
-        if found < best:
+        if found < best or not choose:
             best, epoch_of_best = found, epoch
             kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         tick()

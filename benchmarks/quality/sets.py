@@ -45,11 +45,11 @@ class DataSet:
         """The model's options in the configs."""
         return _merged(self.files, "model")[1]
 
-    def module(self, seed: int = 0) -> Any:
-        """The data module, with the options that a run is trained with."""
+    def module(self, seed: int = 0, **more: Any) -> Any:
+        """The data module, with the options that a run is trained with, and `more`."""
         path, options = _merged(self.files, "data")
         module, name = path.rsplit(".", 1)
-        return getattr(importlib.import_module(module), name)(**options | self.options | {"seed": seed})
+        return getattr(importlib.import_module(module), name)(**options | self.options | {"seed": seed} | more)
 
 
 def data_set(name: str, path: Path | None) -> DataSet:

@@ -12,8 +12,8 @@ from benchmarks.quality.scores import estimate, relative
 WITHOUT_TEXT = "no_text"
 
 
-def summary(test: Mapping[str, Part], val: Mapping[str, Part]) -> Rows:
-    """Parts by data set. Forecasts are those of the test part; ablations are measured on validation."""
+def summary(test: Mapping[str, Part], val: Mapping[str, Part], texts: bool = True) -> Rows:
+    """Parts by data set. Forecasts are those of the test part; ablations are measured on validation, and left out unless `texts`."""
     rows = []
     for name, part in test.items():
         if NETWORK not in part.forecasts or len(part.forecasts) == 1:
@@ -32,7 +32,6 @@ def summary(test: Mapping[str, Part], val: Mapping[str, Part]) -> Rows:
             )
 
         worse = sum(value > scores[NETWORK].value for value in others.values())
-        without = against_base(val[name], WITHOUT_TEXT) if name in val else None
         rows.append(
             {
                 "": name,
@@ -42,9 +41,11 @@ def summary(test: Mapping[str, Part], val: Mapping[str, Part]) -> Rows:
                 "beside the one that is best on validation": "" if chosen is None else f"{chosen}, {beside(chosen)}",
                 "better than": f"{worse} of {len(others)}",
                 "a seed of it beside another": _seeds_apart(part),
-                "without texts (validation)": "not run" if without is None else percent_interval(without),
             }
         )
+        if texts:
+            without = against_base(val[name], WITHOUT_TEXT) if name in val else None
+            rows[-1]["without texts (validation)"] = "not run" if without is None else percent_interval(without)
     return rows
 
 

@@ -13,7 +13,7 @@ import torch
 from benchmarks.quality.cells import Cells
 from benchmarks.quality.sets import DataSet
 from gssr.network import GoalNetwork
-from gssr.runs import BEST, CONFIG, checkpoint_file
+from gssr.runs import BEST, CONFIG, LAST, checkpoint_file
 
 TRAIN = Path(__file__).parents[2] / "train.py"
 # What forecasts alone need, in runs of that name: texts are read, and not written.
@@ -32,16 +32,30 @@ def trained(
 
     Raises RuntimeError with the end of the log where training fails.
     """
-    done = Cells(folder)
     settings = {"configs": [file.name for file in configs], "options": list(options), "seed": seed}
-    if done.get("trained", settings) is not None and checkpoint_file(folder, BEST).exists():
-        return folder
     seeds = [f"--{key}={seed}" for key in ("seed_everything", "model.seed", "data.seed")]
+    return _train(folder, [*data.arguments(configs), *seeds, *options], settings, threads)
+
+
+def refitted(run: Path, folder: Path, threads: int = 1) -> Path:
+    """The run in that folder, trained as `run` was, but on the validation part, too, for as many passes as were best.
+
+    Raises as `trained` does, and ValueError for a run without a best checkpoint.
+    """
+    state = torch.load(_best(run), map_location="cpu", weights_only=True)
+    passes = state["epoch"] + 1
+    options = ["--data.train_through=val", "--checkpoint.monitor=null"]
+    options += [f"--trainer.max_epochs={passes}", "--trainer.max_steps=-1"]
+    settings = {"run": run.name, "step": state["global_step"], "passes": passes}
+    return _train(folder, ["--config", str((run / CONFIG).resolve()), *options], settings, threads)
+
+
+def _train(folder: Path, arguments: Sequence[str], settings: dict[str, Any], threads: int) -> Path:
+    done = Cells(folder)
+    if done.get("trained", settings) is not None and kept(folder).exists():
+        return folder
     command = [sys.executable, str(TRAIN), "fit", "--run", str(folder.resolve()), "--threads", str(threads)]
-    if (folder / CONFIG).exists():
-        command += ["--ckpt_path", "last"]
-    else:
-        command += [*data.arguments(configs), *seeds, *options]
+    command += ["--ckpt_path", "last"] if (folder / CONFIG).exists() else arguments
     log = folder.parent / f"{folder.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a", encoding="utf-8") as file:
@@ -53,19 +67,32 @@ def trained(
     return folder
 
 
+def kept(run: Path) -> Path:
+    """The checkpoint that a run is measured by: its best one, or the last where its training told none (`refitted`)."""
+    best = checkpoint_file(run, BEST)
+    return best if best.exists() else checkpoint_file(run, LAST)
+
+
 def load(run: Path) -> GoalNetwork:
-    """The network of a run's best checkpoint.
+    """The network of a run's checkpoint.
 
     Raises ValueError for a run without one.
     """
-    file = checkpoint_file(run, BEST)
+    file = kept(run)
     if not file.exists():
-        raise ValueError(f"{run} has no best checkpoint; train it first, or leave it to this command")
+        raise ValueError(f"{run} has no checkpoint; train it first, or leave it to this command")
     return GoalNetwork.load_from_checkpoint(file, map_location="cpu").eval()
 
 
+def _best(run: Path) -> Path:
+    file = checkpoint_file(run, BEST)
+    if not file.exists():
+        raise ValueError(f"{run} has no best checkpoint; train it first, or leave it to this command")
+    return file
+
+
 def identity(run: Path) -> dict[str, Any]:
-    """Run, and size and time of its best checkpoint: another one makes its cells anew."""
-    stat = checkpoint_file(run, BEST).stat()
-    step = torch.load(checkpoint_file(run, BEST), map_location="cpu", weights_only=True)["global_step"]
+    """Run, and size and time of its checkpoint: another one makes its cells anew."""
+    stat = kept(run).stat()
+    step = torch.load(kept(run), map_location="cpu", weights_only=True)["global_step"]
     return {"run": run.name, "step": step, "bytes": stat.st_size, "modified": int(stat.st_mtime)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from gssr.evaluation.imagining import imagine, seed_of
 from gssr.whole_file import whole_file
 
 GRUS = {"GRU": False, "GRU of changes": True}
+REFIT = "refit"
 
 
 @dataclass
@@ -56,8 +58,9 @@ class Work:
     """All pieces of one data set and part.
 
     Args:
-        data: the data set; part: "val" or "test"; folder: of the data set, with a folder of cells for each part.
-        seeds: of the GRUs; runs: {seed: run folder} of the goal network.
+        data: the data set; part: "val", "test", or "refit", which is the test part by methods that learned from the validation part,
+            too; folder: of the data set, with a folder of cells for each part.
+        seeds: of the GRUs; runs: {seed: run folder} of the goal network, for "refit" of runs that learned so.
         tick: called now and then while something lasts.
     """
 
@@ -73,7 +76,9 @@ class Work:
     ) -> None:
         self.data, self.seeds, self.runs, self.sizes, self.tick = data, seeds, runs, sizes, tick
         self.folder, self.cells = folder, Cells(folder / part)
-        self.origins: Origins = find_origins(data.module(), part, 48 if sizes.quick else data.most)
+        self.refit, self.most = part == REFIT, 48 if sizes.quick else data.most
+        more = {"train_through": "val"} if self.refit else {}
+        self.origins: Origins = find_origins(data.module(**more), "test" if self.refit else part, self.most)
         self._loaded: tuple[Path, Any] | None = None
         self._goals: Any = None
         o = self.origins
@@ -117,7 +122,7 @@ class Work:
         for seed in self.seeds:
             for name in GRUS:
                 yield Piece(f"{name}-seed{seed}", sized, lambda n=name, s=seed: self._gru(n, s, width))
-        for made in () if only_forecasts else of_runs:
+        for made in () if only_forecasts or self.refit else of_runs:
             yield from made[1:]
 
     def of_run(self, seed: int, run: Path, stem: str = "network", only_forecast: bool = False) -> Iterator[Piece]:
@@ -159,18 +164,32 @@ class Work:
         return equal_width(values, self.origins.horizon, parameters), parameters
 
     def _gru(self, name: str, seed: int, width: int) -> dict[str, Any]:
-        """Trained once for both parts."""
-        o, epochs = self.origins, self.sizes.gru_epochs
-        file = self.folder / "gru" / f"{name}-seed{seed}-width{width}-epochs{epochs}.safetensors"
-        model = GRUForecaster(len(o.data.value_names), o.horizon, width, GRUS[name])
+        """Trained once for validation and test; learning from both parts for as many epochs as were best by validation."""
+        epochs, o = self.sizes.gru_epochs, self.origins
+        model, epoch = self._trained_gru(name, seed, width, epochs, self.validated if self.refit else o, choose=True)
+        if self.refit:
+            model, epoch = self._trained_gru(name, seed, width, epoch + 1, o, choose=False)
+        return score(gru_forecast(model, o, self.sizes.samples, seed), o.truth) | {"epoch": epoch}
+
+    @cached_property
+    def validated(self) -> Origins:
+        """Those whose training part is the training part alone."""
+        return find_origins(self.data.module(), "val", self.most)
+
+    def _trained_gru(
+        self, name: str, seed: int, width: int, epochs: int, origins: Origins, choose: bool
+    ) -> tuple[GRUForecaster, int]:
+        stem = f"{'' if choose else 'refit '}{name}-seed{seed}-width{width}-epochs{epochs}"
+        file = self.folder / "gru" / f"{stem}.safetensors"
         if not file.exists():
-            trained, epoch = train_gru(o, width, GRUS[name], seed, epochs, self.tick)
+            trained, epoch = train_gru(origins, width, GRUS[name], seed, epochs, self.tick, choose)
             with whole_file(file, "wb") as stream:
                 stream.write(save(trained.state_dict() | {"epoch": torch.tensor(epoch)}))
         tensors = load_file(file)
-        told = {"epoch": tensors.pop("epoch").item()}
+        epoch = int(tensors.pop("epoch").item())
+        model = GRUForecaster(len(origins.data.value_names), origins.horizon, width, GRUS[name])
         model.load_state_dict(tensors)
-        return score(gru_forecast(model.eval(), o, self.sizes.samples, seed), o.truth) | told
+        return model.eval(), epoch
 
     def _network_forecast(self, network: Any, seed: int) -> dict[str, Any]:
         o = self.origins

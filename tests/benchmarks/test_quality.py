@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.quality import document, gru
+from benchmarks.quality import document, gru, training
 from benchmarks.quality.cells import Cells
 from benchmarks.quality.classical import gaussian
 from benchmarks.quality.origins import Origins, find_origins, histories
@@ -24,6 +24,7 @@ from benchmarks.quality.work import Sizes, Work
 from datamodules.sequence_data import SequenceData
 from gssr.network import GoalNetwork
 from gssr.network.gaussian import Gaussian
+from gssr.runs import BEST, LAST, checkpoint_file
 from gssr.sequences.record import Record
 from gssr.sequences.windows import cut
 from tests.evaluation.fakes import FakeNetwork, FakeStorms
@@ -399,3 +400,61 @@ def test_all_baselines_of_a_bundled_data_set_end_in_a_table_and_are_not_made_twi
     assert (tmp_path / "docs" / "images" / "strikes_val_horizon.png").exists()
     with pytest.raises(ValueError, match="nothing was measured"):
         document.write(tmp_path / "other", tmp_path / "x.md")
+
+
+# ------------------------------------------------------------------ learning from the validation part, too
+
+
+def test_what_is_refitted_learns_from_validation_and_is_asked_the_same(tmp_path: Path) -> None:
+    data, folder = data_set("strikes", None), tmp_path / "strikes"
+    works = {part: Work(data, part, folder, [0], {}, Sizes.of(True), lambda: None) for part in ("test", "refit")}
+    test, refit = works["test"].origins, works["refit"].origins
+    assert torch.equal(test.truth, refit.truth) and test.clusters == refit.clusters
+    weeks = [{t for row in o.training.time.tolist() for t in row} for o in (test, refit)]
+    assert weeks[0] < weeks[1] and max(weeks[1]) < refit.batch.time.min()
+    assert {t for row in test.validation.time.tolist() for t in row} < weeks[1]
+    for work in works.values():
+        for piece in work.pieces(without_classical=True):
+            work.cells.make(piece.name, piece.settings, piece.work)
+    chosen, last = (work.cells.get("GRU-seed0") for work in works.values())
+    assert chosen["epoch"] == last["epoch"] and chosen["by_step"]["crps"] != last["by_step"]["crps"]
+    document.write(tmp_path, tmp_path / "docs" / "results.md")
+    page = (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
+    assert page.index("### Test part\n") < page.index("### Test part, refitted") < page.index("--part refit\n")
+
+
+def test_the_gru_that_does_not_choose_is_that_of_the_last_epoch() -> None:
+    origins = found(walk(200))
+    best, epoch = gru.train_gru(origins, 8, False, 0, 12, lambda: None)
+    again, _ = gru.train_gru(origins, 8, False, 0, epoch + 1, lambda: None, choose=False)
+    later, last = gru.train_gru(origins, 8, False, 0, epoch + 3, lambda: None, choose=False)
+    assert all(torch.equal(a, b) for a, b in zip(best.parameters(), again.parameters(), strict=True))
+    assert last == epoch + 2 and not torch.equal(next(best.parameters()), next(later.parameters()))
+
+
+def test_a_run_is_refitted_with_its_own_config_for_the_passes_that_were_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, folder, commands = tmp_path / "seed0", tmp_path / "refit-seed0", []
+    with pytest.raises(ValueError, match="no best checkpoint"):
+        training.refitted(run, folder)
+
+    def saved(to: Path, epoch: int) -> None:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"epoch": epoch, "global_step": 9 * (epoch + 1)}, to)
+
+    def train(command: list[str], **_: Any) -> SimpleNamespace:
+        commands.append(command)
+        saved(checkpoint_file(folder, LAST), 20)
+        return SimpleNamespace(returncode=0)
+
+    saved(checkpoint_file(run, BEST), 20)
+    saved(checkpoint_file(run, LAST), 40)
+    monkeypatch.setattr(training.subprocess, "run", train)
+    for _ in range(2):  # the second time it is there
+        assert training.refitted(run, folder) == folder
+    (command,) = commands
+    assert command[command.index("--config") + 1] == str(run / "config.yaml")
+    for option in ("--data.train_through=val", "--checkpoint.monitor=null", "--trainer.max_epochs=21"):
+        assert option in command
+    assert training.kept(folder).name == "last.ckpt" and training.kept(run).name == "best.ckpt"
