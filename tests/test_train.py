@@ -270,6 +270,19 @@ def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str]
     assert "python train.py fit --ckpt_path last\n" in said
 
 
+def test_the_end_says_which_pass_was_best_and_what_to_use(capsys: pytest.CaptureFixture[str]) -> None:
+    cli = call("fit", "--trainer.max_epochs", "3")
+    said = capsys.readouterr().out
+    best = torch.load(checkpoint_file(runs()[0], BEST), weights_only=True)
+    passes = best["epoch"] + 1
+    assert best["global_step"] == passes * cli.trainer.num_training_batches
+    assert f"best                  after step {best['global_step']} (pass {passes}): val/" in said
+    assert "python train.py test --ckpt_path best\n" in said
+    call("fit", "--checkpoint.monitor", "null")
+    said = capsys.readouterr().out
+    assert "pass" not in said and "python train.py test --ckpt_path last\n" in said
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("hook", ["setup", "on_fit_start", "on_sanity_check_start", "on_train_start"])
 def test_a_run_stopped_before_its_first_step_begins_anew(
