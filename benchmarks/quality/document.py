@@ -38,8 +38,8 @@ SUMMARY = """\
 
 CRPS of the test part, mean over steps and seeds, ± one standard error; differences paired, with a 95 % interval, negative where the
 network is better, and for texts positive where it needs them. The best of the others is the best of them *on this part*, which nobody could have
-known; the one that is best on validation is what would have been chosen in place of the network. How far an interval reaches where nothing is to be found is
-told by the network beside itself with another seed: the upper end of the interval, for the pair of seeds where it is largest.
+known; the one that is best on validation is what would have been chosen in place of the network. What a test part can show at all is told by which of all methods have an
+interval beside that one that ends below +2 %, and by the network beside itself with another seed: the upper end of the interval, for the pair of seeds where it is largest.
 """
 
 REFITTED = """\

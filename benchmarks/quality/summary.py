@@ -8,8 +8,10 @@ from itertools import permutations
 from benchmarks.quality.ablation_report import against_base
 from benchmarks.quality.report import NETWORK, Part, Rows, percent_interval, written
 from benchmarks.quality.scores import estimate, relative
+from gssr.evaluation.bootstrap import Estimate
 
 WITHOUT_TEXT = "no_text"
+WORSE = 0.02
 
 
 def summary(test: Mapping[str, Part], val: Mapping[str, Part], texts: bool = True) -> Rows:
@@ -26,10 +28,7 @@ def summary(test: Mapping[str, Part], val: Mapping[str, Part], texts: bool = Tru
         chosen = _best_on(val[name], others) if name in val else None
 
         def beside(method: str, part: Part = part) -> str:
-            forecasts = part.forecasts
-            return percent_interval(
-                relative(forecasts[NETWORK], forecasts[method], "crps", None, part.clusters, part.draws)
-            )
+            return percent_interval(_relative(part, NETWORK, method))
 
         worse = sum(value > scores[NETWORK].value for value in others.values())
         rows.append(
@@ -39,6 +38,7 @@ def summary(test: Mapping[str, Part], val: Mapping[str, Part], texts: bool = Tru
                 "best of the others": f"{best}, {written(scores[best])}",
                 "the network beside it": beside(best),
                 "beside the one that is best on validation": "" if chosen is None else f"{chosen}, {beside(chosen)}",
+                "who excludes being 2 % worse than that": "" if chosen is None else _who_excludes(part, chosen),
                 "better than": f"{worse} of {len(others)}",
                 "a seed of it beside another": _seeds_apart(part),
             }
@@ -47,6 +47,17 @@ def summary(test: Mapping[str, Part], val: Mapping[str, Part], texts: bool = Tru
             without = against_base(val[name], WITHOUT_TEXT) if name in val else None
             rows[-1]["without texts (validation)"] = "not run" if without is None else percent_interval(without)
     return rows
+
+
+def _who_excludes(part: Part, chosen: str) -> str:
+    """Of all methods those whose interval beside the chosen one ends below `WORSE`."""
+    others = [method for method in part.forecasts if method != chosen]
+    found = [method for method in others if _relative(part, method, chosen).high < WORSE]
+    return f"{', '.join(found) or 'nobody'} ({len(found)} of {len(others)})"
+
+
+def _relative(part: Part, ours: str, other: str) -> Estimate:
+    return relative(part.forecasts[ours], part.forecasts[other], "crps", None, part.clusters, part.draws)
 
 
 def _seeds_apart(part: Part) -> str:

@@ -303,6 +303,7 @@ def test_the_report_shows_who_is_better_on_the_same_origins(tmp_path: Path) -> N
     assert row["best of the others"].startswith("persistence, ") and row["better than"] == "1 of 1"
     assert row["the network beside it"].startswith("-9") and row["without texts (validation)"].startswith("+")
     assert row["beside the one that is best on validation"] == "persistence, " + row["the network beside it"]
+    assert row["who excludes being 2 % worse than that"] == "network (1 of 1)"
     assert row["a seed of it beside another"] == "up to +0.0 %"  # both seeds forecast the same
     (alone,) = summary({"made": part}, {})
     assert alone["without texts (validation)"] == "not run" and alone["beside the one that is best on validation"] == ""
