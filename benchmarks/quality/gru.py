@@ -67,11 +67,14 @@ def numeric_parameters(
     posterior: str = "product",
     reads_changes: bool = False,
     error_order: int = 1,
+    pull: str = "whole",
     **_: Any,
 ) -> int:
     """Parameters of the goal network's numeric part: belief, value head and forecast error; of its options, those that count."""
     parts = (
-        RSSM(value_dim, latent_dim, hidden_dim, SteeredPrior(), posterior, reads_changes),
+        RSSM(
+            value_dim, latent_dim, hidden_dim, SteeredPrior(pull=pull, latent_dim=latent_dim), posterior, reads_changes
+        ),
         ValueHead(latent_dim, hidden_dim, torch.zeros(value_dim)),
         ForecastError(value_dim, latent_dim, hidden_dim, error_order),
     )

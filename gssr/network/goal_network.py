@@ -44,7 +44,7 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
         prefix_tokens: P. state_rank, state_layers: rank of a change of states, and the layers changed (None: all that have one).
         text_layers: layers whose mean token states are a step's text observation. text_reading: see TextTable.
         goal_layer: layer whose token states the goal encoder reads. goal_queries, goal_reading: see GoalEncoder.
-        schedule, gamma, max_norm, gate: see SteeredPrior. posterior: see RSSM.
+        schedule, gamma, max_norm, gate, pull: see SteeredPrior. posterior: see RSSM.
         reads_changes: see RSSM. error_order: P of ForecastError; 1, or a season and one step more.
         normalisation: units in which values are seen: ``training``, mean and deviation of the training part; for series whose level
             drifts away from what was trained on ``window``, those of each window's own context, or ``last``, its last value and the
@@ -83,6 +83,7 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
         gamma: float = 0.5,
         max_norm: float = 10.0,
         gate: str = "none",
+        pull: str = "whole",
         strength: float = 1.25,
         posterior: str = "product",
         reads_changes: bool = False,
@@ -171,7 +172,7 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
                 nn.LayerNorm(self.table.width), nn.Linear(self.table.width, p.latent_dim)
             )
             self.goal_encoder = GoalEncoder(width, p.latent_dim, p.hidden_dim, p.goal_queries, p.goal_reading)
-            self.steering = SteeredPrior(p.schedule, p.gamma, p.max_norm, p.gate)
+            self.steering = SteeredPrior(p.schedule, p.gamma, p.max_norm, p.gate, p.pull, p.latent_dim)
             self.rssm = RSSM(len(names), p.latent_dim, p.hidden_dim, self.steering, p.posterior, p.reads_changes)
             self.value_head = ValueHead(p.latent_dim, p.hidden_dim, torch.full((len(names),), 0.02))
             self.forecast_error = ForecastError(len(names), p.latent_dim, p.hidden_dim, p.error_order)
@@ -345,6 +346,8 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
             self.log(f"train/{name}", value, prog_bar=name in ("loss", "loss_text", "loss_open", "kl_raw"))
         if self.steering.arrival is not None:
             self.log("train/gain_at_arrival", torch.sigmoid(self.steering.arrival))
+        if self.steering.exponent is not None:
+            self.log("train/gain_exponent", self.steering.exponent)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 

@@ -1,5 +1,7 @@
 """The state-space model against torch.distributions, a step-by-step loop and the claims of docs/mathematics.md."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
@@ -9,7 +11,7 @@ from gssr.network.gaussian import Gaussian, kl, multiply
 from gssr.network.heads import ValueHead
 from gssr.network.objective import antithetic_crps, goal_distance, kl_terms, value_nll
 from gssr.network.rssm import CHANGE_SCALE, RSSM, Belief, Noise
-from gssr.network.steering import Goal, SteeredPrior, clip_norm
+from gssr.network.steering import SCALE, Goal, SteeredPrior, clip_norm
 
 B, T, Y, D, G = 3, 6, 2, 4, 8
 
@@ -218,6 +220,56 @@ def test_the_correction_is_a_gated_share_of_the_way_and_clipped() -> None:
     assert torch.isfinite(zero.grad).all()
 
 
+def learned(**options: Any) -> SteeredPrior:
+    return SteeredPrior(max_norm=1e9, pull="learned", latent_dim=D, **options)
+
+
+def test_a_learned_pull_begins_as_the_whole_one() -> None:
+    prior = gaussian(B, D)
+    for schedule in ("arrival", "decay", "constant"):
+        begun, whole = learned(schedule=schedule), SteeredPrior(schedule, max_norm=1e9)
+        for t in range(3, T):
+            torch.testing.assert_close(begun(prior, t, goal()).mean, whole(prior, t, goal()).mean)
+
+
+def test_a_learned_pull_leaves_what_its_goals_do_not_speak_of() -> None:
+    """M the projection on the first dimension: the others stay, to the last bit of the equation by hand."""
+    prior, steering = gaussian(B, D), learned(schedule="constant", gamma=0.5)
+    kept = torch.zeros(D, D)
+    kept[0, 0] = 1.0
+    with torch.no_grad():
+        steering.along.copy_((kept - torch.eye(D)) / SCALE)
+    moved = steering(prior, 4, goal()).mean - prior.mean
+    torch.testing.assert_close(moved[:, 0], 0.5 * (2.0 - prior.mean[:, 0]))
+    torch.testing.assert_close(moved[:, 1:], torch.zeros(B, D - 1), atol=1e-6, rtol=0)
+    # Rows of M are what moves, columns what it is moved by.
+    with torch.no_grad():
+        steering.along.zero_()
+        steering.along[1, 0] = 2.0 / SCALE
+    moved = steering(prior, 4, goal()).mean - prior.mean
+    away = 2.0 - prior.mean
+    torch.testing.assert_close(moved[:, 1], 0.5 * (away[:, 1] + 2.0 * away[:, 0]))
+    steering.strength = 0.0
+    assert torch.equal(steering(prior, 4, goal()).mean, prior.mean)
+
+
+def test_a_bridge_goes_an_equal_share_of_what_is_left_with_every_step() -> None:
+    """Exponent 1 and gain 1 at arrival: the mean of a Brownian bridge is a straight line to where the goal would hold."""
+    steering = learned()
+    with torch.no_grad():
+        steering.steepness.copy_(torch.log(torch.tensor(2.0)) / SCALE)
+        steering.arrival.fill_(30.0)
+    held = goal()
+    first, last = int(held.start[0]) + 1, int(held.step[0])
+    x, path = Gaussian(torch.zeros(B, D), torch.ones(B, D)), []
+    for t in range(first, last + 1):
+        x = Gaussian(steering(x, t, held).mean, x.std)
+        path.append(x.mean[0, 0].item())
+    steps = last - first + 1
+    # The last step goes all that is left, the first of n a share of 1 / n.
+    assert path == pytest.approx([2.0 * (k + 1) / steps for k in range(steps)], abs=1e-5)
+
+
 def test_masked_values_cost_nothing_and_goals_cost_the_distance_outside() -> None:
     p = gaussian(B, T, Y)
     value = torch.randn(B, T, Y)
@@ -282,7 +334,7 @@ def test_the_product_posterior_is_prior_times_what_the_observation_alone_says() 
     assert torch.equal(plain.x, steered.x) and not torch.equal(plain.steered.mean, steered.steered.mean)
 
 
-@pytest.mark.parametrize("options", [{"gate": "half"}, {"schedule": "sudden"}])
+@pytest.mark.parametrize("options", [{"gate": "half"}, {"schedule": "sudden"}, {"pull": "some"}])
 def test_an_unknown_gate_is_refused(options: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="is not known; expected one of"):
         SteeredPrior(**options)
