@@ -36,6 +36,7 @@ from callbacks import (
     RunCheckpoints,
     TrainingRandomness,
 )
+from callbacks.checkpoints import check_monitor
 from callbacks.quiet import quiet
 from gssr import ranks
 from gssr.backbone.cpu import prepare_cpu
@@ -207,6 +208,11 @@ class RunCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         given = self._get(self.config_init, "trainer")
+        if self.stage == "fit":
+            try:
+                check_monitor(self.config[self.stage]["checkpoint"]["monitor"], self.datamodule)
+            except ValueError as error:
+                raise RunError(str(error)) from error
         own: list[Any] = [TrainingRandomness(), ResumeLoader()]
         if not given.get("fast_dev_run"):
             self.folder = self._make_folder()
@@ -393,7 +399,8 @@ class RunCLI(LightningCLI):
         lines.append(f"  go on                 python train.py fit --ckpt_path last{named}{anew}")
         kept = next((name for name in (BEST, LAST) if checkpoint_file(self.folder, name).exists()), None)
         for word, stage in (("test", "test"), ("plan", "predict")):
-            if kept is not None and is_overridden(f"{stage}_step", self.model):
+            scored = stage != "test" or getattr(self.datamodule, "train_through", "train") != "test"
+            if kept is not None and scored and is_overridden(f"{stage}_step", self.model):
                 lines.append(f"  {word}                  python train.py {stage} --ckpt_path {kept}{named}")
         _say("\n".join(lines))
 

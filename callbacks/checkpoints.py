@@ -140,12 +140,8 @@ class RunCheckpoints(Checkpoint):
             self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        through = getattr(trainer.datamodule, "train_through", "train")
-        if stage == "fit" and self.monitor is not None and through != "train":
-            raise ValueError(
-                f"data.train_through is {through}: the windows that {self.monitor} is a score of are trained on, and it cannot tell which "
-                "checkpoint is best; add --checkpoint.monitor null, and as many passes (--trainer.max_epochs) as were best before"
-            )
+        if stage == "fit":
+            check_monitor(self.monitor, trainer.datamodule)
         self._best_exists = checkpoint_file(self._folder(trainer), BEST).exists()
 
     def _improved(self, trainer: Trainer) -> bool:
@@ -223,6 +219,16 @@ class RunCheckpoints(Checkpoint):
         elif number == signal.SIGINT:
             self._unlisten()
             raise KeyboardInterrupt
+
+
+def check_monitor(monitor: str | None, datamodule: Any) -> None:
+    """Raises ValueError for a score of windows that the data module trains on."""
+    through = getattr(datamodule, "train_through", "train")
+    if monitor is not None and through != "train":
+        raise ValueError(
+            f"data.train_through is {through}: the windows that {monitor} is a score of are trained on, and it cannot tell which "
+            "checkpoint is best; add --checkpoint.monitor null, and as many passes (--trainer.max_epochs) as were best before"
+        )
 
 
 def _is_final_step(trainer: Trainer) -> bool:

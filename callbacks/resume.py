@@ -118,6 +118,13 @@ class ResumeLoader(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loop = trainer.fit_loop
+        complete = loop.restarted_on_epoch_end  # and no validation was due there
+        if complete:
+            # Only where max_steps is given; Lightning would train a step of the next epoch as one of this.
+            for progress in (loop.epoch_progress.total, loop.epoch_progress.current):
+                progress.completed = progress.processed
+            loop.reset_restart_stage()
+            loop._restarting = loop.epoch_loop.restarting = False
         states = loop._combined_loader_states_to_load
         if states:
             assert loop._combined_loader is not None and loop._data_fetcher is not None
@@ -132,6 +139,8 @@ class ResumeLoader(Callback):
                     f"the training data cannot go on from the checkpoint ({type(error).__name__}: {error}); use the data options "
                     "that it was made with"
                 ) from error
+        elif complete:
+            iter(loop._data_fetcher)
         now = self._describe(trainer)
         if self._epoch and now and now != self._epoch:
             self._rescale(loop.epoch_loop.batch_progress, self._epoch, now)

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 import train
 from gssr.network.compatibility import CheckpointMismatch
 from gssr.runs import BEST, CLAIM, LAST, checkpoint_file, runs
-from tests.toy import ToyNetwork
+from tests.toy import ToyData, ToyNetwork
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
 
@@ -268,6 +268,14 @@ def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr().out
     assert "Training stopped after step 5." in said
     assert "python train.py fit --ckpt_path last\n" in said
+
+
+def test_a_monitored_score_of_what_is_trained_on_is_refused_before_there_is_a_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ToyData, "train_through", "val", raising=False)
+    assert "data.train_through is val" in refused("fit")
+    assert runs() == []
 
 
 def test_the_end_says_which_pass_was_best_and_what_to_use(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,11 +17,18 @@ from tests.toy import ToyData, ToyNetwork, ToyRows
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
 
+AFTER_EPOCHS: dict[str, Any] = {"val_check_interval": 7, "check_val_every_n_epoch": None}
+BOTH: dict[str, Any] = AFTER_EPOCHS | {"max_steps": 100}
+EVERY_SECOND: dict[str, Any] = {"check_val_every_n_epoch": 2}
+
 # 20 rows in batches of 4: an epoch is 5 steps. Stops within an epoch, before a validation, at the end of an epoch, at its start.
 SCHEDULES: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "validation every epoch": ({}, (2, 5, 6)),
     "validation within epochs": ({"val_check_interval": 2, "check_val_every_n_epoch": None}, (4, 5)),
-    "validation every second epoch": ({"check_val_every_n_epoch": 2}, (5, 10)),
+    "validation after epochs": (AFTER_EPOCHS, (5, 7, 10)),
+    "validation every second epoch": (EVERY_SECOND, (5, 10)),
+    "steps alone": (AFTER_EPOCHS | {"max_epochs": -1, "max_steps": 13}, (5, 7, 10)),
+    "steps and epochs": (AFTER_EPOCHS | {"max_steps": 100}, (5, 7, 10)),
     "no validation": ({"limit_val_batches": 0, "max_epochs": -1, "max_steps": 13}, (5, 8)),
     "accumulated gradients": ({"accumulate_grad_batches": 2, "max_epochs": 4}, (2, 3)),
 }
@@ -54,6 +61,9 @@ def test_stopped_twice(tmp_path: Path) -> None:
         ({"max_epochs": 1}, {"max_epochs": 3}),
         ({"max_epochs": 1, "limit_val_batches": 0}, {"max_epochs": 3, "limit_val_batches": 0}),
         ({"max_epochs": -1, "max_steps": 7}, {"max_epochs": -1, "max_steps": 12}),
+        *[({"max_epochs": n} | AFTER_EPOCHS, {"max_epochs": 4} | AFTER_EPOCHS) for n in (1, 2, 3)],
+        *[({"max_epochs": n} | BOTH, {"max_epochs": 4} | BOTH) for n in (1, 2, 3)],
+        ({"max_epochs": 1} | EVERY_SECOND, {"max_epochs": 3} | EVERY_SECOND),
     ],
 )
 def test_a_finished_run_goes_on_when_its_end_is_moved(
