@@ -59,6 +59,28 @@ def test_every_component_with_an_active_loss_gets_a_finite_gradient(network: Goa
     assert not any(p.requires_grad for p in network.backbone.model.parameters())
 
 
+def test_a_learned_pull_learns_from_the_losses_that_goals_act_on(tiny_folder: Path, batch: Batch) -> None:
+    network = GoalNetwork(
+        str(tiny_folder),
+        latent_dim=4,
+        hidden_dim=16,
+        text_layers=(2,),
+        goal_layer=2,
+        value_names=["a", "b"],
+        pull="learned",
+    )
+    network.free_nats = 0.0
+    along, steepness = network.steering.along, network.steering.steepness
+    for name, learns in (
+        ("kl", [along, steepness]),
+        ("open", [along]),
+    ):  # of a rollout's last step alone, p says nothing
+        network.zero_grad()
+        network.losses(batch, generator(), training=False)[0][name].backward()
+        for learned in learns:
+            assert torch.isfinite(learned.grad).all() and learned.grad.abs().sum() > 0, name
+
+
 @pytest.mark.parametrize("name", ["value", "text", "kl", "open", "goal"])
 def test_each_loss_reaches_exactly_the_components_it_claims(network: GoalNetwork, batch: Batch, name: str) -> None:
     network.free_nats = 0.0

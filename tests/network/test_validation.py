@@ -110,6 +110,15 @@ def test_validation_fits_how_wide_the_fans_are_and_rollouts_take_it(network: Goa
     torch.testing.assert_close(fitted.sample.std(0), plain.sample.std(0) * factor[0, :3])
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_windows_that_are_trained_on_do_not_say_how_wide_fans_are(network: GoalNetwork) -> None:
+    data = Windows()
+    data.train_through = "val"
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    trainer.validate(network, data, verbose=False)
+    assert (network.state_dict()["calibration.factor"] == 1).all() and "val/open_loop_mae" in trainer.callback_metrics
+
+
 def test_the_score_of_data_without_goals_leaves_out_what_is_known_beforehand(network: GoalNetwork) -> None:
     batch = collate([record("x", 50.0, None), record("y", 40.0, None)])
     batch.goal_low[:] = batch.goal_high[:] = torch.nan
