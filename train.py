@@ -6,7 +6,6 @@ names; what a `--config` says wins over these, and options on the command line w
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import shutil
@@ -388,13 +387,9 @@ class RunCLI(LightningCLI):
         newest = next(iter(runs()), None)
         named = "" if newest == self.folder else f" --run {self.folder.name}"
         lines = [what, f"  the run               {self.folder}", f"  watch                 tensorboard --logdir {RUNS}"]
-        saver = next((callback for callback in self.trainer.callbacks if isinstance(callback, RunCheckpoints)), None)
-        if saver is not None and saver.best_step:
-            batches = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
-            passes = f" (pass {math.ceil(saver.best_step / math.ceil(batches))})" if 0 < batches < math.inf else ""
-            lines.append(
-                f"  best                  after step {saver.best_step}{passes}: {saver.monitor} {saver.best_score:.4g}"
-            )
+        for saver in self.trainer.callbacks:
+            if isinstance(saver, RunCheckpoints) and saver.best_step:
+                lines.append(f"  best                  {saver.when_best(self.trainer)}")
         anew = " (anew: nothing is saved yet)" if self._is_empty else ""
         lines.append(f"  go on                 python train.py fit --ckpt_path last{named}{anew}")
         kept = next((name for name in (BEST, LAST) if checkpoint_file(self.folder, name).exists()), None)

@@ -139,6 +139,13 @@ class RunCheckpoints(Checkpoint):
         if (state_dict["monitor"], state_dict["mode"]) == (self.monitor, self.mode):
             self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
 
+    def when_best(self, trainer: Trainer) -> str:
+        """After which step and pass over the training windows the best checkpoint came, and its score, in words."""
+        assert self.best_step is not None
+        batches = trainer.num_training_batches / trainer.accumulate_grad_batches
+        passes = f" (pass {math.ceil(self.best_step / math.ceil(batches))})" if 0 < batches < math.inf else ""
+        return f"after step {self.best_step}{passes}: {self.monitor} {self.best_score:.4g}"
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             check_monitor(self.monitor, trainer.datamodule)

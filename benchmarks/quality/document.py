@@ -45,7 +45,7 @@ interval beside that one that ends below +2 %, and by the network beside itself 
 REFITTED = """\
 **Refitted.** The same, by methods that have learned from the validation part, too, as one would before forecasting in earnest: the network for as many passes
 and the GRU for as many epochs as were best on validation before, the simple ones from all windows of both parts. AutoETS and AutoARIMA knew that part in any case.
-Of the network nothing is left to calibrate its fans with. The one that is best on validation was so before.
+Of the network nothing is left to calibrate its fans with. The one that is best on validation was so before. It was asked after the test part had been seen, and nothing was chosen by it.
 """
 
 

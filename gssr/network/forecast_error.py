@@ -7,10 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gssr.network.heads import ValueHead
-from gssr.network.layers import mlp
-
-# A step of Adam moves a parameter by its rate, whatever its gradient: phi, a single number, needs larger ones.
-SCALE = 10.0
+from gssr.network.layers import SCALE, mlp
 
 
 class Error(NamedTuple):

@@ -6,13 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from gssr.network.gaussian import Gaussian
+from gssr.network.layers import SCALE
 
 SCHEDULES = ("arrival", "decay", "constant")
 GATES = ("none", "mean_abs", "per_dimension")
 PULLS = ("whole", "learned")
-
-# A step of Adam moves a parameter by its rate, whatever its gradient: what a thousand steps should be able to double needs larger ones.
-SCALE = 10.0
 
 
 class Goal(NamedTuple):

@@ -28,7 +28,7 @@ SCHEDULES: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "validation after epochs": (AFTER_EPOCHS, (5, 7, 10)),
     "validation every second epoch": (EVERY_SECOND, (5, 10)),
     "steps alone": (AFTER_EPOCHS | {"max_epochs": -1, "max_steps": 13}, (5, 7, 10)),
-    "steps and epochs": (AFTER_EPOCHS | {"max_steps": 100}, (5, 7, 10)),
+    "steps and epochs": (BOTH, (5, 7, 10)),
     "no validation": ({"limit_val_batches": 0, "max_epochs": -1, "max_steps": 13}, (5, 8)),
     "accumulated gradients": ({"accumulate_grad_batches": 2, "max_epochs": 4}, (2, 3)),
 }

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from gssr.network.forecast_error import SCALE, Decoder, Error, ForecastError
+from gssr.network.forecast_error import Decoder, Error, ForecastError
 from gssr.network.heads import ValueHead
+from gssr.network.layers import SCALE
 
 H, C, Y, D = 6, 3, 2, 4
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,9 +35,13 @@ def batch() -> Batch:
 
 @pytest.fixture
 def network(tiny_folder: Path) -> GoalNetwork:
+    return made(tiny_folder)
+
+
+def made(folder: Path, **options: Any) -> GoalNetwork:
     network = GoalNetwork(
-        str(tiny_folder), latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2, text_steps=6,
-        value_names=["a", "b"], value_units=["u", "v"], value_resolution=[1.0, 1.0],
+        str(folder), latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2, text_steps=6,
+        value_names=["a", "b"], value_units=["u", "v"], value_resolution=[1.0, 1.0], **options,
     )  # fmt: skip
     network.scaler.mean.fill_(50.0)
     network.scaler.std.fill_(10.0)
@@ -60,21 +65,11 @@ def test_every_component_with_an_active_loss_gets_a_finite_gradient(network: Goa
 
 
 def test_a_learned_pull_learns_from_the_losses_that_goals_act_on(tiny_folder: Path, batch: Batch) -> None:
-    network = GoalNetwork(
-        str(tiny_folder),
-        latent_dim=4,
-        hidden_dim=16,
-        text_layers=(2,),
-        goal_layer=2,
-        value_names=["a", "b"],
-        pull="learned",
-    )
+    network = made(tiny_folder, pull="learned")
     network.free_nats = 0.0
     along, steepness = network.steering.along, network.steering.steepness
-    for name, learns in (
-        ("kl", [along, steepness]),
-        ("open", [along]),
-    ):  # of a rollout's last step alone, p says nothing
+    # A rollout of the last step alone says nothing of p.
+    for name, learns in (("kl", [along, steepness]), ("open", [along])):
         network.zero_grad()
         network.losses(batch, generator(), training=False)[0][name].backward()
         for learned in learns:

@@ -9,9 +9,10 @@ from torch.distributions import Normal, kl_divergence
 from gssr.network.forecast_error import Decoder, ForecastError
 from gssr.network.gaussian import Gaussian, kl, multiply
 from gssr.network.heads import ValueHead
+from gssr.network.layers import SCALE
 from gssr.network.objective import antithetic_crps, goal_distance, kl_terms, value_nll
 from gssr.network.rssm import CHANGE_SCALE, RSSM, Belief, Noise
-from gssr.network.steering import SCALE, Goal, SteeredPrior, clip_norm
+from gssr.network.steering import Goal, SteeredPrior, clip_norm
 
 B, T, Y, D, G = 3, 6, 2, 4, 8
 
