@@ -311,6 +311,11 @@ def test_the_report_shows_who_is_better_on_the_same_origins(tmp_path: Path) -> N
     assert row["a seed of it beside another"] == "up to +0.0 %"  # both seeds forecast the same
     (alone,) = summary({"made": part}, {})
     assert alone["without texts (validation)"] == "not run" and alone["beside the one that is best on validation"] == ""
+    off = Forecast(simple(origins, 16)["persistence"]().samples + 2)  # worse than persistence, by less than ten times
+    cells.make("climatology", settings, lambda: score(off, origins.truth))
+    with_worse = Part(tmp_path / "val", 50)
+    (row,) = summary({"made": with_worse}, {"made": with_worse})
+    assert row["who excludes being 2 % worse than that"] == "network (1 of 2)"
     cells.make("persistence", settings | {"samples": 8}, dict)  # of an older run with other samples: left out
     assert "persistence |" not in Part(tmp_path / "val", draws=50).markdown()
 
@@ -429,10 +434,11 @@ def test_what_is_refitted_learns_from_validation_and_is_asked_the_same(tmp_path:
 
 
 def test_the_gru_that_does_not_choose_is_that_of_the_last_epoch() -> None:
-    origins = found(walk(200))
-    best, epoch = gru.train_gru(origins, 8, False, 0, 12, lambda: None)
-    again, _ = gru.train_gru(origins, 8, False, 0, epoch + 1, lambda: None, choose=False)
-    later, last = gru.train_gru(origins, 8, False, 0, epoch + 3, lambda: None, choose=False)
+    origins = found(np.random.default_rng(0).normal(size=(200, 1)))  # nothing to learn but the windows by heart
+    best, epoch = gru.train_gru(origins, 32, False, 0, 40, lambda: None)
+    assert epoch < 30
+    again, _ = gru.train_gru(origins, 32, False, 0, epoch + 1, lambda: None, choose=False)
+    later, last = gru.train_gru(origins, 32, False, 0, epoch + 3, lambda: None, choose=False)
     assert all(torch.equal(a, b) for a, b in zip(best.parameters(), again.parameters(), strict=True))
     assert last == epoch + 2 and not torch.equal(next(best.parameters()), next(later.parameters()))
 
