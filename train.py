@@ -39,10 +39,11 @@ from callbacks.checkpoints import check_monitor
 from callbacks.quiet import quiet
 from gssr import ranks
 from gssr.backbone.cpu import prepare_cpu
-from gssr.checkpoint_file import whole
+from gssr.files import disk_full, whole_file
 from gssr.network.compatibility import CheckpointMismatch
-from gssr.run_config import read_run_config
-from gssr.runs import (
+from gssr.runs.checkpoint_file import whole
+from gssr.runs.config import read_run_config
+from gssr.runs.folders import (
     BEST,
     CHECKPOINTS,
     CONFIG,
@@ -58,8 +59,7 @@ from gssr.runs import (
     run_path,
     runs,
 )
-from gssr.signals import Terminated, signals_end_with_a_word
-from gssr.whole_file import disk_full, whole_file
+from gssr.runs.signals import Terminated, signals_end_with_a_word
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent / "configs" / "default.yaml"
 CONFIGS_OF_DATA = {"TableSequences": "any_table", "Strikes": "strikes", "TimeMMD": "time_mmd", "Sines": "sines"}

@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from datamodules.text_corpus import TextCorpus
+from datamodules.text.corpus import TextCorpus
 from gssr.backbone.loading import load_model
 
 PROMPT_WORDS = 6
@@ -39,7 +39,7 @@ def xz_bits_per_byte(train: list[str], heldout: list[str]) -> float:
 
 @torch.no_grad()
 def model_bits_per_byte(model: PreTrainedModel, corpus: TextCorpus) -> dict[str, float]:
-    """By source, as `gssr.pretraining` accounts for it: rows of ``row_length`` tokens, each row read on its own, padding free."""
+    """By source, as `gssr.training.pretraining` accounts for it: rows of ``row_length`` tokens, each row read on its own, padding free."""
     bits = {}
     for source, rows in zip(corpus.sources, corpus.val_dataloader(), strict=True):
         nats = sum(row_nats(model, batch, corpus.tokenizer.pad_token_id) for batch in rows)
@@ -112,7 +112,7 @@ def table(columns: dict[str, dict[str, float]], sizes: dict[str, tuple[int, int]
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--corpus", type=Path, default=Path("corpus/corpus.parquet"), help="made by datamodules.data.build_corpus"
+        "--corpus", type=Path, default=Path("corpus/corpus.parquet"), help="made by datamodules.text.build"
     )
     parser.add_argument("--model", type=Path, help="folder of a language model with its tokenizer")
     parser.add_argument("--no-xz", action="store_true", help="leave out xz, which takes a minute or two")
@@ -126,9 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.samples and options.model is None:
         parser.error("--samples needs a --model to draw them from")
     if not options.corpus.exists():
-        parser.error(
-            f"no corpus at {options.corpus}; build it with: python -m datamodules.data.build_corpus --out corpus"
-        )
+        parser.error(f"no corpus at {options.corpus}; build it with: python -m datamodules.text.build --out corpus")
 
     frame = pd.read_parquet(options.corpus)
     parts = {key: group["text"].tolist() for key, group in frame.groupby(["source", "split"])}

@@ -40,10 +40,10 @@ import callbacks.atomic_io
 import callbacks.csv_log
 import callbacks.plan_rollouts
 import train
-from gssr.checkpoint_file import read_checkpoint, steps_done
+from gssr.files import whole_file
 from gssr.network import GoalNetwork
-from gssr.runs import BEST, CONFIG, LAST, checkpoint_file, runs
-from gssr.whole_file import whole_file
+from gssr.runs.checkpoint_file import read_checkpoint, steps_done
+from gssr.runs.folders import BEST, CONFIG, LAST, checkpoint_file, runs
 
 OUTSIDE = ("while it started", "while it trained")
 INSIDE = (
@@ -62,8 +62,8 @@ def make_config(folder: Path) -> None:
     """A tiny random backbone and a config that is read in its place; in a process of its own, so that this one stays fork-safe."""
     from transformers import GraniteMoeHybridForCausalLM
 
-    from datamodules.text_corpus import train_tokenizer
-    from gssr.pretraining import nano_config
+    from datamodules.text.corpus import train_tokenizer
+    from gssr.training.pretraining import nano_config
 
     torch.manual_seed(0)
     texts = ["Weaken to 35 knots in 48 hours", "Hurricane Ian near 20.1 north 83.5 west, pressure 955 hPa."]

@@ -25,7 +25,7 @@ from lightning import Callback, LightningModule, Trainer
 from transformers import GraniteMoeHybridConfig, GraniteMoeHybridForCausalLM
 
 from datamodules import Storms
-from datamodules.text_corpus import train_tokenizer
+from datamodules.text.corpus import train_tokenizer
 from gssr.sequences.record import Record
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from gssr.checkpoint_file import read_checkpoint
-from gssr.whole_file import whole_file
+from gssr.files import whole_file
+from gssr.runs.checkpoint_file import read_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

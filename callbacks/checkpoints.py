@@ -17,7 +17,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from gssr import ranks
-from gssr.runs import BEST, CHECKPOINTS, LAST, checkpoint_file
+from gssr.runs.folders import BEST, CHECKPOINTS, LAST, checkpoint_file
 
 _STEP_FILE = re.compile(r"step-(\d+)\.ckpt")
 

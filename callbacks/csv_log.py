@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
-from gssr.whole_file import whole_file
+from gssr.files import whole_file
 
 _FIRST = ("step", "epoch")
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from datamodules.storms import Storms
+from datamodules.storms.datamodule import Storms
+from datamodules.storms.report import evaluate_storms
 from gssr.evaluation.forecast_report import evaluate_forecasts
 from gssr.evaluation.predictions import FILE, write_predictions
-from gssr.evaluation.storms_report import evaluate_storms
 
 
 class TestReport(Callback):

@@ -14,8 +14,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from gssr import ranks
+from gssr.files import whole_file
 from gssr.sequences.batches import EpochBatches, steps, taken
-from gssr.whole_file import whole_file
 
 
 def random_state() -> dict[str, Any]:

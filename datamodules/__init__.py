@@ -4,7 +4,7 @@ from datamodules.sines import Sines
 from datamodules.storms import Storms
 from datamodules.strikes import Strikes
 from datamodules.table_sequences import TableSequences
-from datamodules.text_corpus import TextCorpus
+from datamodules.text import TextCorpus
 from datamodules.time_mmd import TimeMMD
 
 __all__ = ["Sines", "Storms", "Strikes", "TableSequences", "TextCorpus", "TimeMMD"]

@@ -13,7 +13,7 @@ from datamodules.sequence_data import SPLITS, SequenceData
 from gssr.sequences.goals import GoalWriter
 from gssr.sequences.record import Record
 
-GOALS_FILE = Path(__file__).parent / "data" / "sine_goals.yaml"
+GOALS_FILE = Path(__file__).parent / "sine_goals.yaml"
 
 LEVEL, SWING, PERIOD = 50.0, 10.0, 8  # of the context
 DRIFT = 20.0  # most that the level drifts by over the horizon, up or down

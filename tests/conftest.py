@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules.text_corpus import train_tokenizer
+from datamodules.text.corpus import train_tokenizer
 from gssr.backbone import FrozenBackbone
-from gssr.pretraining import nano_config
+from gssr.training.pretraining import nano_config
 
 SENTENCES = [
     "Weaken to 35 knots in 48 hours",

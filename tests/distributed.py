@@ -21,7 +21,7 @@ from torch import Tensor
 from callbacks import FrozenBackboneGuard, GradientError, GradientNormCheck, Interrupted
 from datamodules.sequence_data import SequenceData
 from gssr.network import GoalNetwork
-from gssr.runs import LAST, checkpoint_file
+from gssr.runs.folders import LAST, checkpoint_file
 from gssr.sequences.batches import EpochBatches
 from gssr.sequences.record import Record
 from tests.callbacks.training import StopAfter, trainer_for, weights

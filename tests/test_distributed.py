@@ -16,7 +16,7 @@ import yaml
 import train
 from callbacks.resume import random_state
 from gssr import ranks
-from gssr.runs import LAST, checkpoint_file, runs
+from gssr.runs.folders import LAST, checkpoint_file, runs
 from tests.callbacks.training import same
 from tests.distributed import gradients, toy, validated
 from tests.test_train import CONFIG

@@ -14,9 +14,9 @@ import yaml
 from lightning import Trainer
 
 from datamodules import Storms
-from gssr.cli import build_parser
+from gssr.commands.main import build_parser
 from gssr.network import GoalNetwork
-from gssr.runs import CHECKPOINTS, CONFIG
+from gssr.runs.folders import CHECKPOINTS, CONFIG
 from train import RunCLI, _flat
 
 ROOT = Path(__file__).resolve().parents[1]

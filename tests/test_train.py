@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 import train
 from gssr.network.compatibility import CheckpointMismatch
-from gssr.runs import BEST, CLAIM, LAST, checkpoint_file, runs
+from gssr.runs.folders import BEST, CLAIM, LAST, checkpoint_file, runs
 from tests.toy import ToyData, ToyNetwork
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
@@ -400,9 +400,7 @@ def test_a_run_is_not_trained_twice_at_once(monkeypatch: pytest.MonkeyPatch) -> 
 
     call("fit")
     run = runs()[0]
-    hold = (
-        "import sys; from gssr.runs import *; f = claim(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
-    )
+    hold = "import sys; from gssr.runs.folders import *; f = claim(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     environment = {**os.environ, "PYTHONPATH": str(Path(train.__file__).parent)}
     with subprocess.Popen(
         [sys.executable, "-c", hold, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment

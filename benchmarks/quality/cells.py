@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gssr.whole_file import whole_file
+from gssr.files import whole_file
 
 FIGURES = 6  # significant digits that are kept of a number
 

@@ -12,7 +12,7 @@ from benchmarks.quality.sets import NAMES
 from benchmarks.quality.summary import summary
 from benchmarks.quality.training import NUMBERS
 from benchmarks.quality.work import REFIT
-from gssr.whole_file import whole_file
+from gssr.files import whole_file
 
 PARTS = {"val": "Validation part", "test": "Test part", REFIT: "Test part, refitted"}
 INTRO = """\

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.quality.origins import Origins
+from datamodules.storms.report import change_quantile
 from gssr.evaluation.baselines import persistence
 from gssr.evaluation.bootstrap import cluster_mean, cluster_ratio
 from gssr.evaluation.forecast_report import stretches, tolerance_of
 from gssr.evaluation.imagining import borrow, imagine, pick_evenly, seed_of, window_key
-from gssr.evaluation.storms_report import change_quantile
 from gssr.metrics import at_step, changes_beyond, goal_hits, outside, plotting_quantiles
 from gssr.network.gain import gain
 from gssr.sequences.collate import collate

@@ -13,7 +13,7 @@ import torch
 from benchmarks.quality.cells import Cells
 from benchmarks.quality.sets import DataSet
 from gssr.network import GoalNetwork
-from gssr.runs import BEST, CONFIG, LAST, checkpoint_file
+from gssr.runs.folders import BEST, CONFIG, LAST, checkpoint_file
 
 TRAIN = Path(__file__).parents[2] / "train.py"
 # What forecasts alone need, in runs of that name: texts are read, and not written.

@@ -6,10 +6,10 @@ from typing import Any
 
 from benchmarks.quality.origins import Origins
 from benchmarks.quality.steered import Goals
+from datamodules.storms.plan_texts import plan_agreement, write_plans
 from gssr.evaluation.belief import latent_health, text_evidence
 from gssr.evaluation.forecast_report import stretches
 from gssr.evaluation.imagining import pick_evenly
-from gssr.evaluation.plan_texts import plan_agreement, write_plans
 from gssr.sequences.record import Batch
 
 

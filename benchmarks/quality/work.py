@@ -22,7 +22,7 @@ from benchmarks.quality.simple import simple
 from benchmarks.quality.steered import find_goals, measure
 from benchmarks.quality.training import identity, load
 from gssr.evaluation.imagining import imagine, seed_of
-from gssr.whole_file import whole_file
+from gssr.files import whole_file
 
 GRUS = {"GRU": False, "GRU of changes": True}
 REFIT = "refit"

@@ -198,7 +198,7 @@ def _grid(strengths: tuple[float, ...], layers: tuple[str, ...]) -> list[tuple[f
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--corpus", type=Path, default=Path("corpus/corpus.parquet"), help="made by datamodules.data.build_corpus"
+        "--corpus", type=Path, default=Path("corpus/corpus.parquet"), help="made by datamodules.text.build"
     )
     parser.add_argument("--backbone", default="nano", help="nano or a local folder of a model trained on the corpus")
     parser.add_argument("--out", type=Path, help="folder of the results; default runs/steering, or -quick behind it")

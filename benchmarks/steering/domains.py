@@ -47,9 +47,7 @@ def read_corpus(
 ) -> dict[tuple[str, str], Domain]:
     """By source and split (train, heldout)."""
     if not path.exists():
-        raise ValueError(
-            f"no corpus at {path}; build it with: python -m datamodules.data.build_corpus --out {path.parent}"
-        )
+        raise ValueError(f"no corpus at {path}; build it with: python -m datamodules.text.build --out {path.parent}")
     frame = pd.read_parquet(path)
     return {
         (source, split): Domain.build(

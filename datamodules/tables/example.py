@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.storms import Storms
+from datamodules.storms.datamodule import Storms
 
 NEWS = {
     1: ["A shortage is expected", "Demand is rising fast", "The harvest was lost to hail"],

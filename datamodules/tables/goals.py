@@ -21,7 +21,7 @@ from datamodules.tables.store import Store
 from gssr.sequences.goals import GoalWriter
 from gssr.sequences.record import Record
 
-FORMS_FILE = Path(__file__).parents[1] / "data" / "table_goals.yaml"
+FORMS_FILE = Path(__file__).parent / "goals.yaml"
 STEPS_PER_STD = 25  # numbers in goals are rounded to about this part of a standard deviation
 BAND = 25  # held-out numbers lie this many number steps apart ...
 MARGIN = 2  # ... and are this many to each side

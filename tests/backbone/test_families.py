@@ -20,7 +20,7 @@ from transformers import (
     PretrainedConfig,
 )
 
-from datamodules.text_corpus import train_tokenizer
+from datamodules.text.corpus import train_tokenizer
 from gssr.backbone import FrozenBackbone
 from tests.conftest import SENTENCES
 

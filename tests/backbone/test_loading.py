@@ -26,7 +26,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutput
 
-from datamodules.text_corpus import train_tokenizer
+from datamodules.text.corpus import train_tokenizer
 from gssr.backbone import FrozenBackbone
 from gssr.backbone.loading import fingerprint, load_model
 from tests.conftest import SENTENCES

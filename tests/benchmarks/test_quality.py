@@ -24,7 +24,7 @@ from benchmarks.quality.work import Sizes, Work
 from datamodules.sequence_data import SequenceData
 from gssr.network import GoalNetwork
 from gssr.network.gaussian import Gaussian
-from gssr.runs import BEST, LAST, checkpoint_file
+from gssr.runs.folders import BEST, LAST, checkpoint_file
 from gssr.sequences.record import Record
 from gssr.sequences.windows import cut
 from tests.evaluation.fakes import FakeNetwork, FakeStorms

@@ -13,7 +13,7 @@ import torch
 from lightning import Callback, Trainer, seed_everything
 
 from callbacks import AtomicCheckpointIO, Interrupted, RunCheckpoints
-from gssr.runs import BEST, LAST, checkpoint_file
+from gssr.runs.folders import BEST, LAST, checkpoint_file
 from tests.callbacks.training import same, train, trainer_for, weights
 from tests.toy import ToyData, ToyNetwork
 
@@ -211,7 +211,7 @@ def test_a_second_ctrl_c_while_a_checkpoint_is_written_leaves_the_older_one(
             for _ in range(2):
                 os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("gssr.whole_file.os.fsync", interrupted)
+    monkeypatch.setattr("gssr.files.os.fsync", interrupted)
     trainer = trainer_for(tmp_path, checkpoint={"every_n_steps": 1, "keep": 0}, logger=False)
     with pytest.raises(SystemExit):
         trainer.fit(ToyNetwork(), ToyData())

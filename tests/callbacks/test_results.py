@@ -7,7 +7,7 @@ import pytest
 
 import callbacks.results as module
 from callbacks import TestReport as Reporting  # by its own name pytest would take it for a test
-from datamodules.storms import Storms
+from datamodules.storms.datamodule import Storms
 from tests.evaluation.fakes import FakeNetwork, FakeStorms
 
 

@@ -9,7 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks import WeightAverage
-from gssr.runs import BEST, LAST, checkpoint_file
+from gssr.runs.folders import BEST, LAST, checkpoint_file
 from tests.callbacks.training import same, train, weights
 from tests.toy import ToyNetwork
 

@@ -10,7 +10,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 
 from callbacks import AtomicCheckpointIO, CsvLog, Interrupted, ResumeLoader, RunCheckpoints, TrainingRandomness
-from gssr.runs import LAST, checkpoint_file
+from gssr.runs.folders import LAST, checkpoint_file
 from tests.toy import ToyData, ToyNetwork
 
 

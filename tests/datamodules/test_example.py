@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.storms import Storms
+from datamodules.storms.datamodule import Storms
 from datamodules.table_sequences import TableSequences
 from datamodules.tables import example
-from gssr.plan_command import future_record, read_table
+from gssr.commands.plan import future_record, read_table
 
 pytestmark = pytest.mark.filterwarnings("ignore:'set_vital'")
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import datamodules.strikes as module
-from datamodules.data.build_strikes import REMARK, WEEK, build, remarks_of_week, shorten
-from datamodules.strikes import Strikes, read_strikes, season, strike_goal_writer
+from datamodules.strikes.build import REMARK, WEEK, build, remarks_of_week, shorten
+from datamodules.strikes.datamodule import Strikes, read_strikes, season, strike_goal_writer
 from gssr.sequences.goals import form_core
 
 HELD_OUT = {value + offset for value in (20, 40, 60, 80) for offset in range(-2, 3)}

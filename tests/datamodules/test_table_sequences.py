@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import datamodules.table_sequences as module
-from datamodules.storms import storm_goal_writer
+from datamodules.storms.datamodule import storm_goal_writer
 from datamodules.table_sequences import TableSequences
 from datamodules.tables.grid import Grid, infer
 from gssr.sequences.collate import collate

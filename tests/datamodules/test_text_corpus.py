@@ -10,7 +10,7 @@ import torch
 from torchdata.stateful_dataloader import StatefulDataLoader
 from transformers import PreTrainedTokenizerFast
 
-from datamodules.text_corpus import MixedRows, TextCorpus, train_tokenizer
+from datamodules.text.corpus import MixedRows, TextCorpus, train_tokenizer
 
 LENGTH, VOCABULARY = 16, 400
 SOURCES = ("ledger", "tales")
@@ -175,7 +175,7 @@ def test_a_digit_is_a_token_of_its_own() -> None:
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     file = tmp_path / "corpus.parquet"
     with pytest.raises(
-        ValueError, match="no corpus at .*corpus.parquet; build it with: python -m datamodules.data.build_corpus"
+        ValueError, match="no corpus at .*corpus.parquet; build it with: python -m datamodules.text.build"
     ):
         TextCorpus(str(file), str(tmp_path / "tokenizer")).prepare_data()
     write(file, [{"source": "a", "text": "some words"}])

@@ -10,10 +10,10 @@ import torch
 from lightning import Trainer
 from transformers import GraniteMoeHybridForCausalLM
 
-from datamodules.text_corpus import train_tokenizer
+from datamodules.text.corpus import train_tokenizer
 from gssr.network import GoalNetwork
 from gssr.network.compatibility import FIXED, CheckpointMismatch
-from gssr.pretraining import nano_config
+from gssr.training.pretraining import nano_config
 from tests.conftest import SENTENCES
 
 SIZES: dict[str, Any] = {

@@ -1,0 +1,143 @@
+"""The data module of the bundled Atlantic storms: windows, splits by year, goals about the wind."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from datamodules.sequence_data import SequenceData
+from datamodules.storms.best_tracks import Storm, advisories, read_storms
+from gssr.sequences.goals import GoalWriter
+from gssr.sequences.record import Record
+from gssr.sequences.windows import cut
+
+GOALS_FILE = Path(__file__).parent / "goals.yaml"
+
+STEP_HOURS = 6.0
+YEARS = {"train": range(0, 2010), "val": range(2010, 2016), "test": range(2016, 10_000)}  # by the storm's year
+
+
+def storm_goal_writer(**changes: object) -> GoalWriter:
+    """The writer of goals about a storm's wind, from `storm_goals.yaml`; `changes` replace single arguments."""
+    with open(GOALS_FILE, encoding="utf-8") as file:
+        return GoalWriter(**(yaml.safe_load(file) | changes))
+
+
+def storm_record(storm: Storm) -> Record:
+    """The whole track as a record without a goal: values wind, pressure, latitude, longitude; labels are the status."""
+    value = np.stack([storm.wind, storm.pressure, storm.latitude, storm.longitude], axis=1)
+    return Record(storm.series, storm.time, value, advisories(storm), step_label=storm.status)
+
+
+class Storms(SequenceData):
+    """Windows of Atlantic storms with goals about their wind.
+
+    Values (Y = 4): wind in knots, pressure in hPa, latitude and longitude in degrees (west negative); text: an advisory
+    a step; goals: hindsight goals about the wind at `goal_step`. Storms before 2010 train, 2010-2015 validate, from
+    2016 on test. Validation, test and prediction use goals in combinations of form and number that training leaves out.
+
+    Args:
+        batch_size: Windows in a batch.
+        context: Steps C that are observed.
+        horizon: Steps H that are imagined; windows have T = C + H six-hourly steps.
+        stride: Steps between the starts of two windows.
+        goal: A goal typed by the user, for every window of `predict`; its bounds are unknown (NaN).
+        goal_step: Step of the window, from 0, at which goals should hold; null means the window's last.
+        storm: Predict all windows of this storm of the test years, by name and year ("Ian 2022"). Without it, predict takes
+            one window of each: the one whose context ends at the storm's strongest wind.
+        seed: Seed of shuffling and of goals.
+        num_workers: Processes that read windows.
+        goal_jitter: A training goal's number differs from the best track (rounded to 5 kt) by up to this many knots.
+        class_share: Share of goals that name a class although a number could be named. A fifth of the windows ends at a
+            number held out of training and has a class goal in any case, so 0.15 makes a third of all goals classes.
+        goal_cycle: Training goals repeat after this many epochs, so that their encodings can be kept; 0 means never.
+        train_through: The last part that is trained on: train; val, once settings and length of training are chosen on it; or test,
+            before forecasting what is not known yet.
+
+    Raises ValueError for sizes that make no window, a goal step outside the horizon, an empty goal or an unknown storm.
+    """
+
+    value_names: tuple[str, ...] = ("wind", "pressure", "latitude", "longitude")
+    value_units: tuple[str, ...] = ("kt", "hPa", "deg", "deg")
+    value_resolution: tuple[float, ...] = (5.0, 1.0, 0.1, 0.1)
+    goal_dim: int = 0
+    # Saffir-Simpson scale, for charts of the wind.
+    value_guides: tuple[tuple[float, str], ...] = (
+        (34.0, "tropical storm"),
+        (64.0, "cat 1"),
+        (83.0, "cat 2"),
+        (96.0, "cat 3"),
+        (113.0, "cat 4"),
+        (137.0, "cat 5"),
+    )
+
+    def __init__(
+        self,
+        batch_size: int = 64,
+        context: int = 8,
+        horizon: int = 8,
+        stride: int = 1,
+        goal: str | None = None,
+        goal_step: int | None = None,
+        storm: str | None = None,
+        seed: int = 0,
+        num_workers: int = 0,
+        goal_jitter: int = 2,
+        class_share: float = 0.15,
+        goal_cycle: int = 0,
+        train_through: str = "train",
+    ) -> None:
+        super().__init__(
+            batch_size,
+            context,
+            horizon,
+            stride,
+            goal,
+            goal_step,
+            seed,
+            num_workers,
+            goal_cycle,
+            train_through=train_through,
+        )
+        self.save_hyperparameters(logger=False)
+        self.storm = storm
+        self.goal_writer = storm_goal_writer(jitter=goal_jitter, class_share=class_share)
+
+    def read_windows(self) -> dict[str, Sequence[Record]]:
+        records = [(storm.year, storm_record(storm)) for storm in read_storms()]
+        windows = {}
+        for split in YEARS:
+            years = [YEARS[part] for part in self.parts_of(split)]
+            chosen = [record for year, record in records if any(year in span for span in years)]
+            windows[split] = [window for record in chosen for window in cut(record, step=STEP_HOURS, **self.window)]
+        return windows
+
+    def predict_windows(self) -> Sequence[Record]:
+        windows = self._windows["test"]
+        return _strongest(windows) if self.storm is None else self._of_storm(self.storm, windows)
+
+    def _of_storm(self, storm: str, windows: Sequence[Record]) -> list[Record]:
+        found = [window for window in windows if window.series.lower() == storm.strip().lower()]
+        if not found:
+            known = sorted({window.series for window in windows})
+            near = difflib.get_close_matches(storm.strip().title(), known, n=3, cutoff=0.3)
+            raise ValueError(
+                f"no storm {storm!r} among the {len(known)} of the test years that are long enough; expected name and "
+                f"year, such as {', '.join(map(repr, near or known[-3:]))}"
+            )
+        return found
+
+
+def _strongest(windows: Sequence[Record]) -> list[Record]:
+    """One window of each storm, the one with the most wind at the end of its context."""
+    best: dict[str, Record] = {}
+    for window in windows:
+        now = best.get(window.series)
+        wind = np.nan_to_num(window.value[window.goal_start, 0])
+        if now is None or wind > np.nan_to_num(now.value[now.goal_start, 0]):
+            best[window.series] = window
+    return list(best.values())

@@ -1,0 +1,156 @@
+"""Do the texts of a plan say what its numbers say? A parser of storm advisories, and their agreement with the plan's own wind.
+
+A status names a range of winds: below a tropical storm, a storm, a hurricane (`datamodules.storms.best_tracks` writes it, never the wind).
+An extratropical cyclone may have any wind, and its status is not judged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric.utilities import move_data_to_device
+
+from gssr.evaluation.bootstrap import Estimate, cluster_mean
+from gssr.evaluation.imagining import device_of, evaluating, seed_of
+from gssr.sequences.record import Batch
+
+WEAK, STORM, HURRICANE = range(3)
+LEVELS = (
+    (re.compile(r"\s*(sub)?tropical depression\b", re.IGNORECASE), WEAK),
+    (re.compile(r"\s*tropical wave\b", re.IGNORECASE), WEAK),
+    (re.compile(r"\s*(low|disturbance)\b", re.IGNORECASE), WEAK),
+    (re.compile(r"\s*(sub)?tropical storm\b", re.IGNORECASE), STORM),
+    (re.compile(r"\s*hurricane\b", re.IGNORECASE), HURRICANE),
+)
+LEAST_WIND = {STORM: 34.0, HURRICANE: 64.0}  # knots
+
+
+def named_level(text: str) -> int | None:
+    """The level that an advisory names in its first words; None for an extratropical cyclone and for anything else."""
+    return next((level for pattern, level in LEVELS if pattern.match(text)), None)
+
+
+def wind_level(wind: float) -> int:
+    """The level of a wind in knots."""
+    return max((level for level, least in LEAST_WIND.items() if wind >= least), default=WEAK)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Shares of what could be judged, with errors by series; NaN where nothing could.
+
+    `same`, `near`: texts whose level is that of their step's decoded wind, or that or a neighbouring one; `direction`: plans whose
+    last named level lies above or below the first one and whose wind rises or falls alike; `judged`: share of texts that name one.
+    """
+
+    same: Estimate
+    near: Estimate
+    direction: Estimate
+    judged: float
+
+
+def agreement(
+    texts: Sequence[Sequence[str]], wind: np.ndarray, series: Sequence[str], draws: int = 2000, seed: int = 0
+) -> Agreement:
+    """Agreement of N plans' texts (H each) with the winds (N, H) in knots."""
+    named = np.array([[np.nan if (n := named_level(text)) is None else n for text in row] for row in texts])
+    own = np.array([[wind_level(w) for w in row] for row in wind], dtype=float)
+    away = np.abs(named - own)
+    judged = ~np.isnan(away)
+    alike = np.full(len(named), np.nan)
+    for row in range(len(named)):
+        known = np.flatnonzero(judged[row])
+        if len(known) > 1 and (turn := named[row, known[-1]] - named[row, known[0]]):
+            alike[row] = turn * (wind[row, known[-1]] - wind[row, known[0]]) > 0
+    owners, options = np.repeat(np.asarray(series), away.shape[1]), {"draws": draws, "seed": seed}
+    same, near = (np.where(judged, away <= most, np.nan).ravel() for most in (0, 1))
+    return Agreement(
+        cluster_mean(same, owners, **options),
+        cluster_mean(near, owners, **options),
+        cluster_mean(alike, series, **options),
+        float(judged.mean()),
+    )
+
+
+@dataclass(frozen=True)
+class PlanTexts:
+    """Plans of N windows: texts (N lists of H), the winds (N, H) that they are written from, and the windows."""
+
+    texts: list[list[str]]
+    wind: np.ndarray
+    series: list[str]
+
+
+def write_plans(
+    network: Any, batch: Batch, dimension: int, goals: bool, samples: int = 16, seed: int = 0, batch_size: int = 64
+) -> PlanTexts | None:
+    """Plans under the windows' own goals, or without. None where the network writes none (`plan` with `texts` and `spoken`)."""
+    texts, winds = [], []
+    if not hasattr(network, "plan"):
+        return None
+    with evaluating(network, seed_of(seed, "plan texts")):
+        for start in range(0, len(batch), batch_size):
+            rows = list(range(start, min(start + batch_size, len(batch))))
+            part = move_data_to_device(batch.select(rows), device_of(network))
+            generator = torch.Generator().manual_seed(seed_of(seed, "plan texts", start))
+            plan = network.plan(part, part.goal if goals else [None] * len(part), samples, generator=generator)
+            if getattr(plan, "spoken", None) is None:
+                return None
+            texts += plan.text
+            winds.append(plan.spoken[..., dimension].cpu().numpy())
+    return PlanTexts(texts, np.concatenate(winds), batch.series)
+
+
+def plan_agreement(plans: PlanTexts, draws: int = 2000, seed: int = 0) -> dict[str, Agreement]:
+    """Agreement of plans, and of the same texts shuffled between windows: step h of one plan with the wind of step h of another."""
+    other = np.roll(np.arange(len(plans.wind)), len(plans.wind) // 2)
+    return {
+        "own": agreement(plans.texts, plans.wind, plans.series, draws, seed),
+        "shuffled": agreement(plans.texts, plans.wind[other], plans.series, draws, seed),
+    }
+
+
+def clear_cases(batch: Batch, dimension: int, least: float = 10.0) -> list[int]:
+    """Rows whose goal clearly asks for another level: the wind at goal_start and the middle of the goal's bounds lie on different levels,
+    each at least so many knots away from every level's bound.
+    """
+    middle = ((batch.goal_low + batch.goal_high) / 2)[:, dimension].cpu().numpy()
+    rows = torch.arange(len(batch), device=batch.value.device)
+    start = batch.value[rows, batch.goal_start, dimension].cpu().numpy()
+    bounds = np.array(list(LEAST_WIND.values()))
+    away = np.minimum(*(np.abs(winds[:, None] - bounds).min(1) for winds in (start, middle)))
+    return [
+        row for row in range(len(batch)) if away[row] >= least and wind_level(start[row]) != wind_level(middle[row])
+    ]
+
+
+def turned_to_goal(
+    texts: Sequence[Sequence[str]],
+    batch: Batch,
+    dimension: int,
+    from_now: bool = False,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Share of plans whose named level moves, from the first text that names one to the last, towards the goal's level.
+
+    A plan's first text is one step ahead, and may name the goal's level already. With ``from_now`` the last text is compared with
+    the level of the wind at goal_start instead. Of the windows whose goal asks for another level than the wind has at
+    goal_start; a plan whose texts name no other level at its end than at its beginning has not turned.
+    """
+    turned = np.full(len(batch), np.nan)
+    middle = ((batch.goal_low + batch.goal_high) / 2)[:, dimension].cpu().numpy()
+    rows = torch.arange(len(batch), device=batch.value.device)
+    start = batch.value[rows, batch.goal_start, dimension].cpu().numpy()
+    for row in range(len(batch)):
+        if np.isnan(middle[row]) or (asked := wind_level(middle[row]) - wind_level(start[row])) == 0:
+            continue
+        named = [level for text in texts[row] if (level := named_level(text)) is not None]
+        before = wind_level(start[row]) if from_now else named[0] if named else 0
+        turned[row] = bool(named) and (named[-1] - before) * asked > 0
+    return cluster_mean(turned, batch.series, draws, seed)

@@ -1,0 +1,1 @@
+"""The `gssr` command, one file a command group."""

@@ -1,0 +1,202 @@
+"""`gssr generate`: a text unsteered and steered, side by side; options first, and what becomes of them."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gssr.commands.options import (
+    Subparsers,
+    add_command,
+    backbone_options,
+    count,
+    decoding_options,
+    layer_list,
+    load_backbone,
+    read_decoding,
+)
+
+if TYPE_CHECKING:
+    from gssr.backbone import FrozenBackbone
+    from gssr.states.learned_state import LearnedState
+    from gssr.states.rules import Rule, Schedule
+
+EXAMPLES = [
+    'gssr generate --prompt "The Congress shall" --random --max-share 0.5',
+    'gssr generate --prompt "The Congress shall" --learn storms.txt --learn-from speeches.txt --save storms.safetensors',
+    'gssr generate --prompt "The Congress shall" --learned storms.safetensors --strength 0.8 --json',
+]
+
+
+def add_commands(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers, "generate", "write on behind a prompt, unsteered and steered side by side", EXAMPLES,
+        "Both texts have the same decoding and seed. A file of texts holds one after the other, with a line of --- between two.",
+    )  # fmt: skip
+    parser.add_argument("--prompt", required=True, help="the text to go on from")
+    backbone_options(parser)
+
+    sources = parser.add_argument_group("source of the direction, one of").add_mutually_exclusive_group(required=True)
+    sources.add_argument("--learn", type=Path, metavar="FILE", help="learn a state from texts that should follow")
+    sources.add_argument("--learned", type=Path, metavar="FILE", help="a state learned before, kept by --save")
+    sources.add_argument("--towards", type=Path, metavar="FILE", help="mean state behind these texts minus --away's")
+    sources.add_argument("--like", metavar="TEXT", help="pull the states to those behind this text")
+    sources.add_argument("--state", type=Path, metavar="FILE", help="pull them to a state kept by gssr state capture")
+    sources.add_argument("--random", action="store_true", help="a random direction as large as the states: the control")
+    parser.add_argument("--learn-from", type=Path, metavar="FILE", help="texts to lead away from; default the prompt")
+    parser.add_argument("--away", type=Path, metavar="FILE", help="texts whose mean state is subtracted, for --towards")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="keep the learned state, .safetensors")
+    parser.add_argument("--steps", type=count, default=200, help="of learning; default 200, a minute on nano")
+
+    rule = parser.add_argument_group("how it acts")
+    rule.add_argument(
+        "--strength",
+        type=float,
+        default=1.0,
+        help="times the direction, or times the gates of states to pull to, in [0, 1]; default 1",
+    )
+    rule.add_argument("--max-share", type=float, help="bound of the change as a share of the state's norm")
+    rule.add_argument("--layers", type=layer_list, metavar="LIST", help="such as 0,2,4-6; default all recurrent layers")
+    rule.add_argument("--heads", type=layer_list, metavar="LIST", help="likewise, not of learned states; default all")
+    rule.add_argument("--once", action="store_true", help="at the first new token alone, as learned states do")
+    rule.add_argument("--stop", type=int, help="new token before which it ends; default 24, 0 never ends")
+    rule.add_argument("--half-life", type=float, metavar="TOKENS", help="tokens in which the strength halves")
+
+    decoding_options(parser)
+    parser.add_argument("--json", action="store_true", help="texts and what every step did, for programs")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from gssr.states.steering import steer
+
+    _check(options)
+    backbone = load_backbone(options)
+    rules = _rules(backbone, options)
+    unsteered = _write(backbone, options)
+    with steer(backbone.model, *rules, kl=True) as report:
+        steered = _write(backbone, options)
+    rows = report.as_rows()
+    if options.json:
+        print(json.dumps({"prompt": options.prompt, "unsteered": unsteered, "steered": steered, "steps": rows}))
+        return 0
+    console = Console()
+    table = Table("unsteered", "steered", title=escape(options.prompt), show_lines=True)
+    table.add_row(escape(unsteered), escape(steered))
+    console.print(table)
+    shares = [share for row in rows for share in row["share"].values()]
+    kl = [row["kl"] for row in rows]
+    if not rows:
+        print("strength 0: nothing was changed")
+    elif shares:
+        print(
+            f"changed the states before {sum(bool(row['share']) for row in rows)} of {len(rows)} tokens, by "
+            f"{sum(shares) / len(shares):.2g} of their norm on average; KL to the unsteered model: "
+            f"{sum(kl) / len(kl):.2f} nats a token"
+        )
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    if not options.prompt:
+        raise ValueError("the prompt is empty; give a text of at least one character")
+    read_decoding(options)
+    if (options.towards is None) != (options.away is None):
+        raise ValueError("--towards and --away belong together: texts of both kinds make a difference")
+    for name in ("save", "learn_from"):
+        if getattr(options, name) is not None and options.learn is None:
+            raise ValueError(f"--{name.replace('_', '-')} belongs to --learn, which is missing")
+
+
+def _schedule(options: argparse.Namespace) -> "Schedule":
+    from gssr.states.rules import Schedule
+
+    learned = options.learn is not None or options.learned is not None
+    if options.once or (learned and options.stop is None and options.half_life is None):
+        return Schedule.once()
+    stop = 24 if options.stop is None else options.stop
+    return Schedule(stop=stop or None, half_life=options.half_life)
+
+
+def _rules(backbone: "FrozenBackbone", options: argparse.Namespace) -> "list[Rule]":
+    from gssr.states.directions import mean_difference, random_like, recurrent_states
+    from gssr.states.hybrid_state import HybridState
+    from gssr.states.learned_state import LearnedState
+    from gssr.states.rules import Interpolation, Offset
+
+    schedule = _schedule(options)
+    common = {"strength": options.strength, "layers": options.layers, "heads": options.heads}
+    pulls = [name for name in ("learn", "learned", "like", "state") if getattr(options, name) is not None]
+    if pulls and options.max_share is not None:
+        raise ValueError(f"--max-share bounds what is added; --{pulls[0]} pulls, and --strength is its bound")
+    if options.learn is not None or options.learned is not None:
+        if options.heads is not None:
+            raise ValueError("--heads says which of recurrent states to change; a learned state has other parts, too")
+        learned = (
+            _learn(backbone, options) if options.learn is not None else LearnedState.load(options.learned, backbone)
+        )
+        return [*learned.rules(options.strength, options.layers, schedule)]
+    if options.like is not None or options.state is not None:
+        if options.state is not None:
+            state = HybridState.load(options.state, backbone)
+        else:
+            state = HybridState.capture(backbone, [options.like])
+        target = {layer: state.layers[layer].recurrent[0] for layer in state.recurrent_layers}
+        return [Interpolation(target, schedule=schedule, **common)]
+    if options.towards is not None:
+        direction = mean_difference(backbone, _texts(options.towards), _texts(options.away))
+    else:
+        states = recurrent_states(backbone, [options.prompt])
+        direction = random_like({layer: x[0] for layer, x in states.items()}, options.seed)
+    return [Offset(direction, schedule=schedule, max_share=options.max_share, **common)]
+
+
+def _learn(backbone: "FrozenBackbone", options: argparse.Namespace) -> "LearnedState":
+    from tqdm import tqdm
+
+    from gssr.states.examples import Examples, Learning
+    from gssr.states.learned_state import learn_state
+
+    follow = ["\n" + text.lstrip() for text in _texts(options.learn)]
+    prompts = [options.prompt] if options.learn_from is None else _texts(options.learn_from)
+    with tqdm(total=options.steps, desc="learning", file=sys.stderr) as bar:
+
+        def progress(step: int, loss: float) -> None:
+            bar.set_postfix(loss=f"{loss:.2f}")
+            bar.update()
+
+        settings = Learning(steps=options.steps, seed=options.seed)
+        learned, _ = learn_state(Examples(backbone, prompts, follow), settings, progress=progress)
+    if options.save is not None:
+        learned.save(options.save, backbone)
+    return learned
+
+
+def _texts(path: Path) -> list[str]:
+    try:
+        parts = path.read_text(encoding="utf-8").split("\n---\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as UTF-8 text: {error}") from error
+    texts = [part.strip("\n") for part in parts if part.strip()]
+    if not texts:
+        raise ValueError(f"{path} holds no text; expected texts with a line of --- between two")
+    return texts
+
+
+def _write(backbone: "FrozenBackbone", options: argparse.Namespace) -> str:
+    import torch
+
+    torch.manual_seed(options.seed)
+    ids = torch.tensor([[backbone.start_id, *backbone.tokenize([options.prompt])[0]]], device=backbone.device)
+    out = backbone.model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        pad_token_id=backbone.tokenizer.eos_token_id,
+        **read_decoding(options),
+    )
+    return backbone.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)

@@ -1,0 +1,243 @@
+"""`gssr inspect` and `gssr state capture | show | blend | generate`: options here, work in the modules beside it."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gssr.commands.options import (
+    Subparsers,
+    add_command,
+    backbone_options,
+    count,
+    decoding_options,
+    layer_list,
+    load_backbone,
+    number,
+    prompt_options,
+    read_decoding,
+    read_prompts,
+)
+
+if TYPE_CHECKING:
+    from gssr.states.hybrid_state import HybridState
+
+INSPECT_PROMPT = "Hurricane Ian near 20.1 north 83.5 west, moving north at 9 knots. The center of the hurricane"
+
+
+def add_commands(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers, "inspect", "show the state of each layer behind a prompt, and where a change of it bites",
+        ["gssr inspect", 'gssr inspect --prompt "The storm turned north" --leverage --share 0.5 --plot leverage.png'],
+    )  # fmt: skip
+    prompt_options(parser)
+    backbone_options(parser)
+    group = parser.add_argument_group("leverage")
+    group.add_argument(
+        "--leverage", action="store_true", help="change each layer's state at random and report the effect"
+    )
+    group.add_argument(
+        "--share", type=number, default=0.5, help="size of the change over the state's norm; default 0.5"
+    )
+    group.add_argument("--tokens", type=count, default=32, help="of continuation to measure under; default 32")
+    group.add_argument("--directions", type=count, default=4, help="random directions for each layer; default 4")
+    group.add_argument("--layers", type=layer_list, metavar="LIST", help="such as 0,2,4-6, counted from 0; default all")
+    group.add_argument("--seed", type=int, default=0, help="of the directions; default 0")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture too, such as states.png")
+    parser.set_defaults(run=inspect)
+
+    state = add_command(
+        subparsers, "state", "capture, show, blend and continue states", "gssr state capture --help",
+        "A state is what the model knows behind a text; going on from it needs no second reading.",
+    ).add_subparsers(title="commands", metavar="COMMAND", required=True)  # fmt: skip
+
+    parser = add_command(
+        state, "capture", "read prompts and save the state behind them",
+        'gssr state capture --prompt "The storm turned north" --out storm.safetensors',
+    )  # fmt: skip
+    prompt_options(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors file to write")
+    backbone_options(parser)
+    parser.set_defaults(run=capture)
+
+    parser = add_command(
+        state, "show", "show what a saved state holds, what of it grows with the text and what does not",
+        "gssr state show storm.safetensors",
+    )  # fmt: skip
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    parser.set_defaults(run=show)
+
+    parser = add_command(
+        state, "blend", "blend two or many saved states",
+        ["gssr state blend a.safetensors b.safetensors --ratio 0.5 --out c.safetensors",
+         "gssr state blend a.safetensors b.safetensors --ratio 0 --layer 4-6=0.8 --out c.safetensors",
+         "gssr state blend a.safetensors b.safetensors c.safetensors --weights 1,1,2 --out d.safetensors"],
+        "Recurrent states become weighted means. Attention keys and values, conv states and the text are taken whole\n"
+        "from one state, the anchor: by default the one with the largest weight.",
+    )  # fmt: skip
+    parser.add_argument("files", type=Path, nargs="+", metavar="file")
+    share = parser.add_mutually_exclusive_group()
+    share.add_argument("--ratio", type=number, help="of two states: 0 is the first, 1 the second; default 0.5")
+    share.add_argument("--weights", type=weight_list, metavar="LIST", help="one for each state, such as 1,1,2")
+    parser.add_argument(
+        "--layer", type=layer_share, action="append", default=[], metavar="LIST=SHARE",
+        help="another ratio, or other weights, for some layers, such as 4-6=0.8; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--anchor", type=Path, metavar="FILE", help="the one of the files that is the anchor")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors file to write")
+    parser.set_defaults(run=blend)
+
+    parser = add_command(
+        state, "generate", "continue from a saved state without reading its text again",
+        ["gssr state generate storm.safetensors --tokens 64",
+         'gssr state generate storm.safetensors --read " In the evening" --temperature 0'],
+    )  # fmt: skip
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--read", metavar="TEXT", help="a further text to read first; mind the space at its start")
+    decoding_options(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
+    backbone_options(parser)
+    parser.set_defaults(run=generate)
+
+
+def weight_list(text: str) -> list[float]:
+    """Numbers with commas between them. An argparse type."""
+    return [number(part) for part in text.split(",")]
+
+
+def layer_share(text: str) -> tuple[list[int], list[float]]:
+    """``4-6=0.8`` or ``4-6=1,2,1``. An argparse type."""
+    layers, equals, share = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share for layers; expected such as 4-6=0.8 or 4-6=1,2,1")
+    return layer_list(layers), weight_list(share)
+
+
+def inspect(options: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from gssr.states import tables
+    from gssr.states.hybrid_state import HybridState
+    from gssr.states.inspect import describe, leverage
+
+    if options.layers is not None and not options.leverage:
+        raise ValueError("--layers says where to measure leverage; add --leverage")
+    if not options.prompt and options.prompt_file is None:
+        options.prompt = [INSPECT_PROMPT]
+    prompts = read_prompts(options)
+    backbone = load_backbone(options)
+    state = HybridState.capture(backbone, prompts)
+    effects = None
+    if options.leverage:
+        effects = leverage(
+            backbone, state, options.share, options.tokens, options.directions, options.layers, options.seed
+        )
+    if options.plot is not None:
+        from gssr.states.plots import plot_states, save
+
+        save(plot_states(describe(state), effects, options.share), options.plot)
+    if options.json:
+        found = tables.summary(state) | {"layers": [asdict(layer) for layer in describe(state)]}
+        if effects is not None:
+            found["leverage"] = {
+                "share": options.share, "tokens": options.tokens, "directions": options.directions, "seed": options.seed,
+                "layers": [asdict(effect) for effect in effects],
+            }  # fmt: skip
+        print(json.dumps(found, indent=2))
+        return
+    tables.print_state(state, prompts)
+    if effects is not None:
+        tables.print_leverage(effects, options.share, options.tokens, options.directions)
+    if options.plot is not None:
+        print(f"picture: {options.plot}")
+
+
+def capture(options: argparse.Namespace) -> None:
+    prompts = read_prompts(options)
+    backbone = load_backbone(options)
+
+    from gssr.states import tables
+    from gssr.states.hybrid_state import HybridState
+
+    state = HybridState.capture(backbone, prompts)
+    state.save(options.out)
+    tables.print_summary(state)
+    print(f"written: {options.out}")
+
+
+def show(options: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from gssr.states import tables
+    from gssr.states.hybrid_state import HybridState
+    from gssr.states.inspect import describe
+
+    state = HybridState.load(options.file)
+    if options.json:
+        print(json.dumps(tables.summary(state) | {"layers": [asdict(layer) for layer in describe(state)]}, indent=2))
+    else:
+        tables.print_state(state)
+
+
+def blend(options: argparse.Namespace) -> None:
+    files: list[Path] = options.files
+    if len(files) < 2:
+        raise ValueError("a blend needs at least two states; give their files one after the other")
+    if options.weights is None and len(files) > 2:
+        raise ValueError(f"a ratio is between two states and {len(files)} were given; give --weights, one for each")
+    if options.anchor is not None and options.anchor not in files:
+        raise ValueError(f"the anchor {options.anchor} is not one of the files: {', '.join(map(str, files))}")
+
+    from gssr.states import blend as blending
+    from gssr.states import tables
+
+    def weights(share: list[float]) -> list[float]:
+        """One number is a ratio where there are two states."""
+        return list(blending.ratio_weights(share[0])) if len(files) == 2 and len(share) == 1 else share
+
+    ratio = 0.5 if options.ratio is None else options.ratio
+    overall = weights([ratio]) if options.weights is None else options.weights
+    layers = {layer: weights(share) for layers, share in options.layer for layer in layers}
+    blended = blending.blend(
+        [_load(file) for file in files],
+        overall,
+        layers,
+        None if options.anchor is None else files.index(options.anchor),
+    )
+    blended.save(options.out)
+    tables.print_summary(blended)
+    print(f"written: {options.out}")
+
+
+def generate(options: argparse.Namespace) -> None:
+    state = _load(options.file)
+    how = read_decoding(options)
+    backbone = load_backbone(options)
+    state = _load(options.file, backbone)
+    if options.read is not None:
+        state = state.read_on(backbone, options.read)
+
+    import torch
+
+    torch.manual_seed(options.seed)
+    new = state.generate(backbone, **how)
+    before = [
+        backbone.tokenizer.decode(tokens[mask], skip_special_tokens=True)
+        for tokens, mask in zip(state.tokens, state.mask, strict=True)
+    ]
+    after = backbone.tokenizer.batch_decode(new, skip_special_tokens=True)
+    if options.json:
+        print(json.dumps([{"text": b, "continuation": a} for b, a in zip(before, after, strict=True)], indent=2))
+        return
+
+    from gssr.states import tables
+
+    tables.print_continuations(before, after)
+
+
+def _load(file: Path, backbone: Any = None) -> "HybridState":
+    from gssr.states.hybrid_state import HybridState
+
+    return HybridState.load(file, backbone)

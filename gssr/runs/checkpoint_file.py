@@ -1,0 +1,94 @@
+"""Read a checkpoint file: a whole one that holds nothing but tensors and plain values, or a clear refusal. Nothing in it is run."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gssr.runs.folders import BEST, CHECKPOINTS, LAST, Found, RunError
+
+
+class DamagedCheckpoint(RunError):
+    """A file that is missing, cut short or altered, or no checkpoint of a training."""
+
+
+def read_checkpoint(file: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """What the file holds.
+
+    Raises:
+        DamagedCheckpoint: it is not whole, or no checkpoint at all.
+        RunError: it asks for code.
+    """
+    try:
+        if not zipfile.is_zipfile(file):
+            raise DamagedCheckpoint(
+                f"{file} cannot be read as a checkpoint: it is cut short, or was never one ({file.stat().st_size} bytes)"
+            )
+        with zipfile.ZipFile(file) as parts:
+            if parts.testzip() is not None:  # torch itself does not compare the checksums that it writes
+                raise DamagedCheckpoint(f"{file} cannot be read as a checkpoint: it is damaged (a checksum is wrong)")
+        content = torch.load(file, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"(?:GLOBAL|global:?|class|type) (?:GLOBAL )?([\w.]+\.\w+)", str(error))
+        raise RunError(
+            f"{file} was not loaded: it asks for {found[1] if found else 'something'}, which is no tensor or plain value; what "
+            "asks for code could run code. Take a checkpoint that this program wrote, from a source that you trust"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        if isinstance(error, DamagedCheckpoint):
+            raise
+        reason = str(error).split("\n")[0]
+        raise DamagedCheckpoint(f"{file} cannot be read as a checkpoint: it is damaged ({reason})") from error
+    if not isinstance(content, dict):
+        raise DamagedCheckpoint(f"{file} cannot be read as a checkpoint: it holds a {type(content).__name__}")
+    return content
+
+
+def steps_done(file: Path) -> int:
+    """Optimizer steps of the training that the file holds. Raises as `read_checkpoint` does."""
+    step = read_checkpoint(file).get("global_step")
+    if not isinstance(step, int):
+        raise DamagedCheckpoint(f"{file} cannot be read as a checkpoint: it has no training in it")
+    return step
+
+
+def newest_whole(run: Path) -> tuple[Path, int] | None:
+    """The readable state of a run that is furthest on, and its optimizer steps; None if there is none."""
+    states = []
+    for file in sorted((run / CHECKPOINTS).glob("*.ckpt"), key=lambda file: file.stem in (LAST, BEST)):
+        try:
+            states.append((steps_done(file), file))
+        except RunError:
+            continue
+    step, file = max(states, default=(0, None), key=lambda state: state[0])
+    return None if file is None else (file, step)
+
+
+def whole(found: Found, to_train: bool) -> tuple[Found, int, str]:
+    """A checkpoint that was found, with its optimizer steps, and what a user should hear of it, or "".
+
+    A `last` that is damaged is stood in for by the newest state of its run that is not, if the run is to train on. What training
+    makes from an older state is what it made before, bit for bit: only time is lost.
+
+    Raises RunError for a damaged one otherwise, with the newest whole one of its run.
+    """
+    if found.checkpoint is None:
+        return found, 0, ""
+    try:
+        return found, steps_done(found.checkpoint), ""
+    except DamagedCheckpoint as error:
+        other = None if found.run is None else newest_whole(found.run)
+        if other is None:
+            where = "" if found.run is None else f"; no other checkpoint of {found.run} is whole"
+            raise RunError(f"{error}{where}") from error
+        file, step = other
+        if not (to_train and found.is_last):
+            raise RunError(f"{error}; the newest whole one of its run is --ckpt_path {file}, of step {step}") from error
+        note = f"{error}.\nTaking {file} instead, of step {step}, the newest that is whole; the steps since then are made again."
+        return replace(found, checkpoint=file, stands_in=True), step, note

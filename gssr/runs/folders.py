@@ -1,0 +1,232 @@
+"""Run folders and the checkpoints in them: where a run lives, which one is the newest, what `last` and `best` mean.
+
+    runs/storms-20250131-142501/
+        config.yaml                 every option of the run
+        .claim                      locked by the process that trains it
+        checkpoints/last.ckpt       newest, best.ckpt by the monitored score, step-000400.ckpt older ones
+        metrics.csv, events.out...  logs
+
+Nothing but the standard library is used here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import socket
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+from gssr.files import DRAFT
+
+try:
+    import fcntl
+except ImportError:  # not a Unix
+    fcntl = None
+
+RUNS = Path("runs")
+CONFIG = "config.yaml"
+CHECKPOINTS = "checkpoints"
+CLAIM = ".claim"
+LAST, BEST = "last", "best"
+STAGES = ("fit", "validate", "test", "predict")
+_STAMP = "%Y%m%d-%H%M%S"
+_STAMPED = re.compile(r"-(\d{8}-\d{6})(?:-(\d+))?$")
+
+
+class RunError(ValueError):
+    """What was asked for is not there; the message says what is, and what to do."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint file and the run that it belongs to (None: it lies outside of any run).
+
+    A run that was stopped before its first checkpoint has none; training begins it anew. `stands_in` marks an older state that
+    takes the place of a `last` that cannot be read.
+    """
+
+    checkpoint: Path | None
+    run: Path | None
+    stands_in: bool = False
+
+    @property
+    def is_last(self) -> bool:
+        """Whether this is where its run stands, so that training from here goes on with that run."""
+        if self.run is None or self.checkpoint is None:
+            return self.run is not None
+        return self.stands_in or self.checkpoint == checkpoint_file(self.run, LAST)
+
+
+def choose(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Take what decides about the run off the command line: it must be known before the options can be read.
+
+    Lightning, given `ckpt_path` among its options, would also put the checkpoint's hyper-parameters over the user's.
+
+    Returns:
+        stage, ckpt_path, run (None where they are not given) and asks (for help); and the other arguments.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--ckpt_path")
+    parser.add_argument("--run")
+    chosen, rest = parser.parse_known_args(args)
+    if chosen.ckpt_path in ("null", "None", "none", ""):
+        chosen.ckpt_path = None
+    chosen.stage = rest[0] if rest and rest[0] in STAGES else None
+    chosen.asks = any(arg in ("-h", "--help") or ".help" in arg.split("=")[0] for arg in rest)
+    if chosen.run is not None and chosen.ckpt_path is None and chosen.stage != "fit":
+        chosen.ckpt_path = BEST
+    return chosen, rest
+
+
+def checkpoint_file(run: Path, name: str) -> Path:
+    return run / CHECKPOINTS / f"{name}.ckpt"
+
+
+def new_folder(parent: Path, name: str, now: datetime | None = None) -> Path:
+    """Make and return `parent/name-<date-time>`, with -2, -3, … behind it where that is taken.
+
+    `mkdir` either makes the folder or fails, so that two processes that ask at the same moment get two folders.
+    """
+    stem = f"{name}-{(now or datetime.now()).strftime(_STAMP)}"
+    parent.mkdir(parents=True, exist_ok=True)
+    count = 1
+    while True:
+        folder = parent / (stem if count == 1 else f"{stem}-{count}")
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            count += 1
+
+
+def new_run(data: str, name: str | None = None, root: Path = RUNS) -> Path:
+    """The folder of a new run, named after its data and the time, or as the user says. Raises RunError if that is taken."""
+    if name is None:
+        return new_folder(root, data)
+    folder = run_path(name, root)
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise RunError(
+            f"a run {folder} exists; go on with it by adding --ckpt_path last, or choose another name for --run"
+        ) from None
+    return folder
+
+
+def run_path(name: str, root: Path = RUNS) -> Path:
+    """`NAME` means `runs/NAME`; anything with a folder in it, or a folder that exists as given, means itself."""
+    path = Path(name)
+    return path if len(path.parts) > 1 or path.is_absolute() or (path / CONFIG).exists() else root / name
+
+
+def runs(root: Path = RUNS) -> list[Path]:
+    """All runs, the one that was started last first."""
+    found = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    return sorted(found, key=_started, reverse=True)
+
+
+def find_checkpoint(which: str, run: str | None = None, root: Path = RUNS, to_train: bool = False) -> Found:
+    """The file that `which` means: `last` or `best` of the named run, or of the newest run that has one, or a path.
+
+    With `to_train`, `last` is also a run that was stopped before its first checkpoint, to be begun anew: whoever was stopped goes
+    on with the run that was stopped, not with the one before it.
+
+    Raises RunError when there is none.
+    """
+    if which not in (LAST, BEST):
+        return _explicit(which, run, root)
+    to_train = to_train and which == LAST
+    if run is not None:
+        folder = run_path(run, root)
+        if not folder.is_dir():
+            raise RunError(f"no run {folder}; {_list(root)}")
+        file = checkpoint_file(folder, which)
+        if to_train and (folder / CONFIG).exists():
+            return _of(folder)
+        if not file.exists():
+            raise RunError(f"run {folder} has no {file.relative_to(folder)}; it has {_have(folder)}")
+        return Found(file, folder)
+    everything = runs(root)
+    for folder in everything:
+        file = checkpoint_file(folder, which)
+        if to_train and (folder / CONFIG).exists():
+            return _of(folder)
+        if file.exists():
+            return Found(file, folder)
+    what = f"none of the {len(everything)} runs there" if everything else "there is no run, and so none of them"
+    raise RunError(
+        f"--ckpt_path {which}: {what} has a {which} checkpoint under {root}; train first: python train.py fit"
+    )
+
+
+def _of(run: Path) -> Found:
+    """Where a run stands: at its `last`, whether or not that can be read, or at its beginning."""
+    saved = any((run / CHECKPOINTS).glob("*.ckpt"))
+    return Found(checkpoint_file(run, LAST) if saved else None, run)
+
+
+def claim(run: Path) -> IO[str]:
+    """Make a run this process's own until the file that is returned is closed or the process ends, however it ends.
+
+    What a killed owner left half written is removed. Raises RunError when another process trains this run.
+    """
+    file = open(run / CLAIM, "a+", encoding="utf-8")  # noqa: SIM115 (open for as long as the run is ours)
+    if fcntl is not None:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            file.close()
+            raise RunError(
+                f"run {run} is being trained right now by {owner}; stop that first, wait for it, or name another run with --run"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    for draft in (*run.glob(f"*{DRAFT}"), *(run / CHECKPOINTS).glob(f"*{DRAFT}")):
+        draft.unlink(missing_ok=True)
+    return file
+
+
+def _explicit(which: str, run: str | None, root: Path) -> Found:
+    file = Path(which)
+    if run is not None and not file.exists():
+        folder = run_path(run, root)
+        candidates = [folder / which, folder / CHECKPOINTS / which, checkpoint_file(folder, which)]
+        file = next((path for path in candidates if path.is_file()), file)
+    if not file.is_file():
+        raise RunError(
+            f"--ckpt_path {which}: no such file; expected {LAST}, {BEST} or the path of a checkpoint; {_list(root)}"
+        )
+    folder = file.parent.parent
+    return Found(file, folder if file.parent.name == CHECKPOINTS and (folder / CONFIG).exists() else None)
+
+
+def _started(run: Path) -> tuple[datetime, int]:
+    """When a run began: its name says so, else the age of its config (a run that was named by its user)."""
+    match = _STAMPED.search(run.name)
+    if match:
+        try:
+            return datetime.strptime(match[1], _STAMP), int(match[2] or 1)
+        except ValueError:
+            pass
+    config = run / CONFIG
+    return datetime.fromtimestamp((config if config.exists() else run).stat().st_mtime), 1
+
+
+def _have(run: Path) -> str:
+    return ", ".join(sorted(path.name for path in (run / CHECKPOINTS).glob("*.ckpt"))) or "no checkpoint at all"
+
+
+def _list(root: Path) -> str:
+    names = [path.name for path in runs(root)]
+    if not names:
+        return f"there are no runs under {root}"
+    return "runs, newest first: " + ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

@@ -1,0 +1,82 @@
+"""`gssr generate`, through its own parser."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from gssr.commands import generate as generate_command
+
+
+def _run(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    generate_command.add_commands(parser.add_subparsers(required=True))
+    options = parser.parse_args(["generate", *arguments])
+    return options.run(options) or 0
+
+
+@pytest.fixture
+def prompt(tiny_folder: Path) -> list[str]:
+    return ["--backbone", str(tiny_folder), "--prompt", "Hurricane Ian near", "--tokens", "5"]
+
+
+def test_both_texts_stand_side_by_side(prompt: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(*prompt, "--random", "--strength", "50") == 0
+    shown = capsys.readouterr().out
+    assert "unsteered" in shown and "steered" in shown and "KL to the unsteered model" in shown
+
+
+def test_strength_0_gives_the_same_text(prompt: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(*prompt, "--random", "--strength", "0", "--json") == 0
+    written = json.loads(capsys.readouterr().out)
+    assert written["steered"] == written["unsteered"] and written["steps"] == []
+
+
+def test_a_learned_state_is_kept_and_used_again(
+    prompt: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts, kept = tmp_path / "texts.txt", tmp_path / "kept.safetensors"
+    texts.write_text("Tropical storm Alex\n---\nBe a category 3 hurricane\n")
+    learn = ["--learn", str(texts), "--steps", "3", "--save", str(kept)]
+    assert _run(*prompt, *learn, "--json") == 0
+    first = json.loads(capsys.readouterr().out)
+    assert _run(*prompt, "--learned", str(kept), "--json") == 0
+    again = json.loads(capsys.readouterr().out)
+    assert first["steered"] == again["steered"] and [bool(step["share"]) for step in again["steps"]][:2] == [
+        True,
+        False,
+    ]
+    assert _run(*prompt, "--towards", str(texts), "--away", str(texts), "--temperature", "0", "--json") == 0
+    assert _run(*prompt, "--like", "Tropical storm", "--strength", "0.5", "--layers", "0-1", "--json") == 0
+
+
+def test_errors_say_what_to_do(prompt: list[str], tmp_path: Path) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.write_text("\n")
+    texts = tmp_path / "texts.txt"
+    texts.write_text("Tropical storm Alex")
+    wrong = {
+        "layers \\[3\\] have no direction": ["--random", "--layers", "3"],
+        "heads \\[99\\]": ["--random", "--heads", "99"],
+        "strength nan": ["--random", "--strength", "nan"],
+        "outside \\[0, 1\\]": ["--like", "Tropical", "--strength", "2"],
+        "cannot be read": ["--learn", str(tmp_path / "none.txt")],
+        "holds no text": ["--learn", str(empty)],
+        "cannot be read as a learned state": ["--learned", str(tmp_path / "none.safetensors")],
+        "belong together": ["--towards", str(empty)],
+        "belongs to --learn": ["--random", "--save", str(tmp_path / "x")],
+        "--strength is its bound": ["--like", "Tropical", "--max-share", "1"],
+        "other parts": ["--learn", str(texts), "--heads", "0"],
+        "--top-p 2": ["--random", "--top-p", "2"],
+        "prompt is empty": ["--random", "--prompt", ""],
+    }
+    for message, arguments in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            _run(*prompt, *arguments)
+
+
+def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        _run("--help")
+    assert "gssr generate --prompt" in capsys.readouterr().out

@@ -1,0 +1,155 @@
+"""`gssr plan` on a history of the user's own: the numbers are the network's, and what is wrong with a file is said."""
+
+import argparse
+import json
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from gssr.commands import plan as plan_command
+from gssr.network import GoalNetwork
+from gssr.sequences import collate
+
+GOAL = "Weaken to 35 knots in 48 hours"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    network = GoalNetwork(
+        str(tiny_folder), latent_dim=4, hidden_dim=8, text_layers=(2,), goal_layer=2, value_names=["wind", "pressure"]
+    )
+    network.scaler.fit(torch.tensor([[20.0, 900.0], [150.0, 1020.0], [60.0, 980.0]]))
+    network.steering.arrival.data.fill_(3.0)
+    trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_model_summary=False)
+    trainer.strategy.connect(network)
+    file = tmp_path_factory.mktemp("run") / "best.ckpt"
+    trainer.save_checkpoint(file)
+    saved = torch.load(file, weights_only=True)
+    torch.save(saved | {"datamodule_hyper_parameters": {"context": 3, "horizon": 2}}, file)
+    return file
+
+
+def table(rows: int = 5) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "time": pd.date_range("2024-09-01", periods=rows, freq="6h").strftime("%Y-%m-%dT%H:%MZ"),
+            "wind": [40.0, 55.0, 70.0, 90.0, 100.0][:rows],
+            "pressure": [1000.0, 990.0, None, 960.0, 950.0][:rows],
+            "text": ["Tropical storm.", None, "Hurricane.", "Hurricane.", " "][:rows],
+        }
+    )
+
+
+def run(*arguments: object) -> None:
+    parser = argparse.ArgumentParser()
+    plan_command.add_commands(parser.add_subparsers())
+    options = parser.parse_args(["plan", *map(str, arguments)])
+    options.run(options)
+
+
+def lines(file: Path) -> dict:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def test_the_plan_is_the_networks_own(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    table().to_csv(tmp_path / "ian.csv", index=False)
+    run(
+        *("--input", tmp_path / "ian.csv", "--ckpt_path", checkpoint, "--goal", GOAL, "--samples", 4),
+        *("--json", tmp_path / "plan.json", "--plot", tmp_path / "fan.png"),
+    )
+    line = lines(tmp_path / "plan.json")
+    assert line["goal"] == GOAL and line["time"][-2:] == ["2024-09-02T06:00Z", "2024-09-02T12:00Z"]
+    assert line["context"] == [[70.0, None], [90.0, 960.0], [100.0, 950.0]]  # the last 3 rows, as in training
+
+    network, _ = plan_command.load_network(str(checkpoint), None)
+    record = plan_command.future_record(
+        table(), tmp_path / "ian.csv", ["wind", "pressure"], horizon=2, context=3, goal=GOAL
+    )
+    assert record.text == ["Hurricane.", "Hurricane.", None, None, None] and np.isnan(record.value[3:]).all()
+    for name, goal in (("with_goal", GOAL), ("without_goal", None)):
+        plan = network.plan(collate([record]), [goal], 4, generator=torch.Generator().manual_seed(0))
+        np.testing.assert_allclose(line[name]["mean"], plan.mean[0], atol=0.006)
+        assert line[name]["text"] == plan.text[0]
+    assert line["with_goal"]["mean"] != line["without_goal"]["mean"]
+    assert (tmp_path / "fan.png").read_bytes()[:4] == b"\x89PNG"
+    printed = capsys.readouterr().out
+    assert GOAL in printed and "wind" in printed and "2024-09-02T12:00Z" in printed
+
+
+def test_without_a_goal_it_is_a_forecast_from_any_kind_of_table(checkpoint: Path, tmp_path: Path) -> None:
+    frame = table()
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    frame.to_parquet(tmp_path / "a.parquet")
+    results = []
+    for name in ("a.csv", "a.jsonl", "a.parquet"):
+        options = ("--ckpt_path", checkpoint, "--samples", 2, "--horizon", 3, "--no-texts")
+        run("--input", tmp_path / name, *options, "--json", tmp_path / "plan.json")
+        results.append(lines(tmp_path / "plan.json"))
+    assert results[0] == results[1] == results[2]
+    assert results[0]["with_goal"] is None and len(results[0]["without_goal"]["mean"]) == 3
+
+
+def test_the_strength_of_the_goal_can_be_chosen(checkpoint: Path, tmp_path: Path) -> None:
+    table().to_csv(tmp_path / "ian.csv", index=False)
+    given = ["--ckpt_path", checkpoint, "--input", tmp_path / "ian.csv", "--goal", GOAL, "--no-texts", "--samples", 4]
+    plans = {}
+    for strength in ("0", "1.25", "2", None):
+        file = tmp_path / f"{strength}.json"
+        run(*given, "--json", file, *([] if strength is None else ["--strength", strength]))
+        plans[strength] = lines(file)
+    assert plans[None] == plans["1.25"] != plans["2"]
+    assert plans["0"]["with_goal"]["mean"] == plans["0"]["without_goal"]["mean"]
+    with pytest.raises(ValueError, match="--strength is -1"):
+        run(*given, "--strength", "-1")
+
+
+def broken(**columns: object) -> pd.DataFrame:
+    return table().assign(**columns)
+
+
+@pytest.mark.parametrize(
+    ("frame", "arguments", "message"),
+    [
+        (table().rename(columns={"wind": "winds"}), [], "did you mean 'winds'"),
+        (table().rename(columns={"time": "when"}), [], "no column 'time'"),
+        (table()[::-1], [], "rise in equal steps"),
+        (table().drop(index=2), [], "rise in equal steps"),
+        (broken(time="soon"), [], "expected ISO 8601 times"),
+        (broken(wind=["a", "b", "c", "d", "e"]), [], "column 'wind'"),
+        (table()[:0], [], "no rows"),
+        (table()[:1], [], "at least 2"),
+        (table(), ["--goal", "  "], "the goal is empty"),
+        (table(), ["--goal", GOAL, "--goal_step", "9"], "behind the horizon"),
+        (table(), ["--dimension", "sea"], "none of the network's values"),
+        (table(), ["--json", "nowhere/at/all.json"], "does not exist"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    frame: pd.DataFrame, arguments: list[str], message: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(ValueError, match=message):
+        run("--input", tmp_path / "a.csv", "--ckpt_path", checkpoint, *arguments)
+
+
+def test_files_that_are_none_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no file"):
+        run("--input", tmp_path / "a.csv", "--ckpt_path", checkpoint)
+    (tmp_path / "a.doc").write_text("x")
+    with pytest.raises(ValueError, match="no table that is known"):
+        run("--input", tmp_path / "a.doc", "--ckpt_path", checkpoint)
+    table().to_csv(tmp_path / "a.csv", index=False)
+    (tmp_path / "bad.ckpt").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        run("--input", tmp_path / "a.csv", "--ckpt_path", tmp_path / "bad.ckpt")
+
+
+def test_another_unit_is_suspected(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    table().assign(pressure=1e5).to_csv(tmp_path / "a.csv", index=False)
+    run("--input", tmp_path / "a.csv", "--ckpt_path", checkpoint, "--samples", 2, "--no-texts")
+    assert "pressure lies far outside" in capsys.readouterr().err

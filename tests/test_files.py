@@ -1,0 +1,53 @@
+"""A file is whole, or what it was before."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from gssr.files import disk_full, whole_file
+
+
+def test_a_file_appears_at_the_end_of_the_block(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "a.txt"
+    with whole_file(file) as draft:
+        draft.write("one")
+        assert not file.exists()
+    with whole_file(file, "wb") as draft:
+        draft.write(b"two")
+        assert file.read_text() == "one"
+    assert file.read_text() == "two"
+    assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_after_an_error_the_older_file_is_there_and_no_draft(error: type[BaseException], tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    with pytest.raises(error), whole_file(file) as draft:
+        draft.write("new")
+        raise error
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_full_disk_is_told_and_leaves_the_older_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    (tmp_path / f"a.txt.{os.getpid()}.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: '.*a\.txt'") as stopped, whole_file(file) as draft:
+        draft.write("new")
+    assert disk_full(stopped.value) is stopped.value
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_full_disk_is_found_behind_other_errors() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    outer, other = RuntimeError("writer"), ValueError("late")
+    outer.__cause__, other.__context__ = full, outer
+    assert disk_full(other) is full
+    assert disk_full(OSError(errno.ENOENT, "gone")) is None
+    assert disk_full(None) is None

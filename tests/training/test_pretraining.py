@@ -1,0 +1,314 @@
+"""Pretraining of the nano backbone: its optimizer, its loss, its resumption and what it exports."""
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.compression import model_bits_per_byte, opening, xz_bits_per_byte
+from datamodules.text.corpus import TextCorpus
+from gssr.backbone import FrozenBackbone
+from gssr.training.pretraining import MuonAdamW, NanoPretraining, nano_config
+
+PAD = 1
+TINY = {"vocab_size": 300, "hidden_size": 96, "layers": 4, "compile_layers": False}
+
+
+def tiny(seed: int = 0, **options: object) -> NanoPretraining:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return NanoPretraining(**(TINY | options))
+
+
+# ---------------------------------------------------------------------- the optimizer
+
+
+def trained_parts() -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    g = torch.Generator().manual_seed(0)
+    shapes = [(6, 4), (4, 8)], [(4,), (10, 4)]
+    return tuple([nn.Parameter(torch.randn(shape, generator=g)) for shape in part] for part in shapes)
+
+
+def give_gradients(parameters: list[nn.Parameter], step: int) -> None:
+    g = torch.Generator().manual_seed(step)
+    for parameter in parameters:
+        parameter.grad = torch.randn(parameter.shape, generator=g)
+
+
+def test_a_reloaded_optimizer_makes_the_same_next_steps(tmp_path: Path) -> None:
+    matrices, others = trained_parts()
+    optimizer = MuonAdamW(matrices, others, lr=0.02, weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    for step in range(4):
+        give_gradients(matrices + others, step)
+        optimizer.step()
+        schedule.step()
+    torch.save({"weights": [*matrices, *others], "optimizer": optimizer.state_dict()}, tmp_path / "state.pt")
+
+    def go_on(load: bool) -> list[Tensor]:
+        saved = torch.load(tmp_path / "state.pt", weights_only=True)
+        fresh = trained_parts()
+        with torch.no_grad():
+            for parameter, value in zip(fresh[0] + fresh[1], saved["weights"], strict=True):
+                parameter.copy_(value)
+        again = MuonAdamW(*fresh, lr=0.02, weight_decay=0.1)
+        if load:
+            again.load_state_dict(saved["optimizer"])
+        for group in again.param_groups:
+            group["lr"] = optimizer.param_groups[0]["lr"]
+        for step in (4, 5):
+            give_gradients(fresh[0] + fresh[1], step)
+            again.step()
+        return fresh[0] + fresh[1]
+
+    for step in (4, 5):
+        give_gradients(matrices + others, step)
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(matrices + others, go_on(load=True), strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(matrices + others, go_on(load=False), strict=True))
+
+
+def test_both_optimizers_follow_the_schedule_after_a_reload() -> None:
+    matrices, others = trained_parts()
+    optimizer = MuonAdamW(matrices, others, lr=0.02, weight_decay=0.0)
+    optimizer.load_state_dict(optimizer.state_dict())
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    before = [p.detach().clone() for p in matrices + others]
+    give_gradients(matrices + others, 0)
+    optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, matrices + others, strict=True))
+    for group in optimizer.param_groups:
+        group["lr"] = 0.02
+    optimizer.step()
+    assert not any(torch.equal(a, b) for a, b in zip(before, matrices + others, strict=True))
+
+
+def test_every_parameter_is_trained_once_and_embeddings_by_adamw() -> None:
+    module = tiny()
+    module._trainer = SimpleNamespace(max_steps=100)
+    optimizer = module.configure_optimizers()["optimizer"]
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    assert len(held) == len({id(p) for p in held}) == len(list(module.model.parameters()))
+    by_muon = {id(p) for group in optimizer.muon.param_groups for p in group["params"]}
+    assert all(p.ndim == 2 for group in optimizer.muon.param_groups for p in group["params"])
+    assert id(module.model.get_input_embeddings().weight) not in by_muon
+    assert (
+        len(by_muon) == 3 * 4 + 1 * 6
+    )  # in, out and the MLP's two of a Mamba layer; q, k, v, o and the two of an attention layer
+
+
+def test_the_rate_warms_up_stays_and_falls_to_zero() -> None:
+    module = tiny(warmup_steps=10, decay_share=0.4)
+    module._trainer = SimpleNamespace(max_steps=100)
+    rates = [module._rate(step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1) and rates[4] == pytest.approx(0.5)
+    assert all(rate == 1.0 for rate in rates[9:61])
+    assert rates[80] == pytest.approx(0.5) and rates[100] == 0.0
+    assert all(a > b for a, b in zip(rates[60:], rates[61:], strict=False))
+
+
+# ---------------------------------------------------------------------- the loss
+
+
+def test_the_loss_is_the_naive_cross_entropy_and_padding_counts_nothing() -> None:
+    module = tiny()
+    g = torch.Generator().manual_seed(1)
+    rows = torch.randint(2, 300, (3, 13), generator=g)
+    rows[1, 9:] = PAD
+    rows[2, 1:] = PAD  # nothing but a first token
+    total, count = module.nats(rows)
+    expected, targets = 0.0, 0
+    for row in rows:
+        logits = module.model(input_ids=row[None, :-1]).logits[0].double()  # the model's own head, one row at a time
+        for position, token in enumerate(row[1:].tolist()):
+            if token != PAD:
+                expected -= (logits[position].softmax(-1)[token]).log().item()
+                targets += 1
+    assert count.item() == targets == 12 + 8
+    assert total.item() == pytest.approx(expected, rel=1e-5)
+    gradient = torch.autograd.grad(total, module.model.get_input_embeddings().weight)[0]
+    assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update() -> None:
+    module = tiny()
+    with torch.no_grad():
+        module.model.get_input_embeddings().weight[5] = torch.nan
+    with pytest.raises(RuntimeError, match="the loss is nan at step 0; resume"):
+        module.training_step(torch.full((1, 8), 5), 0)
+
+
+# ---------------------------------------------------------------------- a run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of two sources and its tokenizer."""
+    folder = tmp_path_factory.mktemp("corpus")
+    g = np.random.default_rng(0)
+    words = ["storm", "moving", "north", "at", "9", "knots", "senate", "the", "of", "peace", "and"]
+    rows = [
+        {"source": source, "split": split, "text": " ".join(g.choice(words[first : first + 8], 30))}
+        for source, first in (("storms", 0), ("speeches", 3))
+        for split, count in (("train", 20), ("heldout", 3))
+        for _ in range(count)
+    ]
+    pd.DataFrame(rows).to_parquet(folder / "corpus.parquet")
+    corpus(folder).prepare_data()
+    return folder
+
+
+def corpus(folder: Path, stage: str | None = None) -> TextCorpus:
+    made = TextCorpus(
+        str(folder / "corpus.parquet"), str(folder / "tokenizer"), None, 300, row_length=24, batch_size=4, rows=4 * 8
+    )
+    if stage is not None:
+        made.setup(stage)
+    return made
+
+
+class Losses(Callback):
+    """Keeps the loss of every step."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, float] = {}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: NanoPretraining, outputs: dict[str, Tensor], *_: object
+    ) -> None:
+        self.seen[trainer.global_step] = outputs["loss"].item()
+
+
+def run(
+    folder: Path, out: Path, seed: int, resume: Path | None = None, max_steps: int = 8
+) -> tuple[NanoPretraining, dict[int, float]]:
+    losses = Losses()
+    module = tiny(seed, lr=0.01, warmup_steps=3, export=str(out / "nano"))
+    trainer = Trainer(
+        max_steps=max_steps,
+        accelerator="cpu",
+        gradient_clip_val=1.0,
+        logger=False,
+        callbacks=[losses, ModelCheckpoint(out, "{step}", every_n_train_steps=5, save_top_k=-1)],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+    )
+    trainer.fit(module, corpus(folder), ckpt_path=resume, weights_only=resume is not None)
+    return module, losses.seen
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> tuple[NanoPretraining, dict[int, float]]:
+    return run(folder, folder / "whole", seed=0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_resumed_run_is_the_run_that_was_not_stopped(
+    folder: Path, trained: tuple[NanoPretraining, dict[int, float]]
+) -> None:
+    module, losses = trained
+    # What a crash after step 5 leaves is this file alone; the new process begins with other weights.
+    resumed, later = run(folder, folder / "again", seed=99, resume=folder / "whole" / "step=5.ckpt")
+    assert sorted(losses) == list(range(1, 9)) and sorted(later) == [6, 7, 8]
+    assert later == {step: losses[step] for step in (6, 7, 8)}
+    assert losses[8] < losses[1]
+    total, count = tiny().nats(next(iter(corpus(folder, "fit").train_dataloader())))
+    assert losses[1] == pytest.approx((total / count).item(), rel=1e-5)
+    state = module.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in resumed.state_dict().items())
+
+
+def test_the_export_loads_as_a_frozen_backbone(folder: Path, trained: tuple[NanoPretraining, dict[int, float]]) -> None:
+    module, _ = trained
+    stored = load_file(folder / "whole" / "nano" / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+    backbone = FrozenBackbone(str(folder / "whole" / "nano"))
+    weights = backbone.model.state_dict()
+    for name, value in module.model.state_dict().items():
+        assert torch.equal(weights[name], value.to(torch.bfloat16).float()), name
+    assert backbone.tokenizer.eos_token_id != backbone.tokenizer.pad_token_id
+
+    # Behind an empty prefix a text costs what pretraining says it costs.
+    text = "storm moving north at 9 knots"
+    nats, tokens = backbone.text_nats(torch.zeros(1, 0, backbone.hidden_size), [text])
+    end = backbone.tokenizer.eos_token_id
+    module = tiny()
+    module.model.load_state_dict(weights)
+    total, count = module.nats(torch.tensor([[end, *backbone.tokenize([text])[0], end]]))
+    assert count.item() == tokens.item()
+    assert nats.item() == pytest.approx(total.item(), rel=1e-4)
+
+
+def test_nothing_is_exported_before_the_end(folder: Path, tmp_path: Path) -> None:
+    module = tiny(export=str(tmp_path / "nano"))
+    module._trainer = SimpleNamespace(is_global_zero=True, global_step=5, max_steps=8)
+    module.on_train_end()
+    assert not (tmp_path / "nano").exists()
+
+
+def test_several_processes_are_refused() -> None:
+    module = NanoPretraining(vocab_size=64, hidden_size=96, layers=4, compile_layers=False)
+    module._trainer = SimpleNamespace(world_size=2)
+    with pytest.raises(ValueError, match="set --trainer.devices 1"):
+        module.on_fit_start()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_bits_per_byte_equal_those_of_the_benchmark(
+    folder: Path, trained: tuple[NanoPretraining, dict[int, float]]
+) -> None:
+    module, _ = trained
+    data = corpus(folder)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    (first, *_) = trainer.validate(module, data, verbose=False)
+    expected = model_bits_per_byte(module.model.eval(), data)
+    assert set(expected) == {"storms", "speeches"}
+    logged = {name: trainer.callback_metrics[f"val/bits_per_byte_{name}"].item() for name in expected}
+    assert logged == pytest.approx(expected, rel=1e-5)
+    assert trainer.callback_metrics["val/bits_per_byte"].item() == pytest.approx(sum(expected.values()) / 2, rel=1e-5)
+    # By hand, for one source: all of its rows, one token at a time, over the bytes of its documents.
+    nats = 0.0
+    for row in data.heldout["storms"].long():
+        log_probs = F.log_softmax(module.model(input_ids=row[None, :-1]).logits[0].double(), -1)
+        nats -= sum(log_probs[i, token].item() for i, token in enumerate(row[1:].tolist()) if token != PAD)
+    frame = pd.read_parquet(folder / "corpus.parquet")
+    size = frame[(frame["source"] == "storms") & (frame["split"] == "heldout")]["text"].str.len().sum()
+    assert expected["storms"] == pytest.approx(nats / math.log(2) / size, rel=1e-5)
+
+
+def test_xz_is_told_the_training_text() -> None:
+    g = np.random.default_rng(0)
+    noise = ["".join(map(chr, g.integers(97, 123, 4000)))]
+    assert xz_bits_per_byte(noise, noise) < 0.2
+    assert xz_bits_per_byte(["nothing alike"], noise) == pytest.approx(math.log2(26), abs=0.4)
+
+
+def test_a_prompt_is_the_opening_as_it_stands() -> None:
+    assert opening("Title\n\nThe first  paragraph", 3) == "Title\n\nThe first"
+    assert opening("short text", 6) == "short text"
+
+
+# ---------------------------------------------------------------------- the architecture
+
+
+def test_the_nano_keeps_its_size_and_its_layers() -> None:
+    from transformers import GraniteMoeHybridForCausalLM
+
+    config = nano_config()
+    with torch.device("meta"):
+        model = GraniteMoeHybridForCausalLM(config)
+    size = sum(p.numel() for p in model.parameters())
+    assert size == 4_876_440 and 2 * size < 16e6
+    assert config.layer_types.count("linear_attention") == 6 and config.layer_types.count("full_attention") == 2
+    assert config.eos_token_id != config.pad_token_id
