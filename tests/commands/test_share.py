@@ -14,11 +14,12 @@ import torch
 import yaml
 from lightning import Trainer
 
-import gssr.commands.share as sharing
+import gssr.commands.share as commands
 import gssr.network.pretrained as pretrained
-from gssr.commands.share import pull, push
+import gssr.runs.sharing as sharing
 from gssr.network import GoalNetwork
 from gssr.runs.folders import CHECKPOINTS, CONFIG, find_checkpoint
+from gssr.runs.sharing import pull, push
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch, Record
 from tests.conftest import SENTENCES
@@ -248,9 +249,7 @@ def test_a_hub_that_does_not_answer(run: Path, monkeypatch: pytest.MonkeyPatch, 
         raise OSError("401 Unauthorized")
 
     monkeypatch.setattr(hub, "create_repo", refused)
-    with pytest.raises(
-        ValueError, match=r"the hub did not take 'someone/storms': 401 Unauthorized\nThe form is owner/name"
-    ):
+    with pytest.raises(ValueError, match=r"the hub refused 'someone/storms': 401 Unauthorized\nexpected owner/name"):
         push("best", "someone/storms", hub=True)
 
 
@@ -265,10 +264,10 @@ def test_what_is_a_hub_id(run: Path, place: str | Path, is_hub: bool) -> None:
 
 def test_the_commands(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
-    sharing.add_commands(parser.add_subparsers())
+    commands.add_commands(parser.add_subparsers())
     for line in ("push best exports/storms", f"push last exports/b --run {run.name}", "pull exports/storms mine"):
         options = parser.parse_args(line.split())
         assert options.run(options) is None
     said = capsys.readouterr().out
-    assert "Shared: exports/storms" in said and "python train.py test --run mine" in said
+    assert "pushed: exports/storms" in said and "python train.py test --run mine" in said
     assert Path("exports/b/model.safetensors").exists() and Path("mine/checkpoints/best.ckpt").exists()
