@@ -101,14 +101,10 @@ class WorldModel(nn.Module):
         half = torch.tensor(resolution) / 2 / self.scaler.std.cpu()
         self.value_head.floor.copy_(half.clamp(min=LEAST_FLOOR))
 
-    def place_backbone(self) -> None:
-        """Move the frozen model and the encoded texts to the device of the trained parts."""
+    def prepare(self, texts: Iterable[str] = ()) -> None:
+        """Move the frozen model to the device of the trained parts, and read texts that ``observe`` will look up."""
         self.backbone.to(self.device)
         self.table.to(self.device)
-
-    def encode_texts(self, texts: Iterable[str]) -> None:
-        """Read texts with the frozen model now, so that ``observe`` only looks them up."""
-        self.place_backbone()
         self.table.add(texts)
 
     def encode_goals(self, batch: Batch, goals: Sequence[str | None]) -> LatentGoal:
