@@ -4,7 +4,7 @@
     state    before every token of the text, chosen layers' states are changed by a low-rank map of x
 
 Whether a change is trained through or acts while the model writes, it is the same change at the same tokens: in training it has a
-closed form (`gssr.states.learned.scan_offsets`), in generation it is written into the cache (`gssr.states.steering.steer`).
+closed form (`gssr.states.offset_scan.scan_offsets`), in generation it is written into the cache (`gssr.states.intervention.steer`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ from gssr.backbone import FrozenBackbone
 from gssr.network.heads import PrefixProjector
 from gssr.network.state_projector import StateProjector
 from gssr.states.hybrid_state import HybridState
-from gssr.states.learned import scan_offsets
+from gssr.states.intervention import steer
+from gssr.states.offset_scan import scan_offsets
 from gssr.states.rules import LowRank, Offset, Schedule, norm
-from gssr.states.steering import steer
 
 INJECTIONS = ("prefix", "state", "both")
 # Any text does: its states give the size of one.
