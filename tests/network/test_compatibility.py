@@ -13,7 +13,7 @@ from transformers import GraniteMoeHybridForCausalLM
 from datamodules.text.corpus import train_tokenizer
 from gssr.network import GoalNetwork
 from gssr.network.compatibility import FIXED, CheckpointMismatch
-from gssr.training.pretraining import nano_config
+from gssr.training.architectures import nano_config
 from tests.conftest import SENTENCES
 
 SIZES: dict[str, Any] = {

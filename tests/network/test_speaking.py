@@ -9,8 +9,8 @@ from transformers import DynamicCache
 
 from gssr.network import GoalNetwork
 from gssr.sequences import Record, collate
-from gssr.states.rules import Offset
 from gssr.states.intervention import steer
+from gssr.states.rules import Offset
 from tests.conftest import enliven
 
 TEXTS = ["Hurricane Ian near 20.1 north.", "Weaken to 35 knots"]

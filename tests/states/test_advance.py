@@ -9,7 +9,6 @@ from torch import Tensor
 from gssr.backbone import FrozenBackbone
 from gssr.states.advance import advance
 from gssr.states.cache import LayerState, empty_cache, fill_cache, layer_states
-from tests.conftest import enliven
 from tests.states.conftest import other_hybrid
 
 ARCHITECTURES = ("granite", "bamba", "falcon_h1", "mamba2")
