@@ -103,13 +103,12 @@ class LanguageModelTraining(LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = self.optimizer.build(self.named_parameters())
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: self.optimizer.rate(step, self.trainer.max_steps)
-        )
+        steps = self.trainer.estimated_stepping_batches
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.optimizer.rate(step, steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_end(self) -> None:
-        if self.trainer.is_global_zero and self.trainer.global_step >= self.trainer.max_steps:
+        if self.trainer.is_global_zero and self.trainer.global_step >= self.trainer.estimated_stepping_batches:
             self.save_pretrained(Path(self.export))
 
     def save_pretrained(self, folder: Path) -> None:

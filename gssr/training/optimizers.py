@@ -1,7 +1,7 @@
 """The optimizer of language models: Muon (Jordan et al. 2024) for matrices, AdamW for everything else.
 
-After warm-up the rate stays constant. It falls linearly to zero over the last share of the steps, so that
-``trainer.max_steps`` shortens or prolongs a run without another option.
+After warm-up the rate stays constant. It falls linearly to zero over the last share of the steps, so that the length of a run
+(``trainer.max_steps`` or ``max_epochs``) needs no other option beside it.
 """
 
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ class MuonAdamWConfig:
         others = [p for (_, p), matrix in zip(trained, is_matrix, strict=True) if not matrix]
         return MuonAdamW(matrices, others, self.lr, self.weight_decay)
 
-    def rate(self, step: int, steps: int) -> float:
+    def rate(self, step: int, steps: float) -> float:
         """The learning rate at one of ``steps`` steps, as a share of ``lr``."""
         warm = min(1.0, (step + 1) / self.warmup_steps)
         return warm * min(1.0, max(0.0, steps - step) / max(1.0, self.decay_share * steps))

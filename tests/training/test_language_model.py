@@ -8,17 +8,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from lightning import Callback, Trainer
+from jsonargparse import ArgumentParser
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
 
 from benchmarks.compression import model_bits_per_byte, opening, xz_bits_per_byte
 from datamodules.text.corpus import TextCorpus
 from gssr.backbone import FrozenBackbone
-from gssr.training.architectures import Architecture, Nano, nano_config
+from gssr.training.architectures import Architecture, Nano, Saved, nano_config
 from gssr.training.language_model import LanguageModelTraining
+from gssr.training.objectives import NextToken, Objective, WeightedTokens
 from gssr.training.optimizers import MuonAdamW, MuonAdamWConfig
 
 PAD = 1
@@ -104,7 +108,7 @@ def test_both_optimizers_follow_the_schedule_after_a_reload() -> None:
 
 def test_every_parameter_is_trained_once_and_embeddings_by_adamw() -> None:
     module = tiny()
-    module._trainer = SimpleNamespace(max_steps=100)
+    module._trainer = SimpleNamespace(estimated_stepping_batches=100)
     optimizer = module.configure_optimizers()["optimizer"]
     held = [p for group in optimizer.param_groups for p in group["params"]]
     assert len(held) == len({id(p) for p in held}) == len(list(module.model.parameters()))
@@ -146,6 +150,28 @@ def test_the_loss_is_the_naive_cross_entropy_and_padding_counts_nothing() -> Non
     assert total.item() == pytest.approx(expected, rel=1e-5)
     gradient = torch.autograd.grad(total, module.model.get_input_embeddings().weight)[0]
     assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
+
+
+def test_weights_decide_what_a_token_counts() -> None:
+    module, objective = tiny(), WeightedTokens()
+    rows = torch.randint(2, 300, (2, 9), generator=torch.Generator().manual_seed(1))
+    rows[1, 7:] = PAD
+    weights = torch.rand(2, 9, generator=torch.Generator().manual_seed(2))
+    total, weight = objective(module.model, {"tokens": rows, "weights": weights})
+    log_probs = module.model(input_ids=rows[:, :-1]).logits.double().log_softmax(-1)
+    expected = [
+        (weights[row, place + 1].item(), log_probs[row, place, rows[row, place + 1]].item())
+        for row in range(2)
+        for place in range(8)
+        if rows[row, place + 1] != PAD
+    ]
+    assert total.item() == pytest.approx(-sum(w * nats for w, nats in expected), rel=1e-5)
+    assert weight.item() == pytest.approx(sum(w for w, _ in expected), rel=1e-6)
+    equal = objective(module.model, {"tokens": rows, "weights": torch.ones(2, 9)})
+    plain = NextToken()(module.model, {"tokens": rows})
+    assert [x.item() for x in equal] == pytest.approx([x.item() for x in plain], rel=1e-6)
+    with pytest.raises(ValueError, match=r"holds \['tokens'\]; WeightedTokens needs weights"):
+        objective(module.model, {"tokens": rows})
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update() -> None:
@@ -260,9 +286,96 @@ def test_the_export_loads_as_a_frozen_backbone(
     assert cost.item() == pytest.approx(total.item(), rel=1e-4)
 
 
+class Sums(LightningDataModule):
+    """Rows of two digits and their sum; only the answer, behind the third token, has a weight. Nothing is measured in bytes."""
+
+    sources, heldout_bytes = ("sums",), {}
+
+    def __init__(self, tokenizer: object = None) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+        a, b = torch.arange(64) // 8, torch.arange(64) % 8
+        self.tokens = torch.stack([10 + a, 30 + b, torch.full_like(a, 5), 50 + a + b], 1)
+
+    def _loader(self) -> DataLoader:
+        weights = torch.tensor([0.0, 0.0, 0.0, 1.0]).expand(64, -1)
+        rows = [{"tokens": row, "weights": w} for row, w in zip(self.tokens, weights, strict=True)]
+        return DataLoader(rows, batch_size=16)
+
+    train_dataloader = val_dataloader = _loader
+
+
+class Thinking(Objective, nn.Module):
+    """Behind each question the model reads a learned embedding before it answers: an objective with a parameter of its own."""
+
+    def __init__(self, width: int = 96) -> None:
+        nn.Module.__init__(self)
+        self.thought = nn.Parameter(torch.zeros(1, 1, width))
+
+    def __call__(self, model: PreTrainedModel, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        question = model.get_input_embeddings()(batch["tokens"][:, :-1])
+        embedded = torch.cat([question, self.thought.expand(len(question), -1, -1)], 1)
+        logits = model(inputs_embeds=embedded, use_cache=False).logits[:, -1].float()
+        return F.cross_entropy(logits, batch["tokens"][:, -1], reduction="sum"), batch["weights"].sum()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("objective", [WeightedTokens, Thinking])
+def test_data_and_objective_may_come_from_outside(objective: type[Objective], folder: Path, tmp_path: Path) -> None:
+    module, losses = (
+        tiny(objective=objective, optimizer=MuonAdamWConfig(0.01, warmup_steps=1), export=str(tmp_path)),
+        Losses(),
+    )
+    trainer = Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[losses],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    trainer.fit(module, Sums(corpus(folder, "fit").tokenizer))
+    assert len(losses.seen) == 8 and losses.seen[8] < losses.seen[1] - 0.2
+    total, weight = module.objective(module.model, next(iter(Sums().val_dataloader())))
+    measured = trainer.callback_metrics
+    assert "val/bits_per_byte" not in measured
+    assert measured["val/nats_per_token"] == measured["val/nats_per_token_sums"]
+    assert measured["val/nats_per_token"].item() == pytest.approx((total / weight).item(), rel=0.5)
+    assert (tmp_path / "model.safetensors").exists()
+    if objective is Thinking:
+        assert module.objective.thought.abs().sum() > 0
+
+
+def test_a_saved_model_is_trained_further(
+    folder: Path, trained: tuple[LanguageModelTraining, dict[int, float]]
+) -> None:
+    module = tiny(architecture=lambda: Saved(str(folder / "whole" / "nano")))
+    weights = trained[0].model.state_dict()
+    for name, value in module.model.state_dict().items():
+        assert torch.equal(value, weights[name].bfloat16().float()), name
+    assert module.model.training and all(p.requires_grad for p in module.model.parameters())
+
+
+def test_a_config_chooses_architecture_and_objective_by_class_path() -> None:
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(LightningModule, "model")
+    chosen = {
+        "class_path": "gssr.training.language_model.LanguageModelTraining",
+        "init_args": {
+            "architecture": {"class_path": "gssr.training.architectures.Nano", "init_args": {"vocab_size": 300, "hidden_size": 96, "layers": 4}},
+            "objective": "tests.training.test_language_model.Thinking",
+            "optimizer": {"lr": 0.25},
+        },
+    }  # fmt: skip
+    module = parser.instantiate(parser.parse_object({"model": chosen})).model
+    assert module.model.config.vocab_size == 300 and isinstance(module.objective, Thinking)
+    assert module.optimizer == MuonAdamWConfig(lr=0.25)
+
+
 def test_nothing_is_exported_before_the_end(folder: Path, tmp_path: Path) -> None:
     module = tiny(export=str(tmp_path / "nano"))
-    module._trainer = SimpleNamespace(is_global_zero=True, global_step=5, max_steps=8)
+    module._trainer = SimpleNamespace(is_global_zero=True, global_step=5, estimated_stepping_batches=8)
     module.on_train_end()
     assert not (tmp_path / "nano").exists()
 
