@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gssr import ranks
 from gssr.backbone import FrozenBackbone
+from gssr.backbone.readings import MeanReading, Reading
 from gssr.backbone.table import TextTable
 from gssr.network.calibration import Calibration
 from gssr.network.compatibility import CheckpointMismatch, fixed_part, refuse_other
@@ -127,7 +128,7 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
             raise ValueError("text_layers is empty; name at least one layer of the backbone from which texts are read")
         self.backbone = FrozenBackbone(backbone, backbone_revision, backbone_dtype, offline)
         self.backbone.require_layers([*text_layers, goal_layer])
-        self.table = TextTable(self.backbone, text_layers, text_reading)
+        self.table = TextTable(self.backbone, text_layers, _reading(text_reading))
         self.goal_states: dict[str, Tensor] = {}
         self.free_nats = free_nats
         self.weights = dict(zip(LOSSES, (alpha_value, alpha_text, alpha_kl, alpha_open, alpha_goal), strict=True))
@@ -394,3 +395,12 @@ class GoalNetwork(Planning, OpenLoop, Speaking, Validation, Pretrained, Lightnin
         fixed = saved.get("fixed", checkpoint.get("hyper_parameters", {}))
         refuse_other(saved["backbone"], self.backbone.identity(), fixed, self.hparams)
         self._saved_noise = saved.get("noise", [])  # a network that was shared brings none
+
+
+def _reading(name: str) -> Reading:
+    from benchmarks.ablations.readings import ConstantReading, NoReading
+
+    readings = {"mean": MeanReading, "constant": ConstantReading, "none": NoReading}
+    if name not in readings:
+        raise ValueError(f"text reading {name!r} is not known; expected one of {tuple(readings)}")
+    return readings[name]()
