@@ -8,7 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class FreeNatsAnnealing(Callback):
-    """Moves `pl_module.free_nats` on a straight line from `start` to `end` over the first `steps` optimizer steps.
+    """Moves `pl_module.objective.free_nats` on a straight line from `start` to `end` over the first `steps` optimizer steps.
 
     A pure function of `trainer.global_step`, so it needs no state and a resumed run is on the same line. Logged as
     `train/free_nats`.
@@ -24,15 +24,15 @@ class FreeNatsAnnealing(Callback):
         share = 1.0 if step >= self.steps else step / self.steps
         return self.start + (self.end - self.start) * share
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not hasattr(pl_module, "free_nats"):
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not hasattr(getattr(pl_module, "objective", None), "free_nats"):
             raise ValueError(
-                f"FreeNatsAnnealing sets free_nats, which {type(pl_module).__name__} lacks; take it off the callbacks"
+                f"FreeNatsAnnealing sets objective.free_nats, which {type(pl_module).__name__} lacks; take it off the callbacks"
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pl_module.free_nats = self.value(trainer.global_step)
+        pl_module.objective.free_nats = self.value(trainer.global_step)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        pl_module.free_nats = self.value(trainer.global_step)
-        self.log("train/free_nats", pl_module.free_nats)
+        pl_module.objective.free_nats = self.value(trainer.global_step)
+        self.log("train/free_nats", pl_module.objective.free_nats)

@@ -36,7 +36,7 @@ class TestReport(Callback):
             return
         for stage in ("fit", "test"):
             data.setup(stage)
-        pl_module.table.add(data.texts())
+        pl_module.encode_texts(data.texts())
         evaluate = evaluate_storms if isinstance(data, Storms) else evaluate_forecasts
         report = evaluate(pl_module, data, samples=self.samples, quick=self.quick)
         print(report.to_markdown(), flush=True)
@@ -98,5 +98,5 @@ class PredictionWriter(Callback):
 
 def _digits(network: Any) -> int:
     """Digits behind the point that show a hundredth of the smallest standard deviation of a value, at least 2."""
-    smallest = float(network.scaler.std.min()) if hasattr(network, "scaler") else 1.0
+    smallest = float(network.world.scaler.std.min()) if hasattr(network, "world") else 1.0
     return min(12, max(2, 2 - math.floor(math.log10(smallest))))

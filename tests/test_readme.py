@@ -15,8 +15,8 @@ from lightning import Trainer
 
 from datamodules import Storms
 from gssr.commands.main import build_parser
-from gssr.network import GoalNetwork
 from gssr.runs.folders import CHECKPOINTS, CONFIG
+from tests.networks import make_network
 from train import RunCLI, _flat
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,12 +127,11 @@ def test_other_commands_name_what_is_there() -> None:
 
 
 def test_the_python_of_the_readme_runs(place: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    network = GoalNetwork(
-        str(tiny_folder), latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2,
-        value_names=list(Storms.value_names), value_units=list(Storms.value_units), value_resolution=list(Storms.value_resolution),
+    network = make_network(tiny_folder, latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2,
+        names=list(Storms.value_names), units=list(Storms.value_units), resolution=list(Storms.value_resolution),
     )  # fmt: skip
-    network.scaler.mean.copy_(torch.tensor([50.0, 990.0, 27.0, -62.0]))
-    network.scaler.std.copy_(torch.tensor([25.0, 20.0, 9.0, 20.0]))
+    network.world.scaler.mean.copy_(torch.tensor([50.0, 990.0, 27.0, -62.0]))
+    network.world.scaler.std.copy_(torch.tensor([25.0, 20.0, 9.0, 20.0]))
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False)
     trainer.strategy.connect(network)
     trainer.save_checkpoint(place / "runs" / "storms-20250131-142501" / CHECKPOINTS / "best.ckpt")

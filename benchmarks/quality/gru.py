@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from gssr.network.persistence import last_observed
 from torch import Tensor, nn
 
 from benchmarks.quality.origins import Origins
@@ -20,7 +21,6 @@ from gssr.network.forecast_error import ForecastError
 from gssr.network.gaussian import Gaussian
 from gssr.network.heads import ValueHead
 from gssr.network.layers import mlp
-from gssr.network.persistence import last_observed
 from gssr.network.rssm import RSSM
 from gssr.network.steering import SteeredPrior
 from gssr.sequences.record import Batch

@@ -18,7 +18,6 @@ from gssr.evaluation.bootstrap import cluster_mean, cluster_ratio
 from gssr.evaluation.forecast_report import stretches, tolerance_of
 from gssr.evaluation.imagining import borrow, imagine, pick_evenly, seed_of, window_key
 from gssr.metrics import at_step, changes_beyond, goal_hits, outside, plotting_quantiles
-from gssr.network.gain import gain
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch
 
@@ -115,8 +114,7 @@ def measure(
             continue
         rows = []
         for strength in gains:
-            with gain(network, strength):
-                paths = imagine(network, batch, batch.goal, samples, seed_of(seed, name))
+            paths = imagine(network, batch, batch.goal, samples, seed_of(seed, name), gain=strength)
             rows.append(_scores(paths.mean, batch, y, goals.tolerance, threshold, draws))
             tick()
         found[name] = rows

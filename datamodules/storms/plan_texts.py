@@ -87,7 +87,14 @@ class PlanTexts:
 
 
 def write_plans(
-    network: Any, batch: Batch, dimension: int, goals: bool, samples: int = 16, seed: int = 0, batch_size: int = 64
+    network: Any,
+    batch: Batch,
+    dimension: int,
+    goals: bool,
+    samples: int = 16,
+    seed: int = 0,
+    batch_size: int = 64,
+    **options: Any,
 ) -> PlanTexts | None:
     """Plans under the windows' own goals, or without. None where the network writes none (`plan` with `texts` and `spoken`)."""
     texts, winds = [], []
@@ -98,7 +105,7 @@ def write_plans(
             rows = list(range(start, min(start + batch_size, len(batch))))
             part = move_data_to_device(batch.select(rows), device_of(network))
             generator = torch.Generator().manual_seed(seed_of(seed, "plan texts", start))
-            plan = network.plan(part, part.goal if goals else [None] * len(part), samples, generator=generator)
+            plan = network.plan(part, part.goal if goals else [None] * len(part), samples, generator=generator, **options)
             if getattr(plan, "spoken", None) is None:
                 return None
             texts += plan.text

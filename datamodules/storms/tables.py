@@ -17,7 +17,6 @@ from gssr.evaluation.bootstrap import cluster_difference, cluster_mean, cluster_
 from gssr.evaluation.imagining import pick_evenly
 from gssr.evaluation.report import Cell, Table
 from gssr.metrics import at_step, changes_beyond, fair_crps, goal_hits, interval_covers
-from gssr.network.gain import gain
 from gssr.sequences.record import Batch
 
 if TYPE_CHECKING:
@@ -206,13 +205,13 @@ def _turned(texts: Sequence[Sequence[str]], batch: Batch, evaluation: Evaluation
 def _turned_clearly(evaluation: Evaluation, borrowed: Batch, windows: int) -> Rows:
     """The same of clear cases alone, by the strength of the goal's pull."""
     clear, rows = clear_cases(borrowed, evaluation.dimension), {}
-    if not clear or not hasattr(evaluation.network, "steering"):
+    if not clear or not hasattr(evaluation.network, "forecaster"):
         return rows
     lent = borrowed.select([clear[i] for i in pick_evenly(len(clear), windows)])
     stronger = [(times, f", gain times {times}") for times in STRONG]
     for multiplier, words in ((1.0, ""), *stronger, (0.0, ", without the goal")):
-        with gain(evaluation.network, multiplier):
-            plans = write_plans(evaluation.network, lent, evaluation.dimension, True, seed=evaluation.seed)
+        options = {"seed": evaluation.seed, "gain": multiplier}
+        plans = write_plans(evaluation.network, lent, evaluation.dimension, True, **options)
         rows[CLEAR + words] = _turned(plans.texts, lent, evaluation)
     return rows
 

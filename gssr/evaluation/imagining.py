@@ -79,8 +79,11 @@ def imagine(
     samples: int,
     seed: int,
     batch_size: int = 256,
+    **options: Any,
 ) -> Imagined:
     """`samples` rollouts of every sequence under `goals` (None: no goals), a few hundred sequences at a time.
+
+    `options` go to the network's `rollout`, such as `gain=0`.
 
     The same arguments give the same numbers: each chunk has a generator of its own.
 
@@ -96,7 +99,7 @@ def imagine(
             rows = range(start, min(start + batch_size, len(batch)))
             part = move_data_to_device(batch.select(list(rows)), device)
             generator = torch.Generator().manual_seed(seed_of(seed, start))
-            rollouts = network.rollout(part, [goals[row] for row in rows], samples, generator=generator)
+            rollouts = network.rollout(part, [goals[row] for row in rows], samples, generator=generator, **options)
             means.append(rollouts.mean.float().cpu())
             noisy.append(rollouts.sample.float().cpu())
     return Imagined(torch.cat(means, dim=1), torch.cat(noisy, dim=1))

@@ -1,5 +1,5 @@
-"""The goal network: a recurrent state-space model whose prior a goal in words steers, around a frozen language model."""
+"""The goal network: a recurrent state-space model, steered by a goal in words, around a frozen language model."""
 
-from gssr.network.goal_network import GoalNetwork
+from gssr.network.module import GoalNetwork
 
 __all__ = ["GoalNetwork"]

@@ -1,9 +1,10 @@
-"""How wide the fans are: a factor for the spread of rollouts, fitted to what validation windows did.
+"""Calibrated fans: factors for the spread of rollouts, fitted on validation windows.
 
-The CRPS that trains a forecast's spread is flat around its minimum, so that a spread a quarter too small costs it little, while
-intervals then hold much less than they claim. One number for each step ahead and dimension mends that: the factor by which
-the central interval must be stretched around the middle of the rollouts to hold its share of the validation values (split
-conformal prediction with locally weighted residuals: Lei et al. 2018, section 5.2; two-sided as in Romano et al. 2019).
+The CRPS that trains a forecast's spread is flat around its minimum: a spread that is a quarter too small costs little,
+but its intervals hold much less than they claim. One factor for each step ahead and dimension corrects that: it
+stretches the central interval around the median of the rollouts until it holds its share of the validation values
+(split conformal prediction with locally weighted residuals: Lei et al. 2018, section 5.2; two-sided as in Romano et
+al. 2019).
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from gssr.metrics import plotting_quantiles
 
 LEVEL = 0.8
-# Fewer windows than this say too little of a share of 0.8, whose standard error is then 0.09.
+# With 20 windows the standard error of a share of 0.8 is 0.09; fewer give no useful factor.
 FEWEST = 20
 SMALLEST, LARGEST = 0.25, 4.0
 
@@ -33,15 +34,15 @@ class Calibration(nn.Module):
         self.register_buffer("factor", torch.ones(2, reach, value_dim))
 
     def forward(self, sample: Tensor, under_goal: Tensor) -> Tensor:
-        """Stretch samples (S, B, H, Y) around their median by the factors; under_goal (B) True for a sequence with a goal."""
+        """Stretch samples (S, B, H, Y) around their median by the factors; under_goal (B,) is True with a goal."""
         steps = torch.arange(sample.shape[2], device=sample.device).clamp(max=self.factor.shape[1] - 1)
         factor = self.factor[under_goal.long()][:, steps]
-        # Where the factor is 1, every bit stays.
+        # A factor of 1 must keep every bit.
         middle = sample.median(0).values
         return torch.where(factor == 1, sample, middle + factor * (sample - middle))
 
     def fit(self, goal: bool, needed: Sequence[Tensor]) -> None:
-        """Set the factors without or under a goal from ``stretch`` of batches of windows, (N, H, Y) each; H may differ."""
+        """Set the factors without or under a goal from the ``stretch`` of batches, (N, H, Y) each; H may differ."""
         furthest = min(self.factor.shape[1], max(part.shape[1] for part in needed))
         for step in range(furthest):
             # Step by step: torch takes quantiles of at most 16 million numbers.
@@ -52,7 +53,10 @@ class Calibration(nn.Module):
 
 
 def stretch(sample: Tensor, value: Tensor, value_mask: Tensor) -> Tensor:
-    """By how much the central interval of samples (S, B, H, Y) must be stretched to reach value (B, H, Y); NaN where not observed."""
+    """The factor (B, H, Y) that stretches the central interval of samples (S, B, H, Y) to value (B, H, Y).
+
+    NaN where the value was not observed, by value_mask (B, H, Y).
+    """
     low, high = plotting_quantiles(sample, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     middle = sample.median(0).values
     away = value - middle

@@ -1,39 +1,27 @@
-"""Whether a checkpoint belongs to a network: asked before any of it is loaded, and answered with all differences at once."""
+"""Whether a checkpoint belongs to a network: compared before any of it is loaded, all differences in one message."""
 
 from collections.abc import Mapping
 from typing import Any
 
-# What shapes the trained parts or says what they read; another value makes them mean something else.
-FIXED = (
-    "latent_dim",
-    "hidden_dim",
-    "injection",
-    "prefix_tokens",
-    "state_rank",
-    "state_layers",
-    "text_layers",
-    "goal_layer",
-    "goal_queries",
-    "goal_reading",
-    "schedule",
-    "gate",
-    "posterior",
-    "reads_changes",
-    "error_order",
-    "normalisation",
-    "text_reading",
-    "value_names",
-    "value_units",
-)
-
-
-def fixed_part(hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of ``FIXED``, for the checkpoint: Lightning puts a caller's options over the hyper-parameters in it, silently."""
-    return {name: _plain(hyper_parameters[name]) for name in FIXED if name in hyper_parameters}
+from gssr.network.config import fixed_names
 
 
 class CheckpointMismatch(ValueError):
     """A checkpoint of another network; the message names each difference."""
+
+
+def fixed_options(options: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
+    """The options that a checkpoint fixes, as "group.name": value.
+
+    Args:
+        options: plain options by group. kinds: the dataclass of each group; its fields know whether they are fixed.
+    """
+    return {
+        f"{group}.{name}": options[group][name]
+        for group, kind in kinds.items()
+        for name in fixed_names(kind)
+        if name in (options.get(group) or {})
+    }
 
 
 def refuse_other(
@@ -45,8 +33,8 @@ def refuse_other(
     """Compare a checkpoint with the network that is to load it.
 
     Args:
-        saved_backbone, backbone: what `FrozenBackbone.identity` says of the checkpoint's and of the network's.
-        saved, own: hyper-parameters of the checkpoint and of the network; what either lacks is not compared.
+        saved_backbone, backbone: `FrozenBackbone.identity` of the checkpoint and of the network.
+        saved, own: fixed options of the checkpoint and of the network; those that either lacks are not compared.
 
     Raises:
         CheckpointMismatch: they are not the same.
@@ -54,12 +42,12 @@ def refuse_other(
     differences = []
     if saved_backbone["fingerprint"] != backbone["fingerprint"]:
         differences.append(
-            f"the backbone: {_described(saved_backbone)} in the checkpoint, {_described(backbone)} here; give the same weights "
-            "(--model.backbone, --model.backbone_revision) in the same precision (--model.backbone_dtype)"
+            f"the backbone: {_described(saved_backbone)} in the checkpoint, {_described(backbone)} here; give the same "
+            "weights (--model.backbone.name, --model.backbone.revision) in the same precision (--model.backbone.dtype)"
         )
-    for name in FIXED:
-        if name in saved and name in own and _plain(saved[name]) != _plain(own[name]):
-            differences.append(f"{name}: {_plain(saved[name])} in the checkpoint, {_plain(own[name])} here")
+    for name, value in own.items():
+        if name in saved and saved[name] != value:
+            differences.append(f"{name}: {_shown(saved[name])} in the checkpoint, {_shown(value)} here")
     if differences:
         raise CheckpointMismatch("this checkpoint is of another network:\n" + "\n".join(f"  {d}" for d in differences))
 
@@ -71,5 +59,9 @@ def _described(backbone: Mapping[str, Any]) -> str:
     return f"{backbone['name']!r} ({', '.join(parts)})"
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, (list, tuple)) else value
+def _shown(value: Any) -> Any:
+    """A strategy by its class and options, any other value as it is."""
+    if not isinstance(value, Mapping):
+        return value
+    options = ", ".join(f"{name}={option}" for name, option in value["init_args"].items())
+    return f"{value['class_path']}({options})"

@@ -1,4 +1,4 @@
-"""The values of a forecast: what is decoded from the belief, and an error that starts from the one last seen and drifts."""
+"""The values of a forecast: the decoded belief, and an error that starts at the last one observed and drifts."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,10 @@ from gssr.network.layers import SCALE, mlp
 
 
 class Error(NamedTuple):
-    """Value less decoded value of B sequences at the last P steps, the latest first, (B, P, Y) each: given the path of x, and drawn."""
+    """Value less decoded value of B sequences at the last P steps, the latest first, (B, P, Y) each.
+
+    ``mean`` is the expected error given the path of x, ``sample`` a drawn one.
+    """
 
     mean: Tensor
     sample: Tensor
@@ -20,13 +23,13 @@ class Error(NamedTuple):
 class ForecastError(nn.Module):
     """Regression with autoregressive errors (Cochrane & Orcutt 1949) of order P: y_t = mu_y(x_t) + e_t in a forecast,
 
-        e_t = (1 - gain_t) (phi e_{t-1} + sum_{k=1}^{P-1} psi_k (e_{t-k} - e_{t-k-1})) + s(x_t, gain_t) eps_t,    eps_t ~ N(0, 1)
+        e_t = (1 - gain_t) (phi e_{t-1} + sum_{k=1}^{P-1} psi_k (e_{t-k} - e_{t-k-1})) + s(x_t, gain_t) eps_t
 
-    from e_{C-1} = y_{C-1} - mu_y(x_{C-1}). So a forecast starts at the last observed value itself and not at what a latent of
-    limited information says of it, and its spread grows. With an order above one it goes on as its changes did; of order 13, monthly
-    values repeat the changes of a year ago, which a few hundred windows do not teach a recurrence. A goal pulls the error to zero as
-    it pulls the belief to where the goal would hold: at its arrival the value is what the belief says. s sees the gain, since a
-    known end leaves less open.
+    with eps_t ~ N(0, 1), from e_{C-1} = y_{C-1} - mu_y(x_{C-1}). So a forecast starts at the last observed value, not
+    at what a latent of limited information knows of it, and its spread grows. An order above one continues past
+    changes; with order 13, monthly values repeat the changes of a year ago, which a few hundred windows do not teach a
+    recurrence. A goal pulls the error to zero as it pulls the belief: at its arrival the value is the belief's. s sees
+    the gain, because a known end leaves less open.
 
     Args:
         value_dim: Y. latent_dim: D. hidden_dim: width of the net behind s. order: P.
@@ -54,8 +57,10 @@ class ForecastError(nn.Module):
         return left + (SCALE * self.momentum * (past[:, :-1] - past[:, 1:])).sum(1)
 
     def last(self, missed: Tensor, seen: Tensor) -> Tensor:
-        """The last P errors (B, T, P, Y) after each step of a context: what was ``missed``, observed less decoded value, where ``seen``
-        (B, T, Y); elsewhere what is expected after those before. Before the first that was seen, it is taken to have been the same.
+        """The last P errors (B, T, P, Y) after each step of a context.
+
+        Where ``seen`` (B, T, Y) an error is ``missed`` (B, T, Y), observed less decoded value; elsewhere it is the one
+        expected after those before. Errors before the first one that was seen equal it.
         """
         missed = torch.where(seen, missed, torch.zeros_like(missed))
         past, begun = missed.new_zeros(len(missed), self.order, missed.shape[-1]), torch.zeros_like(seen[:, 0])
@@ -71,7 +76,7 @@ class ForecastError(nn.Module):
         """The errors after the next step, whose belief is x (B, D).
 
         Args:
-            gain: (B) share of the way to the goal that the steered prior goes, 0 without a goal.
+            gain: (B,) share of the way to the goal that the pull goes, 0 without a goal.
             noise: (B, Y) standard normal.
         """
         spread = F.softplus(self.net(torch.cat([x, gain[:, None]], -1)) - 2)
@@ -85,7 +90,7 @@ def _followed(past: Tensor, by: Tensor) -> Tensor:
 
 
 class Value(NamedTuple):
-    """Values of an imagined step, (B, Y) each in scaled units: without noise given the path of x, and drawn."""
+    """Values (B, Y) of an imagined step in scaled units: expected given the path of x, and drawn."""
 
     mean: Tensor
     sample: Tensor
@@ -98,6 +103,6 @@ class Decoder(NamedTuple):
     error: ForecastError
 
     def __call__(self, x: Tensor, gain: Tensor, error: Error, noise: Tensor) -> tuple[Value, Error]:
-        """The value (B, Y) of belief x (B, D), given x and drawn, and the errors behind it; see ForecastError."""
+        """The value (B, Y) of belief x (B, D) and its errors, from gain (B,), the last errors and noise (B, Y)."""
         decoded, error = self.head(x).mean, self.error(x, gain, error, noise)
         return Value(decoded + error.mean[:, 0], decoded + error.sample[:, 0]), error

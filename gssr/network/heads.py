@@ -1,4 +1,4 @@
-"""What the belief says: a value with its noise, and a prefix in front of the frozen model."""
+"""What is decoded from the belief: a value with its noise, and a prefix in front of the frozen model."""
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ class ValueHead(nn.Module):
 
 
 class PrefixProjector(nn.Module):
-    """x (N, D) to a prefix (N, P, E) at the scale of the embedding table, which the frozen model multiplies as it does words."""
+    """x (N, D) to a prefix (N, P, E) at the scale of the embedding table; the model multiplies it as it does words."""
 
     def __init__(self, latent_dim: int, hidden_dim: int, prefix_tokens: int, width: int, scale: float) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""What modules share: the one multilayer perceptron of all heads, and the scale of parameters that no layer holds."""
+"""Shared by the modules: the multilayer perceptron of all heads, and the scale of single parameters."""
 
 from torch import nn
 
-# A step of Adam moves a parameter by its rate, whatever its gradient: a number that should move by itself needs larger steps.
+# Adam moves a parameter by about the learning rate, whatever its gradient; a single number needs larger steps.
 SCALE = 10.0
 
 

@@ -1,12 +1,11 @@
-"""In which units the network sees values: those of the training part, or of each window's own context, or its last value."""
+"""The units in which the network sees values: of the training part, of a window's context, or of its last value."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gssr.network.persistence import last_observed
-from gssr.network.rollout import context_of
+from gssr.network.context import context_length, last_observed
 from gssr.sequences.record import Batch
 from gssr.sequences.scaler import Scaler
 
@@ -14,7 +13,7 @@ LEAST_SPREAD = 0.02  # of a window, in standard deviations of the training part:
 
 
 class WindowScale(NamedTuple):
-    """What is 0 and what is 1 in each window, (B, 1, Y) each; transforms as a Scaler does, (B, T, Y) or (S, B, T, Y)."""
+    """What is 0 and what is 1 in each window, (B, 1, Y) each; transforms (B, T, Y) or (S, B, T, Y) as a Scaler does."""
 
     mean: Tensor
     spread: Tensor
@@ -30,10 +29,12 @@ class WindowScale(NamedTuple):
 
 
 def window_scale(batch: Batch, scaler: Scaler) -> WindowScale:
-    """Reversible instance normalisation (Kim et al. 2022): by what was observed in the C steps of the context, so that nothing that
-    is forecast is known. A dimension never observed there has the mean and spread of the training part.
+    """Reversible instance normalisation (Kim et al. 2022) by the observed values of the C context steps.
+
+    The horizon has no part in it, so no forecast is known. A dimension that the context never observes has the mean and
+    spread of the training part.
     """
-    steps = context_of(batch)
+    steps = context_length(batch)
     seen = batch.value_mask[:, :steps]
     count = seen.sum(1, keepdim=True)
     value = torch.where(seen, batch.value[:, :steps], torch.zeros_like(batch.value[:, :steps]))
@@ -48,11 +49,12 @@ def window_scale(batch: Batch, scaler: Scaler) -> WindowScale:
 
 
 def last_scale(batch: Batch, scaler: Scaler) -> WindowScale:
-    """By the last value observed in the C steps of the context, and the deviation of the training part: levels are seen as distances
-    from where the forecast starts, and changes are as large as they ever were. A dimension never observed there has the mean of the
-    training part.
+    """By the last observed value of the C context steps and the standard deviation of the training part.
+
+    Levels are distances from where the forecast starts, and changes keep their size. A dimension that the context never
+    observes has the mean of the training part.
     """
-    last = last_observed(batch, context_of(batch), scaler.mean)
+    last = last_observed(batch, context_length(batch), scaler.mean)
     return WindowScale(last, scaler.std.expand_as(last))
 
 

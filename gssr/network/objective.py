@@ -1,59 +1,210 @@
-"""The terms of the objective. Means run over valid (sequence, step) pairs; masked entries are replaced before arithmetic."""
+"""The objective: every loss with its weight, and which components each of them trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gssr.network.gaussian import Gaussian, kl
+from gssr.network.context import context_length
+from gssr.network.goal_encoder import LatentGoal
+from gssr.network.losses import antithetic_crps, goal_distance, kl_terms, masked_mean, value_nll
+from gssr.network.rssm import Filtered
+from gssr.network.speaker import Speaker
+from gssr.network.world_model import WorldModel
+from gssr.sequences.record import Batch
+
+# Each loss and the components that it sends a gradient into.
+LOSSES: dict[str, frozenset[str]] = {
+    "value": frozenset({"rssm", "text_projection", "value_head"}),
+    "text": frozenset({"rssm", "text_projection", "prefix", "state"}),
+    "kl": frozenset({"rssm", "steering", "goal_encoder", "text_projection"}),
+    "open": frozenset({"rssm", "steering", "goal_encoder", "text_projection", "value_head", "forecast_error"}),
+    "goal": frozenset({"goal_encoder", "value_head"}),
+}
+# Components that get no gradient from data without texts or without goals.
+READERS = {
+    "text": frozenset({"text_projection", "prefix", "state"}),
+    "goals": frozenset({"goal_encoder", "steering"}),
+}
+# Share of the batches that are imagined from where their plans begin, since forecasts are made from there.
+OWN_CONTEXT = 0.5
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of values where mask is True, 0 (with a zero gradient) where nothing is; one shape for both."""
-    kept = torch.where(mask, values, torch.zeros_like(values))
-    return kept.sum() / mask.sum().clamp(min=1)
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """The weights of the losses, 0 switches one off, and how training sequences are thinned out.
 
-
-def value_nll(p: Gaussian, value: Tensor, value_mask: Tensor) -> Tensor:
-    """-log p(y_t | x_t) in nats, summed over the observed of Y dimensions: (…, Y) to (…)."""
-    return torch.where(value_mask, p.nll(value), torch.zeros_like(value)).sum(-1)
-
-
-def kl_terms(q: Gaussian, p: Gaussian, mask: Tensor, free_nats: float) -> tuple[Tensor, Tensor, Tensor]:
-    """KL(q || p) of (B, T, D) Gaussians over the steps of mask (B, T).
-
-    Returns:
-        clipped: mean of max(KL, free_nats) per step, KL summed over D (Kingma et al. 2016, "free bits", on the sum);
-        raw: mean KL per step; per_dim: (D,) mean KL of each latent dimension. All in nats.
+    Args:
+        alpha_value: Weight of the value's negative log-likelihood.
+        alpha_text: Weight of the cross-entropy of texts, in nats a token.
+        alpha_kl: Weight of the KL between posterior and steered prior.
+        alpha_open: Weight of the CRPS of open-loop rollouts.
+        alpha_goal: Weight of the distance between the value that a goal promises and its bounds.
+        free_nats: KL a step below which no gradient flows; FreeNatsAnnealing moves it.
+        text_steps: (sequence, step) pairs of a batch, drawn at random, whose text enters the text loss.
+        text_dropout: Share of training sequences whose texts are not observed, so that numbers suffice for filtering.
+        goal_dropout: Share of training sequences without their goal, so that one network forecasts with and without.
+        open_samples: Rollouts S of a sequence in the open-loop loss, an even number of at least 4.
+        min_context: Shortest context of the open-loop loss, in steps.
     """
-    each = kl(q, p)
-    total = each.sum(-1)
-    per_dim = torch.where(mask[..., None], each, torch.zeros_like(each)).sum((0, 1)) / mask.sum().clamp(min=1)
-    return masked_mean(total.clamp(min=free_nats), mask), masked_mean(total, mask), per_dim
+
+    alpha_value: float = 1.0
+    alpha_text: float = 1.0
+    alpha_kl: float = 0.3
+    alpha_open: float = 10.0
+    alpha_goal: float = 1.0
+    free_nats: float = 1.0
+    text_steps: int = 16
+    text_dropout: float = 0.25
+    goal_dropout: float = 0.5
+    open_samples: int = 4
+    min_context: int = 2
+
+    def __post_init__(self) -> None:
+        if self.min_context < 1:
+            raise ValueError(f"min_context is {self.min_context}; imagination needs at least 1 step to start from")
+        if self.open_samples < 4 or self.open_samples % 2:
+            raise ValueError(
+                f"open_samples is {self.open_samples}; rollouts come in pairs, and their spread needs at least 2 "
+                "pairs: 4, 6 …"
+            )
 
 
-def goal_distance(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Squared distance of value (…, Y) outside [low, high], 0 where a bound is NaN, summed over Y."""
-    silent = torch.isnan(low) | torch.isnan(high)
-    below = torch.where(silent, torch.zeros_like(value), low.nan_to_num() - value).clamp(min=0)
-    above = torch.where(silent, torch.zeros_like(value), value - high.nan_to_num()).clamp(min=0)
-    return (below.square() + above.square()).sum(-1)
+class Losses(NamedTuple):
+    """Unweighted losses by name, and their weighted sum; further ``figures`` for the log, in nats."""
+
+    terms: dict[str, Tensor]
+    total: Tensor
+    figures: dict[str, Tensor]
 
 
-def antithetic_crps(sample: Tensor, value: Tensor, value_mask: Tensor) -> Tensor:
-    """Unbiased CRPS of S samples (S, B, T, Y) against (B, T, Y), summed over the observed of Y dimensions: (B, T).
+class Objective:
+    """All losses of a batch.
 
-        mean_i |v_i - y| - E|V - V'| / 2        (Gneiting & Raftery 2007, equation 21)
-
-    Samples i and i + S/2 come from noise of opposite sign (Hammersley & Morton 1956), which takes most of the noise out of the
-    first term's gradient. The two are not independent, so the second term is the mean over all other pairs; S is even, at least 4.
-    Few samples suffice, and neither the spread of the belief nor the value's noise has to make up for the other.
+    Args:
+        config: weights and options. world, speaker: what is trained.
     """
-    size = len(sample)
-    ordered = sample.sort(dim=0).values
-    rank = torch.arange(
-        1 - size, size, 2, dtype=sample.dtype, device=sample.device
-    )  # sum_ij |v_i - v_j| = 2 rank . ordered
-    all_pairs = 2 * torch.tensordot(rank, ordered, dims=1)
-    opposite = 2 * (sample[: size // 2] - sample[size // 2 :]).abs().sum(0)
-    spread = (all_pairs - opposite) / (size * (size - 2))
-    score = (sample - value).abs().mean(0) - spread / 2
-    return torch.where(value_mask, score, torch.zeros_like(score)).sum(-1)
+
+    def __init__(self, config: ObjectiveConfig, world: WorldModel, speaker: Speaker) -> None:
+        self.config, self.world, self.speaker = config, world, speaker
+        self.free_nats = config.free_nats
+        self.weights = {name: getattr(config, f"alpha_{name}") for name in LOSSES}
+        self.lacks: set[str] = set()  # "text", "goals": what the data has none of
+
+    def components(self) -> dict[str, nn.Module]:
+        """The trained parts by name."""
+        world, speaker = self.world, self.speaker
+        parts = {name: getattr(world, name) for name in ("rssm", "steering", "goal_encoder", "text_projection")}
+        parts |= {"value_head": world.value_head, "forecast_error": world.forecast_error}
+        parts |= {"prefix": speaker.prefix, "state": speaker.state}
+        return {
+            name: part for name, part in parts.items() if part is not None and next(part.parameters(), None) is not None
+        }
+
+    def active_losses(self) -> dict[str, set[str]]:
+        """For each component the losses with a weight above 0 that train it; none where the data gives it no input."""
+        idle = frozenset().union(*(READERS[kind] for kind in self.lacks))
+        if not self.world.table.reading.observes:
+            idle |= {"text_projection"}
+        return {
+            name: set()
+            if name in idle
+            else {loss for loss, trained in LOSSES.items() if name in trained and self.weights[loss] > 0}
+            for name in self.components()
+        }
+
+    def __call__(self, batch: Batch, generator: torch.Generator, training: bool) -> Losses:
+        """The losses of a batch; ``training`` drops texts and goals at random."""
+        world, size, steps = self.world, len(batch), batch.value.shape[1]
+        keep_text = keep_goal = torch.ones(size, dtype=torch.bool)
+        if training:
+            keep_text = torch.rand(size, generator=generator) >= self.config.text_dropout
+            keep_goal = torch.rand(size, generator=generator) >= self.config.goal_dropout
+        goal = world.encode_goals(batch, batch.goal)
+        kept = goal._replace(active=goal.active & keep_goal.to(world.device))
+        noise = world.draw(size, steps, world.config.latent_dim, generator=generator)
+        filtered = world.observe(batch, noise, kept, keep_text.to(world.device))
+
+        seen = filtered.observed & batch.step_mask
+        clipped, raw, per_dim = kl_terms(filtered.posterior, filtered.steered, seen, self.free_nats)
+        terms = {
+            "kl": clipped,
+            "value": self.value_loss(batch, filtered),
+            "open": self.open_loss(batch, filtered, kept, self.first_imagined(batch, generator), generator),
+            "goal": self.goal_loss(batch, goal),
+            "text": self.text_loss(batch, filtered.belief.x, generator),
+        }
+        assert terms.keys() == self.weights.keys(), (sorted(terms), sorted(self.weights))
+        total = sum(weight * terms[name] for name, weight in self.weights.items())
+        return Losses(terms, total, self._figures(terms, total, raw, clipped, per_dim))
+
+    def value_loss(self, batch: Batch, filtered: Filtered) -> Tensor:
+        """-log p(y_t | x_t) on posterior samples, mean over the steps with a value."""
+        any_value = batch.value_mask.any(-1) & batch.step_mask
+        nll = value_nll(self.world.decode(filtered.belief.x), self.world.scaled_values(batch), batch.value_mask)
+        return masked_mean(nll, any_value)
+
+    def text_loss(self, batch: Batch, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Nats a token of the texts of ``text_steps`` random steps behind the beliefs x (B, T, D)."""
+        zero = self.speaker.zero(x[0, :1])
+        if self.weights["text"] == 0:
+            return zero
+        rows = [(b, t) for b, texts in enumerate(batch.text) for t, text in enumerate(texts) if text is not None]
+        chosen = [rows[i] for i in torch.randperm(len(rows), generator=generator)[: self.config.text_steps].tolist()]
+        if not chosen:
+            return zero
+        b, t = torch.tensor(chosen, device=x.device).T
+        nats, tokens = self.speaker.text_nats(x[b, t], [batch.text[i][j] for i, j in chosen])
+        return nats.sum() / tokens.sum() + zero
+
+    def first_imagined(self, batch: Batch, generator: torch.Generator) -> int:
+        """The step from which a batch is imagined: where its plans begin, or any from ``min_context`` on.
+
+        Under a window's own normalisation the values of the context are known, so none of them is imagined.
+        """
+        own, share = torch.rand(2, generator=generator).tolist()
+        if own < OWN_CONTEXT:
+            return context_length(batch)
+        by_window = self.world.config.normalisation != "training"
+        first, steps = context_length(batch) if by_window else self.config.min_context, batch.value.shape[1]
+        return min(first + int(share * (steps - first)), steps - 1)
+
+    def open_loss(
+        self, batch: Batch, filtered: Filtered, goal: LatentGoal, first: int, generator: torch.Generator
+    ) -> Tensor:
+        """CRPS in standard units of rollouts from step ``first`` on, mean over the observed steps.
+
+        Two scores are added: of the rollouts' values, and of the one-step changes of their values without drawn errors,
+        from the last observed value on.
+        """
+        world, size, samples = self.world, len(batch), self.config.open_samples
+        scaled, seen = world.scaled_values(batch), batch.value_mask
+        errors = world.errors(filtered)
+        belief = filtered.belief.at(torch.full((size,), first - 1, device=scaled.device)).repeat(samples)
+        noise = world.draw_noise(samples // 2 * size, scaled.shape[1] - first, generator).mirrored()
+        error = errors[:, first - 1].repeat(samples, 1, 1)
+        pull = world.steering.towards(goal.repeat(samples))
+        imagined = world.imagine(belief, error, first, noise, pull)
+        mean, sample = (part.unflatten(0, (samples, size)) for part in imagined[1:])
+        moves = mean.diff(dim=2, prepend=scaled[:, first - 1 : first].expand(samples, -1, -1, -1))
+        moved = scaled[:, first - 1 :].diff(dim=1)
+        score = antithetic_crps(sample, scaled[:, first:], seen[:, first:])
+        score = score + antithetic_crps(moves, moved, seen[:, first:] & seen[:, first - 1 : -1])
+        return masked_mean(score, seen[:, first:].any(-1) & batch.step_mask[:, first:])
+
+    def goal_loss(self, batch: Batch, goal: LatentGoal) -> Tensor:
+        """Squared distance between the value that x_g promises and the goal's bounds, mean over the goals."""
+        world = self.world
+        low, high = world.scaler.transform(batch.goal_low), world.scaler.transform(batch.goal_high)
+        return masked_mean(goal_distance(world.decode(goal.x).mean, low, high), goal.active)
+
+    def _figures(
+        self, terms: dict[str, Tensor], total: Tensor, raw: Tensor, clipped: Tensor, per_dim: Tensor
+    ) -> dict[str, Tensor]:
+        figures = {f"loss_{name}": term for name, term in terms.items()}
+        figures |= {f"loss_{name}_weighted": self.weights[name] * term for name, term in terms.items()}
+        figures |= {"loss": total, "kl_raw": raw, "kl_clipped": clipped}
+        return figures | {f"kl_dim_{d:02d}": nats for d, nats in enumerate(per_dim)}

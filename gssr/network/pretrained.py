@@ -1,4 +1,4 @@
-"""Trained goal networks as files that hold nothing but numbers and plain types: safetensors and JSON, in a folder or on the hub."""
+"""Trained goal networks as files of numbers and plain values: safetensors and JSON, in a folder or on the hub."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import lightning
 from huggingface_hub import snapshot_download
@@ -15,11 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from gssr import __version__
-from gssr.network.compatibility import fixed_part
 
 WEIGHTS, SETTINGS, CARD = "model.safetensors", "config.json", "README.md"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_KEYS = ("hyper_parameters", "backbone")
+_KEYS = ("hyper_parameters", "backbone", "fixed")
+Network = TypeVar("Network", bound=lightning.LightningModule)
 
 
 def is_hub_id(place: str | Path) -> bool:
@@ -28,7 +28,7 @@ def is_hub_id(place: str | Path) -> bool:
 
 
 def write_network(checkpoint: Mapping[str, Any], folder: Path) -> None:
-    """Write the trained parts of a Lightning checkpoint to ``folder`` as safetensors, and what they need to be built as JSON.
+    """Write the trained parts of a Lightning checkpoint to ``folder`` as safetensors, and their options as JSON.
 
     Optimizer, callbacks and generators stay behind: training cannot go on from there.
 
@@ -36,8 +36,8 @@ def write_network(checkpoint: Mapping[str, Any], folder: Path) -> None:
         ValueError: the checkpoint is not one of a goal network that knows its values.
     """
     backbone = checkpoint.get("gssr", {}).get("backbone")
-    plain = {name: value for name, value in checkpoint.get("hyper_parameters", {}).items() if not name.startswith("_")}
-    if backbone is None or not plain.get("value_names"):
+    options = dict(checkpoint.get("hyper_parameters", {}))
+    if backbone is None or not options.get("values", {}).get("names"):
         raise ValueError("this is no checkpoint of a trained goal network; give one that `python train.py fit` wrote")
     settings = {
         "library": f"gssr {__version__}",
@@ -45,12 +45,12 @@ def write_network(checkpoint: Mapping[str, Any], folder: Path) -> None:
         "steps": checkpoint.get("global_step", 0),
         "epochs": checkpoint.get("epoch", 0),
         "backbone": dict(backbone),
-        "hyper_parameters": plain,
+        "hyper_parameters": options,
+        "fixed": checkpoint["gssr"]["fixed"],
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SETTINGS).write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    # Copies: the steering belongs to two modules, and safetensors takes no tensor twice.
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint["state_dict"].items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint["state_dict"].items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
@@ -64,7 +64,8 @@ def read_network(folder: Path) -> dict[str, Any]:
     absent = [name for name in (SETTINGS, WEIGHTS) if name not in files]
     if absent:
         raise ValueError(
-            f"{folder} holds no shared goal network: there is no {' and no '.join(absent)}; it holds {files or 'nothing'}"
+            f"{folder} holds no shared goal network: there is no {' and no '.join(absent)}; it holds "
+            f"{files or 'nothing'}"
         )
     try:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
@@ -82,14 +83,14 @@ def read_network(folder: Path) -> dict[str, Any]:
         "hyper_parameters": given,
         "gssr": {
             "backbone": settings["backbone"],
-            "fixed": fixed_part(given),
+            "fixed": settings["fixed"],
             "library": settings.get("library", "an unknown version"),
         },
     }
 
 
 def fetch(source: str | Path, revision: str | None = None, offline: bool = False) -> Path:
-    """The folder that ``source`` is, or where the hub cache keeps the files of the hub id that it is.
+    """The folder of shared files: ``source`` itself, or where the hub cache keeps those of a hub id.
 
     Raises:
         ValueError: it is not there or cannot be reached.
@@ -104,42 +105,33 @@ def fetch(source: str | Path, revision: str | None = None, offline: bool = False
     except Exception as error:  # of the hub's client, of its HTTP library or of the socket
         told = str(error).strip().split("\n")[0]
         raise ValueError(
-            f"the goal network {source!r} could not be fetched from the hub: {told}\nCheck the spelling of id and revision and "
-            "the network; private ones need `hf auth login`; a local folder must exist"
+            f"the goal network {source!r} could not be fetched from the hub: {told}\nCheck the spelling of id and "
+            "revision and the network; private ones need `hf auth login`; a local folder must exist"
         ) from error
 
 
-class Pretrained:
-    """The part of GoalNetwork that is built from shared files; a mixin."""
-
-    @classmethod
-    def from_pretrained(
-        cls, source: str | Path, revision: str | None = None, offline: bool = False, **changed: Any
-    ) -> Self:
-        """A trained network from a folder or hub id that ``gssr push`` wrote, ready for ``rollout`` and ``plan``.
-
-        Args:
-            source: a local folder or a hub id; ``revision`` and ``offline`` are for the latter.
-            changed: hyper-parameters to have instead, such as ``backbone``, a folder where the same weights lie here.
-
-        Raises:
-            ValueError: the files or the backbone cannot be read, or do not fit each other; the difference is named.
-        """
-        folder = fetch(source, revision, offline)
-        checkpoint = read_network(folder)
-        given = checkpoint["hyper_parameters"] | ({"offline": True} if offline else {}) | changed
-        backbone = checkpoint["gssr"]["backbone"]
-        if backbone.get("commit") and "backbone" not in changed:
-            given["backbone_revision"] = backbone["commit"]  # what a branch meant then
-        unknown = sorted(set(given) - set(inspect.signature(cls.__init__).parameters))
-        if unknown:
-            raise ValueError(
-                f"{folder} was written by {checkpoint['gssr']['library']}; {', '.join(unknown)} is not known here ({__version__})"
-            )
-        network = cls(**given)
-        network.on_load_checkpoint(checkpoint)
-        try:
-            network.load_state_dict(checkpoint["state_dict"])
-        except RuntimeError as error:
-            raise ValueError(f"the weights in {folder} do not fit what its {SETTINGS} says: {error}") from error
-        return network.eval()
+def load_network(
+    kind: type[Network], source: str | Path, revision: str | None, offline: bool, changed: Mapping[str, Any]
+) -> Network:
+    """A network of class ``kind`` from shared files; see GoalNetwork.from_pretrained."""
+    folder = fetch(source, revision, offline)
+    checkpoint = read_network(folder)
+    given, backbone = checkpoint["hyper_parameters"], checkpoint["gssr"]["backbone"]
+    moved = changed.get("backbone", {})
+    if offline:
+        given["backbone"] = given["backbone"] | {"offline": True}
+    if backbone.get("commit") and "name" not in moved:
+        given["backbone"] = given["backbone"] | {"revision": backbone["commit"]}  # what a branch meant then
+    for name, value in changed.items():
+        given[name] = given[name] | value if isinstance(value, Mapping) else value
+    unknown = sorted(set(given) - set(inspect.signature(kind.__init__).parameters))
+    if unknown:
+        written = checkpoint["gssr"]["library"]
+        raise ValueError(f"{folder} was written by {written}; {', '.join(unknown)} is not known here ({__version__})")
+    network = kind(**given)
+    network.on_load_checkpoint(checkpoint)
+    try:
+        network.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(f"the weights in {folder} do not fit what its {SETTINGS} says: {error}") from error
+    return network.eval()

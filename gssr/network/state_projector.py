@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from gssr.network.layers import mlp
 from gssr.states.rules import LowRank
 
-# Patterns are normalised, so their length decides nothing but how far an optimizer's step turns them: random directions do next to
-# nothing to a state, and all of them must be learned.
+# Patterns are normalised, so their initial length only decides how far an optimizer step turns them. A short one turns
+# far: random directions hardly change a state, and all of them must be learned.
 SHORT = 0.05
 
 
@@ -18,9 +18,9 @@ class StateProjector(nn.Module):
 
     change_l = scale_l · sum_k tanh(c_lk) · left_lk right_lk^T,   c = mlp(x)  (N, layers, K)
 
-    left_l (M, R, K) and right_l (M, N, K) are learned, M heads of dimension R with N state dimensions, and normalised so that each of
-    the K patterns has norm 1 over all heads; scale_l is the norm of the layer's state behind a text. So no change is larger
-    than K states, and a network that has nothing to say changes nothing: c begins at 0.
+    left_l (M, R, K) and right_l (M, N, K) are learned, M heads of dimension R with N state dimensions. Each of the K
+    patterns has norm 1 over all heads; scale_l is the norm of the layer's state behind a text. So no change is larger
+    than K states. c starts at 0, so an untrained projector changes nothing.
 
     Args:
         shapes: (M, R, N) of each layer's state, by layer.

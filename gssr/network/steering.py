@@ -1,118 +1,111 @@
 """A goal pulls the prior of the belief towards where the goal would hold."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from gssr.network.config import fixed
 from gssr.network.gaussian import Gaussian
+from gssr.network.goal_encoder import LatentGoal
 from gssr.network.layers import SCALE
-
-SCHEDULES = ("arrival", "decay", "constant")
-GATES = ("none", "mean_abs", "per_dimension")
-PULLS = ("whole", "learned")
+from gssr.network.schedules import Arrival, GainSchedule
 
 
-class Goal(NamedTuple):
-    """Goals of B sequences in the latent space.
+class Pulled(NamedTuple):
+    """A prior (B, D) that was moved, and the gain (B,): the share of the way to its goal, 0 where nothing acts."""
 
-    Shapes: ``x`` (B, D) where the goal would hold; ``active`` (B) False for a sequence without a goal; ``start``, ``step`` (B)
-    int: it acts on steps start < t <= step; ``length`` (B) int: T, the steps of the whole sequence.
-    """
+    prior: Gaussian
+    gain: Tensor
 
-    x: Tensor
-    active: Tensor
-    start: Tensor
-    step: Tensor
-    length: Tensor
 
-    def repeat(self, samples: int) -> "Goal":
-        """Sample-major copies for S rollouts of each sequence: (S · B, …)."""
-        return Goal(*(field.repeat(samples, *[1] * (field.ndim - 1)) for field in self))
+class Pull(Protocol):
+    """Moves the prior of a step. ``SteeredPrior.towards`` a goal is one; a planner brings others."""
+
+    def __call__(self, prior: Gaussian, h: Tensor, t: int) -> Pulled:
+        """Move the prior (B, D) of step t, whose deterministic state is h (B, G)."""
 
 
 class SteeredPrior(nn.Module):
-    """mu~ = mu + clip_norm(gain_t · gate_t · M (x_g - mu), max_norm) while the goal acts; the spread stays.
+    """mu~ = mu + clip_norm(gain_t · (x_g - mu), max_norm) while the goal acts; the spread stays.
 
-    The clip is on the correction, so gain 0 is exactly the unsteered prior. One x_g stands for a goal in every context; what it does not
-    speak of, such as the time of year, x_g knows only on average. A pull of all of x - M the identity - forgets it, and training
-    makes the gain small, the more so the more there is to forget. A learned M pulls along the directions that goals speak of.
+    The clip is on the correction, so a gain of 0 gives exactly the unsteered prior. A subclass changes ``correction``.
 
     Args:
-        schedule: ``arrival``, gain_t = sigmoid(a) · (goal_step - t + 1)^-p with learned a; ``decay``, gain_t = gamma · (1 - t / T);
-            or ``constant``, gain_t = gamma.
-        gamma: start of ``decay``, all of ``constant``.
-        max_norm: largest Euclidean length of a correction; a guard that should seldom bind.
-        gate: ``none``, 1; ``mean_abs``, sigmoid(mean|mu|); or ``per_dimension``, sigmoid(|mu|) for each latent dimension.
-        pull: ``whole``, M = 1 and p = 1/2; or ``learned``, M (D, D) and p are learned from there on. A p of 1 goes an equal share of
-            what is left with every step, a Brownian bridge; where steps hardly depend on each other, only the last should move.
-        latent_dim: D, which a learned M needs.
+        schedule: gain_t.
+        latent_dim: D.
+        max_norm: largest Euclidean length of a correction.
     """
 
-    def __init__(
-        self,
-        schedule: str = "arrival",
-        gamma: float = 0.5,
-        max_norm: float = 10.0,
-        gate: str = "none",
-        pull: str = "whole",
-        latent_dim: int = 0,
-    ) -> None:
+    def __init__(self, schedule: GainSchedule, latent_dim: int, max_norm: float) -> None:
         super().__init__()
-        if schedule not in SCHEDULES:
-            raise ValueError(f"schedule {schedule!r} is not known; expected one of {SCHEDULES}")
-        if gate not in GATES:
-            raise ValueError(f"gate {gate!r} is not known; expected one of {GATES}")
-        if pull not in PULLS:
-            raise ValueError(f"pull {pull!r} is not known; expected one of {PULLS}")
-        self.schedule, self.gamma, self.max_norm, self.gate = schedule, gamma, max_norm, gate
-        self.strength = 1.0
-        learned, arrives = pull == "learned", schedule == "arrival"
-        self.arrival = nn.Parameter(torch.zeros(())) if arrives else None
-        self.steepness = nn.Parameter(torch.zeros(())) if learned and arrives else None
-        self.along = nn.Parameter(torch.zeros(latent_dim, latent_dim)) if learned else None
+        self.schedule, self.latent_dim, self.max_norm = schedule, latent_dim, max_norm
 
-    @property
-    def exponent(self) -> Tensor | None:
-        """p of ``arrival`` where it is learned."""
-        return None if self.steepness is None else 0.5 * torch.exp(SCALE * self.steepness)
+    def correction(self, gain: Tensor, prior: Gaussian, h: Tensor, goal: LatentGoal) -> Tensor:
+        """How far the mean moves, (B, D), before the clip: from gain (B,), prior (B, D) and h (B, G)."""
+        return gain[:, None] * (goal.x - prior.mean)
 
-    def gain(self, t: int, goal: Goal) -> Tensor:
-        """Share of the way to x_g that step t asks for, (B,)."""
-        if self.arrival is not None:
-            remaining = ((goal.step - t).clamp(min=0) + 1).float()
-            falling = remaining.rsqrt() if self.exponent is None else remaining.pow(-self.exponent)
-            return self.strength * torch.sigmoid(self.arrival) * falling
-        if self.schedule == "constant":
-            return torch.full_like(goal.length, self.strength * self.gamma, dtype=torch.float32)
-        return self.strength * self.gamma * (1 - t / goal.length.float())
+    def forward(self, prior: Gaussian, h: Tensor, t: int, goal: LatentGoal, strength: float = 1.0) -> Pulled:
+        """Steer the prior (B, D) of step t; every gain is multiplied with ``strength``, 1 in training."""
+        gain, acts = self.schedule(t, goal, strength), goal.acts(t)
+        mean = prior.mean + clip_norm(self.correction(gain, prior, h, goal), self.max_norm)
+        steered = Gaussian(torch.where(acts[:, None], mean, prior.mean), prior.std)
+        return Pulled(steered, torch.where(acts, gain, 0.0))
 
-    def acting(self, t: int, goal: Goal) -> Tensor:
-        """The gain (B) of step t, 0 where the goal does not act."""
-        return torch.where(self._acts(t, goal), self.gain(t, goal), 0.0)
-
-    @staticmethod
-    def _acts(t: int, goal: Goal) -> Tensor:
-        return goal.active & (goal.start < t) & (t <= goal.step)
-
-    def forward(self, prior: Gaussian, t: int, goal: Goal | None) -> Gaussian:
-        """Steer the prior (B, D) of step t."""
+    def towards(self, goal: LatentGoal | None, strength: float = 1.0) -> Pull | None:
+        """The pull towards one goal, None without a goal."""
         if goal is None:
-            return prior
-        away = goal.x - prior.mean
-        if self.along is not None:
-            away = away + SCALE * nn.functional.linear(away, self.along)
-        correction = self._gated(self.gain(t, goal), prior.mean) * away
-        mean = prior.mean + clip_norm(correction, self.max_norm)
-        return Gaussian(torch.where(self._acts(t, goal)[:, None], mean, prior.mean), prior.std)
+            return None
 
-    def _gated(self, gain: Tensor, mean: Tensor) -> Tensor:
-        """gain_t (B,) times the gate of the prior's mean (B, D), to (B, D) or (B, 1)."""
-        if self.gate == "none":
-            return gain[:, None]
-        if self.gate == "per_dimension":
-            return gain[:, None] * torch.sigmoid(mean.abs())
-        return (gain * torch.sigmoid(mean.abs().mean(-1)))[:, None]
+        def pull(prior: Gaussian, h: Tensor, t: int) -> Pulled:
+            return self(prior, h, t, goal, strength)
+
+        return pull
+
+
+class LearnedSteeredPrior(SteeredPrior):
+    """The correction is gain_t · M (x_g - mu) with a learned matrix M (D, D), the identity at first.
+
+    One x_g stands for a goal in every context. It knows the season and the phase only on average, and the plain pull
+    erases them, so training keeps its gain small. M pulls along the directions that goals describe.
+    """
+
+    def __init__(self, schedule: GainSchedule, latent_dim: int, max_norm: float) -> None:
+        super().__init__(schedule, latent_dim, max_norm)
+        self.along = nn.Parameter(torch.zeros(latent_dim, latent_dim))
+
+    def correction(self, gain: Tensor, prior: Gaussian, h: Tensor, goal: LatentGoal) -> Tensor:
+        away = goal.x - prior.mean
+        return gain[:, None] * (away + SCALE * nn.functional.linear(away, self.along))
+
+
+@dataclass(frozen=True)
+class SteeringConfig:
+    """How a goal steers the prior.
+
+    Args:
+        prior: Class of the steered prior: SteeredPrior, LearnedSteeredPrior or a subclass of your own.
+        schedule: Class of the gain over time: Arrival, Decay or a subclass of GainSchedule of your own.
+        max_norm: Largest norm of the goal's correction; a guard that should seldom bind.
+        strength: What every gain is multiplied with in forecasts and plans; training has 1.
+    """
+
+    prior: Callable[[GainSchedule, int, float], SteeredPrior] = fixed(SteeredPrior)
+    schedule: Callable[[], GainSchedule] = fixed(Arrival)
+    max_norm: float = 10.0
+    strength: float = 1.25
+
+    def __post_init__(self) -> None:
+        if not self.strength >= 0:  # NaN, too
+            raise ValueError(f"strength is {self.strength}; expected 0 (goals have no effect) or more")
+
+    def build(self, latent_dim: int) -> SteeredPrior:
+        """The steered prior of beliefs with D = ``latent_dim``."""
+        return self.prior(self.schedule(), latent_dim, self.max_norm)
 
 
 def clip_norm(vector: Tensor, limit: float) -> Tensor:

@@ -22,12 +22,12 @@ from benchmarks.quality.steered import find_goals, measure
 from benchmarks.quality.summary import summary
 from benchmarks.quality.work import Sizes, Work
 from datamodules.sequence_data import SequenceData
-from gssr.network import GoalNetwork
 from gssr.network.gaussian import Gaussian
 from gssr.runs.folders import BEST, LAST, checkpoint_file
 from gssr.sequences.record import Record
 from gssr.sequences.windows import cut
 from tests.evaluation.fakes import FakeNetwork, FakeStorms
+from tests.networks import make_network
 
 C, H = 6, 4
 DAY = 24.0
@@ -202,11 +202,10 @@ def test_the_gru_learns_at_the_levels_at_which_the_network_learns() -> None:
     ],
 )
 def test_the_numeric_part_is_counted_as_the_network_builds_it(tiny_folder: Path, options: dict[str, Any]) -> None:
-    network = GoalNetwork(
-        str(tiny_folder), hidden_dim=16, text_layers=(2,), goal_layer=2, value_names=["a", "b"], value_units=["u", "v"],
-        value_resolution=[1.0, 1.0], **options,
+    network = make_network(tiny_folder, hidden_dim=16, text_layers=(2,), goal_layer=2, names=["a", "b"], units=["u", "v"],
+        resolution=[1.0, 1.0], **options,
     )  # fmt: skip
-    parts = network.rssm, network.value_head, network.forecast_error
+    parts = network.world.rssm, network.world.value_head, network.world.forecast_error
     assert gru.numeric_parameters(2, hidden_dim=16, **options) == sum(map(gru.parameters_of, parts))
 
 

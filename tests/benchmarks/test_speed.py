@@ -13,6 +13,7 @@ from gssr.network import GoalNetwork
 from gssr.sequences import Record, collate
 from gssr.sequences.record import Batch
 from tests.conftest import SENTENCES
+from tests.networks import make_network
 
 
 def network_and_batch(folder: Path, text_steps: int) -> tuple[GoalNetwork, Batch]:
@@ -27,14 +28,14 @@ def network_and_batch(folder: Path, text_steps: int) -> tuple[GoalNetwork, Batch
         text = [SENTENCES[(i + t) % 4] if t != 2 else None for t in range(4)]
         low = np.array([0.1, np.nan], np.float32)
         records.append(Record(f"s{i}", np.arange(4.0), value, text, "Weaken to 35 knots", low, low, 1, 3))
-    network = GoalNetwork(
-        str(folder),
+    network = make_network(
+        folder,
         latent_dim=4,
         hidden_dim=16,
         text_steps=text_steps,
         text_layers=(2,),
         goal_layer=1,
-        value_names=["a", "b"],
+        names=["a", "b"],
     )
     return network, collate(records)
 
@@ -47,7 +48,9 @@ def test_the_plain_loop_computes_the_losses_of_the_network(tiny_folder: Path) ->
     ours, _ = network.losses(batch, torch.Generator().manual_seed(3), training=False)
     for name in reference_loop.LOSSES:
         assert torch.allclose(ours[name], plain[name], rtol=1e-4), name
-    gradients = [torch.autograd.grad(found["text"], list(network.prefix.parameters())) for found in (ours, plain)]
+    gradients = [
+        torch.autograd.grad(found["text"], list(network.speaker.prefix.parameters())) for found in (ours, plain)
+    ]
     for one, other in zip(*gradients, strict=True):
         assert torch.allclose(one, other, rtol=1e-3, atol=1e-5)
 
@@ -58,9 +61,9 @@ def test_fewer_texts_give_the_same_loss_on_average(tiny_folder: Path) -> None:
     x = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        whole = network.text_loss(batch, x, generator)
+        whole = network.objective.text_loss(batch, x, generator)
         network.hparams.text_steps = 3
-        draws = torch.stack([network.text_loss(batch, x, generator) for _ in range(60)])
+        draws = torch.stack([network.objective.text_loss(batch, x, generator) for _ in range(60)])
     assert draws.std() > 0
     assert (draws.mean() - whole).abs() < 4 * draws.std() / 60**0.5 + 1e-3 * whole
 

@@ -23,11 +23,11 @@ def test_every_step_is_trained_with_its_own_value_also_after_a_stop(tmp_path: Pa
     with open(tmp_path / "metrics.csv", newline="") as file:
         logged = [float(row["train/free_nats"]) for row in csv.DictReader(file)]
     assert logged == pytest.approx([anneal.value(step) for step in range(15)])
-    assert resumed.lightning_module.free_nats == anneal.value(14)
+    assert resumed.lightning_module.objective.free_nats == anneal.value(14)
 
 
 def test_nonsense_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="may be negative"):
         FreeNatsAnnealing(start=-1.0)
-    with pytest.raises(ValueError, match="sets free_nats, which LightningModule lacks"):
+    with pytest.raises(ValueError, match="sets objective.free_nats, which LightningModule lacks"):
         FreeNatsAnnealing().setup(None, LightningModule(), "fit")  # type: ignore[arg-type]

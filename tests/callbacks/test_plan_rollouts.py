@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from callbacks import PlanRollouts, ScalarLayout
 from callbacks.plan_rollouts import spread
-from gssr.network.rollout import QUANTILE_LEVELS, Plan, Rollouts
+from gssr.network.forecaster import QUANTILE_LEVELS, Plan, Rollouts
 from gssr.sequences.record import Batch, Record
 from tests.callbacks.training import same, train, weights
 from tests.toy import ToyData, ToyNetwork

@@ -11,18 +11,18 @@ import pytest
 import torch
 
 from gssr.commands import plan as plan_command
-from gssr.network import GoalNetwork
 from gssr.sequences import collate
+from tests.networks import make_network
 
 GOAL = "Weaken to 35 knots in 48 hours"
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    network = GoalNetwork(
-        str(tiny_folder), latent_dim=4, hidden_dim=8, text_layers=(2,), goal_layer=2, value_names=["wind", "pressure"]
+    network = make_network(
+        tiny_folder, latent_dim=4, hidden_dim=8, text_layers=(2,), goal_layer=2, names=["wind", "pressure"]
     )
-    network.scaler.fit(torch.tensor([[20.0, 900.0], [150.0, 1020.0], [60.0, 980.0]]))
+    network.world.scaler.fit(torch.tensor([[20.0, 900.0], [150.0, 1020.0], [60.0, 980.0]]))
     network.steering.arrival.data.fill_(3.0)
     trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_model_summary=False)
     trainer.strategy.connect(network)

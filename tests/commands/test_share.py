@@ -23,18 +23,18 @@ from gssr.runs.sharing import pull, push
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch, Record
 from tests.conftest import SENTENCES
+from tests.networks import make_network
 
 REPORT = "## Storms, test years\n\n### Hits\n\n| | steered |\n|---|---|\n| came true | 93.4 % |\n"
 
 
 @pytest.fixture(scope="module")
 def network(tiny_folder: Path) -> GoalNetwork:
-    network = GoalNetwork(
-        str(tiny_folder), latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2,
-        value_names=["wind", "pressure"], value_units=["kt", ""], value_resolution=[5.0, 1.0],
+    network = make_network(tiny_folder, latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2,
+        names=["wind", "pressure"], units=["kt", ""], resolution=[5.0, 1.0],
     )  # fmt: skip
-    network.scaler.mean.fill_(50.0)
-    network.scaler.std.fill_(10.0)
+    network.world.scaler.mean.fill_(50.0)
+    network.world.scaler.std.fill_(10.0)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datamodules.table_sequences import TableSequences
-from gssr.network import GoalNetwork
 from gssr.sequences.collate import collate
 from tests.conftest import SENTENCES
+from tests.networks import make_network
 
 RUNS = settings(
     max_examples=60, deadline=None, derandomize=True,
@@ -195,15 +195,14 @@ def test_the_loss_of_what_is_read_is_finite(tiny_folder: Path, tmp_path: Path) -
                 str(tmp_path / f"{name}.csv"), "t", value_columns=["v"], text_column="x", context=4, horizon=2
             )
             data.setup()
-        network = GoalNetwork(
-            str(tiny_folder), latent_dim=2, hidden_dim=8, text_layers=(1,), goal_layer=1, text_steps=2, open_samples=4,
-            value_names=["v"], value_units=[""], value_resolution=list(data.value_resolution),
+        network = make_network(tiny_folder, latent_dim=2, hidden_dim=8, text_layers=(1,), goal_layer=1, text_steps=2, open_samples=4,
+            names=["v"], units=[""], resolution=list(data.value_resolution),
         )  # fmt: skip
-        network.scaler.load_state_dict(data.scaler.state_dict())
+        network.world.scaler.load_state_dict(data.scaler.state_dict())
         network._set_floor()
         for records in (data.train_records, data.test_records):
             batch = collate([records[i] for i in range(min(6, len(records)))])
-            terms, _ = network.losses(batch, torch.Generator().manual_seed(0), training=True)
+            terms = network.objective(batch, torch.Generator().manual_seed(0), training=True).terms
             assert all(math.isfinite(float(term)) for term in terms.values()), (name, terms)
             sum(terms.values()).backward()
             assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None), name

@@ -13,8 +13,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from callbacks import GradientNormCheck, PlanRollouts, PredictionWriter
 from datamodules.table_sequences import TableSequences
-from gssr.network import GoalNetwork
 from tests.conftest import SENTENCES
+from tests.networks import make_network
 
 C, H = 4, 3
 pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -39,8 +39,8 @@ def test_fit_and_predict(kind: str, tiny_folder: Path, tmp_path: Path) -> None:
         "bare": {"goals": None}, "said": {"goal_column": "aim", "text_column": "words"}, "written": {"text_column": "words"},
     }[kind]  # fmt: skip
     options |= {"time_column": "date", "value_columns": ["small"], "context": C, "horizon": H, "batch_size": 8}
-    network = GoalNetwork(
-        str(tiny_folder),
+    network = make_network(
+        tiny_folder,
         latent_dim=4,
         hidden_dim=16,
         text_layers=(1,),

@@ -1,5 +1,6 @@
 """GoalNetwork as a user meets it: losses, rollouts, checkpoints, on a tiny frozen model."""
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,12 +9,18 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.ablations.goals import ShuffledGoals
+from benchmarks.ablations.readings import ConstantReading, NoReading
+from benchmarks.ablations.steering import Constant, MeanAbsGate, PerDimensionGate
 from gssr.network import GoalNetwork
-from gssr.network.gain import gain
+from gssr.network.posterior import MlpPosterior
 from gssr.network.rssm import Noise
+from gssr.network.schedules import Arrival
+from gssr.network.steering import LearnedSteeredPrior
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch, Record
 from tests.conftest import SENTENCES
+from tests.networks import make_network
 
 C, H = 4, 3
 GOAL = "Weaken to 35 knots in 48 hours"
@@ -39,12 +46,11 @@ def network(tiny_folder: Path) -> GoalNetwork:
 
 
 def made(folder: Path, **options: Any) -> GoalNetwork:
-    network = GoalNetwork(
-        str(folder), latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2, text_steps=6,
-        value_names=["a", "b"], value_units=["u", "v"], value_resolution=[1.0, 1.0], **options,
+    network = make_network(folder, latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2, text_steps=6,
+        names=["a", "b"], units=["u", "v"], resolution=[1.0, 1.0], **options,
     )  # fmt: skip
-    network.scaler.mean.fill_(50.0)
-    network.scaler.std.fill_(10.0)
+    network.world.scaler.mean.fill_(50.0)
+    network.world.scaler.std.fill_(10.0)
     return network
 
 
@@ -53,33 +59,33 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def test_every_component_with_an_active_loss_gets_a_finite_gradient(network: GoalNetwork, batch: Batch) -> None:
-    network.free_nats = 0.0
-    terms, _ = network.losses(batch, generator(), training=False)
+    network.objective.free_nats = 0.0
+    terms = network.objective(batch, generator(), training=False).terms
     assert set(terms) == {"value", "text", "kl", "open", "goal"}
     sum(terms.values()).backward()
     for name, component in network.components().items():
         total = sum(p.grad.abs().sum() for p in component.parameters() if p.grad is not None)
         assert torch.isfinite(total) and total > 0, name
-    assert network.steering.arrival.grad.abs() > 0
+    assert network.world.steering.schedule.arrival.grad.abs() > 0
     assert not any(p.requires_grad for p in network.backbone.model.parameters())
 
 
 def test_a_learned_pull_learns_from_the_losses_that_goals_act_on(tiny_folder: Path, batch: Batch) -> None:
-    network = made(tiny_folder, pull="learned")
-    network.free_nats = 0.0
-    along, steepness = network.steering.along, network.steering.steepness
+    network = made(tiny_folder, prior=LearnedSteeredPrior, schedule=partial(Arrival, learned_exponent=True))
+    network.objective.free_nats = 0.0
+    along, steepness = network.world.steering.along, network.world.steering.schedule.steepness
     # A rollout of the last step alone says nothing of p.
     for name, learns in (("kl", [along, steepness]), ("open", [along])):
         network.zero_grad()
-        network.losses(batch, generator(), training=False)[0][name].backward()
+        network.objective(batch, generator(), training=False).terms[name].backward()
         for learned in learns:
             assert torch.isfinite(learned.grad).all() and learned.grad.abs().sum() > 0, name
 
 
 @pytest.mark.parametrize("name", ["value", "text", "kl", "open", "goal"])
 def test_each_loss_reaches_exactly_the_components_it_claims(network: GoalNetwork, batch: Batch, name: str) -> None:
-    network.free_nats = 0.0
-    terms, _ = network.losses(batch, generator(), training=False)
+    network.objective.free_nats = 0.0
+    terms = network.objective(batch, generator(), training=False).terms
     terms[name].backward()
     for component, module in network.components().items():
         reached = any(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
@@ -89,7 +95,7 @@ def test_each_loss_reaches_exactly_the_components_it_claims(network: GoalNetwork
 def test_a_batch_without_goals_or_texts_still_has_all_losses(network: GoalNetwork, batch: Batch) -> None:
     batch.goal = [None] * len(batch)
     batch.text = [[None] * (C + H) for _ in range(len(batch))]
-    terms, _ = network.losses(batch, generator(), training=True)
+    terms = network.objective(batch, generator(), training=True).terms
     loss = sum(terms.values())
     assert torch.isfinite(loss)
     loss.backward()
@@ -98,20 +104,20 @@ def test_a_batch_without_goals_or_texts_still_has_all_losses(network: GoalNetwor
 
 
 def test_padding_changes_no_loss(network: GoalNetwork) -> None:
-    network.weights["text"] = 0.0
-    network.draw = lambda *shape, generator=None: torch.zeros(shape)
-    network.first_imagined = lambda *args: C
+    network.objective.weights["text"] = 0.0
+    network.world.draw = lambda *shape, generator=None: torch.zeros(shape)
+    network.objective.first_imagined = lambda *args: C
     records = [record(0), record(1)]
     short = collate(records)
     padded = collate([*records, record(2, C + H + 4)]).select([0, 1])
     assert padded.value.shape[1] == C + H + 4
     torch.manual_seed(0)
-    for name, term in network.losses(short, generator(), training=False)[0].items():
-        assert torch.allclose(term, network.losses(padded, generator(), training=False)[0][name], atol=1e-5), name
+    for name, term in network.objective(short, generator(), training=False).terms.items():
+        assert torch.allclose(term, network.objective(padded, generator(), training=False).terms[name], atol=1e-5), name
 
 
 def test_a_sequence_does_not_depend_on_its_batch(network: GoalNetwork, batch: Batch) -> None:
-    network.draw = lambda *shape, generator=None: torch.zeros(shape)
+    network.world.draw = lambda *shape, generator=None: torch.zeros(shape)
     together = network.rollout(batch, batch.goal, samples=1).mean
     alone = network.rollout(batch.select([1]), [batch.goal[1]], samples=1).mean
     assert torch.allclose(together[:, 1:2], alone, atol=1e-4)
@@ -136,20 +142,22 @@ def test_the_open_loss_is_the_crps_of_rollouts_and_of_their_changes_from_the_las
 ) -> None:
     batch.value_mask = batch.value_mask.clone()
     batch.value_mask[1, C] = False
-    filtered = network.observe(batch, torch.zeros(3, C + H, 4))
-    goal, size = network.encode_goals(batch, batch.goal), len(batch)
-    found = network.open_loss(batch, filtered, goal, C, generator(3))
+    filtered = network.world.observe(batch, torch.zeros(3, C + H, 4))
+    goal, size = network.world.encode_goals(batch, batch.goal), len(batch)
+    found = network.objective.open_loss(batch, filtered, goal, C, generator(3))
 
     g, first = generator(3), torch.full((size,), C - 1)
     noise = Noise(torch.randn(2 * size, H, 4, generator=g), torch.randn(2 * size, H, 2, generator=g))
-    y = network.scaler.transform(batch.value, batch.value_mask)
-    errors = network.forecast_error.last(y - network.value_head(filtered.x).mean, batch.value_mask)[:, C - 1]
-    rolled = []
+    y = network.world.scaler.transform(batch.value, batch.value_mask)
+    errors = network.world.forecast_error.last(y - network.world.value_head(filtered.belief.x).mean, batch.value_mask)[
+        :, C - 1
+    ]
+    belief, rolled = filtered.belief.at(first), []
     for sign in (1, -1):
         for s in range(2):
             rows = slice(s * size, (s + 1) * size)
             drawn = Noise(*(sign * part[rows] for part in noise))
-            rolled.append(network.rssm.imagine(filtered.at(first), errors, C, drawn, network.decoder, goal))
+            rolled.append(network.world.imagine(belief, errors, C, drawn, network.world.steering.towards(goal)))
     total = count = 0.0
     for b in range(size):
         for h in range(H):
@@ -174,7 +182,7 @@ def test_half_of_the_batches_are_imagined_from_where_plans_begin_and_the_others_
     network: GoalNetwork, batch: Batch
 ) -> None:
     g = generator()
-    found = [network.first_imagined(batch, g) for _ in range(3000)]
+    found = [network.objective.first_imagined(batch, g) for _ in range(3000)]
     shares = {first: found.count(first) / len(found) for first in set(found)}
     assert set(shares) == set(range(2, C + H))
     for first, share in shares.items():
@@ -184,11 +192,11 @@ def test_half_of_the_batches_are_imagined_from_where_plans_begin_and_the_others_
 @pytest.mark.parametrize("samples", [2, 5])
 def test_rollouts_that_are_no_pairs_are_refused(tiny_folder: Path, samples: int) -> None:
     with pytest.raises(ValueError, match=f"open_samples is {samples}"):
-        GoalNetwork(str(tiny_folder), open_samples=samples)
+        make_network(tiny_folder, open_samples=samples)
 
 
 def test_strength_zero_is_exactly_no_goal(network: GoalNetwork, batch: Batch) -> None:
-    network.steering.strength = 0.0
+    network.forecaster.strength = 0.0
     assert torch.equal(network.rollout(batch, [GOAL] * 3, 4).sample, network.rollout(batch, [None] * 3, 4).sample)
 
 
@@ -213,7 +221,7 @@ def test_a_plan_has_values_with_spread_and_a_text_for_each_step(network: GoalNet
 def test_the_state_dict_holds_the_trainable_parts_alone(network: GoalNetwork) -> None:
     names = set(network.state_dict())
     assert not any("backbone" in name for name in names)
-    assert {"scaler.mean", "scaler.std", "scaler.low", "scaler.high"} <= names
+    assert {f"world.scaler.{name}" for name in ("mean", "std", "low", "high")} <= names
     held = {id(p) for p in network.parameters()}
     assert not any(id(p) in held for p in network.backbone.model.parameters())
 
@@ -235,8 +243,8 @@ def test_wrong_numbers_of_goals_and_ragged_contexts_are_refused(network: GoalNet
         network.rollout(batch, [None] * 3)
 
 
-def test_shuffled_goals_are_those_of_other_sequences_in_training_alone(network: GoalNetwork, batch: Batch) -> None:
-    network.hparams.shuffle_goals = True
+def test_shuffled_goals_are_those_of_other_sequences_in_training_only(tiny_folder: Path, batch: Batch) -> None:
+    network = made(tiny_folder, kind=ShuffledGoals)
     batch = batch.with_goals(["a", "b", "c"], batch.goal_low + torch.arange(3)[:, None], batch.goal_high)
     network._trainer = SimpleNamespace(training=True)
     shuffled = network.on_after_batch_transfer(batch, 0)
@@ -253,33 +261,30 @@ def test_rollouts_at_gain_zero_are_those_without_a_goal_bit_for_bit(
 ) -> None:
     network.calibration.factor[1] = 2.0  # what is fitted under goals
     free = network.rollout(batch, [None] * 3, 4, generator(5))
-    with gain(network, strength):
-        steered = network.rollout(batch, batch.goal, 4, generator(5))
+    steered = network.rollout(batch, batch.goal, 4, generator(5), gain=strength)
     assert torch.equal(free.sample, steered.sample) == (strength == 0)
-    assert network.steering.strength == 1.0
-    with pytest.raises(ValueError, match="multiplied by -1"), gain(network, -1):
-        pass
+    with pytest.raises(ValueError, match="multiplied by -1"):
+        network.rollout(batch, batch.goal, 4, generator(5), gain=-1)
 
 
 def test_the_strength_multiplies_the_gain_of_forecasts_and_not_that_of_training(
     network: GoalNetwork, batch: Batch
 ) -> None:
-    loss = network.losses(batch, generator(5), training=False)[0]["open"]
-    network.hparams.strength = 1.0
-    with gain(network, 2.0):
-        expected = network.rollout(batch, batch.goal, 4, generator(5)).sample
-    network.hparams.strength = 2.0
+    loss = network.objective(batch, generator(5), training=False).terms["open"]
+    network.forecaster.strength = 1.0
+    expected = network.rollout(batch, batch.goal, 4, generator(5), gain=2.0).sample
+    network.forecaster.strength = 2.0
     assert torch.equal(network.rollout(batch, batch.goal, 4, generator(5)).sample, expected)
-    assert network.losses(batch, generator(5), training=False)[0]["open"] == loss
+    assert network.objective(batch, generator(5), training=False).terms["open"] == loss
 
 
 def test_strengths_and_orders_that_mean_nothing_are_refused(tiny_folder: Path) -> None:
     with pytest.raises(ValueError, match="strength is -1"):
-        GoalNetwork(str(tiny_folder), strength=-1)
+        make_network(tiny_folder, strength=-1)
     with pytest.raises(ValueError, match="strength is nan"):
-        GoalNetwork(str(tiny_folder), strength=float("nan"))
+        make_network(tiny_folder, strength=float("nan"))
     with pytest.raises(ValueError, match="error_order is 0"):
-        GoalNetwork(str(tiny_folder), error_order=0)
+        make_network(tiny_folder, error_order=0)
 
 
 def test_text_behind_nothing_costs_what_the_frozen_model_alone_says(network: GoalNetwork) -> None:
@@ -295,26 +300,25 @@ def test_text_behind_nothing_costs_what_the_frozen_model_alone_says(network: Goa
 @pytest.mark.parametrize(
     "option",
     [
-        {"posterior": "mlp"},
-        {"gate": "mean_abs"},
-        {"gate": "per_dimension"},
-        {"schedule": "constant"},
-        {"text_reading": "constant"},
-        {"text_reading": "none"},
+        {"posterior": MlpPosterior},
+        {"prior": MeanAbsGate},
+        {"prior": PerDimensionGate},
+        {"schedule": Constant},
+        {"text_reading": ConstantReading},
+        {"text_reading": NoReading},
     ],
-    ids=lambda option: "-".join(*option.items()),
+    ids=lambda option: "-".join(getattr(value, "__name__", value) for value in option.values()),
 )
 def test_every_part_that_has_a_loss_learns_under_each_option(
-    tiny_folder: Path, batch: Batch, option: dict[str, str]
+    tiny_folder: Path, batch: Batch, option: dict[str, Any]
 ) -> None:
-    network = GoalNetwork(
-        str(tiny_folder), latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2, text_steps=6, goal_dropout=0.0,
-        text_dropout=0.0, min_context=C, value_names=["a", "b"], value_units=["u", "v"], value_resolution=[1.0, 1.0], **option,
+    network = make_network(tiny_folder, latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2, text_steps=6, goal_dropout=0.0,
+        text_dropout=0.0, min_context=C, names=["a", "b"], units=["u", "v"], resolution=[1.0, 1.0], **option,
     )  # fmt: skip
-    network.scaler.mean.fill_(50.0)
-    network.scaler.std.fill_(10.0)
-    terms, _ = network.losses(batch, generator(), training=True)
-    sum(network.weights[name] * term for name, term in terms.items()).backward()
+    network.world.scaler.mean.fill_(50.0)
+    network.world.scaler.std.fill_(10.0)
+    terms = network.objective(batch, generator(), training=True).terms
+    sum(network.objective.weights[name] * term for name, term in terms.items()).backward()
     for name, part in network.components().items():
         learns = any(p.grad is not None and bool(p.grad.any()) for p in part.parameters())
         assert learns == bool(network.active_losses()[name]), name

@@ -13,6 +13,7 @@ from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch
 from gssr.sequences.scaler import Scaler
 from tests.network.test_goal_network import C, H, generator, record
+from tests.networks import make_network
 
 
 @pytest.fixture
@@ -24,9 +25,8 @@ def batch() -> Batch:
 
 
 def network_of(folder: Path, normalisation: str) -> GoalNetwork:
-    return GoalNetwork(
-        str(folder), latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2, text_steps=6, normalisation=normalisation,
-        value_names=["a", "b"], value_units=["u", "v"], value_resolution=[0.0, 0.0],
+    return make_network(folder, latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2, text_steps=6, normalisation=normalisation,
+        names=["a", "b"], units=["u", "v"], resolution=[0.0, 0.0],
     )  # fmt: skip
 
 
@@ -91,12 +91,12 @@ def test_losses_are_the_same_wherever_the_window_lies_and_none_imagines_the_cont
 ) -> None:
     network = network_of(tiny_folder, kind)
     part = batch.select([1, 2, 3])
-    here = network.losses(part, generator(), training=True)[0]
-    there = network.losses(moved(part, -500.0, 2.0 if kind == "window" else 1.0), generator(), training=True)[0]
+    here = network.objective(part, generator(), training=True).terms
+    there = network.objective(moved(part, -500.0, 2.0 if kind == "window" else 1.0), generator(), training=True).terms
     for name in ("value", "kl", "open"):
         assert torch.isclose(here[name], there[name], rtol=1e-2), name
     g = generator()
-    assert {network.first_imagined(part, g) for _ in range(200)} == set(range(C, C + H))
+    assert {network.objective.first_imagined(part, g) for _ in range(200)} == set(range(C, C + H))
 
 
 def test_it_is_refused_where_goals_name_levels_and_where_it_is_unknown(tiny_folder: Path) -> None:

@@ -9,10 +9,11 @@ from lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from gssr.network import GoalNetwork
-from gssr.network.validation import Validation, borrowed_goals
+from gssr.network.validation import batch_number, with_borrowed_goals
 from gssr.sequences.batches import DealtBatches
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Record
+from tests.networks import make_network
 
 
 def record(series: str, start: float, goal: str | None, bound: float = 40.0) -> Record:
@@ -23,9 +24,8 @@ def record(series: str, start: float, goal: str | None, bound: float = 40.0) -> 
 
 @pytest.fixture
 def network(tiny_folder: Path) -> GoalNetwork:
-    return GoalNetwork(
-        str(tiny_folder), latent_dim=4, hidden_dim=16, text_layers=(1,), goal_layer=1,
-        value_names=["a", "b"], value_units=["", ""], value_resolution=[5.0, 0.0],
+    return make_network(tiny_folder, latent_dim=4, hidden_dim=16, text_layers=(1,), goal_layer=1,
+        names=["a", "b"], units=["", ""], resolution=[5.0, 0.0],
     )  # fmt: skip
 
 
@@ -39,14 +39,15 @@ def test_a_goal_is_borrowed_from_the_most_similar_start_of_another_series() -> N
             record("w", 90, "far", 5.0),
         ]
     )
-    goals, low, high = borrowed_goals(batch)
-    assert goals == ["near", "near", "same series", "same series", "near"]
+    lent = with_borrowed_goals(batch)
+    low, high = lent.goal_low, lent.goal_high
+    assert lent.goal == ["near", "near", "same series", "same series", "near"]
     assert low[:, 0].tolist() == high[:, 0].tolist() == [3.0, 3.0, 2.0, 2.0, 3.0]
 
 
 def test_nothing_is_borrowed_where_there_is_one_series() -> None:
-    goals, _, _ = borrowed_goals(collate([record("x", 50, "a"), record("x", 60, "b")]))
-    assert goals == [None, None]
+    batch = with_borrowed_goals(collate([record("x", 50, "a"), record("x", 60, "b")]))
+    assert batch.goal == [None, None]
 
 
 def test_a_batch_is_measured_by_one_process_under_the_number_that_it_has_in_all_of_them() -> None:
@@ -54,16 +55,17 @@ def test_a_batch_is_measured_by_one_process_under_the_number_that_it_has_in_all_
     for rank in range(3):
         for size in (4, 13):  # two batches for three processes, and seven
             loader = DataLoader(range(size), batch_sampler=DealtBatches(size, 2, rank, 3))
-            numbers.append([Validation._number(loader, index) for index in range(len(loader))])
+            numbers.append([batch_number(loader, index) for index in range(len(loader))])
     assert numbers == [[0], [0, 3, 6], [1], [1, 4], [None], [2, 5]]
-    assert Validation._number(DataLoader(range(4)), 2) == 2  # a loader of someone else's, in one process
+    assert batch_number(DataLoader(range(4)), 2) == 2  # a loader of someone else's, in one process
 
 
 def test_a_miss_counts_in_tolerances_outside_the_bounds(network: GoalNetwork) -> None:
     nan = float("nan")
     value = torch.tensor([[60.0, 0.0], [49.0, 0.0], [35.0, 0.0]])
     low, high = torch.tensor([[40.0, nan]] * 3), torch.tensor([[50.0, nan]] * 3)
-    assert torch.allclose(network._miss(value, low, high), torch.tensor([1.0, 0.0, 0.5]))
+    batch = collate([record(str(i), 50.0, "a") for i in range(3)]).with_goals(["a"] * 3, low, high)
+    assert torch.allclose(network.validation.miss(value, batch), torch.tensor([1.0, 0.0, 0.5]))
 
 
 def test_latent_health_tells_a_latent_that_carries_the_value(network: GoalNetwork) -> None:
@@ -78,7 +80,7 @@ def test_latent_health_tells_a_latent_that_carries_the_value(network: GoalNetwor
     assert torch.isfinite(told["kl_per_dim"]).all() and (told["kl_per_dim"] >= 0).all()
     # A head that ignores x is as good with another sequence's x.
     with torch.no_grad():
-        network.value_head.net[-1].weight.zero_()
+        network.world.value_head.net[-1].weight.zero_()
     ignoring = network.latent_health(batch)
     assert ignoring["value_error"] == pytest.approx(ignoring["value_error_permuted"])
 
@@ -86,7 +88,8 @@ def test_latent_health_tells_a_latent_that_carries_the_value(network: GoalNetwor
 class Windows(LightningDataModule):
     """48 windows of a random walk, so that rollouts of an untrained network are too wide or too narrow."""
 
-    value_names, value_units = ("a", "b"), ("", "")
+    value_names, value_units, value_resolution = ("a", "b"), ("", ""), (5.0, 0.0)
+    has_text, has_goals, known_values, train_through = False, False, 0, "train"
 
     def texts(self) -> list[str]:
         return []
@@ -124,7 +127,7 @@ def test_the_score_of_data_without_goals_leaves_out_what_is_known_beforehand(net
     batch.goal_low[:] = batch.goal_high[:] = torch.nan
     forecast = batch.value[:, 3:] + torch.tensor([2.0, 8.0])
     for known, expected in ((0, 5.0), (1, 2.0)):
-        network.known_values, network._part, network._sums = known, "val", {}
-        network._log_errors(batch, forecast)
-        total, count = network._sums["val/open_loop_mae"]
-        assert total / count == pytest.approx(expected)
+        network.validation.known_values = known
+        network.validation.begin("val")
+        network.validation._add_errors(batch, forecast)
+        assert network.validation.means()["val/open_loop_mae"] == pytest.approx(expected)

@@ -9,16 +9,17 @@ from transformers import DynamicCache
 
 from gssr.network import GoalNetwork
 from gssr.sequences import Record, collate
+from gssr.states.intervention import steer
 from gssr.states.rules import Offset
-from gssr.states.steering import steer
 from tests.conftest import enliven
+from tests.networks import make_network
 
 TEXTS = ["Hurricane Ian near 20.1 north.", "Weaken to 35 knots"]
 
 
 def network(folder: Path, injection: str, loud: bool = True) -> GoalNetwork:
-    made = GoalNetwork(
-        str(folder),
+    made = make_network(
+        folder,
         latent_dim=4,
         hidden_dim=8,
         injection=injection,
@@ -27,14 +28,16 @@ def network(folder: Path, injection: str, loud: bool = True) -> GoalNetwork:
         text_layers=(2,),
         goal_layer=2,
         text_steps=3,
-        value_names=["wind"],
+        names=["wind"],
     )
     enliven(made.backbone)
-    if loud and made.state is not None:
-        made.state.scale.fill_(3.0)  # of the enlivened model; it was built around a dull one
+    if loud and made.speaker.state is not None:
+        made.speaker.state.scale.fill_(3.0)  # of the enlivened model; it was built around a dull one
         generator = torch.Generator().manual_seed(3)
-        made.state.net[-1].bias.data = torch.randn(made.state.net[-1].bias.shape, generator=generator)
-        made.state.net[-1].weight.data = torch.randn(made.state.net[-1].weight.shape, generator=generator)
+        made.speaker.state.net[-1].bias.data = torch.randn(made.speaker.state.net[-1].bias.shape, generator=generator)
+        made.speaker.state.net[-1].weight.data = torch.randn(
+            made.speaker.state.net[-1].weight.shape, generator=generator
+        )
     return made.eval()
 
 
@@ -46,7 +49,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 def one_token_at_a_time(net: GoalNetwork, x: torch.Tensor, text: str) -> float:
     """Nats of a text fed token by token to the steered model, as generation would write it."""
     backbone = net.backbone
-    prefix, change = net.speech(x[None])
+    prefix, change = net.speaker(x[None])
     ids = [backbone.start_id, *backbone.tokenize([text])[0], backbone.tokenizer.eos_token_id]
     cache, total = DynamicCache(config=backbone.model.config), 0.0
     start = backbone.embed(torch.tensor([[backbone.start_id]]))
@@ -76,16 +79,16 @@ def test_rows_do_not_depend_on_each_other(tiny_folder: Path, injection: str) -> 
     together = net.text_nats(x, TEXTS)[0]
     alone = torch.cat([net.text_nats(x[i : i + 1], TEXTS[i : i + 1])[0] for i in range(2)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
-    texts = net.write(x, 6)
-    assert texts == [net.write(x[i : i + 1], 6)[0] for i in range(2)]
+    texts = net.speaker.write(x, 6)
+    assert texts == [net.speaker.write(x[i : i + 1], 6)[0] for i in range(2)]
 
 
 @pytest.mark.parametrize("injection", ["prefix", "state", "both"])
 def test_every_part_that_speaks_gets_a_gradient_and_the_backbone_none(tiny_folder: Path, injection: str) -> None:
     net = network(tiny_folder, injection)
-    net.scaler.fit(torch.tensor([[20.0], [150.0]]))
+    net.world.scaler.fit(torch.tensor([[20.0], [150.0]]))
     record = Record("Ian", [0.0, 6.0, 12.0], [[30.0], [40.0], [50.0]], [TEXTS[0], None, TEXTS[1]], TEXTS[1])
-    terms, _ = net.losses(collate([record]), torch.Generator().manual_seed(0), training=False)
+    terms = net.objective(collate([record]), torch.Generator().manual_seed(0), training=False).terms
     terms["text"].backward()
     parts = net.components()
     assert ("prefix" in parts) == (injection != "state") and ("state" in parts) == (injection != "prefix")
@@ -98,7 +101,7 @@ def test_every_part_that_speaks_gets_a_gradient_and_the_backbone_none(tiny_folde
 def test_a_batch_without_texts_uses_all_parameters(tiny_folder: Path) -> None:
     net = network(tiny_folder, "both")
     record = Record("Ian", [0.0, 6.0], [[30.0], [40.0]], [None, None])
-    terms, _ = net.losses(collate([record]), torch.Generator().manual_seed(0), training=False)
+    terms = net.objective(collate([record]), torch.Generator().manual_seed(0), training=False).terms
     terms["text"].backward()
     assert terms["text"] == 0 and all(
         p.grad is not None for name in ("prefix", "state") for p in net.components()[name].parameters()
@@ -109,4 +112,4 @@ def test_unknown_injections_and_layers_are_refused(tiny_folder: Path) -> None:
     with pytest.raises(ValueError, match="injection 'prompt' is not known"):
         network(tiny_folder, "prompt")
     with pytest.raises(ValueError, match=r"state_layers \[3\] have no recurrent state; expected some of \[0, 1, 2\]"):
-        GoalNetwork(str(tiny_folder), injection="state", state_layers=(3,), text_layers=(2,), value_names=["wind"])
+        make_network(tiny_folder, injection="state", state_layers=(3,), text_layers=(2,), names=["wind"])

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 
 from gssr.network import GoalNetwork
-from gssr.network.persistence import last_observed
+from gssr.network.context import last_observed
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch, Record
+from tests.networks import make_network
 
 C, H = 4, 3
 
@@ -39,11 +40,11 @@ def test_the_last_observed_value_is_carried_on() -> None:
 
 
 def network(folder: Path, **lacks: bool) -> GoalNetwork:
-    made = GoalNetwork(
-        str(folder), latent_dim=4, hidden_dim=16, text_layers=(1,), goal_layer=1,
-        value_names=["a", "b"], value_units=["", ""], value_resolution=[0.1, 0.1],
+    made = make_network(folder, latent_dim=4, hidden_dim=16, text_layers=(1,), goal_layer=1,
+        names=["a", "b"], units=["", ""], resolution=[0.1, 0.1],
     )  # fmt: skip
-    made.trainer = SimpleNamespace(datamodule=SimpleNamespace(value_names=["a", "b"], **lacks))  # type: ignore[assignment]
+    there = {"has_text": True, "has_goals": True, "known_values": 0} | lacks
+    made.trainer = SimpleNamespace(datamodule=SimpleNamespace(value_names=["a", "b"], **there))  # type: ignore[assignment]
     made.setup("fit")
     made._trainer = None
     return made
@@ -51,18 +52,23 @@ def network(folder: Path, **lacks: bool) -> GoalNetwork:
 
 def test_persistence_is_scored_as_the_forecast_is(tiny_folder: Path) -> None:
     made, given = network(tiny_folder), batch()
-    made.scaler.std.copy_(torch.tensor([2.0, 5.0]))
-    made._part, made._sums = "val", {}
-    made._log_errors(given, last_observed(given, C, made.scaler.mean).expand(-1, H, -1))
-    logged = {name: total / count for name, (total, count) in made._sums.items()}
+    made.world.scaler.std.copy_(torch.tensor([2.0, 5.0]))
+    made.validation.begin("val")
+    made.validation._add_errors(given, last_observed(given, C, made.world.scaler.mean).expand(-1, H, -1))
+    logged = made.validation.means()
     assert logged["val/persistence_mae"] == logged["val/open_loop_mae"] > 0
     truth, mask = given.value[:, C:], given.value_mask[:, C:]
-    errors = (last_observed(given, C, made.scaler.mean) - truth).abs() / torch.tensor([2.0, 5.0])
+    errors = (last_observed(given, C, made.world.scaler.mean) - truth).abs() / torch.tensor([2.0, 5.0])
     assert abs(logged["val/persistence_mae"] - float(errors[mask].mean())) < 1e-6
 
 
 def test_what_the_data_lacks_is_not_expected_to_learn(tiny_folder: Path) -> None:
     assert all(network(tiny_folder).active_losses().values())
     silent = network(tiny_folder, has_text=False, has_goals=False).active_losses()
-    assert {name for name, losses in silent.items() if not losses} == {"text_projection", "prefix", "goal_encoder"}
+    assert {name for name, losses in silent.items() if not losses} == {
+        "text_projection",
+        "prefix",
+        "goal_encoder",
+        "steering",
+    }
     assert network(tiny_folder, has_text=True, has_goals=False).active_losses()["prefix"] == {"text"}

@@ -1,0 +1,26 @@
+"""Which frozen language model a network reads and writes with."""
+
+from dataclasses import dataclass
+
+from gssr.backbone.frozen import FrozenBackbone
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """The frozen language model.
+
+    Args:
+        name: nano, a local folder or a hub id of a causal language model; nano-random has nano's shape, untrained.
+        revision: Commit or tag of a hub id.
+        dtype: Precision of its weights: float32, bfloat16 or float16; trained parts are float32 in any case.
+        offline: Take a hub id from the local cache only.
+    """
+
+    name: str = "nano"
+    revision: str | None = None
+    dtype: str = "float32"
+    offline: bool = False
+
+    def load(self) -> FrozenBackbone:
+        """Raises ValueError where the model cannot be read."""
+        return FrozenBackbone(self.name, self.revision, self.dtype, self.offline)

@@ -1,0 +1,158 @@
+"""Rollouts and plans: from the filtered belief, imagine how a sequence would unfold, with a goal or without."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gssr.network.calibration import Calibration
+from gssr.network.context import context_length, cut
+from gssr.network.losses import kl_terms, masked_mean
+from gssr.network.speaker import Speaker
+from gssr.network.world_model import WorldModel
+from gssr.sequences.record import Batch
+
+QUANTILE_LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
+
+
+@dataclass
+class Rollouts:
+    """S rollouts of H steps, in data units.
+
+    ``mean`` (S, B, H, Y) decoded without the value's noise, ``sample`` (S, B, H, Y) with it, ``x`` (S, B, H, D).
+    """
+
+    mean: Tensor
+    sample: Tensor
+    x: Tensor
+
+
+@dataclass
+class Plan:
+    """Rollouts, their mean (B, H, Y), quantiles (B, H, Y, Q) of ``sample`` at ``quantile_levels``, and a text a step.
+
+    ``spoken`` (B, H, Y): values without noise of the rollout that the texts are written from; None without texts.
+    """
+
+    rollouts: Rollouts
+    mean: Tensor
+    quantiles: Tensor
+    text: list[list[str]]
+    spoken: Tensor | None = None
+    quantile_levels: tuple[float, ...] = QUANTILE_LEVELS
+
+
+class Forecaster:
+    """Imagines.
+
+    Args:
+        world, speaker, calibration: of the network.
+        strength: what every gain of a goal's pull is multiplied with.
+    """
+
+    def __init__(self, world: WorldModel, speaker: Speaker, calibration: Calibration, strength: float) -> None:
+        self.world, self.speaker, self.calibration, self.strength = world, speaker, calibration, strength
+
+    @torch.no_grad()
+    def rollout(
+        self,
+        batch: Batch,
+        goals: Sequence[str | None],
+        samples: int = 64,
+        generator: torch.Generator | None = None,
+        calibrated: bool = True,
+        gain: float = 1.0,
+    ) -> Rollouts:
+        """Filter the context without any goal, then imagine the horizon under ``goals`` (None: no goal).
+
+        The first C = goal_start + 1 steps are the context, the same for all sequences of the batch; later values and
+        texts are never read.
+
+        Args:
+            generator: on the CPU; one with a fixed seed by default, so that the same call gives the same rollouts.
+            calibrated: stretch ``sample`` by the factors of validation, see Calibration.
+            gain: factor of every gain, on top of ``strength``; 0 gives the rollouts without a goal, bit for bit.
+
+        Raises:
+            ValueError: contexts of different lengths, another number of goals than sequences, or a negative gain.
+        """
+        world, first, steps, size = self.world, context_length(batch), batch.value.shape[1], len(batch)
+        if len(goals) != size:
+            raise ValueError(f"{len(goals)} goals for {size} sequences; give one (or None) for each")
+        if not gain >= 0:
+            raise ValueError(f"the gain was to be multiplied by {gain}; expected 0 (no goal) or more")
+        world.prepare()
+        generator = generator or torch.Generator().manual_seed(0)
+        noise = world.draw(samples * size, first, world.config.latent_dim, generator=generator)
+        scale, strength = world.scale(batch), self.strength * gain
+        filtered = world.observe(cut(batch, first), noise, samples=samples, scale=scale)
+        belief = filtered.belief.at(torch.full((samples * size,), first - 1, device=world.device))
+        error = world.errors(filtered)[:, -1]
+        pull = world.steering.towards(world.encode_goals(batch, goals).repeat(samples), strength)
+        noise = world.draw_noise(samples * size, steps - first, generator)
+        imagined = world.imagine(belief, error, first, noise, pull)
+        x, mean, sample = (part.unflatten(0, (samples, size)) for part in imagined)
+        if calibrated:
+            pulled = [goal is not None and strength > 0 for goal in goals]
+            sample = self.calibration(sample, torch.tensor(pulled, device=world.device))
+        return Rollouts(scale.inverse(mean), scale.inverse(sample), x)
+
+    @torch.no_grad()
+    def plan(
+        self,
+        batch: Batch,
+        goals: Sequence[str | None],
+        samples: int = 64,
+        texts: bool = True,
+        max_new_tokens: int = 64,
+        generator: torch.Generator | None = None,
+        gain: float = 1.0,
+    ) -> Plan:
+        """Rollouts with their spread, and for each step the text that the frozen model writes behind a belief."""
+        rollouts = self.rollout(batch, goals, samples, generator, gain=gain)
+        levels = torch.tensor(QUANTILE_LEVELS, device=rollouts.sample.device)
+        quantiles = rollouts.sample.quantile(levels, dim=0).movedim(0, -1)
+        written: list[list[str]] = [[] for _ in goals]
+        spoken = None
+        if texts:
+            # The rollout nearest to the mean path: a mean of beliefs need not be a belief.
+            mean = rollouts.x.mean(0)
+            nearest = (rollouts.x - mean).square().sum((-1, -2)).argmin(0)
+            rows = torch.arange(len(goals), device=mean.device)
+            x, spoken = rollouts.x[nearest, rows], rollouts.mean[nearest, rows]
+            flat = self.speaker.write(x.flatten(0, 1), max_new_tokens)
+            written = [flat[i : i + x.shape[1]] for i in range(0, len(flat), x.shape[1])]
+        return Plan(rollouts, rollouts.mean.mean(0), quantiles, written, spoken)
+
+    @torch.no_grad()
+    def prior_samples(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+        """x_t (B, T, D) drawn from p(x_t | h_t) without a goal; h_t has read the values and texts before t only."""
+        self.world.prepare()
+        generator = generator or torch.Generator().manual_seed(0)
+        shape = (*batch.step_mask.shape, self.world.config.latent_dim)
+        filtered = self.world.observe(batch, self.world.draw(*shape, generator=generator))
+        return filtered.prior.sample(self.world.draw(*shape, generator=generator))
+
+    @torch.no_grad()
+    def latent_health(self, batch: Batch) -> dict[str, Tensor | float]:
+        """Whether the belief is used, without goals.
+
+        Returns:
+            ``kl_per_dim`` (D,): raw KL of each dimension in nats; ``value_error``: mean absolute error of values
+            decoded from x, in standard units; ``value_error_permuted``: the same with x permuted between sequences.
+        """
+        world = self.world
+        world.prepare()
+        generator = torch.Generator().manual_seed(0)
+        noise = world.draw(*batch.step_mask.shape, world.config.latent_dim, generator=generator)
+        filtered = world.observe(batch, noise)
+        _, _, per_dim = kl_terms(filtered.posterior, filtered.prior, filtered.observed & batch.step_mask, 0.0)
+        scaled, x = world.scaled_values(batch), filtered.belief.x
+        own, permuted = (
+            masked_mean((world.decode(each).mean - scaled).abs(), batch.value_mask).item()
+            for each in (x, x.roll(1 + len(batch) // 2, 0))
+        )
+        return {"kl_per_dim": per_dim, "value_error": own, "value_error_permuted": permuted}

@@ -1,0 +1,251 @@
+"""GoalNetwork, the LightningModule: a world model with its objective, forecaster, speaker and validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from gssr import ranks
+from gssr.backbone.config import BackboneConfig
+from gssr.network.calibration import Calibration
+from gssr.network.compatibility import CheckpointMismatch, fixed_options, refuse_other
+from gssr.network.forecaster import Forecaster, Plan, Rollouts
+from gssr.network.objective import Objective, ObjectiveConfig
+from gssr.network.optimizer import OptimizerConfig
+from gssr.network.options import KINDS, Options, ValuesConfig
+from gssr.network.pretrained import load_network
+from gssr.network.speaker import Speaker, SpeechConfig
+from gssr.network.steering import SteeringConfig
+from gssr.network.validation import Validation
+from gssr.network.world_model import WorldModel, WorldModelConfig
+from gssr.sequences.record import Batch
+
+PROGRESS = ("open_loop_mae", "hit_true", "hit_borrowed")  # scores of validation in the progress bar
+
+
+class GoalNetwork(LightningModule):
+    """A recurrent state-space model of (value, text, goal) sequences around a frozen language model.
+
+    Args:
+        backbone: the frozen language model.
+        world: the belief, and how it reads values, texts and goals.
+        steering: how a goal steers the prior.
+        speech: how the belief speaks through the frozen model.
+        objective: the losses.
+        optimizer: AdamW and its schedule.
+        values: the Y value dimensions.
+        seed: Of initial weights and training noise; every checkpoint holds the noise's state in each process.
+    """
+
+    world: WorldModel
+
+    def __init__(
+        self,
+        backbone: BackboneConfig = BackboneConfig(),
+        world: WorldModelConfig = WorldModelConfig(),
+        steering: SteeringConfig = SteeringConfig(),
+        speech: SpeechConfig = SpeechConfig(),
+        objective: ObjectiveConfig = ObjectiveConfig(),
+        optimizer: OptimizerConfig = OptimizerConfig(),
+        values: ValuesConfig = ValuesConfig(),
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.options = Options(backbone, world, steering, speech, objective, optimizer, values)
+        self.save_hyperparameters(self.options.plain() | {"seed": seed})
+        self.backbone = self.options.backbone.load()
+        self.backbone.require_layers([*self.options.world.text_layers, self.options.world.goal_layer])
+        self.noise = torch.Generator().manual_seed(seed)
+        self._saved_noise: list[Tensor] = []  # by rank, of the checkpoint that was loaded
+        self.built = False
+        if self.options.values.names is not None:
+            self._build()
+
+    # ------------------------------------------------------------------ construction
+
+    def setup(self, stage: str) -> None:
+        data, normalisation = self.trainer.datamodule, self.options.world.normalisation
+        if normalisation != "training" and data.has_goals:
+            raise ValueError(
+                f"model.world.normalisation {normalisation} shows values by each window's own level, but the goals of "
+                "these data name levels; use normalisation training, or leave the goals out"
+            )
+        if not self.built:
+            self.options.set_values(data.value_names, data.value_units, data.value_resolution)
+            self._build()
+            self.world.fit_units(data.scaler, data.value_resolution)
+        elif list(data.value_names) != self.value_names:
+            raise ValueError(
+                f"this network was trained on the values {self.value_names}, the data has {list(data.value_names)}"
+            )
+        has = {"text": data.has_text, "goals": data.has_goals}
+        self.objective.lacks = {kind for kind, there in has.items() if not there}
+        self.validation.known_values = data.known_values
+
+    def _build(self) -> None:
+        options = self.options
+        options.set_values(options.values.names, options.values.units, options.values.resolution)
+        self.hparams.update(values=options.plain()["values"])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.hparams.seed)
+            self.world = WorldModel(options.world, options.steering, self.backbone, len(self.value_names))
+            self.calibration = Calibration(len(self.value_names))
+            self.speaker = Speaker(options.speech, self.backbone, options.world.latent_dim, options.world.hidden_dim)
+        self.objective = Objective(options.objective, self.world, self.speaker)
+        self.forecaster = Forecaster(self.world, self.speaker, self.calibration, options.steering.strength)
+        self.validation = Validation(self.objective, self.forecaster, self.value_names, options.values.resolution)
+        self.built = True
+
+    @property
+    def value_names(self) -> list[str]:
+        return list(self.options.values.names or ())
+
+    @property
+    def value_units(self) -> list[str]:
+        return list(self.options.values.units or ())
+
+    def components(self) -> dict[str, nn.Module]:
+        """The trained parts by name."""
+        return self.objective.components()
+
+    def active_losses(self) -> dict[str, set[str]]:
+        """The losses that train each component."""
+        return self.objective.active_losses()
+
+    # ------------------------------------------------------------------ training
+
+    def on_fit_start(self) -> None:
+        self.encode_texts(self.trainer.datamodule.texts())
+        # Training noise differs between processes, and goes on in a resumed one.
+        rank = ranks.rank()
+        if rank < len(self._saved_noise):
+            self.noise.set_state(self._saved_noise[rank])
+        elif rank > 0 and self.noise.initial_seed() == self.hparams.seed:  # not so in a second fit
+            self.noise.manual_seed(ranks.seed_of(self.hparams.seed, rank))
+        self._saved_noise = []
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        losses = self.objective(batch, self.noise, training=True)
+        for name, value in losses.figures.items():
+            self.log(f"train/{name}", value, prog_bar=name in ("loss", "loss_text", "loss_open", "kl_raw"))
+        for name, value in self.world.steering.schedule.figures().items():
+            self.log(f"train/{name}", value)
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        return losses.total
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        return self.options.optimizer.build(self.parameters(), total)
+
+    # ------------------------------------------------------------------ validation and test
+
+    def on_validation_epoch_start(self) -> None:
+        self.encode_texts(self.trainer.datamodule.texts())
+        self.validation.begin("val")
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        self.validation.measure(batch, self.trainer.val_dataloaders, index)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_means()
+        # Errors of windows that are trained on would make the fans too narrow.
+        if self.trainer.datamodule.train_through == "train":
+            self.validation.calibrate()
+
+    def on_test_epoch_start(self) -> None:
+        self.encode_texts(self.trainer.datamodule.texts())
+        self.validation.begin("test")
+
+    def test_step(self, batch: Batch, index: int) -> None:
+        self.validation.measure(batch, self.trainer.test_dataloaders, index)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_means()
+
+    def _log_means(self) -> None:
+        for name, mean in self.validation.means().items():
+            # The means are the same in all processes; without sync_dist Lightning would warn that they might not be.
+            self.log(name, mean, prog_bar=name.partition("/")[2] in PROGRESS, sync_dist=True)
+
+    # ------------------------------------------------------------------ forecasts
+
+    def predict_step(self, batch: Batch, index: int) -> tuple[Plan | None, Plan]:
+        """Plans of a batch under its goals (None where no sequence has one) and without goals."""
+        texts = "text" not in self.objective.lacks
+        steered = self.plan(batch, batch.goal, texts=texts) if any(goal is not None for goal in batch.goal) else None
+        return steered, self.plan(batch, [None] * len(batch), texts=texts)
+
+    def rollout(self, batch: Batch, goals: Sequence[str | None], *args: Any, **options: Any) -> Rollouts:
+        """See Forecaster.rollout."""
+        return self._ready().rollout(batch, goals, *args, **options)
+
+    def plan(self, batch: Batch, goals: Sequence[str | None], *args: Any, **options: Any) -> Plan:
+        """See Forecaster.plan."""
+        return self._ready().plan(batch, goals, *args, **options)
+
+    def latent_health(self, batch: Batch) -> dict[str, Tensor | float]:
+        """See Forecaster.latent_health."""
+        return self._ready().latent_health(batch)
+
+    def prior_samples(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+        """See Forecaster.prior_samples."""
+        return self._ready().prior_samples(batch, generator)
+
+    def text_nats(self, x: Tensor, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """See Speaker.text_nats."""
+        return self.speaker.text_nats(x, texts)
+
+    def silent_nats(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """See Speaker.silent_nats."""
+        return self.speaker.silent_nats(texts)
+
+    def encode_texts(self, texts: Iterable[str]) -> None:
+        """Read texts with the frozen model now, so that batches only look them up."""
+        self.world.prepare(texts)
+
+    def _ready(self) -> Forecaster:
+        if not self.built:
+            raise ValueError("this network has no value dimensions yet; load a checkpoint, or fit it on data first")
+        return self.forecaster
+
+    # ------------------------------------------------------------------ checkpoints
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, revision: str | None = None, offline: bool = False, **changed: Any
+    ) -> Self:
+        """A trained network from a folder or hub id that ``gssr push`` wrote, ready for ``rollout`` and ``plan``.
+
+        Args:
+            source: a local folder or a hub id; ``revision`` and ``offline`` are for the latter.
+            changed: options to have instead, such as ``backbone={"name": folder}`` where the same weights lie here.
+
+        Raises:
+            ValueError: the files or the backbone cannot be read, or do not fit each other.
+        """
+        return load_network(cls, source, revision, offline, changed)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, weights_only: bool = True, **kwargs: Any) -> Any:
+        """Lightning's, but tensors and plain values only, also for an address in the web."""
+        return super().load_from_checkpoint(checkpoint_path, *args, weights_only=weights_only, **kwargs)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["gssr"] = {
+            "noise": ranks.gather(self.noise.get_state()),
+            "backbone": self.backbone.identity(),
+            # Lightning puts a caller's options over the hyper-parameters in a checkpoint, silently.
+            "fixed": fixed_options(self.hparams, KINDS),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "gssr" not in checkpoint:
+            raise CheckpointMismatch("this is no checkpoint of a goal network; it names no backbone")
+        saved, own = checkpoint["gssr"], fixed_options(self.hparams, KINDS)
+        refuse_other(saved["backbone"], self.backbone.identity(), saved["fixed"], own)
+        self._saved_noise = saved.get("noise", [])  # a shared network has none
