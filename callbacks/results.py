@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from lightning import Callback, LightningModule, Trainer
 from datamodules.storms.datamodule import Storms
 from datamodules.storms.report import evaluate_storms
 from gssr.evaluation.forecast_report import evaluate_forecasts
-from gssr.evaluation.predictions import FILE, write_predictions
+from gssr.evaluation.forecasting import Forecast
+from gssr.evaluation.predictions import FILE
 
 
 class TestReport(Callback):
@@ -69,23 +69,17 @@ class PredictionWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         assert self.folder is not None
-        with_goal, without_goal = outputs
-        file = write_predictions(
-            with_goal,
-            without_goal,
-            batch,
+        found = Forecast.of(pl_module, batch, *outputs)
+        file = found.write(
             self.folder,
-            pl_module.value_names,
-            pl_module.value_units,
             dimension=getattr(trainer.datamodule, "goal_dim", 0),
             charts=self.charts if batch_idx == 0 else 0,
             rollouts=self.rollouts,
             append=batch_idx > 0,
-            digits=_digits(pl_module),
             guides=getattr(trainer.datamodule, "value_guides", ()),
         )
         if batch_idx == 0:
-            self._show(file, with_goal or without_goal, batch, pl_module.value_names)
+            self._show(file, found.with_goal or found.without_goal, batch, pl_module.value_names)
 
     def _show(self, file: Path, plan: Any, batch: Any, names: Sequence[str]) -> None:
         """The first plan, so that the terminal shows at once what was asked for: mean values, and words where there are any."""
@@ -94,9 +88,3 @@ class PredictionWriter(Callback):
         for step, (values, text) in enumerate(zip(plan.mean[0].tolist(), texts, strict=True), start=1):
             told = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, values, strict=True))
             print(f"  step {step}: {told}" + (f"; {text}" if text else ""))
-
-
-def _digits(network: Any) -> int:
-    """Digits behind the point that show a hundredth of the smallest standard deviation of a value, at least 2."""
-    smallest = float(network.world.scaler.std.min()) if hasattr(network, "world") else 1.0
-    return min(12, max(2, 2 - math.floor(math.log10(smallest))))

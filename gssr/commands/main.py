@@ -4,8 +4,8 @@
     gssr state capture --prompt "The storm turned north" --out storm.safetensors
 
 Each module of `MODULES` has a function ``add_commands(subparsers)``. It adds a parser for each command with
-`gssr.commands.options.add_command` and sets the function that runs with ``set_defaults(run=function)``. The function takes the
-namespace and returns an exit code or None. A ``ValueError`` of the function is a user error: one line and exit code 2.
+`gssr.commands.options.add_command` and sets the function that runs with ``set_defaults(run=function)``. The function
+takes the namespace and returns an exit code or None. Its ``ValueError`` is a user error: one line and exit code 2.
 
 Modules here import neither torch nor any other large library at their top: help must answer at once.
 """

@@ -65,6 +65,10 @@ def json_option(parser: Options) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
 
 
+def plot_option(parser: Options, picture: str) -> None:
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help=f"draw {picture}")
+
+
 def load_backbone(options: argparse.Namespace) -> "FrozenBackbone":
     """The frozen language model of ``backbone_options``.
 

@@ -17,6 +17,7 @@ from huggingface_hub import HfApi
 
 from gssr.network.pretrained import CARD, SETTINGS, WEIGHTS, fetch, is_hub_id, read_network, write_network
 from gssr.runs.folders import BEST, CONFIG, LAST, RUNS, Found, checkpoint_file, find_checkpoint, run_path
+from gssr.runs.trained import read_checkpoint
 
 FILES = (WEIGHTS, SETTINGS, CARD, CONFIG)
 
@@ -40,10 +41,7 @@ def push(
         ValueError: There is no such checkpoint, the folder holds something else, or the hub refuses.
     """
     found = _find(checkpoint_or_run, run)
-    try:
-        checkpoint = torch.load(found.checkpoint, weights_only=True, map_location="cpu")
-    except Exception as error:  # a damaged or hostile file can raise anything in the unpickler
-        raise ValueError(f"{found.checkpoint} cannot be read as a checkpoint: {error}") from error
+    checkpoint = read_checkpoint(found.checkpoint)
     name = Path(destination).name
     if hub:
         _hide_folder(checkpoint)
@@ -97,8 +95,8 @@ def model_card(name: str, place: str, checkpoint: dict[str, Any], found: Found) 
     front: dict[str, Any] = {"library_name": "gssr", "tags": ["goal-network", "world-model", "state-space-model"]}
     if is_hub_id(backbone["name"]):
         front["base_model"] = backbone["name"]
-    units = p.get("value_units") or [""] * len(p["value_names"])
-    values = ", ".join(f"{n} ({u})" if u else n for n, u in zip(p["value_names"], units, strict=True))
+    names, world = p["values"], p["world"]
+    values = ", ".join(f"{n} ({u})" if u else n for n, u in zip(names["names"], names["units"], strict=True))
     weights = sum(tensor.numel() for tensor in checkpoint["state_dict"].values())
     pinned = [f"{key} `{backbone[key]}`" for key in ("revision", "commit", "fingerprint") if backbone.get(key)]
     lines = [
@@ -110,9 +108,9 @@ def model_card(name: str, place: str, checkpoint: dict[str, Any], found: Found) 
         "",
         f"- values: {values}",
         f"- backbone, not in these files: `{backbone['name']}` ({', '.join(pinned)}), "
-        f"in {p.get('backbone_dtype', 'float32')}",
-        f"- latent width {p['latent_dim']}, GRU width {p['hidden_dim']}, {p['prefix_tokens']} prefix tokens, "
-        f"schedule {p['schedule']}",
+        f"in {p['backbone']['dtype']}",
+        f"- latent width {world['latent_dim']}, GRU width {world['hidden_dim']}, "
+        f"{p['speech']['prefix_tokens']} prefix tokens, schedule {p['steering']['schedule']['class_path']}",
         "", "## Use", "",
         "```bash", f"gssr pull {place}", f"python train.py predict --run {name}", "```", "",
         "```python", "from gssr.network import GoalNetwork", "",
@@ -140,10 +138,9 @@ def _find(which: str, run: str | None) -> Found:
 
 def _hide_folder(checkpoint: dict[str, Any]) -> None:
     """Replace the path of a local backbone by its name: others cannot use the path, and it is private."""
-    for part in (checkpoint["hyper_parameters"], checkpoint["gssr"]["backbone"]):
-        key = "backbone" if "backbone" in part else "name"
-        if Path(part[key]).exists():
-            part[key] = Path(part[key]).name
+    for backbone in (checkpoint["hyper_parameters"]["backbone"], checkpoint["gssr"]["backbone"]):
+        if Path(backbone["name"]).exists():
+            backbone["name"] = Path(backbone["name"]).name
 
 
 def _refuse_occupied(folder: Path) -> None:
