@@ -12,6 +12,7 @@ import numpy as np
 from datamodules.sequence_data import SequenceData
 from datamodules.tables.build import Columns, Reading
 from datamodules.tables.cells import MISSING, one_time
+from datamodules.tables.facts import iso
 from datamodules.tables.goals import (
     GoalFile,
     GoalNotes,
@@ -25,7 +26,7 @@ from datamodules.tables.grid import Grid, infer
 from datamodules.tables.opening import open_table
 from datamodules.tables.options import check_options
 from datamodules.tables.scaling import fit_scaler
-from datamodules.tables.store import ROWS, Store, iso
+from datamodules.tables.store import ROWS, Store
 from datamodules.tables.windows import (
     Cutter,
     LastWindows,

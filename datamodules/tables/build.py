@@ -1,4 +1,4 @@
-"""From the columns of a source to a store on disk: which columns are used, and how their cells are read."""
+"""Read the columns of a source into a store on disk."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.tables import cells
+from datamodules.tables.facts import Column, Facts
 from datamodules.tables.goals import check_bounds
 from datamodules.tables.source import Source
-from datamodules.tables.store import ABOUT, Column, Facts, Store, Writer
+from datamodules.tables.store import ABOUT, Store, Writer
 
 VERSION = 1  # of what a store holds; a change makes all stores be written again
 
 
 @dataclass
 class Columns:
-    """Which columns of a source are what; `values` None: all columns of numbers that are nothing else.
+    """The columns of a source by their use; `values` None means all other columns of numbers.
 
-    Raises ValueError, by `resolve`, for a name that is not there, used twice, or not of its kind.
+    `resolve` raises ValueError for a name that is absent or used twice, and for a table without numbers.
     """
 
     time: str | None
@@ -99,7 +100,10 @@ class Reading:
         return None if name is None else cells.Times(name, self.time_unit, self.time_format)
 
     def store(self, source: Source, cache: Path) -> Store:
-        """The store of a source, from the cache if it was written before. Raises ValueError for a table that cannot be used."""
+        """The store of a source, from the cache if it is there.
+
+        Raises ValueError for a table that cannot be used.
+        """
         key = repr((VERSION, source.identity, self))
         folder = cache / hashlib.sha256(key.encode()).hexdigest()[:24]
         if not (folder / ABOUT).exists():
@@ -139,7 +143,8 @@ class Reading:
             facts = writer.close()
             if names.text and facts.has_text and texts_are_numbers:
                 raise ValueError(
-                    f"the text column {names.text!r} holds nothing but numbers; expected words; name it in value_columns, or leave "
+                    f"the text column {names.text!r} holds nothing but numbers; expected words; name it in "
+                    "value_columns, or leave "
                     "text_column out"
                 )
             if names.goal and not facts.has_goal:
@@ -153,7 +158,8 @@ class Reading:
         found = cells.words(array, str(self.columns.series))
         if None in found:
             raise ValueError(
-                f"series column {self.columns.series!r} is empty in row {first + found.index(None)}; each row belongs to a series"
+                f"series column {self.columns.series!r} is empty in row {first + found.index(None)}; each row "
+                "belongs to a series"
             )
         return found  # type: ignore[return-value]
 
@@ -182,6 +188,7 @@ class Reading:
                 )
             if column.low == column.high:
                 raise ValueError(
-                    f"value column {column.name!r} of {source.path} is constant ({column.low:g}); there is nothing to learn from it; "
+                    f"value column {column.name!r} of {source.path} is constant ({column.low:g}); there is "
+                    "nothing to learn from it; "
                     "leave it out of value_columns"
                 )

@@ -25,7 +25,7 @@ from gssr.commands.options import (
 if TYPE_CHECKING:
     from gssr.states.hybrid_state import HybridState
 
-INSPECT_PROMPT = "Hurricane Ian near 20.1 north 83.5 west, moving north at 9 knots. The center of the hurricane"
+INSPECT_PROMPT = "The river rose by two feet after three days of rain. The mayor of the town"
 
 
 def add_commands(subparsers: Subparsers) -> None:

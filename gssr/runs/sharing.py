@@ -1,7 +1,7 @@
 """Share trained goal networks through a folder or the Hugging Face hub.
 
-A shared network is a folder. It holds model.safetensors (the trained weights), config.json (the network's options), README.md (the
-model card with the run's test table) and config.yaml (the run's options). It does not hold the backbone.
+A shared network is a folder. It holds model.safetensors (the trained weights), config.json (the network's options),
+README.md (the model card with the run's test table) and config.yaml (the run's options). It does not hold the backbone.
 `GoalNetwork.from_pretrained` reads such a folder.
 """
 
@@ -114,7 +114,8 @@ def model_card(name: str, place: str, checkpoint: dict[str, Any], found: Found) 
         "", "## Use", "",
         "```bash", f"gssr pull {place}", f"python train.py predict --run {name}", "```", "",
         "```python", "from gssr.network import GoalNetwork", "",
-        f"network = GoalNetwork.from_pretrained({place!r})  # backbone=... where the same weights lie elsewhere", "```", "",
+        f"network = GoalNetwork.from_pretrained({place!r})", "```", "",
+        'Where the backbone lies elsewhere, add `backbone={"name": folder}`.', "",
         "## Results", "", _test_table(found),
     ]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"
