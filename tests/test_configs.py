@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from benchmarks.quality import ablations
 from benchmarks.quality.sets import data_set
 from benchmarks.shapes import SHAPES
 from callbacks import RunCheckpoints
+from gssr.network import GoalNetwork
+from gssr.network.options import KINDS
 
 CONFIGS = sorted((Path(train.__file__).parent / "configs").glob("*.yaml"))
 ABLATIONS = sorted((CONFIGS[0].parent / "ablations").glob("*.yaml"))
@@ -60,6 +63,9 @@ def test_every_option_of_the_classes_is_there_to_be_seen(path: Path) -> None:
     for owner, given in classes(yaml.safe_load(path.read_text(encoding="utf-8"))):
         wanted = set(inspect.signature(owner.__init__).parameters) - {"self"}
         assert set(given) == wanted, f"{path.name} does not show {sorted(wanted - set(given))} of {owner.__name__}"
+        for group in KINDS if owner is GoalNetwork else ():
+            wanted = {item.name for item in fields(KINDS[group])}
+            assert set(given[group]) == wanted, f"{path.name} does not show {sorted(wanted - set(given[group]))}"
 
 
 @pytest.mark.parametrize("path", [*CONFIGS, *ABLATIONS], ids=lambda path: path.name)
@@ -95,11 +101,12 @@ def test_a_granite_config_alone_is_the_main_job_with_another_backbone(
             train.main(["fit", *more, "--print_config"])
         used.append(train._flat(yaml.safe_load(capsys.readouterr().out)))
     default, granite = used
-    changed = {key.split(".")[-1]: granite[key] for key in default if granite[key] != default[key]}
+    start = "model.init_args."
+    changed = {key.removeprefix(start): granite[key] for key in default if granite[key] != default[key]}
     assert set(granite) == set(default)
-    assert changed.pop("backbone") == f"ibm-granite/granite-4.0-h-{size}"
-    assert changed.pop("backbone_dtype") == "bfloat16"
-    goal, (text,) = changed.pop("goal_layer"), changed.pop("text_layers")
+    assert changed.pop("backbone.name") == f"ibm-granite/granite-4.0-h-{size}"
+    assert changed.pop("backbone.dtype") == "bfloat16"
+    goal, (text,) = changed.pop("world.goal_layer"), changed.pop("world.text_layers")
     assert 0 < goal < text < SHAPES[size]["num_hidden_layers"]
     assert changed == {}
 
@@ -115,12 +122,16 @@ def test_an_ablation_changes_what_it_says_and_nothing_else(capsys: pytest.Captur
                 train.main(["fit", *data.arguments(ablations.configs(data, name)), "--print_config"])
             used[name] = train._flat(yaml.safe_load(capsys.readouterr().out))
         base = used.pop("as_shipped")
-        assert base["model.init_args.alpha_text"] == 0 and base["model.init_args.backbone"] == "nano"
+        assert base["model.init_args.objective.alpha_text"] == 0 and base["model.init_args.backbone.name"] == "nano"
         assert base["data.init_args.horizon"] == 8
         for name, options in used.items():
             given = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
-            changed = {key for key in options if options[key] != base[key]}
-            assert changed == {f"model.init_args.{key}" for key in given["model"]["init_args"]}, name
+            named = {key for key in train._flat(given) if given["model"].get("init_args") or key == "model.class_path"}
+            named -= {"model.class_path"} if given["model"].get("init_args") else set()
+            changed = {key for key in options if options[key] != base.get(key)}
+            # A class is named by its path, or by class_path and init_args.
+            assert all(any(key.startswith(each) for each in named) for key in changed), name
+            assert all(any(key.startswith(each) for key in changed) for each in named if "class_path" not in each), name
     with pytest.raises(ValueError, match="no ablation 'no_rain'"):
         ablations.configs(data, "no_rain")
 
