@@ -188,7 +188,9 @@ def digits_for(size: float, figures: int = 3, least: int = 0, most: int = 12) ->
 def _plain(cell: Cell) -> Any:
     if isinstance(cell, Estimate):
         return cell.to_dict()
-    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
+    if isinstance(cell, str):
+        return cell
+    return float(cell) if math.isfinite(cell) else None  # float: JSON refuses numbers of numpy
 
 
 def _slug(name: str) -> str:
