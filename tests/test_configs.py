@@ -33,6 +33,13 @@ def classes(config: dict[str, Any]) -> list[tuple[type, dict[str, Any]]]:
     return [*found, (RunCheckpoints, config.get("checkpoint", {}))]
 
 
+def options(owner: type) -> set[str]:
+    """The options of a class; those of its base too, where it passes keywords on."""
+    parameters = inspect.signature(owner.__init__).parameters
+    own = {name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD} - {"self"}
+    return own if len(own) == len(parameters) - 1 else own | options(owner.__base__)
+
+
 def test_there_are_configs() -> None:
     granite = {f"granite-{size}.yaml" for size in SHAPES}
     assert {"default.yaml", "debug.yaml", "pretrain_nano.yaml", *granite} <= {path.name for path in CONFIGS}
@@ -54,14 +61,14 @@ def test_every_config_parses(path: Path, capsys: pytest.CaptureFixture[str], tmp
 @pytest.mark.parametrize("path", [*CONFIGS, *ABLATIONS], ids=lambda path: path.name)
 def test_no_key_is_unknown_to_its_class(path: Path) -> None:
     for owner, given in classes(yaml.safe_load(path.read_text(encoding="utf-8"))):
-        known = set(inspect.signature(owner.__init__).parameters)
+        known = options(owner)
         assert set(given) <= known, f"{owner.__name__} has no {set(given) - known}"
 
 
 @pytest.mark.parametrize("path", [p for p in CONFIGS if p.name in COMPLETE], ids=lambda path: path.name)
 def test_every_option_of_the_classes_is_there_to_be_seen(path: Path) -> None:
     for owner, given in classes(yaml.safe_load(path.read_text(encoding="utf-8"))):
-        wanted = set(inspect.signature(owner.__init__).parameters) - {"self"}
+        wanted = options(owner)
         assert set(given) == wanted, f"{path.name} does not show {sorted(wanted - set(given))} of {owner.__name__}"
         for group in KINDS if owner is GoalNetwork else ():
             wanted = {item.name for item in fields(KINDS[group])}

@@ -344,7 +344,7 @@ class Steerable(FakeNetwork):
         super().__init__(noise=0.5, value_noise=0.5)
         self.steering = SimpleNamespace(strength=1.0)
 
-    def rollout(self, batch, goals, samples, generator=None):
+    def rollout(self, batch, goals, samples, generator=None, gain=1.0):
         free = super().rollout(batch, [None] * len(batch), samples, torch.Generator().manual_seed(0))
         steered = super().rollout(batch, goals, samples, torch.Generator().manual_seed(0))
         s = self.steering.strength
