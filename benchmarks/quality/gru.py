@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from gssr.network.persistence import last_observed
 from torch import Tensor, nn
 
 from benchmarks.quality.origins import Origins

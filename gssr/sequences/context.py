@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -29,3 +31,17 @@ def last_observed(batch: Batch, context: int, default: Tensor) -> Tensor:
     newest = (mask * steps).amax(1, keepdim=True)  # 0: never observed
     value = batch.value[:, :context].gather(1, (newest - 1).clamp(min=0))
     return torch.where(newest > 0, value, default.to(value))
+
+
+def first_steps(batch: Batch, steps: int) -> Batch:
+    """The first ``steps`` steps of a batch, without any goal."""
+    return replace(
+        batch,
+        time=batch.time[:, :steps],
+        value=batch.value[:, :steps],
+        value_mask=batch.value_mask[:, :steps],
+        step_mask=batch.step_mask[:, :steps],
+        text=[row[:steps] for row in batch.text],
+        goal=[None] * len(batch),
+        step_label=None if batch.step_label is None else [row[:steps] for row in batch.step_label],
+    )
