@@ -28,7 +28,7 @@ def ablations(part: Part) -> str:
 
 
 def against_base(part: Part, name: str) -> Estimate | None:
-    """The CRPS of an ablation relative to `as_shipped`, paired over windows and seeds; None where one was not measured."""
+    """The CRPS of an ablation relative to `as_shipped`, paired over windows and seeds; None where one is missing."""
     paired = _of_seeds(part.seeds(STEM + name), part.seeds(STEM + BASE))
     if not paired:
         return None

@@ -89,9 +89,9 @@ def of_part(folder: Path, part: str, draws: int) -> str:
 
 
 def write(out: Path, file: Path) -> None:
-    """Write the summary of all that was measured under `out` into `file`, and a page for each data set into a folder beside it.
+    """Write the summary of all measurements under `out` into `file`, and a page for each data set into a folder beside it.
 
-    The folder has the file's name without its suffix; pictures lie in `images` in it.
+    The folder has the file's name without its suffix. Its folder `images` holds the pictures.
 
     Raises ValueError where nothing was measured.
     """
@@ -128,7 +128,7 @@ def write(out: Path, file: Path) -> None:
 
 
 def index(rows: Mapping[str, Sequence[dict[str, str]]], pages: Sequence[str], folder: str) -> str:
-    """The summary page: `rows` of the test part and of the refitted one, and links to the pages of the data sets in `folder`."""
+    """The summary page: `rows` of the test part and of the refitted one, with links to the `pages` in `folder`."""
     lines = [INTRO]
     for part, words in (("test", COLUMNS), (REFIT, REFITTED)):
         shown = [
@@ -150,7 +150,7 @@ def page(name: str, command: str, short: Mapping[str, dict[str, str]], texts: Ma
         lines += table([{"": key} | {PARTS[part]: row.get(key, "") for part, row in short.items()} for key in keys])
         lines += [
             "",
-            "The words of the first column are explained with the [results](../results.md) of all data sets.",
+            "The [summary](../results.md) explains these rows and how everything was measured.",
             "",
         ]
     commands = [command, *([f"{command} --part {REFIT}"] if REFIT in texts else [])]

@@ -17,6 +17,13 @@ SIMPLE = ("persistence", "climatology", "seasonal naive", "linear autoregression
 SEEDED = ("GRU", "GRU of changes", "network")
 NETWORK = "network"
 HOURS = (6, 24, 48)
+POINT_NOTE = "Of the median forecast; a method that forecasts one path is scored by it."
+PAIRED_NOTE = "In percent of the other method's CRPS, with a 95 % interval. Negative: the network is better."
+TEXT_NOTE = (
+    "Nats per token of a step's text behind the prefix of its own belief, behind that of another series, and without a "
+    "prefix."
+)
+PLAN_NOTE = "Status in a plan's texts beside the wind of its steps; then the same texts, shuffled between plans."
 Rows = list[dict[str, str]]
 
 
@@ -44,7 +51,7 @@ class Part:
 
     @property
     def columns(self) -> dict[str, int | None]:
-        """The steps that a table shows: those 6, 24 and 48 hours ahead where they exist, else first, middle and last; and all."""
+        """The steps that a table shows: 6, 24 and 48 hours ahead where they exist, else first, middle and last; then all."""
         hours = [round(hour, 2) for hour in self.about["hours"]]
         shown = {f"{hour} h": hours.index(hour) for hour in HOURS if hour in hours}
         if len(shown) < 2:
@@ -135,7 +142,8 @@ class Part:
         if not found:
             return ""
         return (
-            f"From one context, two goals: the values that the lowest and the highest tenth of windows with a similar start reached. "
+            "From one context, two goals: the values that the lowest and the highest tenth of windows with a similar "
+            "start reached. "
             f"The two 80 % intervals do not overlap at the goal's step in {seeds_of(found, 'disjoint', 100, ' %')} of "
             f"{found[0]['contexts']} contexts."
         )
@@ -191,8 +199,8 @@ class Part:
         of = f"{a['name']}{' in ' + a['unit'] if a['unit'] else ''}"
         drawn = "series" if a["series"] > 9 else "stretches of time, each as long as the horizon"
         lines = [
-            f"{s['origins']} origins of {a['series']} series, {s['context']} steps of context, {s['horizon']} steps of horizon, "
-            f"{s['samples']} samples per forecast. Scores are of {of}. ± is one standard error, by bootstrap over "
+            f"{s['origins']} origins of {a['series']} series, {s['context']} steps of context, "
+            f"{s['horizon']} steps of horizon, {s['samples']} samples per forecast. Scores are of {of}. ± is one standard error, by bootstrap over "
             f"{len(set(self.clusters))} {drawn}. Rows of several seeds are means. "
             f"{'**Shrunk for a quick look, not a result.**' if s['quick'] else ''}".rstrip(),
             "",
@@ -200,17 +208,17 @@ class Part:
             "",
         ]
         tables = [
-            (f"Mean absolute error of {of}", "Of the median forecast; a method that forecasts one path is scored by it.", self.errors("absolute")),
+            (f"Mean absolute error of {of}", POINT_NOTE, self.errors("absolute")),
             ("CRPS", "", self.errors("crps")),
             ("Root mean square error", "", self.rmse()),
             ("Coverage of intervals", "", self.coverage()),
-            ("CRPS of the network relative to each method, paired", "In percent of the other method's CRPS, with a 95 % interval. Negative: the network is better.", self.against()),
+            ("CRPS of the network relative to each method, paired", PAIRED_NOTE, self.against()),
             ("CRPS by seed", "", self.seed_spread()),
-            ("Goals by gain", "Means over seeds, with their range. " + self.opposing(), self.goals()),
-            ("Text likelihood", "Nats per token of a step's text behind the prefix of its own belief, behind that of another series, and without a prefix.", self.texts()),
-            ("Plans in words", "Status in a plan's texts beside the wind of its steps; then the same texts, shuffled between plans.", self.plans()),
+            ("Goals by gain", f"Means over seeds, with their range. {self.opposing()}", self.goals()),
+            ("Text likelihood", TEXT_NOTE, self.texts()),
+            ("Plans in words", PLAN_NOTE, self.plans()),
             ("Latent", "On validation windows.", self.latent()),
-        ]  # fmt: skip
+        ]
         for title, note, rows in tables:
             if rows:
                 lines += [f"**{title}.** {note}".rstrip(), "", *table(rows), ""]

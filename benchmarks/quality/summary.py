@@ -74,7 +74,7 @@ def _relative(part: Part, ours: str, other: str) -> Estimate:
 
 
 def _seeds_apart(part: Part) -> str:
-    """The upper end of the interval of one seed beside another, the largest of all pairs: what the part cannot tell apart."""
+    """The upper end of the interval of one seed beside another, the largest of all pairs."""
     ends = [
         relative([a], [b], "crps", None, part.clusters, part.draws).high
         for a, b in permutations(part.forecasts[NETWORK], 2)

@@ -19,8 +19,8 @@ from benchmarks.quality.scores import Forecast, estimate, relative, score
 from benchmarks.quality.sets import DOMAINS, data_set
 from benchmarks.quality.simple import climatology, simple
 from benchmarks.quality.steered import find_goals, measure
-from benchmarks.quality.summary import CHOSEN, DIFFERENCE, LARGER, OURS, SEEDS, SHOWN, TEXTS, summary
 from benchmarks.quality.summary import BEST as BEST_OTHER
+from benchmarks.quality.summary import CHOSEN, DIFFERENCE, LARGER, OURS, SEEDS, SHOWN, TEXTS, summary
 from benchmarks.quality.work import Sizes, Work
 from datamodules.sequence_data import SequenceData
 from gssr.network import GoalNetwork
