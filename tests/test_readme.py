@@ -16,8 +16,8 @@ from lightning import Trainer
 
 from datamodules import Storms
 from gssr.commands.main import build_parser
-from gssr.network import GoalNetwork
 from gssr.runs.folders import CHECKPOINTS, CONFIG
+from tests.networks import make_network
 from train import RunCLI, _flat
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,9 +111,7 @@ def test_the_readme_has_the_commands_of_a_first_hour() -> None:
 
 
 @pytest.mark.parametrize("line", TRAIN)
-def test_a_train_command_parses_and_its_options_arrive(
-    line: str, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_train_command_parses_and_its_options_arrive(line: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     args = shlex.split(line)[2:]
     if args[-1] == "--help" or "--model.help" in args:
         with pytest.raises(SystemExit) as end:
@@ -135,7 +133,7 @@ def test_a_train_command_parses_and_its_options_arrive(
 @pytest.mark.parametrize("line", OTHERS)
 def test_another_command_names_what_exists(line: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    scripts = {script.name for script in entry_points(group="console_scripts")} | {"mkdocs", ".ci/run"}
+    scripts = {script.name for script in entry_points(group="console_scripts")} | {"ruff", "mkdocs", ".ci/run"}
     program, *args = shlex.split(line)
     if program == "pip":
         assert set(re.findall(r"\[([\w,]+)\]", line.replace(",", "]["))) <= set(project["optional-dependencies"])
@@ -181,12 +179,11 @@ def test_options_named_in_the_text_exist(place: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_python_of_the_docs_runs(place: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    network = GoalNetwork(
-        str(tiny_folder), latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2,
-        value_names=list(Storms.value_names), value_units=list(Storms.value_units), value_resolution=list(Storms.value_resolution),
+    network = make_network(tiny_folder, latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2,
+        names=list(Storms.value_names), units=list(Storms.value_units), resolution=list(Storms.value_resolution),
     )  # fmt: skip
-    network.scaler.mean.copy_(torch.tensor([50.0, 990.0, 27.0, -62.0]))
-    network.scaler.std.copy_(torch.tensor([25.0, 20.0, 9.0, 20.0]))
+    network.world.scaler.mean.copy_(torch.tensor([50.0, 990.0, 27.0, -62.0]))
+    network.world.scaler.std.copy_(torch.tensor([25.0, 20.0, 9.0, 20.0]))
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False)
     trainer.strategy.connect(network)
     for run in (place / "runs").iterdir():
