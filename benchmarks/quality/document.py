@@ -29,10 +29,10 @@ say](findings.md) draws the conclusions.
 COLUMNS = f"""\
 - Scores are means over steps and seeds, ± one standard error.
 - *{BEST}*: the best one on this test part, which nobody could have known beforehand.
-- *{DIFFERENCE}*: paired, in percent of the other method's CRPS, with a 95 % interval. Negative: the network is
-  better.
-- *{TEXTS}*: the change of the CRPS on validation when the network reads no texts. Positive: it
-  needs them.
+- *{DIFFERENCE}*: paired, in percent of the other method's CRPS, with a 95 % interval. Negative: the network
+  is better.
+- *{TEXTS}*: the change of the CRPS on validation when the network reads no texts.
+  Positive: it needs them.
 
 The pages of the data sets add four more rows:
 
@@ -41,39 +41,40 @@ The pages of the data sets add four more rows:
 - *{SHOWN}*: the methods whose interval beside that one ends below
   +2 %. It shows what this test part can tell at all.
 - *{LARGER}*: how many methods have a larger CRPS than the network.
-- *{SEEDS}*: the upper end of the interval of one seed beside another, for the pair
-  where it is largest. Smaller differences between methods cannot be told from chance.
+- *{SEEDS}*: the upper end of the interval of one seed beside another, for the
+  pair where it is largest. Smaller differences between methods cannot be told from chance.
 """
 
 REFITTED = """\
 ## Refitted
 
-Before forecasting in earnest one trains on the validation part too. These methods did: the network for as many
-passes and the GRU for as many epochs as were best on validation before, the simple methods from all windows of
-both parts. AutoETS and AutoARIMA knew that part in any case. The network has no data left to calibrate its fans
-with. This comparison was made after the test part had been seen. Nothing was chosen by it.
+Before forecasting in earnest one trains on the validation part too. These methods did: the network for as
+many passes and the GRU for as many epochs as were best on validation before, the simple methods from all
+windows of both parts. AutoETS and AutoARIMA knew that part in any case. The network has no data left to
+calibrate its fans with. This comparison was made after the test part had been seen. Nothing was chosen by it.
 """
 
 METHODS = """\
 ## How it was measured
 
-- `python -m benchmarks.quality --report docs/results.md` writes these pages from the measurements. What is not
-  here was not run.
-- All settings were chosen on the validation part, with one exception: how much the levels of strikes are jittered
-  was chosen again, on more years of validation, after the test part had been seen
-  ([small series](small-series.md)).
-- The checkpoint of a run is the one with the smallest `val/open_loop_mae`. The GRU is the best of its epochs on
-  validation. So the validation part flatters both alike.
+- `python -m benchmarks.quality --report docs/results.md` writes these pages from the measurements. What is
+  not here was not run.
+- All settings were chosen on the validation part, with one exception: how much the levels of strikes are
+  jittered was chosen again, on more years of validation, after the test part had been seen ([small
+  series](small-series.md)).
+- The checkpoint of a run is the one with the smallest `val/open_loop_mae`. The GRU is the best of its epochs
+  on validation. So the validation part flatters both alike.
 - Every method forecasts from the same origins.
 - The network, linear autoregression and the GRU see the steps of the context.
-- AutoETS and AutoARIMA are fitted anew at each origin, on the series from its first step to the origin (at most
-  its last 600 steps). Where the season is longer than 24 steps (AutoARIMA: 4), STL decomposes the series first.
+- AutoETS and AutoARIMA are fitted anew at each origin, on the series from its first step to the origin (at
+  most its last 600 steps). Where the season is longer than 24 steps (AutoARIMA: 4), STL decomposes the series
+  first.
 - Climatology and all fits see the training part.
-- Persistence, the seasonal naive forecast and linear autoregression get their distribution from their own errors
-  on training windows. AutoETS and AutoARIMA get it from their 80 % intervals.
-- The GRU has as many parameters as the numeric part of the network. It learns from the same windows, at jittered
-  levels where the network does, by the closed form of the CRPS. "GRU of changes" forecasts changes from the last
-  value.
+- Persistence, the seasonal naive forecast and linear autoregression get their distribution from their own
+  errors on training windows. AutoETS and AutoARIMA get it from their 80 % intervals.
+- The GRU has as many parameters as the numeric part of the network. It learns from the same windows, at
+  jittered levels where the network does, by the closed form of the CRPS. "GRU of changes" forecasts changes
+  from the last value.
 - Where a command has `--forecasts`, the network was trained without the text loss: it reads texts and writes
   none. Ablations train without it too, except for `with_text_loss`.
 """
@@ -89,9 +90,9 @@ def of_part(folder: Path, part: str, draws: int) -> str:
 
 
 def write(out: Path, file: Path) -> None:
-    """Write the summary of all measurements under `out` into `file`, and a page for each data set into a folder beside it.
+    """Write the summary of all measurements under `out` into `file`, and a page for each data set beside it.
 
-    The folder has the file's name without its suffix. Its folder `images` holds the pictures.
+    The pages lie in a folder that has the file's name without its suffix, the pictures in its folder `images`.
 
     Raises ValueError where nothing was measured.
     """

@@ -51,7 +51,7 @@ class Part:
 
     @property
     def columns(self) -> dict[str, int | None]:
-        """The steps that a table shows: 6, 24 and 48 hours ahead where they exist, else first, middle and last; then all."""
+        """The steps that a table shows: 6, 24, 48 hours ahead where they exist, else first, middle, last; then all."""
         hours = [round(hour, 2) for hour in self.about["hours"]]
         shown = {f"{hour} h": hours.index(hour) for hour in HOURS if hour in hours}
         if len(shown) < 2:
@@ -200,8 +200,8 @@ class Part:
         drawn = "series" if a["series"] > 9 else "stretches of time, each as long as the horizon"
         lines = [
             f"{s['origins']} origins of {a['series']} series, {s['context']} steps of context, "
-            f"{s['horizon']} steps of horizon, {s['samples']} samples per forecast. Scores are of {of}. ± is one standard error, by bootstrap over "
-            f"{len(set(self.clusters))} {drawn}. Rows of several seeds are means. "
+            f"{s['horizon']} steps of horizon, {s['samples']} samples per forecast. "
+            f"Scores are of {of}. ± is one standard error, by bootstrap over {len(set(self.clusters))} {drawn}. Rows of several seeds are means. "
             f"{'**Shrunk for a quick look, not a result.**' if s['quick'] else ''}".rstrip(),
             "",
             self.runs(),
