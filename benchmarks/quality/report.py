@@ -201,7 +201,8 @@ class Part:
         lines = [
             f"{s['origins']} origins of {a['series']} series, {s['context']} steps of context, "
             f"{s['horizon']} steps of horizon, {s['samples']} samples per forecast. "
-            f"Scores are of {of}. ± is one standard error, by bootstrap over {len(set(self.clusters))} {drawn}. Rows of several seeds are means. "
+            f"Scores are of {of}. ± is one standard error, by bootstrap over {len(set(self.clusters))} {drawn}. "
+            "Rows of several seeds are means. "
             f"{'**Shrunk for a quick look, not a result.**' if s['quick'] else ''}".rstrip(),
             "",
             self.runs(),
