@@ -23,7 +23,7 @@ INTRO = """\
 
 CRPS of the goal network on the test part of every data set, beside the best other method. Smaller is better.
 Each name leads to a page with all methods, steps, seeds, goals and ablations. [What the results
-say](findings.md) draws the conclusions.
+show](findings.md) draws the conclusions.
 """
 
 COLUMNS = f"""\
@@ -39,10 +39,10 @@ The pages of the data sets add four more rows:
 - *{CHOSEN}*: the same difference, to the method that one would
   have chosen in place of the network.
 - *{SHOWN}*: the methods whose interval beside that one ends below
-  +2 %. It shows what this test part can tell at all.
+  +2 %. No other comparison is decided by this test part.
 - *{LARGER}*: how many methods have a larger CRPS than the network.
 - *{SEEDS}*: the upper end of the interval of one seed beside another, for the
-  pair where it is largest. Smaller differences between methods cannot be told from chance.
+  pair where it is largest. Smaller differences between methods may be chance.
 """
 
 REFITTED = """\
