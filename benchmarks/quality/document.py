@@ -39,7 +39,7 @@ The pages of the data sets add four more rows:
 - *{CHOSEN}*: the same difference, to the method that one would
   have chosen in place of the network.
 - *{SHOWN}*: the methods whose interval beside that one ends below
-  +2 %. No other comparison is decided by this test part.
+  +2 %. A test part that lists none can show it for no method.
 - *{LARGER}*: how many methods have a larger CRPS than the network.
 - *{SEEDS}*: the upper end of the interval of one seed beside another, for the
   pair where it is largest. Smaller differences between methods may be chance.
