@@ -1,4 +1,4 @@
-"""The quality benchmark against independent references: baselines, scores, bootstrap, cells and the report that is made of them."""
+"""The quality benchmark against independent references: baselines, scores, bootstrap, cells and their report."""
 
 import json
 import math
@@ -96,7 +96,9 @@ def test_origins_are_of_the_part_that_was_asked_for() -> None:
 
 
 def test_persistence_has_the_spread_of_its_own_errors_and_the_crps_by_hand() -> None:
-    """A walk with steps of standard deviation 1: errors of h steps are N(0, h), whose CRPS is sqrt(h / pi) for the truth's own law."""
+    """A walk with steps of standard deviation 1: errors of h steps are N(0, h), whose CRPS
+    is sqrt(h / pi) for a truth from the same law.
+    """
     origins = found(walk(6000, seed=1))
     forecast = simple(origins, 200)["persistence"]()
     assert torch.equal(forecast.point, origins.batch.value[:, C - 1 : C, 0].expand(-1, H))
@@ -115,7 +117,7 @@ def test_seasonal_naive_is_exact_on_a_periodic_series_and_persistence_is_not() -
 
 
 def test_climatology_knows_the_calendar_of_training_and_nothing_else() -> None:
-    """Daily steps over six years of a yearly wave: the samples are the wave at that time of year, whatever the context holds."""
+    """Daily steps over six years of a yearly wave: samples are the wave at that time of year, for any context."""
     days = np.arange(6 * 365)
     wave = 10 * np.sin(2 * np.pi * days / 365.25)
     origins = found(wave[:, None], hours=DAY)
