@@ -25,6 +25,7 @@ from gssr.runs.folders import LAST, checkpoint_file
 from gssr.sequences.batches import EpochBatches
 from gssr.sequences.record import Record
 from tests.callbacks.training import StopAfter, trainer_for, weights
+from tests.networks import make_network
 from tests.toy import ToyData, ToyNetwork
 
 PAIR: dict[str, Any] = {"strategy": "ddp", "devices": 2, "use_distributed_sampler": False}
@@ -60,16 +61,23 @@ class Windows(SequenceData):
         )
 
 
+class WithoutNoise(GoalNetwork):
+    """A goal network that draws zeros in place of noise."""
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self.world.draw = lambda *shape, generator: torch.zeros(shape)
+
+
 def network(backbone: str, **options: Any) -> GoalNetwork:
-    options = {"latent_dim": 4, "hidden_dim": 16, "text_layers": (1,), "goal_layer": 1, "text_steps": 3} | options
-    return GoalNetwork(backbone, warmup_steps=1, **options)
+    sizes = {"latent_dim": 4, "hidden_dim": 16, "text_layers": (1,), "goal_layer": 1, "text_steps": 3}
+    return make_network(backbone, warmup_steps=1, **sizes, **options)
 
 
 def without_noise(backbone: str) -> GoalNetwork:
-    """A network whose loss is a function of the batch: no noise, and every context as long as can be."""
-    plain = network(backbone, min_context=C + H - 1, text_dropout=0.0, goal_dropout=0.0, alpha_text=0.0, free_nats=0.0)
-    plain.draw = lambda *shape, generator=None: torch.zeros(shape)
-    return plain
+    """A network whose loss is a function of the batch: no noise, and every context as long as it can be."""
+    options = {"min_context": C + H - 1, "text_dropout": 0.0, "goal_dropout": 0.0, "alpha_text": 0.0, "free_nats": 0.0}
+    return network(backbone, kind=WithoutNoise, **options)
 
 
 class Gradients(Callback):

@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from benchmarks.quality.origins import Origins
 from benchmarks.quality.scores import Forecast
-from gssr.evaluation.baselines import context_length
+from gssr.network.context import context_length, last_observed
 from gssr.network.forecast_error import ForecastError
 from gssr.network.gaussian import Gaussian
 from gssr.network.heads import ValueHead
 from gssr.network.layers import mlp
-from gssr.network.persistence import last_observed
+from gssr.network.options import Options
 from gssr.network.rssm import RSSM
-from gssr.network.steering import SteeredPrior
 from gssr.sequences.record import Batch
 from gssr.sequences.scaler import Scaler
 
@@ -60,23 +59,15 @@ def parameters_of(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def numeric_parameters(
-    value_dim: int,
-    latent_dim: int = 16,
-    hidden_dim: int = 128,
-    posterior: str = "product",
-    reads_changes: bool = False,
-    error_order: int = 1,
-    pull: str = "whole",
-    **_: Any,
-) -> int:
-    """Parameters of the goal network's numeric part: belief, value head and forecast error; of its options, those that count."""
+def numeric_parameters(options: Options, value_dim: int) -> int:
+    """Parameters of the goal network's numeric part: belief, steering, value head and forecast error."""
+    world = options.world
+    latent_dim, hidden_dim = world.latent_dim, world.hidden_dim
     parts = (
-        RSSM(
-            value_dim, latent_dim, hidden_dim, SteeredPrior(pull=pull, latent_dim=latent_dim), posterior, reads_changes
-        ),
+        RSSM(value_dim, latent_dim, hidden_dim, world.posterior, world.reads_changes),
+        options.steering.build(latent_dim),
         ValueHead(latent_dim, hidden_dim, torch.zeros(value_dim)),
-        ForecastError(value_dim, latent_dim, hidden_dim, error_order),
+        ForecastError(value_dim, latent_dim, hidden_dim, world.error_order),
     )
     return sum(map(parameters_of, parts))
 

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import ArgumentParser
+
+from gssr.network.options import KINDS, Options
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DOMAINS = ("Agriculture", "Climate", "Economy", "Energy", "SocialGood", "Traffic")
@@ -41,9 +44,14 @@ class DataSet:
         configs = [word for file in (*self.files[1:], *more) for word in ("--config", str(file))]
         return configs + [f"--data.{key}={value}" for key, value in self.options.items()]
 
-    def model_options(self) -> dict[str, Any]:
-        """The model's options in the configs."""
-        return _merged(self.files, "model")[1]
+    def model_options(self) -> Options:
+        """The options of the goal network in the configs, the code's own where they give none."""
+        parser = ArgumentParser(exit_on_error=False)
+        for name, kind in KINDS.items():
+            parser.add_argument(f"--{name}", type=kind, default=kind())
+        given = _merged(self.files, "model")[1]
+        found = parser.instantiate(parser.parse_object({name: part for name, part in given.items() if name in KINDS}))
+        return Options(**{name: found[name] for name in KINDS})
 
     def module(self, seed: int = 0, **more: Any) -> Any:
         """The data module, with the options that a run is trained with, and `more`."""
@@ -91,5 +99,13 @@ def _merged(files: list[Path], section: str) -> tuple[str, dict[str, Any]]:
             continue
         if given["class_path"] != chosen:
             chosen, options = given["class_path"], {}
-        options |= given.get("init_args", {})
+        options = _over(options, given.get("init_args", {}))
     return chosen, options
+
+
+def _over(options: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Options with others read over them; a group keeps the options that the others leave out."""
+    return options | {
+        name: _over(options[name], part) if isinstance(part, dict) and isinstance(options.get(name), dict) else part
+        for name, part in more.items()
+    }

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+import benchmarks.ablations  # noqa: F401  checkpoints of ablations name its classes
 from benchmarks.quality.cells import Cells
 from benchmarks.quality.sets import DataSet
 from gssr.network import GoalNetwork
@@ -18,7 +19,7 @@ from gssr.runs.folders import BEST, CONFIG, LAST, checkpoint_file
 TRAIN = Path(__file__).parents[2] / "train.py"
 # What forecasts alone need, in runs of that name: texts are read, and not written.
 NUMBERS = "numbers-seed"
-NUMBERS_OPTIONS = ("--model.alpha_text=0",)
+NUMBERS_OPTIONS = ("--model.objective.alpha_text=0",)
 # What `--quick` trains: enough to see that everything runs.
 QUICK_OPTIONS = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=8", "--trainer.limit_val_batches=2")
 

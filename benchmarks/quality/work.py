@@ -159,8 +159,8 @@ class Work:
 
     def _gru_size(self) -> tuple[int, int]:
         """Width of a GRU with about as many parameters as the network's numeric part, and these parameters."""
-        p, values = self.data.model_options(), len(self.origins.data.value_names)
-        parameters = numeric_parameters(values, **p)
+        values = len(self.origins.data.value_names)
+        parameters = numeric_parameters(self.data.model_options(), values)
         return equal_width(values, self.origins.horizon, parameters), parameters
 
     def _gru(self, name: str, seed: int, width: int) -> dict[str, Any]:

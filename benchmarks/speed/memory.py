@@ -61,9 +61,9 @@ def training(path: str, dtype: str) -> None:
     from benchmarks import reference_loop
 
     network, batch = network_and_batch(16, dtype=dtype)
-    noise = torch.randn(16, batch.value.shape[1], network.hparams.latent_dim)
+    noise = torch.randn(16, batch.value.shape[1], network.world.config.latent_dim)
     if path == "ours":
-        report(lambda: sum(network.losses(batch, network.noise, False)[0].values()).backward())
+        report(lambda: sum(network.objective(batch, network.noise, False).terms.values()).backward())
     else:
         with library_path():
             report(lambda: sum(reference_loop.losses(network, batch.select([0]), noise).values()).backward())

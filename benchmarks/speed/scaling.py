@@ -22,18 +22,18 @@ def model(vocabulary: int = 4096, width: int = 192) -> GraniteMoeHybridForCausal
 def scaling(quick: bool) -> dict[str, Any]:
     """Seconds of text likelihood (over B, L, V, weights) and of a whole training batch (over T), forward and backward."""
     nano = model()
-    network, batch = network_and_batch(16, text_steps=0)
-    network.weights["text"] = 0.0
+    network, batch = network_and_batch(16)
+    world, latent_dim = network.world, network.world.config.latent_dim
     whole = batch.value.shape[1]
 
     def belief(steps: int) -> None:
-        noise = torch.zeros(16, steps, network.hparams.latent_dim)
+        noise = torch.zeros(16, steps, latent_dim)
         repeated = [part.repeat(1, -(-steps // whole), *[1] * (part.ndim - 2))[:, :steps] for part in (value, mask)]
-        text = torch.zeros(16, steps, network.hparams.latent_dim)
-        found = network.rssm.observe(*repeated, text, torch.zeros(16, steps, dtype=torch.bool), noise)
-        found.x.square().sum().backward()
+        text = torch.zeros(16, steps, latent_dim)
+        found = world.rssm.observe(*repeated, text, torch.zeros(16, steps, dtype=torch.bool), noise)
+        found.belief.x.square().sum().backward()
 
-    value, mask = network.scaler.transform(batch.value, batch.value_mask), batch.value_mask
+    value, mask = world.scaled_values(batch), batch.value_mask
     widths = (96, 192) if quick else (96, 192, 384)
     models = {width: model(width=width) for width in widths}
     weights = {width: sum(p.numel() for p in models[width].parameters()) for width in widths}
