@@ -1,11 +1,11 @@
-"""Bits per byte of held-out text, source by source: `xz -9` that knows the training text, and a language model; its samples.
+"""Bits per byte of held-out text by source, of a language model and of `xz -9` with the training text; samples of the model.
 
     python -m benchmarks.compression --corpus corpus/corpus.parquet
     python -m benchmarks.compression --corpus corpus/corpus.parquet --model gssr/backbone/nano
     python -m benchmarks.compression --corpus corpus/corpus.parquet --model gssr/backbone/nano --samples 10
 
-Both columns are bits over the bytes of the held-out documents. What tells documents apart is paid for and not counted as text: an
-empty line between two of them for xz, an end-of-text token for the model.
+Both columns are bits over the bytes of the held-out documents. Bits include the separators of documents, bytes do not: an empty
+line between two documents for xz, an end-of-text token for the model.
 """
 
 import argparse
@@ -27,7 +27,11 @@ PROMPT_WORDS = 6
 
 
 def xz_bits_per_byte(train: list[str], heldout: list[str]) -> float:
-    """What the held-out documents add to an `xz -9` archive of the training documents; its window of 64 MiB must hold all."""
+    """Bits that the held-out documents add to an `xz -9` archive of the training documents, over their bytes.
+
+    Raises:
+        ValueError: the documents do not fit into the window of xz, 64 MiB.
+    """
     known, new = "\n\n".join(train).encode(), "\n\n".join(heldout).encode()
     if len(known) + len(new) > 64 * 2**20:
         raise ValueError(
@@ -39,17 +43,17 @@ def xz_bits_per_byte(train: list[str], heldout: list[str]) -> float:
 
 @torch.no_grad()
 def model_bits_per_byte(model: PreTrainedModel, corpus: TextCorpus) -> dict[str, float]:
-    """By source, as `gssr.training.pretraining` accounts for it: rows of ``row_length`` tokens, each row read on its own, padding free."""
+    """Bits per byte by source, over rows of ``row_length`` tokens; an independent reference for `gssr.training`."""
     bits = {}
     for source, rows in zip(corpus.sources, corpus.val_dataloader(), strict=True):
-        nats = sum(row_nats(model, batch, corpus.tokenizer.pad_token_id) for batch in rows)
+        nats = sum(row_nats(model, batch["tokens"], corpus.tokenizer.pad_token_id) for batch in rows)
         bits[source] = nats / math.log(2) / corpus.heldout_bytes[source]
         print(f"{source}: model {bits[source]:.3f}", file=sys.stderr, flush=True)
     return bits
 
 
 def row_nats(model: PreTrainedModel, rows: torch.Tensor, pad: int) -> float:
-    """Nats of rows (B, L+1): of every token but the first of a row and the padding."""
+    """Summed nats of rows (B, L+1), without the first token of each row and without padding."""
     rows = rows.long().to(model.device)
     log_probs = F.log_softmax(model(input_ids=rows[:, :-1], use_cache=False).logits.float(), -1)
     target = rows[:, 1:]
@@ -67,7 +71,7 @@ def samples(
     tokens: int = 120,
     seed: int = 0,
 ) -> list[tuple[str, str, str]]:
-    """(source, prompt, continuation) of ``count`` samples, the sources in turn; a prompt is the start of a held-out document."""
+    """(source, prompt, continuation) of ``count`` samples, the sources in turn; held-out documents begin with the prompts."""
     torch.manual_seed(seed)
     names = list(heldout)
     written = []
@@ -91,7 +95,7 @@ def samples(
 
 
 def opening(text: str, words: int = PROMPT_WORDS) -> str:
-    """The first words of a text with the line breaks between them, which tell a heading from a sentence."""
+    """The first words of a text with the line breaks between them, which distinguish a heading from a sentence."""
     return re.match(rf"\s*(?:\S+\s+){{0,{words - 1}}}\S*", text)[0]
 
 

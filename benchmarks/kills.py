@@ -63,7 +63,7 @@ def make_config(folder: Path) -> None:
     from transformers import GraniteMoeHybridForCausalLM
 
     from datamodules.text.corpus import train_tokenizer
-    from gssr.training.pretraining import nano_config
+    from gssr.training.architectures import nano_config
 
     torch.manual_seed(0)
     texts = ["Weaken to 35 knots in 48 hours", "Hurricane Ian near 20.1 north 83.5 west, pressure 955 hPa."]

@@ -7,7 +7,7 @@ import torch
 
 from datamodules.text.corpus import train_tokenizer
 from gssr.backbone import FrozenBackbone
-from gssr.training.pretraining import nano_config
+from gssr.training.architectures import nano_config
 
 SENTENCES = [
     "Weaken to 35 knots in 48 hours",

@@ -3,6 +3,6 @@
 ``import benchmarks.ablations`` before a checkpoint of an ablation is loaded: a checkpoint imports no module itself.
 """
 
-from benchmarks.ablations import goals, steering
+from benchmarks.ablations import goals, readings, steering
 
-__all__ = ["goals", "steering"]
+__all__ = ["goals", "readings", "steering"]

@@ -9,7 +9,7 @@ from transformers import GraniteMoeHybridForCausalLM
 
 from benchmarks.speed.measure import interleaved, median, peak_memory, slope
 from benchmarks.speed.work import network_and_batch, text_call
-from gssr.training.pretraining import nano_config
+from gssr.training.architectures import nano_config
 
 IMAGE = Path(__file__).parents[2] / "docs" / "images" / "speed.png"
 

@@ -1,4 +1,4 @@
-"""Long texts under steering that never ends, and what steering costs in time. B rows."""
+"""Long steered texts, and the cost of steering in time. Shapes: B rows."""
 
 import time
 from statistics import median
@@ -11,8 +11,8 @@ from transformers import DynamicCache
 from benchmarks.steering.measures import distinct, nats, repetition
 from benchmarks.steering.methods import Material, state_of
 from gssr.backbone import FrozenBackbone
+from gssr.states.intervention import steer
 from gssr.states.rules import Offset, Rule, Schedule
-from gssr.states.steering import steer
 
 SCHEDULES = {"unsteered": None, "once, as learned": Schedule.once(), "again every 48 tokens": Schedule(every=48)}
 EVERY = 50
@@ -26,8 +26,12 @@ def long_texts(
     pairs: list[tuple[str, str]],
     tokens: int,
 ) -> dict[str, Any]:
-    """One text for every ordered pair under the learned state at full strength: distinct-2, repetition, nats in the last
-    quarter, and the largest norm of a recurrent state over that of the unsteered model at the same place."""
+    """Measure one text for every ordered pair under the learned state at full strength.
+
+    Returns:
+        By schedule: distinct-2, repetition, nats in the last quarter, and the largest norm of a recurrent state over the
+        unsteered model's at the same place.
+    """
     rows = prompts[:, 0]
     learned = state_of([directions[target] for _, target in pairs])
     found: dict[str, Any] = {}
@@ -78,7 +82,7 @@ def long_texts(
 
 @torch.no_grad()
 def cost(backbone: FrozenBackbone, material: Material, repeats: int) -> dict[str, float]:
-    """Seconds of steered over unsteered decoding of 64 tokens, runs of both in turns; the median ratio by steering and batch."""
+    """Median ratio of steered to unsteered decoding time of 64 tokens, by steering and batch; the runs alternate."""
     learned = state_of([material])
     ways: dict[str, list[Rule]] = {
         "learned state": [*learned.rules()],

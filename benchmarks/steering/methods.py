@@ -1,7 +1,8 @@
-"""Everything that is compared: how it is made for one target domain, and how it writes.
+"""The methods that the benchmark compares: what each makes for one target domain, and how it steers generation.
 
-A method's material for a target is a dictionary of tensors, so that it can be kept in a file; a batch has a target for each row.
-B samples, P prompt tokens, E backbone width.
+A method's material for a target is a dictionary of tensors, so that it fits into a file. A batch has a target for each row.
+
+Shapes: B samples, P prompt tokens, E backbone width.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,13 +12,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from benchmarks.steering.learned_offset import learn_offset
 from gssr.backbone import FrozenBackbone
 from gssr.states.directions import mean_difference, random_like, recurrent_states
-from gssr.states.examples import Examples, Learning, fit
-from gssr.states.learned import learn_offset
+from gssr.states.examples import Examples, Intervention, Learning, fit
+from gssr.states.intervention import steer
 from gssr.states.learned_state import LearnedState, learn_state
 from gssr.states.rules import Interpolation, Offset, Schedule
-from gssr.states.steering import steer
 
 Material = dict[str, Tensor]
 REPEATED, ONCE = Schedule(stop=24), Schedule.once()
@@ -29,21 +30,26 @@ LAYERS = {"all": lambda i, n: True, "early": lambda i, n: i < n // 2, "late": la
 
 @dataclass(frozen=True)
 class Sources:
-    """What a method may learn from: texts that are prompts of other domains, and continuations of the target's."""
+    """What a method may learn from: prompts of other domains, and texts of the target."""
 
     examples: Examples
     target: Sequence[str]
-    others: Sequence[str]  # those of one domain after those of another
+    others: Sequence[str]  # sorted by domain
 
     def spread(self, count: int) -> list[str]:
-        """So many of ``others``, from all domains alike."""
+        """About ``count`` of ``others``, spread evenly over the domains."""
         return list(self.others[:: max(1, len(self.others) // count)])
 
 
 @dataclass(frozen=True)
 class Method:
-    """``make(backbone, sources, settings, materials)`` returns the material for one target; ``materials`` are those of the same
-    target made before. ``around(backbone, materials of the rows, strength, layers)`` is a block in which generation is steered."""
+    """One way to steer.
+
+    Args:
+        make: (backbone, sources, settings, earlier materials of the same target) to the material of a target.
+        around: (backbone, materials of the rows, strength, layers) to a context in which generation is steered.
+        is_prefix: the material is a prefix that ``write`` puts behind the prompts.
+    """
 
     make: Callable[[FrozenBackbone, Sources, Learning, dict[str, Material]], Material]
     around: Callable[[FrozenBackbone, list[Material], float, str], AbstractContextManager[object]]
@@ -63,7 +69,7 @@ def write(
     layers: str,
     seed: int,
 ) -> Tensor:
-    """Sample at temperature 1, nothing cut off but end-of-text: (B, tokens)."""
+    """Sample (B, tokens) at temperature 1 from the whole distribution without end-of-text."""
     torch.manual_seed(seed)
     options = {
         "do_sample": True,
@@ -88,7 +94,7 @@ def _pack(direction: dict[int, Tensor]) -> Material:
 
 
 def _rows(materials: list[Material], layers: str, count: int) -> dict[int, Tensor]:
-    """By layer: the rows' changes, stacked; one for all where they are the same."""
+    """By layer: the rows' changes, stacked, or a single one if all rows have the same."""
     same = all(m is materials[0] for m in materials)
     return {
         int(key): materials[0][key] if same else torch.stack([m[key] for m in materials])
@@ -134,9 +140,10 @@ def _pulled(
 def residual(
     backbone: FrozenBackbone, vectors: dict[int, Tensor], schedule: Schedule, whole_call: bool = False
 ) -> Iterator[None]:
-    """Add a vector, (E) or (B, E), to the output of each layer named: at the last token of a prompt and at every later one.
+    """Add a vector (E) or (B, E) to the outputs of the given layers, at the last token of a prompt and at every later token.
 
-    ``whole_call``: at every token of one call, of which the first is token 0, as in training.
+    Args:
+        whole_call: act at every token of a single call, whose first token is token 0, as training needs.
     """
     seen = dict.fromkeys(vectors, 0)
 
@@ -173,7 +180,7 @@ def _residual_around(
 
 @torch.no_grad()
 def _hidden(backbone: FrozenBackbone, texts: Sequence[str]) -> dict[int, Tensor]:
-    """Mean output of each layer over all tokens of the texts, (E)."""
+    """Mean output (E) of each layer over all tokens of the texts."""
     layers = range(len(backbone.layers))
     sums: dict[int, Tensor] = {}
     for layer in layers:
@@ -200,12 +207,8 @@ def _residual_learned(
     def vectors() -> dict[int, Tensor]:
         return {layer: size[layer] * x for layer, x in relative.items()}
 
-    def loss(generator: torch.Generator) -> Tensor:
-        return sources.examples.loss(
-            settings, generator, around=lambda: residual(backbone, vectors(), REPEATED, whole_call=True)
-        )
-
-    fit(list(relative.values()), replace(settings, rate=RESIDUAL_RATE), loss)
+    acting = Intervention(around=lambda: residual(backbone, vectors(), REPEATED, whole_call=True))
+    fit(list(relative.values()), sources.examples, acting, replace(settings, rate=RESIDUAL_RATE))
     return _pack({layer: size[layer] * x.detach() for layer, x in relative.items()})
 
 
@@ -217,10 +220,8 @@ def _prefix_learned(
     start = backbone.table.weight[some].float() / backbone.embedding_scale
     relative = start.clone().requires_grad_()
 
-    def loss(generator: torch.Generator) -> Tensor:
-        return sources.examples.loss(settings, generator, prefix=backbone.embedding_scale * relative)
-
-    fit([relative], replace(settings, rate=PREFIX_RATE), loss)
+    acting = Intervention(prefix=lambda: backbone.embedding_scale * relative)
+    fit([relative], sources.examples, acting, replace(settings, rate=PREFIX_RATE))
     return {"prefix": backbone.embedding_scale * relative.detach()}
 
 
@@ -237,7 +238,7 @@ def _learned_state(
 
 
 def _random(backbone: FrozenBackbone, sources: Sources, settings: Learning, made: dict[str, Material]) -> Material:
-    """Random targets of the same norms, with the gates as they were learned."""
+    """Random targets with the norms of the learned ones, and the learned gates."""
     learned = made[LEARNED]
     noise = random_like({key: x for key, x in learned.items() if key.endswith("target")}, settings.seed)
     return {**learned, **noise}
@@ -258,7 +259,7 @@ def _nothing(*_: object) -> Material:
 
 
 LEARNED = "learned state"
-# Each the best of three by its training loss towards storms after 40 steps; shares of the size of what is learned.
+# Each is the best of three rates by the training loss towards storms after 40 steps, in units of the size of what is learned.
 OFFSET_RATE, RESIDUAL_RATE, PREFIX_RATE = 0.4, 0.05, 0.3
 METHODS = {
     "unsteered": Method(_nothing, lambda *_: nullcontext()),

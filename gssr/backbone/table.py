@@ -1,4 +1,7 @@
-"""Encode every distinct text once: the frozen model's reading of a text never changes."""
+"""Read every distinct text once and keep its features: the frozen model never reads a text differently.
+
+Shapes: N texts, F features of a text; B, T, E as in the legend.
+"""
 
 import hashlib
 import os
@@ -14,46 +17,43 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gssr.backbone.frozen import FrozenBackbone
+from gssr.backbone.readings import MeanReading, Reading
 
 TEXTS_PER_STEP = 512
 SECONDS_BETWEEN_SAVES = 300.0
-MOST_TEXTS = 65_536  # that a table holds when texts come on the fly
-READINGS = ("mean", "constant", "none")
+# Texts in a table that reads them as they come.
+MOST_TEXTS = 65_536
 
 
 def cache_folder() -> Path:
-    """Where encodings are kept: ``$GSSR_CACHE``, else ``~/.cache/gssr``."""
+    """The folder of kept features: ``$GSSR_CACHE``, or ``~/.cache/gssr`` by default."""
     return Path(os.environ.get("GSSR_CACHE", Path.home() / ".cache" / "gssr"))
 
 
 class TextTable:
-    """Mean token states of texts, (texts, F) with F = len(layers) · E, looked up by the text itself.
+    """Features (N, F) of texts, F = len(layers) · E, looked up by the text itself.
 
-    ``add`` keeps what it encoded in a safetensors file named by the backbone's fingerprint and the layers, under a hash of
-    each text, so that other splits and other runs find it there. It does so every few minutes and when it is interrupted, too. An
-    unreadable file is replaced, with a warning; one that cannot be written costs a warning and is done without.
+    ``add`` keeps features in a safetensors file, under a hash of each text, for other splits and other runs. The backbone's
+    fingerprint, the layers and the reading name the file. It is written every few minutes, and after an interruption, too. A
+    warning reports a file that cannot be read, and replaces it, or one that cannot be written.
 
     Args:
-        layers: layers of the backbone that are read.
-        reading: ``mean``; or, to see what texts are good for, ``constant``: every text is the same zeros, so that it only says that
-            something was said; or ``none``: there are no texts.
-
-    Raises ValueError for another reading.
+        layers: layers of the backbone to read.
+        reading: how a text becomes features; the mean of its token states by default.
     """
 
-    def __init__(self, backbone: FrozenBackbone, layers: Sequence[int], reading: str = "mean") -> None:
-        if reading not in READINGS:
-            raise ValueError(f"text reading {reading!r} is not known; expected one of {READINGS}")
-        self.backbone, self.layers, self.reading = backbone, list(layers), reading
+    def __init__(self, backbone: FrozenBackbone, layers: Sequence[int], reading: Reading | None = None) -> None:
+        self.backbone, self.layers = backbone, list(layers)
+        self.reading = MeanReading() if reading is None else reading
         self.width = len(self.layers) * backbone.hidden_size
         self.rows: dict[str, int] = {}
         self.states = torch.zeros(1, self.width)
-        identity = hashlib.sha256(repr((backbone.fingerprint, self.layers)).encode()).hexdigest()[:24]
-        self.file = cache_folder() / f"texts-{identity}.safetensors"
+        identity = repr((backbone.fingerprint, self.layers, *self.reading.key)).encode()
+        self.file = cache_folder() / f"texts-{hashlib.sha256(identity).hexdigest()[:24]}.safetensors"
 
     def add(self, texts: Iterable[str], keep: bool = True) -> None:
-        """Encode the texts that are not in the table yet; with ``keep``, look into the cache on disk first and add to it."""
-        if self.reading != "mean":
+        """Read the texts that are not in the table yet; with ``keep``, take what the file holds and add the rest to it."""
+        if not self.reading.observes:
             return
         new = [text for text in dict.fromkeys(texts) if text not in self.rows]
         if not new:
@@ -65,7 +65,7 @@ class TextTable:
         states = torch.empty(len(new), self.width)
         states[known >= 0] = kept[known[known >= 0]]
         missing = (known < 0).nonzero().flatten().tolist()
-        # Sorted by length, so that a group holds texts of one length and hardly any padding.
+        # Sorted by length, so that a group needs hardly any padding.
         missing.sort(key=lambda i: len(new[i]))
         groups = [missing[i : i + TEXTS_PER_STEP] for i in range(0, len(missing), TEXTS_PER_STEP)]
         done: list[int] = []
@@ -80,7 +80,7 @@ class TextTable:
                 total=len(missing), desc="reading texts once", unit=" texts", disable=len(groups) < 4, leave=False
             ) as bar:
                 for group in groups:
-                    states[torch.tensor(group)] = self.backbone.mean_states([new[i] for i in group], self.layers)
+                    states[torch.tensor(group)] = self.reading.read(self.backbone, [new[i] for i in group], self.layers)
                     done += group
                     bar.update(len(group))
                     if keep and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
@@ -98,14 +98,12 @@ class TextTable:
         return self
 
     def look_up(self, texts: Sequence[Sequence[str | None]]) -> tuple[Tensor, Tensor]:
-        """States (B, T, F), zero where no text is, and mask (B, T); texts not seen before are encoded first.
+        """Features (B, T, F), zero where there is no text, and mask (B, T); new texts are read first.
 
-        A table that has become too large by that starts anew, so that texts without end need no memory without end.
+        A table that would become too large starts anew, so that endless new texts need no endless memory.
         """
-        if self.reading != "mean":
-            there = [[text is not None and self.reading == "constant" for text in row] for row in texts]
-            mask = torch.tensor(there, device=self.states.device)
-            return self.states[torch.zeros_like(mask, dtype=torch.int64)], mask
+        if not self.reading.observes:
+            texts = [[None] * len(row) for row in texts]
         wanted = dict.fromkeys(text for row in texts for text in row if text is not None)
         new = wanted.keys() - self.rows.keys()
         if new and len(self.rows) + len(new) > MOST_TEXTS:
@@ -116,7 +114,7 @@ class TextTable:
         return self.states[index], index > 0
 
     def _load(self) -> tuple[Tensor, Tensor]:
-        """Hashes (n, 2) and states (n, F) of the file, none of either where it cannot be read."""
+        """Hashes (N, 2) and features (N, F) in the file; empty ones if it cannot be read."""
         nothing = torch.empty(0, 2, dtype=torch.int64), torch.empty(0, self.width)
         if not self.file.exists():
             return nothing
@@ -133,7 +131,7 @@ class TextTable:
         return nothing
 
     def _save(self, keys: Tensor, states: Tensor) -> None:
-        """Whole or not at all; of two processes that write at once the later one stays, and the other's work is done again."""
+        """Replace the file in one step. Of two processes that write at once the later one wins, and the other reads again."""
         partial = self.file.with_suffix(f".{os.getpid()}.part")
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)

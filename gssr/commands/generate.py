@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     from rich.markup import escape
     from rich.table import Table
 
-    from gssr.states.steering import steer
+    from gssr.states.intervention import steer
 
     _check(options)
     backbone = load_backbone(options)

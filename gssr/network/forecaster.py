@@ -84,7 +84,7 @@ class Forecaster:
             raise ValueError(f"{len(goals)} goals for {size} sequences; give one (or None) for each")
         if not gain >= 0:
             raise ValueError(f"the gain was to be multiplied by {gain}; expected 0 (no goal) or more")
-        world.place_backbone()
+        world.prepare()
         generator = generator or torch.Generator().manual_seed(0)
         noise = world.draw(samples * size, first, world.config.latent_dim, generator=generator)
         scale, strength = world.scale(batch), self.strength * gain
@@ -130,7 +130,7 @@ class Forecaster:
     @torch.no_grad()
     def prior_samples(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """x_t (B, T, D) drawn from p(x_t | h_t) without a goal; h_t has read the values and texts before t only."""
-        self.world.place_backbone()
+        self.world.prepare()
         generator = generator or torch.Generator().manual_seed(0)
         shape = (*batch.step_mask.shape, self.world.config.latent_dim)
         filtered = self.world.observe(batch, self.world.draw(*shape, generator=generator))
@@ -145,7 +145,7 @@ class Forecaster:
             decoded from x, in standard units; ``value_error_permuted``: the same with x permuted between sequences.
         """
         world = self.world
-        world.place_backbone()
+        world.prepare()
         generator = torch.Generator().manual_seed(0)
         noise = world.draw(*batch.step_mask.shape, world.config.latent_dim, generator=generator)
         filtered = world.observe(batch, noise)

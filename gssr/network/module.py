@@ -206,7 +206,7 @@ class GoalNetwork(LightningModule):
 
     def encode_texts(self, texts: Iterable[str]) -> None:
         """Read texts with the frozen model now, so that batches only look them up."""
-        self.world.encode_texts(texts)
+        self.world.prepare(texts)
 
     def _ready(self) -> Forecaster:
         if not self.built:

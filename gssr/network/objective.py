@@ -107,7 +107,7 @@ class Objective:
     def active_losses(self) -> dict[str, set[str]]:
         """For each component the losses with a weight above 0 that train it; none where the data gives it no input."""
         idle = frozenset().union(*(READERS[kind] for kind in self.lacks))
-        if self.world.config.text_reading == "none":
+        if not self.world.table.reading.observes:
             idle |= {"text_projection"}
         return {
             name: set()

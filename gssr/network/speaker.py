@@ -4,7 +4,7 @@
     state    before every token of the text, the states of chosen layers are changed by a low-rank map of x
 
 Training and generation make the same change at the same tokens: in training it has a closed form
-(`gssr.states.learned.scan_offsets`), in generation it is written into the cache (`gssr.states.steering.steer`).
+(`gssr.states.offset_scan.scan_offsets`), in generation it is written into the cache (`gssr.states.intervention.steer`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from gssr.network.config import fixed
 from gssr.network.heads import PrefixProjector
 from gssr.network.state_projector import StateProjector
 from gssr.states.hybrid_state import HybridState
-from gssr.states.learned import scan_offsets
+from gssr.states.intervention import steer
+from gssr.states.offset_scan import scan_offsets
 from gssr.states.rules import LowRank, Offset, Schedule, norm
-from gssr.states.steering import steer
 
 INJECTIONS = ("prefix", "state", "both")
 # The norm of a state hardly depends on the text.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gssr.backbone import FrozenBackbone
+from gssr.backbone.readings import MeanReading, Reading
 from gssr.backbone.table import TextTable
 from gssr.network.config import fixed
 from gssr.network.forecast_error import Decoder, ForecastError
@@ -33,7 +34,7 @@ class WorldModelConfig:
         latent_dim: D, width of the latent state.
         hidden_dim: G, width of the GRU and of all heads.
         text_layers: Layers of the backbone whose mean token states are a step's text observation.
-        text_reading: What of a text is read.
+        text_reading: Class that turns a text into an observation: MeanReading or a subclass of Reading of your own.
         goal_layer: Layer of the backbone whose token states the goal encoder reads.
         goal_queries: Learned queries of the goal encoder.
         posterior: Class of the posterior: ProductPosterior, MlpPosterior or a subclass of Posterior of your own.
@@ -47,7 +48,7 @@ class WorldModelConfig:
     latent_dim: int = fixed(16)
     hidden_dim: int = fixed(128)
     text_layers: tuple[int, ...] = fixed((4,))
-    text_reading: str = fixed("mean")
+    text_reading: Callable[[], Reading] = fixed(MeanReading)
     goal_layer: int = fixed(3)
     goal_queries: int = fixed(4)
     posterior: Callable[[int, int, int], Posterior] = fixed(ProductPosterior)
@@ -80,7 +81,7 @@ class WorldModel(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.backbone, self.value_dim = config, backbone, value_dim
-        self.table = TextTable(backbone, config.text_layers, config.text_reading)
+        self.table = TextTable(backbone, config.text_layers, config.text_reading())
         self.read_goals = GoalReader(backbone, config.goal_layer)
         latent, hidden = config.latent_dim, config.hidden_dim
         self.scaler = Scaler(value_dim)
@@ -101,14 +102,10 @@ class WorldModel(nn.Module):
         half = torch.tensor(resolution) / 2 / self.scaler.std.cpu()
         self.value_head.floor.copy_(half.clamp(min=LEAST_FLOOR))
 
-    def place_backbone(self) -> None:
-        """Move the frozen model and the encoded texts to the device of the trained parts."""
+    def prepare(self, texts: Iterable[str] = ()) -> None:
+        """Move the frozen model to the device of the trained parts, and read texts that ``observe`` will look up."""
         self.backbone.to(self.device)
         self.table.to(self.device)
-
-    def encode_texts(self, texts: Iterable[str]) -> None:
-        """Read texts with the frozen model now, so that ``observe`` only looks them up."""
-        self.place_backbone()
         self.table.add(texts)
 
     def encode_goals(self, batch: Batch, goals: Sequence[str | None]) -> LatentGoal:

@@ -1,27 +1,64 @@
-"""The cache of transformers as the states need it: an empty one for a model, tokens read into it, and what a layer's state looks like.
+"""The cache of transformers, layer by layer: made empty or from states, and taken apart again.
 
-Only what is public in the cache is used; it changes between releases of transformers.
+Only the public part of the cache is used, since the rest changes between releases of transformers.
+
+Shapes: B rows; K positions in the cache, padding included; M heads of dimension R and N state dimensions in a Mamba-2 layer.
+Other recurrent layers of transformers have shapes of their own.
 """
 
 import inspect
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionCacheLayerMixin
 
-from gssr.backbone import FrozenBackbone
+ATTENTION = ("keys", "values")
+
+
+@dataclass(frozen=True, eq=False)
+class LayerState:
+    """The states of one layer; None where the layer has no such state or has read nothing yet."""
+
+    recurrent: Tensor | None = None  # (B, M, R, N), float32
+    conv: Tensor | None = None  # (B, channels, width), the last inputs of the causal convolution
+    keys: Tensor | None = None  # (B, KV heads, K, head dimension)
+    values: Tensor | None = None  # as keys
+
+    @property
+    def kind(self) -> str:
+        """``mamba``, ``attention``, ``mamba+attention`` (Falcon-H1), or ``none`` for a layer without a state."""
+        kinds = [name for name, part in (("mamba", self.conv), ("attention", self.keys)) if part is not None]
+        return "+".join(kinds) or "none"
+
+    def parts(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and tensor of each state that the layer has."""
+        for field in fields(self):
+            if (tensor := getattr(self, field.name)) is not None:
+                yield field.name, tensor
+
+    def map(self, change: Callable[[Tensor], Tensor], only: tuple[str, ...] = ()) -> "LayerState":
+        """Apply ``change`` to every state, or to the states named in ``only``."""
+        return replace(self, **{name: change(part) for name, part in self.parts() if not only or name in only})
+
+    @staticmethod
+    def concatenate(states: Sequence["LayerState"]) -> "LayerState":
+        """The rows of several states of one layer, one state behind the other."""
+        names = [name for name, _ in states[0].parts()]
+        return LayerState(**{name: torch.cat([getattr(state, name) for state in states]) for name in names})
 
 
 def empty_cache(model: PreTrainedModel) -> DynamicCache:
-    """
+    """A cache that has read nothing.
+
     Raises:
-        ValueError: the model has no recurrent states, or layers whose states cannot be taken out and put back.
+        ValueError: the model has no recurrent states, or keeps states that cannot be taken out and put back.
     """
     cache = DynamicCache(config=model.config)
     name = type(model).__name__
-    if not any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in cache.layers):
+    if not recurrent_layers(cache):
         raise ValueError(
             f"{name} is a plain transformer without recurrent states; give a hybrid or Mamba-2 model such as nano or "
             "ibm-granite/granite-4.0-h-350m"
@@ -35,32 +72,51 @@ def empty_cache(model: PreTrainedModel) -> DynamicCache:
     return cache
 
 
+def fill_cache(model: PreTrainedModel, layers: Sequence[LayerState]) -> DynamicCache:
+    """A new cache on the model's device with copies of the layers' states; gradients pass through the copies.
+
+    Raises:
+        ValueError: the model has another number of layers; or see ``empty_cache``.
+    """
+    cache = empty_cache(model)
+    if len(cache.layers) != len(layers):
+        raise ValueError(f"these are states of {len(layers)} layers, the model has {len(cache.layers)}")
+    for i, layer in enumerate(layers):
+        # The model's own order: the conv state marks the layer as begun. Both updates copy what they get.
+        if layer.conv is not None:
+            cache.update_conv_state(layer.conv.to(model.device, model.dtype), i)
+        if layer.recurrent is not None:
+            cache.update_recurrent_state(layer.recurrent.to(model.device), i)
+        if layer.keys is not None and layer.values is not None:
+            cache.update(*(part.to(model.device, model.dtype, copy=True) for part in (layer.keys, layer.values)), i)
+    return cache
+
+
+def layer_states(cache: Cache) -> tuple[LayerState, ...]:
+    """The states of every layer, not copied."""
+    layers: list[dict[str, Tensor | None]] = [{} for _ in cache.layers]
+    for i in recurrent_layers(cache):
+        layers[i] |= {"recurrent": cache.get_recurrent_state(i), "conv": cache.get_conv_state(i)}
+    for i in attention_layers(cache):
+        layers[i] |= {"keys": cache.layers[i].keys, "values": cache.layers[i].values}
+    return tuple(LayerState(**layer) for layer in layers)
+
+
 def cache_name(model: PreTrainedModel) -> str:
     """The argument by which the model takes a cache: models without attention call it ``cache_params``."""
     return "cache_params" if "cache_params" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
-@torch.no_grad()
-def read(backbone: FrozenBackbone, cache: DynamicCache, tokens: Tensor, mask: Tensor) -> None:
-    """Read ``tokens`` (B, L) into the cache; ``mask`` (B, positions before and now), False at left padding."""
-    backbone.decoder(input_ids=tokens, **reading(backbone.model, cache, mask, tokens.shape[1]))
-
-
-def reading(model: PreTrainedModel, cache: DynamicCache, mask: Tensor, length: int) -> dict[str, Any]:
-    """What a call that reads ``length`` tokens into the cache takes beside them; ``mask`` as in ``read``."""
-    if cache_name(model) == "cache_params":
-        return {"attention_mask": mask[:, -length:].long(), "cache_params": cache, "use_cache": True}
-    # As generate counts them, so that rotary keys are the same; padding must not be counted.
-    positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -length:]
-    return {"attention_mask": mask.long(), "position_ids": positions, "past_key_values": cache, "use_cache": True}
-
-
-def attention_layers(cache: DynamicCache) -> list[int]:
+def attention_layers(cache: Cache) -> list[int]:
     return [i for i, layer in enumerate(cache.layers) if isinstance(layer, DynamicLayer)]
 
 
+def recurrent_layers(cache: Cache) -> list[int]:
+    return [i for i, layer in enumerate(cache.layers) if isinstance(layer, LinearAttentionCacheLayerMixin)]
+
+
 def get_part(cache: Cache, part: str, layer: int) -> Tensor | None:
-    """The ``recurrent`` or ``conv`` state of a layer or the ``values`` of its attention; None where it has read nothing yet.
+    """The ``recurrent`` or ``conv`` state of a layer or its attention ``values``; None where it has read nothing yet.
 
     Raises:
         ValueError: the layer has no such part.
@@ -75,14 +131,10 @@ def get_part(cache: Cache, part: str, layer: int) -> Tensor | None:
 
 
 def put_part(cache: Cache, part: str, layer: int, tensor: Tensor) -> None:
-    """The same shape and type as ``get_part`` gave."""
+    """Replace what ``get_part`` gives by a tensor of the same shape and type."""
     if part == "values":
         cache.layers[layer].values = tensor
     elif part == "recurrent":
         cache.update_recurrent_state(tensor, layer)
     else:
         cache.update_conv_state(tensor, layer)
-
-
-def recurrent_layers(cache: DynamicCache) -> list[int]:
-    return [i for i, layer in enumerate(cache.layers) if isinstance(layer, LinearAttentionCacheLayerMixin)]

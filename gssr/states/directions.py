@@ -1,7 +1,7 @@
-"""Directions to steer in: random ones and differences of mean states. Learned ones: `gssr.states.learned_state`, `gssr.states.learned`.
+"""Directions to steer in: random ones, and differences of mean states.
 
-A direction is a tensor (M, R, N) for each recurrent layer. Any states by layer are one: those of a captured state are
-targets for `gssr.states.rules.Interpolation`.
+A direction is a tensor (M, R, N) for each recurrent layer. The states behind a text have the same form; they can be targets of
+`gssr.states.rules.Interpolation`. `gssr.states.learned_state` learns targets by gradient.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from gssr.backbone import FrozenBackbone
-from gssr.states.cache import empty_cache, read, recurrent_layers
+from gssr.states.advance import advance
+from gssr.states.cache import empty_cache, layer_states
 
 Direction = dict[int, Tensor]
 
 
+@torch.no_grad()
 def recurrent_states(backbone: FrozenBackbone, texts: Sequence[str]) -> Direction:
     """States behind each text, (B, M, R, N) for each recurrent layer, in float32.
 
@@ -25,22 +27,21 @@ def recurrent_states(backbone: FrozenBackbone, texts: Sequence[str]) -> Directio
     if not ids or not all(ids):
         raise ValueError("states are read from texts of at least one token each; an empty one, or none, was given")
     longest = max(map(len, ids))
-    # Left padding in front of an empty cache is exact; right padding would be read into the state.
     padded = torch.tensor([[backbone.start_id] * (longest - len(i) + 1) + i for i in ids], device=backbone.device)
     mask = torch.tensor([[False] * (longest - len(i)) + [True] * (len(i) + 1) for i in ids], device=backbone.device)
-    cache = empty_cache(backbone.model)
-    read(backbone, cache, padded, mask)
-    return {layer: cache.get_recurrent_state(layer).float() for layer in recurrent_layers(cache)}
+    _, cache = advance(backbone, empty_cache(backbone.model), backbone.embed(padded), mask)
+    layers = enumerate(layer_states(cache))
+    return {i: layer.recurrent.float() for i, layer in layers if layer.recurrent is not None}
 
 
 def mean_difference(backbone: FrozenBackbone, towards: Sequence[str], away: Sequence[str]) -> Direction:
-    """Mean state behind the texts of one set minus that of the other."""
+    """Mean state behind the texts ``towards`` minus the mean state behind the texts ``away``."""
     ahead, behind = recurrent_states(backbone, towards), recurrent_states(backbone, away)
     return {layer: ahead[layer].mean(0) - behind[layer].mean(0) for layer in ahead}
 
 
 def random_like(direction: Mapping[int, Tensor], seed: int) -> Direction:
-    """Gaussian directions of the same shape and norm in each layer: the control."""
+    """Gaussian directions with each layer's shape and norm, as a control."""
     generator = torch.Generator().manual_seed(seed)
     noise = {layer: torch.randn(x.shape, generator=generator) for layer, x in sorted(direction.items())}
     return {layer: x * (direction[layer].norm().cpu() / x.norm()) for layer, x in noise.items()}

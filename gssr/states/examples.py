@@ -1,6 +1,6 @@
-"""Examples to learn a direction from: prompts and what should follow them; their loss, and the loop that lowers it.
+"""Fit what acts on states by gradient: prompts, what should follow them, and prompts whose next token should stay as it is.
 
-Shapes: B rows, L tokens, P prefix tokens, E backbone width, n prompts.
+Shapes: B rows, L tokens, P prefix tokens, E backbone width, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,18 +13,22 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 
 from gssr.backbone import FrozenBackbone
-from gssr.states.cache import empty_cache, read, reading, recurrent_layers
+from gssr.states.advance import advance
+from gssr.states.cache import empty_cache, layer_states
 
 IGNORED = -100
 
 
 @dataclass(frozen=True)
 class Learning:
-    """How a direction is learned.
+    """How parameters are fitted to examples.
 
     Args:
-        steps, rate, batch: of Adam; the rate is relative to the size of the states and falls linearly over the last 40 % of the steps.
-        first_weight: how much more the first token counts than a late one; ``first_tokens``: tokens in which that falls to 1/e.
+        steps, rate, batch: of Adam; the rate falls linearly over the last 40 % of the steps.
+        first_weight: weight of the first token of a continuation; a late token has weight 1.
+        first_tokens: number of tokens in which the weight above 1 falls to 1/e.
+        keep_weight: weight of the KL divergence on ``Examples.kept``, in nats, beside the cross-entropy, in nats a token.
+        seed: of the draws of prompts and continuations.
     """
 
     steps: int = 200
@@ -32,21 +36,45 @@ class Learning:
     batch: int = 8
     first_weight: float = 4.0
     first_tokens: float = 4.0
+    keep_weight: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or not self.rate > 0:
             raise ValueError(f"{self}: steps, batch and rate must be above 0")
+        if not self.keep_weight >= 0:
+            raise ValueError(f"keep_weight {self.keep_weight} must be at least 0")
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """What acts on the model behind a prompt. Each function is called anew at every step of a fit.
+
+    Args:
+        change: changes the states in a cache that has read the prompts except for their last token, in place.
+        around: a context for the call that reads on from there; its first token is the prompts' last one.
+        prefix: embeddings (P, E), at the scale of the embedding table, which the model reads behind the prompts.
+    """
+
+    change: Callable[[DynamicCache], object] = lambda cache: None
+    around: Callable[[], AbstractContextManager[object]] = nullcontext
+    prefix: Callable[[], Tensor] | None = None
 
 
 class Examples:
-    """Prompts, and continuations that are drawn independently of them.
+    """Prompts with what should follow them.
 
-    Many different prompts cost nothing and are needed: what is learned has room enough for a few dozen of them by heart.
+    Without ``paired`` each step draws prompts and continuations independently. That needs many different prompts: what is
+    learned has room for a few dozen of them by heart.
 
     Args:
-        prompts: what the model may have read; their last ``prompt_tokens`` tokens count.
-        continuations: what should follow; their first ``tokens`` tokens count, the break that leads to them included.
+        prompts: texts that the model has read; their last ``prompt_tokens`` tokens count.
+        continuations: texts that should follow; their first ``tokens`` tokens count. A text brings its own leading break.
+        paired: the continuation of each prompt is the one with the same number.
+        kept: further prompts; the distribution of the token behind them should stay that of the unchanged model.
+
+    Raises:
+        ValueError: no prompt or no continuation, an empty text, or pairs of unequal number.
     """
 
     def __init__(
@@ -56,91 +84,87 @@ class Examples:
         continuations: Sequence[str],
         tokens: int = 24,
         prompt_tokens: int = 24,
+        paired: bool = False,
+        kept: Sequence[str] = (),
     ) -> None:
-        before = backbone.tokenize(prompts) if prompts else []
         follow = backbone.tokenize(continuations) if continuations else []
-        if not before or not follow or not all(before) or not all(follow):
+        if not prompts or not follow or not all(follow):
             raise ValueError(
                 f"{len(prompts)} prompts and {len(continuations)} continuations; expected at least one of each, none empty"
             )
-        self.backbone = backbone
-        rows = [[backbone.start_id, *ids][-prompt_tokens:] for ids in before]
-        width = max(map(len, rows))
-        device = backbone.device
-        self.prompts = torch.tensor([[backbone.start_id] * (width - len(i)) + i for i in rows], device=device)
-        self.mask = torch.tensor([[0] * (width - len(i)) + [1] * len(i) for i in rows], device=device)
+        if paired and len(prompts) != len(follow):
+            raise ValueError(
+                f"{len(prompts)} prompts and {len(follow)} continuations make no pairs; give one continuation a prompt"
+            )
+        self.backbone, self.paired = backbone, paired
+        self.prompts, self.mask = _left_padded(backbone, prompts, prompt_tokens)
+        self.kept = _left_padded(backbone, kept, prompt_tokens) if kept else None
         follow = [ids[:tokens] for ids in follow]
         width = max(map(len, follow))
-        self.targets = torch.tensor([ids + [IGNORED] * (width - len(ids)) for ids in follow], device=device)
+        self.targets = torch.tensor([ids + [IGNORED] * (width - len(ids)) for ids in follow], device=backbone.device)
 
-    @torch.no_grad()
     def read(self, pick: Tensor) -> DynamicCache:
-        """A cache that has read the prompts picked, all but their last token."""
-        cache = empty_cache(self.backbone.model)
-        read(self.backbone, cache, self.prompts[pick, :-1], self.mask[pick, :-1])
-        return cache
+        """A cache that has read the prompts picked except for their last token."""
+        return _read(self.backbone, self.prompts[pick], self.mask[pick])
 
     def read_some(self, count: int = 32) -> DynamicCache:
         """A cache that has read ``count`` of the prompts, evenly spaced."""
         return self.read(torch.linspace(0, len(self.prompts) - 1, min(count, len(self.prompts))).long())
 
     def states(self, count: int = 32) -> dict[int, Tensor]:
-        """Behind ``count`` of the prompts: (count, M, R, N) by recurrent layer."""
-        cache = self.read_some(count)
-        return {layer: cache.get_recurrent_state(layer) for layer in recurrent_layers(cache)}
+        """Recurrent states (count, M, R, N) behind ``count`` of the prompts, by layer."""
+        layers = enumerate(layer_states(self.read_some(count)))
+        return {i: layer.recurrent for i, layer in layers if layer.recurrent is not None}
 
-    def loss(
-        self,
-        settings: Learning,
-        generator: torch.Generator,
-        prefix: Tensor | None = None,
-        change: Callable[[DynamicCache], object] = lambda cache: None,
-        around: Callable[[], AbstractContextManager[object]] = nullcontext,
-    ) -> Tensor:
-        """Weighted cross-entropy of ``settings.batch`` random pairs, nats a token.
+    def loss(self, settings: Learning, generator: torch.Generator, intervention: Intervention | None = None) -> Tensor:
+        """Loss of ``settings.batch`` random examples under an intervention.
 
-        Args:
-            prefix: embeddings (P, E), at the scale of the table, read behind the prompt.
-            change: is told the cache behind the prompts, all but their last token, and may change it.
-            around: what the call behind the prompts happens in; its first token is the last one of the prompts.
+        Returns:
+            Weighted cross-entropy of the continuations, in nats a token, plus ``settings.keep_weight`` times
+            KL(unchanged ‖ changed) of the next token behind as many of the prompts to keep, in nats.
         """
-        device = self.backbone.device
+        intervention = intervention or Intervention()
         pick = torch.randint(len(self.prompts), (settings.batch,), generator=generator)
-        target = self.targets[torch.randint(len(self.targets), (settings.batch,), generator=generator)]
+        follow = pick if self.paired else torch.randint(len(self.targets), (settings.batch,), generator=generator)
+        target = self.targets[follow]
         cache = self.read(pick)
-        change(cache)
-        embedded = self._embed(pick, target[:, :-1].clamp(min=0), prefix)
-        mask = F.pad(self.mask[pick], (0, embedded.shape[1] - 1), value=1)
-        with around():
-            about = reading(self.backbone.model, cache, mask, embedded.shape[1])
-            hidden = self.backbone.decoder(inputs_embeds=embedded, **about).last_hidden_state[:, -target.shape[1] :]
-        logits = self.backbone.logits(hidden).float()
-        nats = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="none")
-        place = torch.arange(target.shape[1], device=device)
-        weight = 1 + (settings.first_weight - 1) * torch.exp(-place / settings.first_tokens)
-        weight = weight.expand_as(target) * (target != IGNORED)
-        return (nats.view_as(target) * weight).sum() / weight.sum()
+        behind = target[:, :-1].clamp(min=0)
+        hidden = _continue(self.backbone, cache, self.prompts[pick], self.mask[pick], behind, intervention)
+        nats = _weighted_nats(self.backbone.logits(hidden).float(), target, settings)
+        if self.kept is None or settings.keep_weight == 0:
+            return nats
+        return nats + settings.keep_weight * self._kept_divergence(settings.batch, generator, intervention)
 
-    def _embed(self, pick: Tensor, behind: Tensor, prefix: Tensor | None) -> Tensor:
-        """The last token of the prompts picked, the prefix if there is one, and what is behind."""
-        last = self.backbone.embed(self.prompts[pick, -1:])
-        parts = [last, self.backbone.embed(behind)]
-        if prefix is not None:
-            parts.insert(1, prefix.to(last.dtype).expand(len(pick), -1, -1))
-        return torch.cat(parts, 1)
+    def _kept_divergence(self, batch: int, generator: torch.Generator, intervention: Intervention) -> Tensor:
+        """Mean KL(unchanged ‖ changed) of the next token behind ``batch`` of the prompts to keep."""
+        assert self.kept is not None
+        pick = torch.randint(len(self.kept[0]), (batch,), generator=generator)
+        prompts, mask = (x[pick] for x in self.kept)
+        cache = _read(self.backbone, prompts, mask)
+        # A second token that nothing depends on: `scan_offsets` acts on calls of several tokens only.
+        second = prompts[:, -1:]
+        with torch.no_grad():
+            before = _continue(self.backbone, cache, prompts, mask, second, Intervention())[:, 0]
+        after = _continue(self.backbone, cache, prompts, mask, second, intervention)[:, 0]
+        unchanged, changed = (self.backbone.logits(x).float().log_softmax(-1) for x in (before, after))
+        return F.kl_div(changed, unchanged, reduction="batchmean", log_target=True)
 
 
 def fit(
     parameters: Sequence[Tensor],
+    examples: Examples,
+    intervention: Intervention,
     settings: Learning,
-    loss: Callable[[torch.Generator], Tensor],
     progress: Callable[[int, float], None] | None = None,
 ) -> list[float]:
-    """Adam on ``parameters`` alone, in place; the loss of every step.
+    """Lower the loss of ``examples`` by Adam on ``parameters``, in place; nothing else changes.
 
     Args:
-        loss: of a generator, see ``Examples.loss``.
-        progress: is told step and loss.
+        intervention: what the parameters do to the model.
+        progress: is called with step and loss.
+
+    Returns:
+        The loss of every step.
     """
     generator = torch.Generator().manual_seed(settings.seed)
     optimizer = torch.optim.Adam(parameters, lr=settings.rate, betas=(0.9, 0.99))
@@ -149,12 +173,59 @@ def fit(
         for step in range(settings.steps):
             for group in optimizer.param_groups:
                 group["lr"] = settings.rate * min(1.0, (settings.steps - step) / (0.4 * settings.steps))
-            value = loss(generator)
-            # Not backward(): it would write into .grad of weights that someone else may be training.
-            for parameter, gradient in zip(parameters, torch.autograd.grad(value, parameters), strict=True):
+            loss = examples.loss(settings, generator, intervention)
+            # backward() would also write into the gradients of weights that someone else may be training.
+            for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
                 parameter.grad = gradient
             optimizer.step()
-            losses.append(value.item())
+            losses.append(loss.item())
             if progress is not None:
                 progress(step, losses[-1])
     return losses
+
+
+def _left_padded(backbone: FrozenBackbone, texts: Sequence[str], most: int) -> tuple[Tensor, Tensor]:
+    """The last ``most`` tokens of texts (B, L) behind a begin-of-text token, and their mask."""
+    ids = backbone.tokenize(texts)
+    if not all(ids):
+        raise ValueError("a prompt is empty; give texts of at least one token")
+    rows = [[backbone.start_id, *row][-most:] for row in ids]
+    width = max(map(len, rows))
+    padded = [[backbone.start_id] * (width - len(row)) + row for row in rows]
+    mask = [[False] * (width - len(row)) + [True] * len(row) for row in rows]
+    return torch.tensor(padded, device=backbone.device), torch.tensor(mask, device=backbone.device)
+
+
+@torch.no_grad()
+def _read(backbone: FrozenBackbone, prompts: Tensor, mask: Tensor) -> DynamicCache:
+    """A cache that has read prompts (B, L) except for their last token."""
+    return advance(backbone, empty_cache(backbone.model), backbone.embed(prompts[:, :-1]), mask[:, :-1])[1]
+
+
+def _continue(
+    backbone: FrozenBackbone,
+    cache: DynamicCache,
+    prompts: Tensor,
+    mask: Tensor,
+    behind: Tensor,
+    intervention: Intervention,
+) -> Tensor:
+    """Hidden states (B, W+1, E) at the end of prompts (B, L) and at tokens ``behind`` (B, W); the cache may be changed."""
+    intervention.change(cache)
+    parts = [backbone.embed(prompts[:, -1:]), backbone.embed(behind)]
+    if intervention.prefix is not None:
+        prefix = intervention.prefix()
+        parts.insert(1, prefix.to(parts[0].dtype).expand(len(prompts), *prefix.shape))
+    embedded = torch.cat(parts, 1)
+    with intervention.around():
+        hidden, _ = advance(backbone, cache, embedded, F.pad(mask, (0, embedded.shape[1] - 1), value=True))
+    return hidden[:, -behind.shape[1] - 1 :]
+
+
+def _weighted_nats(logits: Tensor, target: Tensor, settings: Learning) -> Tensor:
+    """Weighted mean cross-entropy of target (B, L) under logits (B, L, V)."""
+    nats = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="none")
+    place = torch.arange(target.shape[1], device=target.device)
+    weight = 1 + (settings.first_weight - 1) * torch.exp(-place / settings.first_tokens)
+    weight = weight.expand_as(target) * (target != IGNORED)
+    return (nats.view_as(target) * weight).sum() / weight.sum()

@@ -1,14 +1,13 @@
-"""What a hybrid model knows after reading a text, as a value: kept, saved, handed to a model as a fresh cache.
+"""The states of a hybrid model behind texts, as a value: kept, saved, and handed to a model as a new cache.
 
-Shapes: B rows; L positions read, left padding included; M heads of dimension R and N state dimensions in a Mamba-2 layer
-(GraniteMoeHybrid, Bamba, Falcon-H1, Nemotron-H, Mamba-2); other recurrent layers of transformers bring shapes of their own.
+Shapes: B rows; L positions read, left padding included; shapes of a layer's states as in `gssr.states.cache`.
 
-The last token of each text is known but not read. A cache that had read it could say nothing about the next one, and stock
-``model.generate`` asks for at least one token to read; so the first step of a continuation reads it, from a state that may have been changed before.
+The last token of each text is known but not read. Stock ``model.generate`` needs at least one token to read, and so the first
+step of a continuation reads this one. A change of the state thus acts on the very next token.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,44 +18,17 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 from gssr.backbone import FrozenBackbone
 from gssr.states import state_file
-from gssr.states.cache import attention_layers, cache_name, empty_cache, read, recurrent_layers
-
-
-@dataclass(frozen=True, eq=False)
-class LayerState:
-    """One layer's share of the state; what a kind of layer does not have is None."""
-
-    recurrent: Tensor | None = None  # (B, M, R, N), float32
-    conv: Tensor | None = None  # (B, channels, width), the last inputs of the causal convolution
-    keys: Tensor | None = None  # (B, KV heads, L, head dimension)
-    values: Tensor | None = None  # as keys
-
-    @property
-    def kind(self) -> str:
-        """``mamba``, ``attention``, ``mamba+attention`` (Falcon-H1) or ``none`` (an MLP or experts alone)."""
-        kinds = [name for name, part in (("mamba", self.conv), ("attention", self.keys)) if part is not None]
-        return "+".join(kinds) or "none"
-
-    def parts(self) -> Iterator[tuple[str, Tensor]]:
-        """Names and tensors of what the layer has."""
-        for field in fields(self):
-            if (tensor := getattr(self, field.name)) is not None:
-                yield field.name, tensor
-
-    def map(self, change: Callable[[Tensor], Tensor], only: tuple[str, ...] = ()) -> "LayerState":
-        """``change`` on every part, or on those named."""
-        return replace(self, **{name: change(part) for name, part in self.parts() if not only or name in only})
-
-
-ATTENTION = ("keys", "values")
+from gssr.states.advance import advance
+from gssr.states.cache import ATTENTION, LayerState, cache_name, empty_cache, fill_cache, layer_states
+from gssr.states.checks import check_consistent, check_layout
 
 
 @dataclass(frozen=True, eq=False)
 class HybridState:
-    """States of all layers behind B texts. A value: no method changes it, no continuation does.
+    """States of all layers behind B texts. No method and no continuation changes it.
 
-    ``tokens`` and ``mask`` are (B, L+1), left-padded: every text with its begin-of-text token; the last column is not read yet.
-    ``fingerprint`` and ``backbone`` (a name for messages) say whose states these are.
+    ``tokens`` and ``mask`` are (B, L+1), left-padded. Each text begins with its begin-of-text token; the last column is not
+    read yet. ``fingerprint`` and ``backbone`` (a name for messages) identify the model.
     """
 
     layers: tuple[LayerState, ...]
@@ -67,7 +39,7 @@ class HybridState:
 
     @classmethod
     def capture(cls, backbone: FrozenBackbone, prompts: Sequence[str]) -> "HybridState":
-        """Read the prompts, which may differ in length, in one batch.
+        """Read prompts, which may differ in length, in one batch.
 
         Raises:
             ValueError: no prompt, a prompt without a token, or a model without recurrent states.
@@ -86,9 +58,10 @@ class HybridState:
 
     @classmethod
     def capture_tokens(cls, backbone: FrozenBackbone, tokens: Tensor, mask: Tensor | None = None) -> "HybridState":
-        """The same for token ids (B, L+1), L > 0, of which all but the last column are read; ``mask`` is False at left padding.
+        """Read all but the last column of token ids (B, L+1), L > 0; ``mask`` is False at left padding.
 
-        Only left padding, and only from an empty cache, leaves a recurrent state as it would be without padding.
+        Raises:
+            ValueError: other shapes, or padding that is not on the left.
         """
         tokens = tokens.to(backbone.device)
         mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.to(backbone.device, torch.bool)
@@ -98,37 +71,30 @@ class HybridState:
             )
         if not mask[:, -2:].all() or (mask[:, 1:] < mask[:, :-1]).any():
             raise ValueError("only left padding before two or more tokens can be read into a state")
-        cache = empty_cache(backbone.model)
-        read(backbone, cache, tokens[:, :-1], mask[:, :-1])
+        empty = empty_cache(backbone.model)
+        with torch.no_grad():
+            _, cache = advance(backbone, empty, backbone.embed(tokens[:, :-1]), mask[:, :-1])
         return cls.from_cache(backbone, cache, tokens, mask)
 
     @classmethod
     def from_cache(
         cls, backbone: FrozenBackbone, cache: Cache, tokens: Tensor, mask: Tensor | None = None
     ) -> "HybridState":
-        """A copy of what a cache holds that has read ``tokens[:, :-1]``, see ``capture_tokens``."""
-        parts: list[dict[str, Tensor | None]] = [{} for _ in cache.layers]
-        for i in recurrent_layers(cache):
-            parts[i] |= {"recurrent": cache.get_recurrent_state(i), "conv": cache.get_conv_state(i)}
-        for i in attention_layers(cache):
-            parts[i] |= {"keys": cache.layers[i].keys, "values": cache.layers[i].values}
-        layers = [
-            LayerState(**{name: part.detach().clone() for name, part in found.items() if part is not None})
-            for found in parts
-        ]
+        """A copy of the states in a cache that has read ``tokens[:, :-1]``; arguments as in ``capture_tokens``."""
+        layers = tuple(layer.map(lambda part: part.detach().clone()) for layer in layer_states(cache))
         mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
-        state = cls(tuple(layers), tokens.clone(), mask.clone(), backbone.fingerprint, backbone.name)
-        _check_consistent(state)
+        state = cls(layers, tokens.clone(), mask.clone(), backbone.fingerprint, backbone.name)
+        check_consistent(state.layers, state.tokens, state.mask)
         return state
 
     @property
     def rows(self) -> int:
-        """B, the number of texts."""
+        """B."""
         return len(self.tokens)
 
     @property
     def position(self) -> Tensor:
-        """Tokens read, (B,), without padding."""
+        """Number of tokens read, (B,), padding not counted."""
         return self.mask[:, :-1].sum(1)
 
     @property
@@ -140,7 +106,7 @@ class HybridState:
         return [i for i, layer in enumerate(self.layers) if layer.keys is not None]
 
     def nbytes(self) -> dict[str, int]:
-        """Bytes of ``recurrent`` and ``conv``, which no text makes larger, of ``attention`` and ``tokens``, which grow with every token."""
+        """Bytes by kind: ``recurrent`` and ``conv`` have a fixed size, ``attention`` and ``tokens`` grow with every token."""
         sizes = dict.fromkeys(("recurrent", "conv", "attention"), 0)
         for layer in self.layers:
             for name, part in layer.parts():
@@ -148,25 +114,14 @@ class HybridState:
         return sizes | {"tokens": self.tokens.nbytes + self.mask.nbytes}
 
     def to_cache(self, model: PreTrainedModel) -> DynamicCache:
-        """A fresh cache on the model's device that shares no storage with this state."""
-        cache = empty_cache(model)
-        if len(cache.layers) != len(self.layers):
-            raise ValueError(f"a state of {len(self.layers)} layers for a model of {len(cache.layers)}")
-        for i, layer in enumerate(self.layers):
-            # The order is the model's own: the conv state marks the layer as begun, and copies as the recurrent state does.
-            if layer.conv is not None:
-                cache.update_conv_state(layer.conv.to(model.device, model.dtype), i)
-            if layer.recurrent is not None:
-                cache.update_recurrent_state(layer.recurrent.to(model.device), i)
-            if layer.keys is not None and layer.values is not None:
-                cache.update(*(part.to(model.device, model.dtype, copy=True) for part in (layer.keys, layer.values)), i)
-        return cache
+        """A new cache on the model's device that shares no storage with this state."""
+        return fill_cache(model, self.layers)
 
     def inputs(self, model: PreTrainedModel, copies: int = 1) -> dict[str, Any]:
-        """What ``model.generate(**state.inputs(model), max_new_tokens=...)`` needs to go on from here without a prefill.
+        """Arguments with which stock ``model.generate(**state.inputs(model), ...)`` continues without a prefill.
 
         Args:
-            copies: ``num_beams`` or ``num_return_sequences`` of that call, the larger one: generate repeats the tokens, not the cache.
+            copies: the larger of ``num_beams`` and ``num_return_sequences``; ``generate`` repeats the tokens, not the cache.
         """
         cache = self.expand(copies).to_cache(model)
         tokens, mask = self.tokens.to(model.device), self.mask.long().to(model.device)
@@ -176,15 +131,24 @@ class HybridState:
 
     @torch.no_grad()
     def generate(self, backbone: FrozenBackbone, **options: Any) -> Tensor:
-        """New tokens (B · copies, new) from stock ``model.generate`` with these options; padded behind an end-of-text token."""
+        """New tokens (B · copies, new) from stock ``model.generate``, padded behind an end-of-text token.
+
+        Args:
+            options: of ``model.generate``, such as ``max_new_tokens``.
+        """
         self.check_backbone(backbone)
         copies = max(options.get("num_beams") or 1, options.get("num_return_sequences") or 1)
         inputs = self.inputs(backbone.model, copies)
         options.setdefault("pad_token_id", _pad_id(backbone))
         return backbone.model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
 
+    @torch.no_grad()
     def read_on(self, backbone: FrozenBackbone, text: str) -> "HybridState":
-        """The state after every row has read the same further text, again up to its last token."""
+        """The state after every row has read the same further text, again up to its last token.
+
+        Raises:
+            ValueError: a text without a token, or another model's state.
+        """
         self.check_backbone(backbone)
         (ids,) = backbone.tokenize([text])
         if not ids:
@@ -192,17 +156,20 @@ class HybridState:
         more = torch.tensor(ids, device=backbone.device).expand(self.rows, -1)
         tokens = torch.cat([self.tokens.to(backbone.device), more], 1)
         mask = F.pad(self.mask.to(backbone.device), (0, len(ids)), value=True)
-        cache = self.to_cache(backbone.model)
-        # One segment for all rows: padding inside a continuation would let the states decay.
-        read(backbone, cache, tokens[:, self.tokens.shape[1] - 1 : -1], mask[:, :-1])
+        unread = backbone.embed(tokens[:, self.tokens.shape[1] - 1 : -1])
+        _, cache = advance(backbone, self.to_cache(backbone.model), unread, mask[:, :-1])
         return HybridState.from_cache(backbone, cache, tokens, mask)
 
     def with_layers(self, layers: Mapping[int, LayerState]) -> "HybridState":
-        """A state in which some layers are others; the rest is shared, which is safe since nothing changes a state."""
+        """A state with some layers replaced; it shares the other layers, which nothing changes."""
         return replace(self, layers=tuple(layers.get(i, layer) for i, layer in enumerate(self.layers)))
 
     def select(self, rows: Sequence[int]) -> "HybridState":
-        """These rows, in this order, without the padding that none of them needs."""
+        """These rows in this order, without the columns that are padding in all of them.
+
+        Raises:
+            ValueError: no such row.
+        """
         for row in rows:
             if not 0 <= row < self.rows:
                 raise ValueError(f"row {row} does not exist; the state has rows 0 to {self.rows - 1}")
@@ -213,22 +180,25 @@ class HybridState:
         return replace(self, layers=tuple(layers), tokens=self.tokens[index, start:], mask=self.mask[index, start:])
 
     def expand(self, copies: int) -> "HybridState":
-        """Every row ``copies`` times, one behind the other as ``generate`` repeats its inputs: (B · copies, …)."""
+        """(B · copies, …): every row ``copies`` times in a row, as ``generate`` repeats its inputs."""
         if copies == 1:
             return self
         return self.select([row for row in range(self.rows) for _ in range(copies)])
 
     @staticmethod
     def stack(states: Sequence["HybridState"]) -> "HybridState":
-        """All rows of several states of one backbone, padded on the left to the longest."""
+        """All rows of several states of one backbone, padded on the left to the longest.
+
+        Raises:
+            ValueError: states of different backbones.
+        """
         first = states[0]
         check_same_backbone(states)
         width = max(state.tokens.shape[1] for state in states)
         padded = [state._padded(width - state.tokens.shape[1]) for state in states]
-        layers = []
-        for i, layer in enumerate(first.layers):
-            parts = {name: torch.cat([getattr(state.layers[i], name) for state in padded]) for name, _ in layer.parts()}
-            layers.append(LayerState(**parts))
+        layers = [
+            LayerState.concatenate(of_layer) for of_layer in zip(*(state.layers for state in padded), strict=True)
+        ]
         tokens, mask = (torch.cat([getattr(state, name) for state in padded]) for name in ("tokens", "mask"))
         return replace(first, layers=tuple(layers), tokens=tokens, mask=mask)
 
@@ -249,7 +219,7 @@ class HybridState:
             )
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file, whole or not at all.
+        """Write a safetensors file in one step: an interruption leaves no partial file.
 
         Raises:
             ValueError: the file cannot be written.
@@ -262,10 +232,10 @@ class HybridState:
 
     @classmethod
     def load(cls, path: str | Path, backbone: FrozenBackbone | None = None) -> "HybridState":
-        """Read a file that ``save`` wrote, on the CPU; with a backbone, also check that the state is one of its own.
+        """Read a file that ``save`` wrote, on the CPU. With a backbone, check that the state belongs to it.
 
         Raises:
-            ValueError: no such file, a damaged one, another model's, or one whose shapes do not fit.
+            ValueError: the file is missing, damaged or of another model, or its shapes do not fit.
         """
         tensors, about = state_file.read(path)
         try:
@@ -276,10 +246,14 @@ class HybridState:
                 layers[int(i)][part] = tensor
             parts = tuple(LayerState(**layer) for layer in layers)
             state = cls(parts, tokens, mask, about["fingerprint"], about["backbone"])
-            _check_consistent(state)
+            check_consistent(state.layers, state.tokens, state.mask)
             if backbone is not None:
                 state.check_backbone(backbone)
-                _check_layout(state, backbone)
+                check_layout(state.layers, cls.capture_tokens(backbone, torch.full((1, 2), backbone.start_id)).layers)
+                if not 0 <= int(tokens.min()) <= int(tokens.max()) < backbone.table.num_embeddings:
+                    raise ValueError(
+                        f"it holds token ids that are not among the {backbone.table.num_embeddings} of the model"
+                    )
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise ValueError(f"{path} is not a state that can be used: {error}") from error
         return state
@@ -296,44 +270,6 @@ def check_same_backbone(states: Sequence[HybridState]) -> None:
                 f"states of different backbones do not go together: {states[0].backbone!r} (fingerprint "
                 f"{states[0].fingerprint}) and {state.backbone!r} (fingerprint {state.fingerprint})"
             )
-
-
-def _check_consistent(state: HybridState) -> None:
-    """Shapes and types agree with each other; a file may claim anything."""
-    tokens, mask = state.tokens, state.mask
-    if tokens.ndim != 2 or tokens.dtype != torch.int64 or mask.shape != tokens.shape or mask.dtype != torch.bool:
-        raise ValueError(
-            f"tokens {tokens.dtype} {tuple(tokens.shape)} and mask {mask.dtype} {tuple(mask.shape)} do not fit"
-        )
-    rows, length = len(tokens), tokens.shape[1] - 1
-    if not state.recurrent_layers:
-        raise ValueError("no layer has a recurrent state")
-    for i, layer in enumerate(state.layers):
-        for name, part in layer.parts():
-            expected = (rows, length) if name in ATTENTION else (rows,)
-            found = tuple(part.shape[d] for d in ((0, 2) if name in ATTENTION else (0,)) if d < part.ndim)
-            if found != expected or not part.is_floating_point():
-                raise ValueError(
-                    f"{name} of layer {i} is {part.dtype} {tuple(part.shape)}, which does not fit {rows} rows of {length} tokens read"
-                )
-
-
-def _check_layout(state: HybridState, backbone: FrozenBackbone) -> None:
-    """Every layer has the parts that the backbone's layer has after one token, in their shapes."""
-    start = torch.full((1, 2), backbone.start_id)
-    layout = HybridState.capture_tokens(backbone, start).layers
-    if len(layout) != len(state.layers):
-        raise ValueError(f"it has {len(state.layers)} layers, the model {len(layout)}")
-    for i, (layer, expected) in enumerate(zip(state.layers, layout, strict=True)):
-        shapes, wanted = ({name: _inner(name, part) for name, part in x.parts()} for x in (layer, expected))
-        if shapes != wanted:
-            raise ValueError(f"layer {i} holds {shapes}, the model's holds {wanted}, rows and tokens left out")
-    if not 0 <= int(state.tokens.min()) <= int(state.tokens.max()) < backbone.table.num_embeddings:
-        raise ValueError(f"it holds token ids that are not among the {backbone.table.num_embeddings} of the model")
-
-
-def _inner(name: str, part: Tensor) -> tuple[int, ...]:
-    return (part.shape[1], part.shape[3]) if name in ATTENTION and part.ndim == 4 else tuple(part.shape[1:])
 
 
 def _pad_id(backbone: FrozenBackbone) -> int:

@@ -1,6 +1,6 @@
-"""What the layers of a state hold, and how much a change of each layer's state changes what the model says next.
+"""The states of each layer, and how much a change of one layer's state changes the next tokens.
 
-Shapes as in `gssr.states.hybrid_state`; V vocabulary.
+Shapes as in `gssr.states.hybrid_state`; W tokens of a continuation, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gssr.backbone import FrozenBackbone
-from gssr.states.cache import cache_name
-from gssr.states.hybrid_state import ATTENTION, HybridState, LayerState
+from gssr.states.advance import advance
+from gssr.states.cache import ATTENTION, LayerState
+from gssr.states.hybrid_state import HybridState
 
 
 @dataclass(frozen=True)
 class PartReport:
-    """One tensor of a layer: ``norm`` is the Frobenius norm of a row, padding left out, mean over the rows."""
+    """One tensor of a layer. ``norm`` is the mean over rows of a row's Frobenius norm without padding."""
 
     name: str
     shape: tuple[int, ...]
@@ -35,11 +36,11 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class Leverage:
-    """Effect of a random change of one layer's state, means over rows and directions.
+    """Effect of a random change of one layer's state, mean over rows and directions.
 
-    ``kl_next`` is KL(unchanged ‖ changed) of the next token's distribution in nats, ``kl_continuation`` its mean over the tokens of the
-    unchanged model's greedy continuation, which both read; ``agreement`` is the share of them that stays the most likely token.
-    ``kl_next_error`` is the standard error over directions.
+    ``kl_next`` is KL(unchanged ‖ changed) of the next token's distribution, in nats, with its standard error over directions
+    in ``kl_next_error``. The changed model also reads the unchanged model's greedy continuation: ``kl_continuation`` is the
+    mean KL of its tokens, ``agreement`` the share of places at which the most likely token stays the same.
     """
 
     layer: int
@@ -55,9 +56,15 @@ def describe(state: HybridState) -> list[LayerReport]:
     reports = []
     for i, layer in enumerate(state.layers):
         parts = [
-            PartReport(name, tuple(part.shape), str(part.dtype).removeprefix("torch."), part.nbytes, _norm(state, name, part).mean().item())
+            PartReport(
+                name,
+                tuple(part.shape),
+                str(part.dtype).removeprefix("torch."),
+                part.nbytes,
+                _norm(state, name, part).mean().item(),
+            )
             for name, part in layer.parts()
-        ]  # fmt: skip
+        ]
         reports.append(LayerReport(i, layer.kind, parts))
     return reports
 
@@ -72,15 +79,15 @@ def leverage(
     layers: Sequence[int] | None = None,
     seed: int = 0,
 ) -> list[Leverage]:
-    """Add to each layer's state, one layer at a time, a random direction of ``share`` times the state's own norm.
+    """Add a random direction to each layer's state, one layer at a time, and measure its effect.
 
-    In a Mamba-2 layer the recurrent state is changed; in an attention layer the keys and the values, each by the share of its norm. Only
-    the state at the start is changed; what the model makes of it later is its own.
+    A direction's norm is ``share`` times the norm of what it changes: the recurrent state of a Mamba-2 layer, the keys and
+    the values of an attention layer. The change happens once, before the first token of the continuation.
 
     Args:
-        tokens: length of the continuation under which the effect is measured.
-        directions: random directions for each layer and row, from ``seed``; the same whatever other layers are asked for.
-        layers: counted from 0; by default all that have a state.
+        tokens: W, length of the continuation under which the effect is measured.
+        directions: random directions for each layer and row. A layer's directions depend on ``seed`` and not on ``layers``.
+        layers: counted from 0; all layers with a state by default.
 
     Raises:
         ValueError: a negative share, no tokens or directions, or a layer that does not exist or has no state.
@@ -92,9 +99,10 @@ def leverage(
             raise ValueError(f"layer {i} has no state; {backbone.name!r} has one in layers {having}")
     if not share >= 0 or tokens < 1 or directions < 1:
         raise ValueError(
-            f"share {share:g}, {tokens} tokens and {directions} directions; expected a share of at least 0 and at least one of the others"
+            f"share {share:g}, {tokens} tokens and {directions} directions; expected a share of at least 0 and at least one "
+            "of the others"
         )
-    # Every row that follows must have the same words to read: an end-of-text token would end some rows early.
+    # All rows must have equally many words: an end-of-text token would end some rows early.
     words = state.generate(backbone, do_sample=False, max_new_tokens=tokens, min_new_tokens=tokens)
     expected = continuation_log_probs(backbone, state, words).repeat_interleave(directions, 0)
     copies, words = state.expand(directions), words.repeat_interleave(directions, 0)
@@ -112,25 +120,18 @@ def leverage(
 
 @torch.no_grad()
 def continuation_log_probs(backbone: FrozenBackbone, state: HybridState, words: Tensor) -> Tensor:
-    """Log-probabilities (B, W, V) of the tokens at each place of a continuation ``words`` (B, W) that is read from the state."""
+    """Log-probabilities (B, W, V), float64, at each place of a continuation ``words`` (B, W) of the state."""
     state.check_backbone(backbone)
     words = words.to(backbone.device)
     tokens = torch.cat([state.tokens[:, -1:].to(backbone.device), words[:, :-1]], 1)
-    about: dict[str, Tensor] = {}
-    name = cache_name(backbone.model)
-    if name == "past_key_values":
-        mask = F.pad(state.mask.to(backbone.device), (0, words.shape[1] - 1), value=True)
-        about = {
-            "attention_mask": mask.long(),
-            "position_ids": (mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :],
-        }
-    logits = backbone.model(input_ids=tokens, use_cache=True, **about, **{name: state.to_cache(backbone.model)}).logits
+    mask = F.pad(state.mask.to(backbone.device), (0, words.shape[1] - 1), value=True)
+    hidden, _ = advance(backbone, state.to_cache(backbone.model), backbone.embed(tokens), mask)
     # In float64, since the KL of a small change is a difference of nearly equal numbers.
-    return F.log_softmax(logits.double(), -1)
+    return F.log_softmax(backbone.logits(hidden).double(), -1)
 
 
 def _changed(state: HybridState, layer: int, share: float, seed: int) -> LayerState:
-    # A generator of its own for each layer, so that a layer's directions do not depend on which layers are asked for.
+    # A generator for each layer, so that its directions do not depend on which other layers are measured.
     generator = torch.Generator().manual_seed(1_000_003 * seed + layer)
     names = [name for name, _ in state.layers[layer].parts() if name != "conv"]
     changed = {}
@@ -143,7 +144,7 @@ def _changed(state: HybridState, layer: int, share: float, seed: int) -> LayerSt
 
 
 def _norm(state: HybridState, name: str, part: Tensor) -> Tensor:
-    """(B,): norm of each row; what lies at padding is no state."""
+    """(B,): norm of each row without its padding."""
     part = part.float()
     if name in ATTENTION:
         part = part * state.mask[:, None, :-1, None].to(part.device)

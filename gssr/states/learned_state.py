@@ -1,13 +1,13 @@
-"""A state to start from, learned: by gradient through the frozen model, so that what should follow becomes likely behind any prompt.
+"""A state to continue from, learned by gradient through the frozen model: it makes given texts likely behind any prompt.
 
-Behind the prompt, once, each part of the state is pulled to a learned target,
+Behind the prompt, once, each part of the state is interpolated to a learned target,
 
-    h' = (1 - a) h + a T,    a and T learned for each layer and part,
+    h' = (1 - a) h + a T,    a and T learned for each layer and part.
 
-the recurrent and conv states of Mamba-2 layers and the values of attention layers. The three hold the prompt in three ways, and
-each alone brings the text back to it: the conv states its last tokens, which decide what the very next one is; the values all of it.
-One target serves all tokens of an attention layer: what is looked up in the prompt becomes the same wherever one looks. Keys
-stay, and so do lengths and positions. What is changed once and bounded by its target neither adds up nor costs anything in decoding.
+The parts are the recurrent and conv states of Mamba-2 layers and the values of attention layers. Each of the three can lead the
+text back to the prompt. The conv states hold its last tokens and decide the very next one; the values hold all of its tokens.
+All positions of an attention layer get the same target for their values; keys, lengths and positions stay. The change happens
+once and is bounded by its target. It does not add up over a long text and costs nothing in decoding.
 
 Shapes: B rows; (M, R, N) recurrent states, (channels, width) conv states, (KV heads, 1, head dimension) values.
 """
@@ -20,22 +20,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import DynamicCache
 
 from gssr.backbone import FrozenBackbone
-from gssr.states.cache import attention_layers, get_part, recurrent_layers
-from gssr.states.examples import Examples, Learning, fit
+from gssr.states.cache import layer_states
+from gssr.states.examples import Examples, Intervention, Learning, fit
+from gssr.states.intervention import inject
 from gssr.states.rules import PARTS, Interpolation, Schedule
-from gssr.states.steering import inject
 
 FORMAT = "gssr learned state 1"
-# Where gates begin: the prompt's own last tokens should matter little from the start.
+# The initial gates. A large gate lets the prompt's last tokens matter little from the start.
 FIRST_GATE = 0.9
 
 
 @dataclass(frozen=True, eq=False)
 class LearnedState:
-    """Targets by part and layer, and for each the share a in [0, 1] by which it replaces the state."""
+    """Targets T by part and layer, and gates a in [0, 1] for the same parts and layers."""
 
     targets: Mapping[str, Mapping[int, Tensor]]
     gates: Mapping[str, Mapping[int, Tensor]]
@@ -46,7 +45,12 @@ class LearnedState:
         layers: Sequence[int] | None = None,
         schedule: Schedule | None = None,
     ) -> list[Interpolation]:
-        """What ``steer`` needs; ``strength`` in [0, 1] multiplies the gates, ``layers`` are some of those that were learned.
+        """Rules for ``steer``.
+
+        Args:
+            strength: in [0, 1]; multiplies the gates.
+            layers: some of the learned layers; None is all of them.
+            schedule: ``Schedule.once()`` by default, as in learning.
 
         Raises:
             ValueError: a layer that was not learned, or a strength out of range.
@@ -64,7 +68,7 @@ class LearnedState:
         return rules
 
     def save(self, path: Path, backbone: FrozenBackbone) -> None:
-        """Write a safetensors file with the fingerprint of the model it belongs to."""
+        """Write a safetensors file with the model's fingerprint."""
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(self.tensors(), path, metadata={"format": FORMAT, "fingerprint": backbone.fingerprint})
 
@@ -72,7 +76,7 @@ class LearnedState:
     def load(cls, path: Path, backbone: FrozenBackbone) -> "LearnedState":
         """
         Raises:
-            ValueError: no such file, no learned state in it, or one that was made for another model.
+            ValueError: the file cannot be read, holds no learned state, or holds one of another model.
         """
         try:
             with safe_open(path, "pt") as file:
@@ -85,12 +89,12 @@ class LearnedState:
         if about.get("fingerprint") != backbone.fingerprint:
             raise ValueError(
                 f"{path} was made for the model {about.get('fingerprint')}, this is {backbone.fingerprint} ({backbone.name}); "
-                "states of one model mean nothing to another"
+                "use the backbone that the state was learned with"
             )
         return cls.from_tensors(tensors)
 
     def tensors(self) -> dict[str, Tensor]:
-        """By names such as ``conv.4.target`` and ``conv.4.gate``."""
+        """All tensors, with names such as ``conv.4.target`` and ``conv.4.gate``."""
         return {
             f"{part}.{layer}.{kind}": tensor.float().contiguous()
             for kind, by_part in (("target", self.targets), ("gate", self.gates))
@@ -100,7 +104,7 @@ class LearnedState:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "LearnedState":
-        """What ``tensors`` gave."""
+        """The inverse of ``tensors``."""
         found: dict[str, dict[str, dict[int, Tensor]]] = {"target": {}, "gate": {}}
         for name, tensor in tensors.items():
             part, layer, kind = name.split(".")
@@ -115,13 +119,14 @@ def learn_state(
     parts: Sequence[str] = PARTS,
     progress: Callable[[int, float], None] | None = None,
 ) -> tuple[LearnedState, list[float]]:
-    """The state that makes the continuations likely behind the prompts, whichever follows which. No weight changes.
+    """Learn the state that makes the continuations of the examples likely behind their prompts. No weight changes.
 
     Args:
-        layers, parts: those that are changed; None is all layers.
+        layers: layers to change; None is all of them.
+        parts: parts to change, some of ``PARTS``.
 
     Returns:
-        What was learned, for a change behind the prompt; and the loss of every step.
+        The learned state, and the loss of every step.
 
     Raises:
         ValueError: layers that have none of the parts.
@@ -133,11 +138,9 @@ def learn_state(
         scaled = {part: {i: scales[part][i] * x for i, x in targets[part].items()} for part in targets}
         return LearnedState(scaled, {part: {i: x.sigmoid() for i, x in gates[part].items()} for part in gates})
 
-    def loss(generator: torch.Generator) -> Tensor:
-        return examples.loss(settings, generator, change=lambda cache: inject(cache, state().rules()))
-
     parameters = [x for group in (targets, gates) for by_layer in group.values() for x in by_layer.values()]
-    losses = fit(parameters, settings, loss, progress)
+    acting = Intervention(change=lambda cache: inject(cache, state().rules()))
+    losses = fit(parameters, examples, acting, settings, progress)
     learned = state()
     return LearnedState(_detached(learned.targets), _detached(learned.gates)), losses
 
@@ -145,30 +148,24 @@ def learn_state(
 def _start(
     examples: Examples, layers: Sequence[int] | None, parts: Sequence[str]
 ) -> tuple[dict[str, dict[int, Tensor]], dict[str, dict[int, Tensor]], dict[str, dict[int, float]]]:
-    """By part and layer: targets in units of the states' own size, so that one rate suits all; logits of gates; the sizes."""
-    cache = examples.read_some()
+    """By part and layer: targets in units of the states' size, so that one rate suits all; logits of the gates; the sizes."""
+    states = layer_states(examples.read_some())
     targets: dict[str, dict[int, Tensor]] = {}
     gates: dict[str, dict[int, Tensor]] = {}
     scales: dict[str, dict[int, float]] = {}
-    having = {"recurrent": recurrent_layers(cache), "conv": recurrent_layers(cache), "values": attention_layers(cache)}
-    known = sorted({layer for part in parts for layer in having[part]})
+    known = [i for i, layer in enumerate(states) if any(getattr(layer, part) is not None for part in parts)]
     if wrong := sorted(set(layers or ()) - set(known)):
-        raise ValueError(f"layers {wrong} have nothing to learn of {', '.join(parts)}; expected some of {known}")
+        raise ValueError(f"layers {wrong} have no {' or '.join(parts)} to learn; expected some of {known}")
     for part in parts:
-        chosen = [layer for layer in having[part] if layers is None or layer in layers]
-        for layer in chosen:
-            found = _of(cache, part, layer)
+        for layer in known if layers is None else sorted(set(layers)):
+            if (found := getattr(states[layer], part)) is None:
+                continue
+            found = found.float()
             scales.setdefault(part, {})[layer] = found.square().mean().sqrt().item()
             shape = found.shape[1:] if part != "values" else (found.shape[1], 1, found.shape[3])
             targets.setdefault(part, {})[layer] = torch.zeros(shape, device=found.device).requires_grad_()
             gates.setdefault(part, {})[layer] = torch.tensor(FIRST_GATE, device=found.device).logit().requires_grad_()
     return targets, gates, scales
-
-
-def _of(cache: DynamicCache, part: str, layer: int) -> Tensor:
-    found = get_part(cache, part, layer)
-    assert found is not None
-    return found.float()
 
 
 def _detached(by_part: Mapping[str, Mapping[int, Tensor]]) -> dict[str, dict[int, Tensor]]:

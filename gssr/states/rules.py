@@ -1,4 +1,4 @@
-"""Rules: what is done to a recurrent state at one token. Pure functions of tensors; `gssr.states.steering` applies them.
+"""Rules: what is done to a recurrent state at one token. Pure functions of tensors; `gssr.states.intervention` applies them.
 
 Shapes: B rows; L tokens read; a layer's recurrent state is (B, M, R, N), M heads of dimension R with N state dimensions in
 Mamba-2; other recurrent layers bring axes of their own, of which the first after B counts as heads. Conv states are (B, channels,

@@ -1,1 +1,1 @@
-"""Small language models, trained from scratch."""
+"""Training of small language models, from scratch or further."""

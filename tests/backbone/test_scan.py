@@ -222,3 +222,19 @@ def test_an_unchanged_module_is_accelerated_once() -> None:
     assert module.mamba2_chunk_scan is first
     a = arguments(5)
     assert torch.equal(first(**a, chunk_size=64), scan.chunk_scan(**a, chunk_size=64))
+
+
+def test_off_the_cpu_single_tokens_with_gradients_leave_the_library() -> None:
+    """The meta device stands for a GPU."""
+
+    def library_step(hidden_states, conv_state, weight, bias=None, activation=None):
+        return "library"
+
+    module = newer(causal_conv1d_update=library_step)
+    accelerate.accelerate_on_cpu(module)
+    x, state, weight = (torch.empty(*shape, device="meta") for shape in ((2, 6, 1), (2, 6, 4), (6, 4)))
+    assert module.causal_conv1d_update(x, state, weight) == "library"
+    found = module.causal_conv1d_update(x.requires_grad_(), state, weight)
+    assert found.shape == (2, 6, 1) and found.requires_grad
+    with torch.no_grad():
+        assert module.causal_conv1d_update(x, state, weight) == "library"

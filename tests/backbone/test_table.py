@@ -1,11 +1,13 @@
-"""The table of encoded texts does not grow without end."""
+"""The table of texts: its memory is bounded, and other readings take the place of the mean."""
 
 import pytest
 import torch
 
 import gssr.backbone.table as module
+from benchmarks.ablations.readings import ConstantReading, NoReading
 from gssr.backbone import FrozenBackbone
-from gssr.backbone.table import TextTable
+from gssr.backbone.readings import Reading
+from gssr.backbone.table import TextTable, cache_folder
 
 
 def test_texts_without_end_need_no_memory_without_end(tiny: FrozenBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,13 +22,29 @@ def test_texts_without_end_need_no_memory_without_end(tiny: FrozenBackbone, monk
         torch.testing.assert_close(states[mask], tiny.mean_states(said, [1]), rtol=1e-4, atol=1e-5)
 
 
-def test_without_reading_a_text_says_nothing_or_only_that_it_is_there(tiny: FrozenBackbone) -> None:
+def test_other_readings_show_a_text_without_its_content_or_no_text(tiny: FrozenBackbone) -> None:
     texts = [["a storm", None], ["calm", "a storm"]]
-    for reading, there in (("constant", [[True, False], [True, True]]), ("none", [[False, False], [False, False]])):
+    TextTable(tiny, [1]).add(["a storm"])
+    for reading, there in ((ConstantReading(), [[True, False], [True, True]]), (NoReading(), [[False, False]] * 2)):
         table = TextTable(tiny, [1], reading)
+        # A file of this backbone and layer exists, with the features of another reading.
         table.add(["a storm"])
         states, mask = table.look_up(texts)
         assert mask.tolist() == there and states.shape == (2, 2, table.width)
-        assert not states.any() and not table.rows
-    with pytest.raises(ValueError, match="text reading 'last' is not known"):
-        TextTable(tiny, [1], "last")
+        assert not states.any()
+
+
+def test_a_reading_of_one_s_own_is_kept_in_its_own_file(tiny: FrozenBackbone) -> None:
+    class Length(Reading):
+        key = ("length",)
+
+        def read(self, backbone: FrozenBackbone, texts: list[str], layers: list[int]) -> torch.Tensor:
+            return torch.tensor([[float(len(text))] for text in texts]).expand(-1, backbone.hidden_size)
+
+    TextTable(tiny, [1]).add(["a storm"])
+    TextTable(tiny, [1], Length()).add(["a storm"])
+    assert len(list(cache_folder().iterdir())) == 2
+    states, _ = TextTable(tiny, [1], Length()).look_up([["a storm", "calm"]])
+    assert states[0, :, 0].tolist() == [7.0, 4.0]
+    mean, _ = TextTable(tiny, [1]).look_up([["a storm"]])
+    torch.testing.assert_close(mean[0], tiny.mean_states(["a storm"], [1]))

@@ -85,7 +85,7 @@ def test_training_rows_hold_each_training_document_once_and_whole(corpus: TextCo
 
 
 def test_no_held_out_text_reaches_training_or_the_tokenizer(corpus: TextCorpus) -> None:
-    seen = "".join(corpus.tokenizer.decode(row) for batch in corpus.train_dataloader() for row in batch)
+    seen = "".join(corpus.tokenizer.decode(row) for batch in corpus.train_dataloader() for row in batch["tokens"])
     assert HELD_OUT_WORD not in seen and " 900" not in seen and "fox" in seen
     heldout = "".join(corpus.tokenizer.decode(row) for name in SOURCES for row in corpus.heldout[name])
     assert HELD_OUT_WORD in heldout
@@ -102,18 +102,18 @@ def test_a_row_is_decided_by_seed_and_index_alone(corpus: TextCorpus) -> None:
         return MixedRows(corpus.train, {"ledger": 3.0, "tales": 1.0}, 80, seed)
 
     first, again, other = rows(1), rows(1), rows(2)
-    in_order = torch.stack([first[i] for i in range(80)])
+    in_order = torch.stack([first[i]["tokens"] for i in range(80)])
     for i in np.random.default_rng(0).permutation(80).tolist():
-        assert torch.equal(again[i], in_order[i])
-    assert not torch.equal(torch.stack([other[i] for i in range(80)]), in_order)
+        assert torch.equal(again[i]["tokens"], in_order[i])
+    assert not torch.equal(torch.stack([other[i]["tokens"] for i in range(80)]), in_order)
     torch.manual_seed(3)  # whatever others draw, the rows stay
-    assert torch.equal(torch.stack(list(torch.utils.data.Subset(rows(1), range(80)))), in_order)
+    assert torch.equal(torch.stack([rows(1)[i]["tokens"] for i in range(80)]), in_order)
 
 
 def test_a_mixture_has_its_shares_and_repeats_no_row_before_all_were_seen() -> None:
     rows = {"a": torch.arange(50)[:, None], "b": torch.arange(1000, 1300)[:, None]}
     mixture = MixedRows(rows, {"a": 3.0, "b": 1.0}, 1000, seed=0)
-    drawn = [int(mixture[i]) for i in range(1000)]
+    drawn = [int(mixture[i]["tokens"]) for i in range(1000)]
     of_a = [row for row in drawn if row < 1000]
     assert len(of_a) == pytest.approx(750, abs=4 * (1000 * 0.75 * 0.25) ** 0.5)  # four standard deviations
     for start in range(0, len(of_a) - 50, 50):
@@ -135,7 +135,7 @@ def test_a_loader_goes_on_in_the_middle(corpus: TextCorpus) -> None:
     fresh.load_state_dict(state)
     resumed = list(fresh)
     assert len(rest) == len(resumed) == 80 // 4 - 7
-    assert all(torch.equal(a, b) for a, b in zip(rest, resumed, strict=True))
+    assert all(torch.equal(a["tokens"], b["tokens"]) for a, b in zip(rest, resumed, strict=True))
 
 
 def test_every_byte_and_any_unicode_comes_back(tmp_path: Path) -> None:

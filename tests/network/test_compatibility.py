@@ -10,6 +10,7 @@ import torch
 from lightning import Trainer
 from transformers import GraniteMoeHybridForCausalLM
 
+from benchmarks.ablations.readings import NoReading
 from datamodules.text.corpus import train_tokenizer
 from gssr.network import GoalNetwork
 from gssr.network.compatibility import CheckpointMismatch
@@ -18,7 +19,7 @@ from gssr.network.options import KINDS
 from gssr.network.posterior import MlpPosterior
 from gssr.network.schedules import Decay
 from gssr.network.steering import LearnedSteeredPrior
-from gssr.training.pretraining import nano_config
+from gssr.training.architectures import nano_config
 from tests.conftest import SENTENCES
 from tests.networks import grouped, make_network
 
@@ -37,7 +38,7 @@ OTHERS: dict[str, Any] = {
     "latent_dim": 8,
     "hidden_dim": 24,
     "text_layers": (1,),
-    "text_reading": "none",
+    "text_reading": NoReading,
     "goal_layer": 1,
     "goal_queries": 2,
     "posterior": MlpPosterior,

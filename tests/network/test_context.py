@@ -65,5 +65,10 @@ def test_persistence_is_scored_as_the_forecast_is(tiny_folder: Path) -> None:
 def test_what_the_data_lacks_is_not_expected_to_learn(tiny_folder: Path) -> None:
     assert all(network(tiny_folder).active_losses().values())
     silent = network(tiny_folder, has_text=False, has_goals=False).active_losses()
-    assert {name for name, losses in silent.items() if not losses} == {"text_projection", "prefix", "goal_encoder"}
+    assert {name for name, losses in silent.items() if not losses} == {
+        "text_projection",
+        "prefix",
+        "goal_encoder",
+        "steering",
+    }
     assert network(tiny_folder, has_text=True, has_goals=False).active_losses()["prefix"] == {"text"}

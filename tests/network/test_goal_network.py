@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks.ablations.goals import ShuffledGoals
+from benchmarks.ablations.readings import ConstantReading, NoReading
 from benchmarks.ablations.steering import Constant, MeanAbsGate, PerDimensionGate
 from gssr.network import GoalNetwork
 from gssr.network.posterior import MlpPosterior
@@ -303,8 +304,8 @@ def test_text_behind_nothing_costs_what_the_frozen_model_alone_says(network: Goa
         {"prior": MeanAbsGate},
         {"prior": PerDimensionGate},
         {"schedule": Constant},
-        {"text_reading": "constant"},
-        {"text_reading": "none"},
+        {"text_reading": ConstantReading},
+        {"text_reading": NoReading},
     ],
     ids=lambda option: "-".join(getattr(value, "__name__", value) for value in option.values()),
 )

@@ -9,8 +9,8 @@ from transformers import DynamicCache
 
 from gssr.network import GoalNetwork
 from gssr.sequences import Record, collate
+from gssr.states.intervention import steer
 from gssr.states.rules import Offset
-from gssr.states.steering import steer
 from tests.conftest import enliven
 from tests.networks import make_network
 

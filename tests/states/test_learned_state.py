@@ -9,11 +9,11 @@ from safetensors.torch import save_file
 from transformers import DynamicCache
 
 from gssr.backbone import FrozenBackbone
-from gssr.states.cache import reading
+from gssr.states.advance import advance
 from gssr.states.examples import Examples, Learning
+from gssr.states.intervention import inject, steer
 from gssr.states.learned_state import LearnedState, learn_state
 from gssr.states.rules import PARTS, Interpolation, Offset, Schedule
-from gssr.states.steering import inject, steer
 from tests.states.conftest import other_hybrid
 
 PROMPTS = ["Weaken to 35 knots in", "Hurricane Ian near 20.1 north 83.5 west"]
@@ -172,7 +172,7 @@ def test_it_comes_back_from_its_file(lively: FrozenBackbone, cache: DynamicCache
 
 def test_user_errors_say_what_to_do(lively: FrozenBackbone, examples: Examples, cache: DynamicCache) -> None:
     state = _random(cache)
-    with pytest.raises(ValueError, match="layers \\[9\\] have nothing to learn"):
+    with pytest.raises(ValueError, match="layers \\[9\\] have no recurrent or conv or values to learn"):
         learn_state(examples, layers=[0, 9])
     with pytest.raises(ValueError, match="layers \\[9\\] have no direction"):
         state.rules(layers=[9])
@@ -216,7 +216,7 @@ def test_other_hybrid_models_learn_too(architecture: str, tiny_folder: Path, tmp
     assert steered.max() < losses[0] - 0.5
     cache = examples.read(torch.arange(len(prompts)))
     inject(cache, state.rules())
-    about = reading(backbone.model, cache, mask, 1)
     with torch.no_grad():
-        by_hand = -backbone.model(input_ids=ids[:, -1:], **about).logits[:, 0].log_softmax(-1)[:, wanted]
+        hidden, _ = advance(backbone, cache, backbone.embed(ids[:, -1:]), mask)
+        by_hand = -backbone.logits(hidden)[:, 0].log_softmax(-1)[:, wanted]
     assert torch.allclose(steered, by_hand, atol=1e-4)

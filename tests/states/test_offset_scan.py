@@ -5,16 +5,17 @@ import copy
 import pytest
 import torch
 
+from benchmarks.steering.learned_offset import learn_offset
 from gssr.backbone import FrozenBackbone
 from gssr.states.directions import (
     mean_difference,
     random_like,
     recurrent_states,
 )
-from gssr.states.examples import Examples, Learning
-from gssr.states.learned import learn_offset, scan_offsets
+from gssr.states.examples import Examples, Intervention, Learning
+from gssr.states.intervention import steer
+from gssr.states.offset_scan import scan_offsets
 from gssr.states.rules import LowRank, Offset, Schedule
-from gssr.states.steering import steer
 
 PROMPTS = ["Weaken to 35 knots in", "Hurricane Ian near 20.1 north 83.5 west"]
 FOLLOW = ["\nTropical storm Alex near 30.0 north 60.0 west.", "\nTropical storm"]
@@ -77,9 +78,7 @@ def test_a_learned_offset_acts_in_generation(lively: FrozenBackbone) -> None:
 
 def test_layers_without_a_state_are_refused(lively: FrozenBackbone) -> None:
     with pytest.raises(ValueError, match="layers \\[3\\] have no recurrent state"):
-        learn_offset(Examples(lively, PROMPTS, FOLLOW), Schedule.once(), layers=[0, 3])
-    with pytest.raises(ValueError, match="at least one of each"):
-        Examples(lively, PROMPTS, [])
+        learn_offset(Examples(lively, PROMPTS, FOLLOW), Schedule.once(), Learning(), layers=[0, 3])
 
 
 def test_states_do_not_depend_on_the_batch(lively: FrozenBackbone) -> None:
@@ -112,7 +111,9 @@ def test_the_loss_is_that_of_the_steered_text(lively: FrozenBackbone) -> None:
     settings = Learning(batch=1, first_weight=1.0)
     with torch.no_grad():
         found = examples.loss(
-            settings, torch.Generator().manual_seed(0), around=lambda: scan_offsets(lively, change, schedule)
+            settings,
+            torch.Generator().manual_seed(0),
+            Intervention(around=lambda: scan_offsets(lively, change, schedule)),
         )
         cache, ids, nats = examples.read(torch.tensor([0])), examples.prompts[:, -1:], []
         with steer(lively.model, Offset(change, schedule=schedule)):

@@ -1,4 +1,4 @@
-"""Pretraining of the nano backbone: its optimizer, its loss, its resumption and what it exports."""
+"""Training of language models: optimizer, objectives, resumption and export."""
 
 import math
 from pathlib import Path
@@ -8,25 +8,38 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from lightning import Callback, Trainer
+from jsonargparse import ArgumentParser
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
 
 from benchmarks.compression import model_bits_per_byte, opening, xz_bits_per_byte
 from datamodules.text.corpus import TextCorpus
 from gssr.backbone import FrozenBackbone
-from gssr.training.pretraining import MuonAdamW, NanoPretraining, nano_config
+from gssr.training.architectures import Architecture, Nano, Saved, nano_config
+from gssr.training.language_model import LanguageModelTraining
+from gssr.training.objectives import NextToken, Objective, WeightedTokens
+from gssr.training.optimizers import MuonAdamW, MuonAdamWConfig
 
 PAD = 1
-TINY = {"vocab_size": 300, "hidden_size": 96, "layers": 4, "compile_layers": False}
 
 
-def tiny(seed: int = 0, **options: object) -> NanoPretraining:
+def nano() -> Architecture:
+    return Nano(vocab_size=300, hidden_size=96, layers=4)
+
+
+def tiny(seed: int = 0, **options: object) -> LanguageModelTraining:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return NanoPretraining(**(TINY | options))
+        return LanguageModelTraining(**({"architecture": nano, "compile_layers": False} | options))
+
+
+def nats(module: LanguageModelTraining, rows: Tensor) -> tuple[Tensor, Tensor]:
+    return module.objective(module.model, {"tokens": rows})
 
 
 # ---------------------------------------------------------------------- the optimizer
@@ -95,7 +108,7 @@ def test_both_optimizers_follow_the_schedule_after_a_reload() -> None:
 
 def test_every_parameter_is_trained_once_and_embeddings_by_adamw() -> None:
     module = tiny()
-    module._trainer = SimpleNamespace(max_steps=100)
+    module._trainer = SimpleNamespace(estimated_stepping_batches=100)
     optimizer = module.configure_optimizers()["optimizer"]
     held = [p for group in optimizer.param_groups for p in group["params"]]
     assert len(held) == len({id(p) for p in held}) == len(list(module.model.parameters()))
@@ -108,9 +121,8 @@ def test_every_parameter_is_trained_once_and_embeddings_by_adamw() -> None:
 
 
 def test_the_rate_warms_up_stays_and_falls_to_zero() -> None:
-    module = tiny(warmup_steps=10, decay_share=0.4)
-    module._trainer = SimpleNamespace(max_steps=100)
-    rates = [module._rate(step) for step in range(101)]
+    config = MuonAdamWConfig(warmup_steps=10, decay_share=0.4)
+    rates = [config.rate(step, 100) for step in range(101)]
     assert rates[0] == pytest.approx(0.1) and rates[4] == pytest.approx(0.5)
     assert all(rate == 1.0 for rate in rates[9:61])
     assert rates[80] == pytest.approx(0.5) and rates[100] == 0.0
@@ -126,7 +138,7 @@ def test_the_loss_is_the_naive_cross_entropy_and_padding_counts_nothing() -> Non
     rows = torch.randint(2, 300, (3, 13), generator=g)
     rows[1, 9:] = PAD
     rows[2, 1:] = PAD  # nothing but a first token
-    total, count = module.nats(rows)
+    total, count = nats(module, rows)
     expected, targets = 0.0, 0
     for row in rows:
         logits = module.model(input_ids=row[None, :-1]).logits[0].double()  # the model's own head, one row at a time
@@ -140,12 +152,34 @@ def test_the_loss_is_the_naive_cross_entropy_and_padding_counts_nothing() -> Non
     assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
 
 
+def test_weights_decide_what_a_token_counts() -> None:
+    module, objective = tiny(), WeightedTokens()
+    rows = torch.randint(2, 300, (2, 9), generator=torch.Generator().manual_seed(1))
+    rows[1, 7:] = PAD
+    weights = torch.rand(2, 9, generator=torch.Generator().manual_seed(2))
+    total, weight = objective(module.model, {"tokens": rows, "weights": weights})
+    log_probs = module.model(input_ids=rows[:, :-1]).logits.double().log_softmax(-1)
+    expected = [
+        (weights[row, place + 1].item(), log_probs[row, place, rows[row, place + 1]].item())
+        for row in range(2)
+        for place in range(8)
+        if rows[row, place + 1] != PAD
+    ]
+    assert total.item() == pytest.approx(-sum(w * nats for w, nats in expected), rel=1e-5)
+    assert weight.item() == pytest.approx(sum(w for w, _ in expected), rel=1e-6)
+    equal = objective(module.model, {"tokens": rows, "weights": torch.ones(2, 9)})
+    plain = NextToken()(module.model, {"tokens": rows})
+    assert [x.item() for x in equal] == pytest.approx([x.item() for x in plain], rel=1e-6)
+    with pytest.raises(ValueError, match=r"holds \['tokens'\]; WeightedTokens needs weights"):
+        objective(module.model, {"tokens": rows})
+
+
 def test_a_loss_that_is_not_finite_stops_before_the_update() -> None:
     module = tiny()
     with torch.no_grad():
         module.model.get_input_embeddings().weight[5] = torch.nan
     with pytest.raises(RuntimeError, match="the loss is nan at step 0; resume"):
-        module.training_step(torch.full((1, 8), 5), 0)
+        module.training_step({"tokens": torch.full((1, 8), 5)}, 0)
 
 
 # ---------------------------------------------------------------------- a run
@@ -184,16 +218,16 @@ class Losses(Callback):
         self.seen: dict[int, float] = {}
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: NanoPretraining, outputs: dict[str, Tensor], *_: object
+        self, trainer: Trainer, module: LanguageModelTraining, outputs: dict[str, Tensor], *_: object
     ) -> None:
         self.seen[trainer.global_step] = outputs["loss"].item()
 
 
 def run(
     folder: Path, out: Path, seed: int, resume: Path | None = None, max_steps: int = 8
-) -> tuple[NanoPretraining, dict[int, float]]:
+) -> tuple[LanguageModelTraining, dict[int, float]]:
     losses = Losses()
-    module = tiny(seed, lr=0.01, warmup_steps=3, export=str(out / "nano"))
+    module = tiny(seed, optimizer=MuonAdamWConfig(0.01, warmup_steps=3), export=str(out / "nano"))
     trainer = Trainer(
         max_steps=max_steps,
         accelerator="cpu",
@@ -209,13 +243,13 @@ def run(
 
 
 @pytest.fixture(scope="module")
-def trained(folder: Path) -> tuple[NanoPretraining, dict[int, float]]:
+def trained(folder: Path) -> tuple[LanguageModelTraining, dict[int, float]]:
     return run(folder, folder / "whole", seed=0)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_resumed_run_is_the_run_that_was_not_stopped(
-    folder: Path, trained: tuple[NanoPretraining, dict[int, float]]
+    folder: Path, trained: tuple[LanguageModelTraining, dict[int, float]]
 ) -> None:
     module, losses = trained
     # What a crash after step 5 leaves is this file alone; the new process begins with other weights.
@@ -223,13 +257,15 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(
     assert sorted(losses) == list(range(1, 9)) and sorted(later) == [6, 7, 8]
     assert later == {step: losses[step] for step in (6, 7, 8)}
     assert losses[8] < losses[1]
-    total, count = tiny().nats(next(iter(corpus(folder, "fit").train_dataloader())))
+    total, count = nats(tiny(), next(iter(corpus(folder, "fit").train_dataloader()))["tokens"])
     assert losses[1] == pytest.approx((total / count).item(), rel=1e-5)
     state = module.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in resumed.state_dict().items())
 
 
-def test_the_export_loads_as_a_frozen_backbone(folder: Path, trained: tuple[NanoPretraining, dict[int, float]]) -> None:
+def test_the_export_loads_as_a_frozen_backbone(
+    folder: Path, trained: tuple[LanguageModelTraining, dict[int, float]]
+) -> None:
     module, _ = trained
     stored = load_file(folder / "whole" / "nano" / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
@@ -241,24 +277,111 @@ def test_the_export_loads_as_a_frozen_backbone(folder: Path, trained: tuple[Nano
 
     # Behind an empty prefix a text costs what pretraining says it costs.
     text = "storm moving north at 9 knots"
-    nats, tokens = backbone.text_nats(torch.zeros(1, 0, backbone.hidden_size), [text])
+    cost, tokens = backbone.text_nats(torch.zeros(1, 0, backbone.hidden_size), [text])
     end = backbone.tokenizer.eos_token_id
     module = tiny()
     module.model.load_state_dict(weights)
-    total, count = module.nats(torch.tensor([[end, *backbone.tokenize([text])[0], end]]))
+    total, count = nats(module, torch.tensor([[end, *backbone.tokenize([text])[0], end]]))
     assert count.item() == tokens.item()
-    assert nats.item() == pytest.approx(total.item(), rel=1e-4)
+    assert cost.item() == pytest.approx(total.item(), rel=1e-4)
+
+
+class Sums(LightningDataModule):
+    """Rows of two digits and their sum; only the answer, behind the third token, has a weight. Nothing is measured in bytes."""
+
+    sources, heldout_bytes = ("sums",), {}
+
+    def __init__(self, tokenizer: object = None) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+        a, b = torch.arange(64) // 8, torch.arange(64) % 8
+        self.tokens = torch.stack([10 + a, 30 + b, torch.full_like(a, 5), 50 + a + b], 1)
+
+    def _loader(self) -> DataLoader:
+        weights = torch.tensor([0.0, 0.0, 0.0, 1.0]).expand(64, -1)
+        rows = [{"tokens": row, "weights": w} for row, w in zip(self.tokens, weights, strict=True)]
+        return DataLoader(rows, batch_size=16)
+
+    train_dataloader = val_dataloader = _loader
+
+
+class Thinking(Objective, nn.Module):
+    """Behind each question the model reads a learned embedding before it answers: an objective with a parameter of its own."""
+
+    def __init__(self, width: int = 96) -> None:
+        nn.Module.__init__(self)
+        self.thought = nn.Parameter(torch.zeros(1, 1, width))
+
+    def __call__(self, model: PreTrainedModel, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        question = model.get_input_embeddings()(batch["tokens"][:, :-1])
+        embedded = torch.cat([question, self.thought.expand(len(question), -1, -1)], 1)
+        logits = model(inputs_embeds=embedded, use_cache=False).logits[:, -1].float()
+        return F.cross_entropy(logits, batch["tokens"][:, -1], reduction="sum"), batch["weights"].sum()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("objective", [WeightedTokens, Thinking])
+def test_data_and_objective_may_come_from_outside(objective: type[Objective], folder: Path, tmp_path: Path) -> None:
+    module, losses = (
+        tiny(objective=objective, optimizer=MuonAdamWConfig(0.01, warmup_steps=1), export=str(tmp_path)),
+        Losses(),
+    )
+    trainer = Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[losses],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    trainer.fit(module, Sums(corpus(folder, "fit").tokenizer))
+    assert len(losses.seen) == 8 and losses.seen[8] < losses.seen[1] - 0.2
+    total, weight = module.objective(module.model, next(iter(Sums().val_dataloader())))
+    measured = trainer.callback_metrics
+    assert "val/bits_per_byte" not in measured
+    assert measured["val/nats_per_token"] == measured["val/nats_per_token_sums"]
+    assert measured["val/nats_per_token"].item() == pytest.approx((total / weight).item(), rel=0.5)
+    assert (tmp_path / "model.safetensors").exists()
+    if objective is Thinking:
+        assert module.objective.thought.abs().sum() > 0
+
+
+def test_a_saved_model_is_trained_further(
+    folder: Path, trained: tuple[LanguageModelTraining, dict[int, float]]
+) -> None:
+    module = tiny(architecture=lambda: Saved(str(folder / "whole" / "nano")))
+    weights = trained[0].model.state_dict()
+    for name, value in module.model.state_dict().items():
+        assert torch.equal(value, weights[name].bfloat16().float()), name
+    assert module.model.training and all(p.requires_grad for p in module.model.parameters())
+
+
+def test_a_config_chooses_architecture_and_objective_by_class_path() -> None:
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(LightningModule, "model")
+    chosen = {
+        "class_path": "gssr.training.language_model.LanguageModelTraining",
+        "init_args": {
+            "architecture": {"class_path": "gssr.training.architectures.Nano", "init_args": {"vocab_size": 300, "hidden_size": 96, "layers": 4}},
+            "objective": "tests.training.test_language_model.Thinking",
+            "optimizer": {"lr": 0.25},
+        },
+    }  # fmt: skip
+    module = parser.instantiate(parser.parse_object({"model": chosen})).model
+    assert module.model.config.vocab_size == 300 and isinstance(module.objective, Thinking)
+    assert module.optimizer == MuonAdamWConfig(lr=0.25)
 
 
 def test_nothing_is_exported_before_the_end(folder: Path, tmp_path: Path) -> None:
     module = tiny(export=str(tmp_path / "nano"))
-    module._trainer = SimpleNamespace(is_global_zero=True, global_step=5, max_steps=8)
+    module._trainer = SimpleNamespace(is_global_zero=True, global_step=5, estimated_stepping_batches=8)
     module.on_train_end()
     assert not (tmp_path / "nano").exists()
 
 
 def test_several_processes_are_refused() -> None:
-    module = NanoPretraining(vocab_size=64, hidden_size=96, layers=4, compile_layers=False)
+    module = tiny()
     module._trainer = SimpleNamespace(world_size=2)
     with pytest.raises(ValueError, match="set --trainer.devices 1"):
         module.on_fit_start()
@@ -266,7 +389,7 @@ def test_several_processes_are_refused() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_bits_per_byte_equal_those_of_the_benchmark(
-    folder: Path, trained: tuple[NanoPretraining, dict[int, float]]
+    folder: Path, trained: tuple[LanguageModelTraining, dict[int, float]]
 ) -> None:
     module, _ = trained
     data = corpus(folder)
@@ -278,13 +401,13 @@ def test_bits_per_byte_equal_those_of_the_benchmark(
     assert logged == pytest.approx(expected, rel=1e-5)
     assert trainer.callback_metrics["val/bits_per_byte"].item() == pytest.approx(sum(expected.values()) / 2, rel=1e-5)
     # By hand, for one source: all of its rows, one token at a time, over the bytes of its documents.
-    nats = 0.0
+    by_hand = 0.0
     for row in data.heldout["storms"].long():
         log_probs = F.log_softmax(module.model(input_ids=row[None, :-1]).logits[0].double(), -1)
-        nats -= sum(log_probs[i, token].item() for i, token in enumerate(row[1:].tolist()) if token != PAD)
+        by_hand -= sum(log_probs[i, token].item() for i, token in enumerate(row[1:].tolist()) if token != PAD)
     frame = pd.read_parquet(folder / "corpus.parquet")
     size = frame[(frame["source"] == "storms") & (frame["split"] == "heldout")]["text"].str.len().sum()
-    assert expected["storms"] == pytest.approx(nats / math.log(2) / size, rel=1e-5)
+    assert expected["storms"] == pytest.approx(by_hand / math.log(2) / size, rel=1e-5)
 
 
 def test_xz_is_told_the_training_text() -> None:

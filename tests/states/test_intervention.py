@@ -8,8 +8,8 @@ import torch
 from transformers import DynamicCache, TextStreamer
 
 from gssr.backbone import FrozenBackbone
+from gssr.states.intervention import inject, steer
 from gssr.states.rules import Interpolation, LowRank, Offset, Schedule
-from gssr.states.steering import inject, steer
 
 MAMBA, ATTENTION = (0, 1, 2), 3
 PROMPT = "Hurricane Ian near 20.1 north"

@@ -1,0 +1,76 @@
+"""The language models that can be trained: nano from scratch, or any saved model further."""
+
+from transformers import GraniteMoeHybridConfig, GraniteMoeHybridForCausalLM, PreTrainedModel
+
+from gssr.backbone.loading import load_model
+
+
+class Architecture:
+    """Chooses a model by ``class_path`` in a config. ``build`` makes it in float32, with new or with saved weights."""
+
+    def build(self) -> PreTrainedModel:
+        raise NotImplementedError
+
+
+class Nano(Architecture):
+    """Granite-4.0-H in small, with new weights.
+
+    Args:
+        vocab_size: V, that of the data's tokenizer.
+        hidden_size: E, a multiple of 96.
+        layers: eight give six Mamba-2 and two attention layers.
+    """
+
+    def __init__(self, vocab_size: int = 4096, hidden_size: int = 192, layers: int = 8) -> None:
+        self.config = nano_config(vocab_size, hidden_size, layers)
+
+    def build(self) -> PreTrainedModel:
+        return GraniteMoeHybridForCausalLM(self.config)
+
+
+class Saved(Architecture):
+    """A saved model with its weights, to be trained further.
+
+    Args:
+        name: nano, a local folder or a hub id.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def build(self) -> PreTrainedModel:
+        return load_model(self.name)[0].train()
+
+
+def nano_config(vocab_size: int = 4096, hidden_size: int = 192, layers: int = 8) -> GraniteMoeHybridConfig:
+    """Every fourth layer attends, the others are Mamba-2; no positions, no experts, tied embeddings."""
+    head = 48
+    return GraniteMoeHybridConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        intermediate_size=8 * hidden_size // 3,
+        shared_intermediate_size=8 * hidden_size // 3,
+        num_hidden_layers=layers,
+        layer_types=["full_attention" if i % 4 == 3 else "linear_attention" for i in range(layers)],
+        num_attention_heads=hidden_size // head,
+        num_key_value_heads=hidden_size // head // 2,
+        attention_multiplier=1 / head,
+        mamba_n_heads=2 * hidden_size // 32,
+        mamba_d_head=32,
+        mamba_d_state=64,
+        mamba_n_groups=1,
+        mamba_d_conv=4,
+        mamba_expand=2,
+        mamba_chunk_size=64,
+        num_local_experts=0,
+        num_experts_per_tok=0,
+        position_embedding_type=None,
+        embedding_multiplier=12,
+        logits_scaling=3,
+        residual_multiplier=0.246,
+        tie_word_embeddings=True,
+        max_position_embeddings=2048,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=1,
+    )
