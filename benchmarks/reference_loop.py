@@ -1,8 +1,9 @@
 """The plain loop that gssr is compared with: one sequence and one step at a time, nothing kept, nothing shared.
 
-Each step reads its text anew with the whole frozen model, and the likelihood of a text computes logits for prefix, start token and
-text alike. The arithmetic is that of ``GoalNetwork.losses`` with every text in the text loss; ``benchmarks.speed`` checks that
-the losses agree. Letters in shapes as in the README.
+Each step reads its text anew through all layers of the frozen model, and the likelihood of a text computes logits at
+every position: prefix, start token and text. The arithmetic is that of ``gssr.network.objective.Objective`` with every
+text in the text loss; ``benchmarks.speed`` checks that the losses agree. Shapes: B sequences, T steps, D latent
+dimensions, F features of a text.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Training: against the one-at-a-time loop, with fewer texts a step, and the same loss curve on both paths."""
+"""Training against the one-at-a-time loop, with fewer texts a step, and on the library's path and ours."""
 
 import time
 from contextlib import nullcontext
@@ -17,7 +17,7 @@ from gssr.sequences.record import Batch
 
 
 def training(quick: bool) -> dict[str, Any]:
-    """(sequence, step) pairs a second, forward, backward and optimizer: every text in the loss on both sides.
+    """(sequence, step) pairs a second, forward, backward and optimizer, with every text in the loss.
 
     Ours computes open-loop and goal losses as well, which the loop does not.
     """
@@ -83,11 +83,11 @@ def curve(quick: bool) -> dict[str, Any]:
 
 
 def text_steps(quick: bool) -> dict[str, Any]:
-    """Time to a held-out text loss with 8 texts of a batch of 16 windows, against every text of it.
+    """Time to a held-out text loss with 8 texts of a batch of 16 windows, against all of its texts.
 
-    Ours is trained both ways from the same seed; the curve with every text has the one-at-a-time loop's numbers, since the losses
-    agree, and the loop's time is extrapolated from its rate, measured here: it would take hours. The goal is the lower of
-    what both reached, so that both come there.
+    Ours is trained both ways from the same seed. The curve with all texts is that of the one-at-a-time loop, since
+    the losses agree; the loop would take hours, so its time is extrapolated from its rate. The target is the higher of
+    the two lowest losses, so that both ways reach it.
     """
     budget = 20.0 if quick else 110.0
     held = collate([storms().val_records[i] for i in range(0, 8 * 90, 90)])

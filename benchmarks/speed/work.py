@@ -1,4 +1,4 @@
-"""The pieces of work that are measured: a network with storms, texts behind prefixes, a text likelihood of any model."""
+"""The work to measure: a network with storms, texts behind prefixes, a text likelihood of any model."""
 
 import random
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def storms() -> Storms:
 
 
 def network_and_batch(size: int, text_steps: int = 10**6, dtype: str = "float32") -> tuple[GoalNetwork, Batch]:
-    """A new nano network, every text in the text loss unless told, and the first training windows."""
+    """A new nano network, by default with every text in the text loss, and some training windows."""
     data = storms()
     network = GoalNetwork(
         backbone=BackboneConfig(dtype=dtype),
@@ -41,12 +41,14 @@ def network_and_batch(size: int, text_steps: int = 10**6, dtype: str = "float32"
 
 
 def update(optimizer: torch.optim.Optimizer, terms: dict[str, torch.Tensor]) -> None:
+    """One optimizer step on the sum of losses."""
     optimizer.zero_grad()
     sum(terms.values()).backward()
     optimizer.step()
 
 
 def prefix_and_texts(backbone: FrozenBackbone, count: int) -> tuple[Tensor, list[str]]:
+    """Random prefixes (N, P, E), P = 4, that require a gradient, and N texts of storms."""
     texts = storms().texts()
     chosen = random.Random(0).sample(texts, count)
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""The quality benchmark against independent references: baselines, scores, bootstrap, cells and the report that is made of them."""
+"""The quality benchmark against independent references: baselines, scores, bootstrap, cells and their report."""
 
 import json
 import math
@@ -99,7 +99,7 @@ def test_origins_are_of_the_part_that_was_asked_for() -> None:
 
 
 def test_persistence_has_the_spread_of_its_own_errors_and_the_crps_by_hand() -> None:
-    """A walk with steps of standard deviation 1: errors of h steps are N(0, h), whose CRPS is sqrt(h / pi) for the truth's own law."""
+    """A walk with steps of standard deviation 1: errors of h steps are N(0, h), with a CRPS of sqrt(h / pi)."""
     origins = found(walk(6000, seed=1))
     forecast = simple(origins, 200)["persistence"]()
     assert torch.equal(forecast.point, origins.batch.value[:, C - 1 : C, 0].expand(-1, H))
@@ -118,7 +118,7 @@ def test_seasonal_naive_is_exact_on_a_periodic_series_and_persistence_is_not() -
 
 
 def test_climatology_knows_the_calendar_of_training_and_nothing_else() -> None:
-    """Daily steps over six years of a yearly wave: the samples are the wave at that time of year, whatever the context holds."""
+    """Daily steps over six years of a yearly wave: samples are the wave at that time of year, whatever the context."""
     days = np.arange(6 * 365)
     wave = 10 * np.sin(2 * np.pi * days / 365.25)
     origins = found(wave[:, None], hours=DAY)
@@ -325,7 +325,7 @@ def test_the_report_shows_who_is_better_on_the_same_origins(tmp_path: Path) -> N
 def test_data_sets_are_named_and_found(tmp_path: Path) -> None:
     for name, path, message in (
         ("snow", None, "no data set 'snow'; expected one of storms, strikes"),
-        ("Energy", None, "say with --path"),
+        ("Energy", None, "name its folder with --path"),
         ("weather", tmp_path, "weather_jena_6h.csv is not there"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -57,7 +57,7 @@ def test_the_plain_loop_computes_the_losses_of_the_network(tiny_folder: Path) ->
 
 
 def test_fewer_texts_give_the_same_loss_on_average(tiny_folder: Path) -> None:
-    """Nats and tokens of random subsets have the mean of all texts'; their quotient then differs by less than the spread."""
+    """Nats and tokens of random subsets have the mean of all texts, so their quotient is near that of all."""
     network, batch = network_and_batch(tiny_folder, text_steps=100)
     x = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
