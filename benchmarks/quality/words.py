@@ -1,4 +1,4 @@
-"""What the belief tells the language model, whether its latent is used, and whether plans in words say what their numbers say."""
+"""Whether the belief helps the language model, its latent is used, and texts of plans fit the numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gssr.sequences.record import Batch
 
 
 def texts(network: Any, origins: Origins, steps: int, seed: int, draws: int = 2000) -> dict[str, Any]:
-    """Nats a token of texts behind their own belief, another series' (another stretch of time's) and none."""
+    """Nats a token of texts behind their own belief, that of another series (or stretch of time), and none."""
     batch = Batch(**{**vars(origins.batch), "series": stretches(origins.batch)})
     told = text_evidence(network, batch, steps=steps, seed=seed, draws=draws)
     if told is None:
@@ -24,14 +24,15 @@ def texts(network: Any, origins: Origins, steps: int, seed: int, draws: int = 20
 
 
 def latent(network: Any, origins: Origins, windows: int, seed: int) -> dict[str, Any]:
-    """Share of latent dimensions in use, raw KL in nats, and how much worse values decode from another sequence's latent."""
+    """Share of latent dimensions in use, raw KL in nats, and the value error of another sequence's latent over one's own."""
     health = latent_health(network, origins.validation, windows, seed)
     return {"used": health.used, "raw_kl": sum(health.kl_per_dim), "permuted": health.permuted_ratio}
 
 
 def plans(network: Any, origins: Origins, goals: Goals, windows: int, seed: int, draws: int = 2000) -> dict[str, Any]:
-    """Agreement of plan texts with the plan's own values, and that of the same texts shuffled between plans; for storms, whose
-    advisories the parser reads.
+    """Agreement of plan texts with the plan's own values, and with those of other plans.
+
+    It is for storms only, whose advisories the parser reads.
     """
     if goals.own is None:
         return {}

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,9 @@ from benchmarks.quality.summary import CHOSEN, DIFFERENCE, LARGER, OURS, SEEDS, 
 from benchmarks.quality.work import Sizes, Work
 from datamodules.sequence_data import SequenceData
 from gssr.network.gaussian import Gaussian
+from gssr.network.posterior import MlpPosterior
+from gssr.network.schedules import Arrival
+from gssr.network.steering import LearnedSteeredPrior
 from gssr.runs.folders import BEST, LAST, checkpoint_file
 from gssr.sequences.record import Record
 from gssr.sequences.windows import cut
@@ -96,9 +100,7 @@ def test_origins_are_of_the_part_that_was_asked_for() -> None:
 
 
 def test_persistence_has_the_spread_of_its_own_errors_and_the_crps_by_hand() -> None:
-    """A walk with steps of standard deviation 1: errors of h steps are N(0, h), whose CRPS
-    is sqrt(h / pi) for a truth from the same law.
-    """
+    """A walk with steps of standard deviation 1: errors of h steps are N(0, h), with a CRPS of sqrt(h / pi)."""
     origins = found(walk(6000, seed=1))
     forecast = simple(origins, 200)["persistence"]()
     assert torch.equal(forecast.point, origins.batch.value[:, C - 1 : C, 0].expand(-1, H))
@@ -117,7 +119,7 @@ def test_seasonal_naive_is_exact_on_a_periodic_series_and_persistence_is_not() -
 
 
 def test_climatology_knows_the_calendar_of_training_and_nothing_else() -> None:
-    """Daily steps over six years of a yearly wave: samples are the wave at that time of year, for any context."""
+    """Daily steps over six years of a yearly wave: samples are the wave at that time of year, whatever the context."""
     days = np.arange(6 * 365)
     wave = 10 * np.sin(2 * np.pi * days / 365.25)
     origins = found(wave[:, None], hours=DAY)
@@ -200,16 +202,15 @@ def test_the_gru_learns_at_the_levels_at_which_the_network_learns() -> None:
     "options",
     [
         {},
-        {"posterior": "mlp", "reads_changes": True, "error_order": 3, "latent_dim": 5},
-        {"pull": "learned", "latent_dim": 5},
+        {"posterior": MlpPosterior, "reads_changes": True, "error_order": 3, "latent_dim": 5},
+        {"prior": LearnedSteeredPrior, "schedule": partial(Arrival, learned_exponent=True), "latent_dim": 5},
     ],
 )
 def test_the_numeric_part_is_counted_as_the_network_builds_it(tiny_folder: Path, options: dict[str, Any]) -> None:
-    network = make_network(tiny_folder, hidden_dim=16, text_layers=(2,), goal_layer=2, names=["a", "b"], units=["u", "v"],
-        resolution=[1.0, 1.0], **options,
-    )  # fmt: skip
-    parts = network.world.rssm, network.world.value_head, network.world.forecast_error
-    assert gru.numeric_parameters(2, hidden_dim=16, **options) == sum(map(gru.parameters_of, parts))
+    network = make_network(tiny_folder, ["a", "b"], hidden_dim=16, text_layers=(2,), goal_layer=2, **options)
+    world = network.world
+    parts = world.rssm, world.steering, world.value_head, world.forecast_error
+    assert gru.numeric_parameters(network.options, 2) == sum(map(gru.parameters_of, parts))
 
 
 def test_the_gru_reads_no_value_that_is_missing_and_has_the_size_it_should() -> None:
@@ -218,7 +219,7 @@ def test_the_gru_reads_no_value_that_is_missing_and_has_the_size_it_should() -> 
     before = gru.gru_forecast(model, origins, 4, 0)
     origins.batch.value[~origins.batch.value_mask] = 1e6
     assert torch.equal(gru.gru_forecast(model, origins, 4, 0).samples, before.samples)
-    wanted = gru.numeric_parameters(4)
+    wanted = gru.numeric_parameters(data_set("storms", None).model_options(), 4)
     width = gru.equal_width(4, 8, wanted)
     assert gru.parameters_of(gru.GRUForecaster(4, 8, width, False)) == pytest.approx(wanted, rel=0.05)
 
@@ -325,7 +326,7 @@ def test_the_report_shows_who_is_better_on_the_same_origins(tmp_path: Path) -> N
 def test_data_sets_are_named_and_found(tmp_path: Path) -> None:
     for name, path, message in (
         ("snow", None, "no data set 'snow'; expected one of storms, strikes"),
-        ("Energy", None, "say with --path"),
+        ("Energy", None, "name its folder with --path"),
         ("weather", tmp_path, "weather_jena_6h.csv is not there"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -333,7 +334,7 @@ def test_data_sets_are_named_and_found(tmp_path: Path) -> None:
     storms = data_set("storms", None)
     assert storms.arguments() == [] and storms.module(3).seed == 3
     strikes = data_set("strikes", None)
-    assert strikes.arguments()[0] == "--config" and strikes.model_options()["hidden_dim"] == 64
+    assert strikes.arguments()[0] == "--config" and strikes.model_options().world.hidden_dim == 64
     assert strikes.module().window["context"] == 16
     (tmp_path / "numerical" / "Energy").mkdir(parents=True)
     energy = data_set("Energy", tmp_path)
@@ -341,19 +342,17 @@ def test_data_sets_are_named_and_found(tmp_path: Path) -> None:
 
 
 class Steerable(FakeNetwork):
-    """Goes the share `strength` of the way to its goal."""
+    """Goes the share `gain` of the way to its goal."""
 
     def __init__(self) -> None:
         super().__init__(noise=0.5, value_noise=0.5)
-        self.steering = SimpleNamespace(strength=1.0)
 
     def rollout(self, batch, goals, samples, generator=None, gain=1.0):
         free = super().rollout(batch, [None] * len(batch), samples, torch.Generator().manual_seed(0))
         steered = super().rollout(batch, goals, samples, torch.Generator().manual_seed(0))
-        s = self.steering.strength
-        return SimpleNamespace(
-            mean=torch.lerp(free.mean, steered.mean, s), sample=torch.lerp(free.sample, steered.sample, s)
-        )
+        pairs = ((free.mean, steered.mean), (free.sample, steered.sample))
+        mean, sample = (torch.lerp(*pair, gain) for pair in pairs)
+        return SimpleNamespace(mean=mean, sample=sample)
 
 
 class GoalStorms(FakeStorms):
@@ -379,10 +378,10 @@ def test_hits_grow_with_the_gain_and_opposing_goals_part() -> None:
 def test_each_domain_is_read_with_the_config_that_was_chosen_for_it(tmp_path: Path) -> None:
     for name in DOMAINS:
         (tmp_path / "numerical" / name).mkdir(parents=True)
-    chosen = {name: data_set(name, tmp_path).model_options() for name in DOMAINS}
-    assert chosen["Climate"]["normalisation"] == "last" and chosen["Climate"]["error_order"] == 1
-    assert chosen["Economy"]["normalisation"] == "window" and chosen["Economy"]["error_order"] == 13
-    assert chosen["Energy"]["error_order"] == 1 and all(options["reads_changes"] for options in chosen.values())
+    chosen = {name: data_set(name, tmp_path).model_options().world for name in DOMAINS}
+    assert chosen["Climate"].normalisation == "last" and chosen["Climate"].error_order == 1
+    assert chosen["Economy"].normalisation == "window" and chosen["Economy"].error_order == 13
+    assert chosen["Energy"].error_order == 1 and all(world.reads_changes for world in chosen.values())
 
 
 def test_all_baselines_of_a_bundled_data_set_end_in_a_table_and_are_not_made_twice(tmp_path: Path) -> None:

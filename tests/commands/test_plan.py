@@ -23,7 +23,7 @@ def checkpoint(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         tiny_folder, latent_dim=4, hidden_dim=8, text_layers=(2,), goal_layer=2, names=["wind", "pressure"]
     )
     network.world.scaler.fit(torch.tensor([[20.0, 900.0], [150.0, 1020.0], [60.0, 980.0]]))
-    network.steering.arrival.data.fill_(3.0)
+    network.world.steering.schedule.arrival.data.fill_(3.0)
     trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_model_summary=False)
     trainer.strategy.connect(network)
     file = tmp_path_factory.mktemp("run") / "best.ckpt"
