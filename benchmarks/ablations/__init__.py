@@ -1,1 +1,1 @@
-"""Parts of the network that lost their comparison, each behind the interface of the part that won; configs name them."""
+"""Parts of the network that lost their comparison, with the interface of the part that won; configs name them."""
