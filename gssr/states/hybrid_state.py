@@ -2,8 +2,8 @@
 
 Shapes: B rows; L positions read, left padding included; shapes of a layer's states as in `gssr.states.cache`.
 
-The last token of each text is known but not read. Stock ``model.generate`` needs at least one token to read, and so the first
-step of a continuation reads this one. A change of the state thus acts on the very next token.
+The last token of each text is known but not read. Stock ``model.generate`` needs at least one token to read, and so
+the first step of a continuation reads this one. A change of the state thus acts on the very next token.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,8 +27,8 @@ from gssr.states.checks import check_consistent, check_layout
 class HybridState:
     """States of all layers behind B texts. No method and no continuation changes it.
 
-    ``tokens`` and ``mask`` are (B, L+1), left-padded. Each text begins with its begin-of-text token; the last column is not
-    read yet. ``fingerprint`` and ``backbone`` (a name for messages) identify the model.
+    ``tokens`` and ``mask`` are (B, L+1), left-padded. Each text begins with its begin-of-text token; the last column
+    is not read yet. ``fingerprint`` and ``backbone`` (a name for messages) identify the model.
     """
 
     layers: tuple[LayerState, ...]
@@ -67,7 +67,8 @@ class HybridState:
         mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.to(backbone.device, torch.bool)
         if tokens.ndim != 2 or tokens.shape[1] < 2 or mask.shape != tokens.shape:
             raise ValueError(
-                f"tokens {tuple(tokens.shape)} and mask {tuple(mask.shape)}; expected both (B, L+1) with at least two tokens"
+                f"tokens {tuple(tokens.shape)} and mask {tuple(mask.shape)}; expected both (B, L+1) with at least two "
+                "tokens"
             )
         if not mask[:, -2:].all() or (mask[:, 1:] < mask[:, :-1]).any():
             raise ValueError("only left padding before two or more tokens can be read into a state")
@@ -106,7 +107,7 @@ class HybridState:
         return [i for i, layer in enumerate(self.layers) if layer.keys is not None]
 
     def nbytes(self) -> dict[str, int]:
-        """Bytes by kind: ``recurrent`` and ``conv`` have a fixed size, ``attention`` and ``tokens`` grow with every token."""
+        """Bytes by kind: ``recurrent`` and ``conv`` have a fixed size, ``attention`` and ``tokens`` grow."""
         sizes = dict.fromkeys(("recurrent", "conv", "attention"), 0)
         for layer in self.layers:
             for name, part in layer.parts():
@@ -121,7 +122,8 @@ class HybridState:
         """Arguments with which stock ``model.generate(**state.inputs(model), ...)`` continues without a prefill.
 
         Args:
-            copies: the larger of ``num_beams`` and ``num_return_sequences``; ``generate`` repeats the tokens, not the cache.
+            copies: the larger of ``num_beams`` and ``num_return_sequences``; ``generate`` repeats the tokens, not the
+                cache.
         """
         cache = self.expand(copies).to_cache(model)
         tokens, mask = self.tokens.to(model.device), self.mask.long().to(model.device)

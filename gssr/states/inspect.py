@@ -38,9 +38,10 @@ class LayerReport:
 class Leverage:
     """Effect of a random change of one layer's state, mean over rows and directions.
 
-    ``kl_next`` is KL(unchanged ‖ changed) of the next token's distribution, in nats, with its standard error over directions
-    in ``kl_next_error``. The changed model also reads the unchanged model's greedy continuation: ``kl_continuation`` is the
-    mean KL of its tokens, ``agreement`` the share of places at which the most likely token stays the same.
+    ``kl_next`` is KL(unchanged ‖ changed) of the next token's distribution, in nats, with its standard error over
+    directions in ``kl_next_error``. The changed model also reads the unchanged model's greedy continuation:
+    ``kl_continuation`` is the mean KL of its tokens, ``agreement`` the share of places at which the most likely token
+    stays the same.
     """
 
     layer: int
@@ -81,12 +82,13 @@ def leverage(
 ) -> list[Leverage]:
     """Add a random direction to each layer's state, one layer at a time, and measure its effect.
 
-    A direction's norm is ``share`` times the norm of what it changes: the recurrent state of a Mamba-2 layer, the keys and
-    the values of an attention layer. The change happens once, before the first token of the continuation.
+    A direction's norm is ``share`` times the norm of what it changes: the recurrent state of a Mamba-2 layer, the
+    keys and the values of an attention layer. The change happens once, before the first token of the continuation.
 
     Args:
         tokens: W, length of the continuation under which the effect is measured.
-        directions: random directions for each layer and row. A layer's directions depend on ``seed`` and not on ``layers``.
+        directions: random directions for each layer and row. A layer's directions depend on ``seed`` and not on
+            ``layers``.
         layers: counted from 0; all layers with a state by default.
 
     Raises:
@@ -99,8 +101,8 @@ def leverage(
             raise ValueError(f"layer {i} has no state; {backbone.name!r} has one in layers {having}")
     if not share >= 0 or tokens < 1 or directions < 1:
         raise ValueError(
-            f"share {share:g}, {tokens} tokens and {directions} directions; expected a share of at least 0 and at least one "
-            "of the others"
+            f"share {share:g}, {tokens} tokens and {directions} directions; expected a share of at least 0 "
+            "and at least one of the others"
         )
     # All rows must have equally many words: an end-of-text token would end some rows early.
     words = state.generate(backbone, do_sample=False, max_new_tokens=tokens, min_new_tokens=tokens)

@@ -1,4 +1,4 @@
-"""Tensors and a few strings in a safetensors file with a checksum over all of it; reading executes nothing."""
+"""Tensors and a few strings in a safetensors file with a checksum of its content. Reading executes no code."""
 
 import hashlib
 import os
@@ -14,17 +14,17 @@ FORMAT = "gssr hybrid state 1"
 
 
 def write(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
-    """Write whole or not at all.
+    """Write a file in one step: an interruption leaves no partial file.
 
     Raises:
-        ValueError: the place cannot be written to.
+        ValueError: the file cannot be written.
     """
     path = Path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     about = {**about, "format": FORMAT}
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        # The folder is the user's to name: a mistyped one is told, not made.
+        # A missing folder is an error: its name may be mistyped.
         save_file(tensors, partial, metadata={**about, "digest": _digest(tensors, about)})
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:

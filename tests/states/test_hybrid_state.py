@@ -1,4 +1,4 @@
-"""A state resumes to the tokens of the uninterrupted run, is never changed, and comes back from its file or is refused."""
+"""A state resumes to the tokens of the uninterrupted run, never changes, and survives a file; bad files are refused."""
 
 import pickle
 from dataclasses import replace
@@ -159,7 +159,8 @@ def test_a_captured_cache_goes_on_without_the_state(tiny: FrozenBackbone) -> Non
     cache = first.to_cache(tiny.model)
     state = HybridState.from_cache(tiny, cache, first.tokens, first.mask)
     tiny.model.generate(
-        input_ids=first.tokens, attention_mask=first.mask.long(), past_key_values=cache, max_new_tokens=4, do_sample=False
+        input_ids=first.tokens, attention_mask=first.mask.long(), past_key_values=cache, max_new_tokens=4,
+        do_sample=False,
     )  # fmt: skip
     assert same(state, first)
 
