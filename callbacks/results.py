@@ -8,9 +8,9 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from gssr.evaluation.forecasting import Forecast
 from gssr.evaluation.network import Plan
-from gssr.evaluation.predictions import FILE, write_predictions
-from gssr.evaluation.report import digits_for
+from gssr.evaluation.predictions import FILE
 from gssr.sequences.record import Batch
 from gssr.sequences.source import SequenceSource
 
@@ -66,24 +66,18 @@ class PredictionWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         assert self.folder is not None
-        with_goal, without_goal = outputs
         data: SequenceSource = trainer.datamodule
-        file = write_predictions(
-            with_goal,
-            without_goal,
-            batch,
+        found = Forecast.of(pl_module, batch, *outputs)
+        file = found.write(
             self.folder,
-            pl_module.value_names,
-            pl_module.value_units,
             dimension=data.goal_dim,
             charts=self.charts if batch_idx == 0 else 0,
             rollouts=self.rollouts,
             append=batch_idx > 0,
-            digits=digits_for(float(data.scaler.std.min()), least=2),
             guides=data.value_guides,
         )
         if batch_idx == 0:
-            self._show(file, with_goal or without_goal, batch, pl_module.value_names)
+            self._show(file, found.with_goal or found.without_goal, batch, pl_module.value_names)
 
     def _show(self, file: Path, plan: Plan, batch: Batch, names: Sequence[str]) -> None:
         """Print the first plan, mean values and texts: so the user sees at once whether it answers the goal."""

@@ -32,6 +32,7 @@ from datamodules.tables.windows import (
     Segments,
     TableWindows,
     everything,
+    gaps,
     split_at,
     split_series,
     time_cuts,
@@ -200,12 +201,7 @@ class TableSequences(SequenceData):
     def _infer(self, store: Store) -> Grid:
         if self.hparams.time_column is None or self.hparams.time_unit == "step":
             return Grid(1.0)
-        gaps = []
-        for _, first, end in everything(store)[:1000]:
-            gaps.append(np.diff(store.read("time", first, min(end, first + ROWS))))
-            if sum(map(len, gaps)) > ROWS:
-                break
-        joined = np.concatenate(gaps)
+        joined = gaps(store)
         if not len(joined):
             raise ValueError(f"no series of {self.source.path} has two rows; windows need {self._needs()}")
         return infer(joined)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from datamodules.tables import cells
 from datamodules.tables.goals import check_bounds
 from datamodules.tables.source import Source
-from datamodules.tables.store import ABOUT, Column, Store, Writer
+from datamodules.tables.store import ABOUT, Column, Facts, Store, Writer
 
 VERSION = 1  # of what a store holds; a change makes all stores be written again
 
@@ -106,7 +106,7 @@ class Reading:
             partial = folder.with_name(f"{folder.name}.{os.getpid()}.part")
             shutil.rmtree(partial, ignore_errors=True)
             try:
-                self._write(source, partial)
+                self._check(self.write(source, partial).columns, source)
                 os.replace(partial, folder)
             except OSError as error:
                 if not (folder / ABOUT).exists():  # another process was faster
@@ -117,7 +117,8 @@ class Reading:
                 shutil.rmtree(partial, ignore_errors=True)
         return Store(folder)
 
-    def _write(self, source: Source, folder: Path) -> None:
+    def write(self, source: Source, folder: Path) -> Facts:
+        """Write a store to a new folder. Raises ValueError for a cell or a column that cannot be read."""
         names, times = self.columns, self.times()
         assert names.values is not None
         writer = Writer(folder, source.path, names.values, self.sort_rows, names.series is not None)
@@ -136,7 +137,6 @@ class Reading:
             if first == 1:
                 raise ValueError(f"{source.path} names columns but has no rows; expected one row a step")
             facts = writer.close()
-            self._check(facts.columns, source)
             if names.text and facts.has_text and texts_are_numbers:
                 raise ValueError(
                     f"the text column {names.text!r} holds nothing but numbers; expected words; name it in value_columns, or leave "
@@ -144,6 +144,7 @@ class Reading:
                 )
             if names.goal and not facts.has_goal:
                 raise ValueError(f"the goal column {names.goal!r} is empty in all rows; leave goal_column out")
+            return facts
         finally:
             for file in writer.files.values():
                 file.close()

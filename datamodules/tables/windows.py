@@ -173,6 +173,16 @@ def everything(store: Store) -> Segments:
     return [(s, int(a), int(b)) for s, (a, b) in enumerate(zip(store.offsets, store.offsets[1:], strict=False))]
 
 
+def gaps(store: Store) -> np.ndarray:
+    """Hours (n) between the rows of the first series, of some ten thousand rows: enough to infer a grid from."""
+    found = []
+    for _, first, end in everything(store)[:1000]:
+        found.append(np.diff(store.read("time", first, min(end, first + ROWS))))
+        if sum(map(len, found)) > ROWS:
+            break
+    return np.concatenate(found)
+
+
 def first_after(store: Store, first: int, end: int, hours: float, inclusive: bool = False) -> int:
     """The first row of a sorted range whose time is after `hours` (`inclusive`: or at it), `end` if there is none."""
     while first < end:

@@ -60,9 +60,17 @@ def test_every_command_has_help_with_examples_that_parse(monkeypatch: pytest.Mon
                 assert callable(build_parser().parse_args(words).run), line
 
 
-def test_help_does_not_wait_for_torch() -> None:
-    code = "import sys, gssr.commands.options, gssr.commands.state; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+@pytest.mark.parametrize("command", ["--help", "--version", "melt", "plan --help", "push", "state capture --tokens 0"])
+def test_help_and_wrong_options_import_no_large_library(command: str) -> None:
+    code = (
+        "import sys\nfrom gssr.commands.main import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    assert end.code in (0, 2)\n"
+        "else:\n    raise AssertionError('it ran')\n"
+        "print(sorted({'torch', 'transformers', 'numpy', 'pandas', 'pyarrow', 'lightning', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *command.split()], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_console_script_is_this_main() -> None:
