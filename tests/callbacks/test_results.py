@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from callbacks import TestReport as Reporting  # by its own name pytest would take it for a test
 from datamodules import SequenceData, Storms
@@ -12,7 +13,10 @@ from tests.evaluation.fakes import FakeNetwork, FakeSpeaker, FakeStorms
 
 
 class Network(FakeNetwork):
-    table = SimpleNamespace(add=lambda texts: None)
+    world = SimpleNamespace(scaler=SimpleNamespace(std=torch.ones(1)))
+
+    def encode_texts(self, texts: list[str]) -> None:
+        pass
 
 
 class Data(FakeStorms):
