@@ -39,6 +39,7 @@ class FrozenBackbone:
         self.decoder = self.model.get_decoder()
         self.head = self.model.get_output_embeddings()
         self.table: nn.Embedding = self.model.get_input_embeddings()
+        self.hidden_size: int = self.table.weight.shape[1]  # E, the width of embeddings and hidden states
         if self.head is None or self.decoder is self.model:
             raise ValueError(
                 f"{type(self.model).__name__} has no separate decoder and output head; give a causal language model"
@@ -48,11 +49,6 @@ class FrozenBackbone:
         ids = torch.arange(len(self.table.weight))
         squares = sum(self.embed(part).float().square().sum().item() for part in ids.split(8192))
         self.embedding_scale = (squares / self.table.weight.numel()) ** 0.5
-
-    @property
-    def hidden_size(self) -> int:
-        """E, the width of embeddings and hidden states."""
-        return self.table.weight.shape[1]
 
     @property
     def device(self) -> torch.device:
