@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, GraniteMoeHybridConfig, GraniteMoeHybridForCausalLM
 
 from gssr.backbone import FrozenBackbone
-from gssr.states.hybrid_state import HybridState
+from gssr.states.hybrid_state import HybridState, capture_tokens
 from gssr.states.inspect import continuation_log_probs
 
 SHAPE_350M = "350m"
@@ -76,7 +76,7 @@ def times(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, list
 @torch.no_grad()
 def speed(backbone: FrozenBackbone, context: int, repeats: int, folder: Path) -> dict[str, list[float]]:
     tokens, mask = random_batch(backbone, [context], seed=0)
-    state = HybridState.capture_tokens(backbone, tokens)
+    state = capture_tokens(backbone, tokens)
     state.save(folder / "state.safetensors")
     word = torch.zeros(1, 1, dtype=torch.long)  # any word: the distribution before it does not depend on it
     ways = {
@@ -92,7 +92,7 @@ def speed(backbone: FrozenBackbone, context: int, repeats: int, folder: Path) ->
 def agreement(backbone: FrozenBackbone, new: int) -> dict[str, float]:
     """Share of tokens that equal those of the uninterrupted run, for a batch of unequal prompts."""
     tokens, mask = random_batch(backbone, [9, 40, 23], seed=1)
-    state = HybridState.capture_tokens(backbone, tokens, mask)
+    state = capture_tokens(backbone, tokens, mask)
     found = {}
     for how, options in (("greedy", {"do_sample": False}), ("sampled", {"do_sample": True, "top_k": 0})):
         options = {**options, "max_new_tokens": new, "min_new_tokens": new, "pad_token_id": 1}

@@ -39,7 +39,7 @@ class FrozenBackbone:
         self.decoder = self.model.get_decoder()
         self.head = self.model.get_output_embeddings()
         self.table: nn.Embedding = self.model.get_input_embeddings()
-        self.hidden_size: int = self.table.weight.shape[1]  # E
+        self.hidden_size: int = self.table.weight.shape[1]  # E, the width of embeddings and hidden states
         if self.head is None or self.decoder is self.model:
             raise ValueError(
                 f"{type(self.model).__name__} has no separate decoder and output head; give a causal language model"

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from gssr.backbone import FrozenBackbone
 from gssr.states.advance import advance
 from gssr.states.cache import ATTENTION, LayerState
-from gssr.states.hybrid_state import HybridState
+from gssr.states.hybrid_state import HybridState, check_backbone, repeat_rows
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,15 @@ def describe(state: HybridState) -> list[LayerReport]:
     return reports
 
 
+def nbytes(state: HybridState) -> dict[str, int]:
+    """Bytes by kind: ``recurrent`` and ``conv`` have a fixed size, ``attention`` and ``tokens`` grow."""
+    sizes = dict.fromkeys(("recurrent", "conv", "attention"), 0)
+    for layer in state.layers:
+        for name, part in layer.parts():
+            sizes["attention" if name in ATTENTION else name] += part.nbytes
+    return sizes | {"tokens": state.tokens.nbytes + state.mask.nbytes}
+
+
 @torch.no_grad()
 def leverage(
     backbone: FrozenBackbone,
@@ -107,7 +116,7 @@ def leverage(
     # All rows must have equally many words: an end-of-text token would end some rows early.
     words = state.generate(backbone, do_sample=False, max_new_tokens=tokens, min_new_tokens=tokens)
     expected = continuation_log_probs(backbone, state, words).repeat_interleave(directions, 0)
-    copies, words = state.expand(directions), words.repeat_interleave(directions, 0)
+    copies, words = repeat_rows(state, directions), words.repeat_interleave(directions, 0)
     found = []
     for i in layers:
         changed = copies.with_layers({i: _changed(copies, i, share, seed)})
@@ -123,7 +132,7 @@ def leverage(
 @torch.no_grad()
 def continuation_log_probs(backbone: FrozenBackbone, state: HybridState, words: Tensor) -> Tensor:
     """Log-probabilities (B, W, V), float64, at each place of a continuation ``words`` (B, W) of the state."""
-    state.check_backbone(backbone)
+    check_backbone(state, backbone)
     words = words.to(backbone.device)
     tokens = torch.cat([state.tokens[:, -1:].to(backbone.device), words[:, :-1]], 1)
     mask = F.pad(state.mask.to(backbone.device), (0, words.shape[1] - 1), value=True)

@@ -8,14 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 from gssr.states.hybrid_state import HybridState
-from gssr.states.inspect import Leverage, describe
+from gssr.states.inspect import Leverage, describe, nbytes
 
 PARTS = ("recurrent", "conv", "keys", "values")
 
 
 def summary(state: HybridState) -> dict[str, Any]:
     """Facts about a state without its layers: positions, bytes by part, and bytes that one more token adds."""
-    sizes = state.nbytes()
+    sizes = nbytes(state)
     length = state.tokens.shape[1] - 1
     growing = {name: sizes[name] for name in ("attention", "tokens")}
     return {
