@@ -39,7 +39,7 @@ from callbacks.checkpoints import check_monitor
 from callbacks.quiet import quiet
 from gssr import ranks
 from gssr.backbone.cpu import prepare_cpu
-from gssr.files import disk_full, whole_file
+from gssr.files import atomic_write, disk_full
 from gssr.network.compatibility import CheckpointMismatch
 from gssr.runs.checkpoint_file import whole
 from gssr.runs.config import read_run_config
@@ -253,7 +253,7 @@ class RunCLI(LightningCLI):
             data = self.config[self.stage]["data"]["class_path"].rsplit(".", 1)[-1].lower()
             folder = new_run(data, name)
             self.owned = claim(folder)  # before it has a config, and so can be found by others
-            with whole_file(folder / CONFIG) as file:
+            with atomic_write(folder / CONFIG) as file:
                 file.write(self._dump())
         os.environ[FOLDER_OF_FIRST] = str(folder)
         return folder

@@ -40,7 +40,7 @@ import callbacks.atomic_io
 import callbacks.csv_log
 import callbacks.plan_rollouts
 import train
-from gssr.files import whole_file
+from gssr.files import atomic_write
 from gssr.network import GoalNetwork
 from gssr.runs.checkpoint_file import read_checkpoint, steps_done
 from gssr.runs.folders import BEST, CONFIG, LAST, checkpoint_file, runs
@@ -114,10 +114,10 @@ def arm(place: str, count: int, share: float) -> None:
 
         @contextlib.contextmanager
         def half(path: Path, mode: str) -> Iterator[Any]:
-            with whole_file(path, mode) as file:
+            with atomic_write(path, mode) as file:
                 yield Half(file) if next(calls) == count else file
 
-        callbacks.atomic_io.whole_file = half
+        callbacks.atomic_io.atomic_write = half
     elif place == "before a checkpoint took its name":
         die_at(os, "replace", count, lambda _, target: str(target).endswith(".ckpt"))
     elif place == "after a checkpoint took its name":

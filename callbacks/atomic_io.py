@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from gssr.files import whole_file
+from gssr.files import atomic_write
 from gssr.runs.checkpoint_file import read_checkpoint
 
 
@@ -30,7 +30,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         # In memory first: written straight into a file, a full disk ends in an error of torch's zip writer that does not say so.
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        with whole_file(Path(path), "wb") as file:
+        with atomic_write(Path(path), "wb") as file:
             file.write(content.getbuffer())
 
     def load_checkpoint(

@@ -17,6 +17,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from gssr import ranks
+from gssr.files import atomic_path
 from gssr.runs.folders import BEST, CHECKPOINTS, LAST, checkpoint_file
 
 _STEP_FILE = re.compile(r"step-(\d+)\.ckpt")
@@ -182,9 +183,8 @@ class RunCheckpoints(Checkpoint):
             try:
                 os.link(last, step_file)  # the next `last` is another file, this name keeps the present one
             except OSError:
-                draft = step_file.with_suffix(".tmp")
-                shutil.copyfile(last, draft)  # a file system without links
-                os.replace(draft, step_file)
+                with atomic_path(step_file) as draft:
+                    shutil.copyfile(last, draft)  # a file system without links
             for old in self._step_files(folder)[: -self.keep]:
                 old.unlink(missing_ok=True)
 

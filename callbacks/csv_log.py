@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
-from gssr.files import whole_file
+from gssr.files import atomic_write
 
 _FIRST = ("step", "epoch")
 
@@ -81,8 +81,7 @@ class CsvLog(Logger):
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace | None = None, *args: Any, **kwargs: Any) -> None:
         params = vars(params) if isinstance(params, Namespace) else dict(params or {})
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / "hparams.yaml", "w", encoding="utf-8") as file:
+        with atomic_write(self.folder / "hparams.yaml") as file:
             yaml.safe_dump({name: _plain(value) for name, value in params.items()}, file, sort_keys=True)
 
     def _open(self) -> list[str]:
@@ -109,7 +108,7 @@ class CsvLog(Logger):
         return rows
 
     def _rewrite(self, columns: list[str], rows: list[dict[str, str]]) -> None:
-        with whole_file(self.file) as file:
+        with atomic_write(self.file) as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from gssr import ranks
-from gssr.files import whole_file
+from gssr.files import atomic_write
 from gssr.sequences.batches import EpochBatches, steps, taken
 
 
@@ -247,7 +247,7 @@ class ConfigOfResumedRun(Callback):
             return
         until = self.file.with_name(f"{self.file.stem}-until-step-{self.step:06d}{self.file.suffix}")
         for file, text in ((until, self.file.read_text(encoding="utf-8")), (self.file, self.text)):
-            with whole_file(file) as draft:
+            with atomic_write(file) as draft:
                 draft.write(text)
 
 

@@ -12,7 +12,7 @@ from benchmarks.quality.sets import NAMES
 from benchmarks.quality.summary import summary
 from benchmarks.quality.training import NUMBERS
 from benchmarks.quality.work import REFIT
-from gssr.files import whole_file
+from gssr.files import atomic_write
 
 PARTS = {"val": "Validation part", "test": "Test part", REFIT: "Test part, refitted"}
 INTRO = """\
@@ -53,7 +53,7 @@ def of_part(folder: Path, part: str, draws: int) -> str:
     """The report of a part, written into its folder too."""
     found = Part(folder / part, draws)
     text = found.markdown([ablations(found), *draw(found, folder / "images", part)])
-    with whole_file(folder / f"{part}.md") as file:
+    with atomic_write(folder / f"{part}.md") as file:
         file.write(f"# {folder.name}: {PARTS[part].lower()}\n\n{text}")
     return text
 
@@ -91,5 +91,5 @@ def write(out: Path, file: Path) -> None:
             lines += [f"### {PARTS[part]}", "", *refit, found.markdown([ablations(found), *charts]), ""]
     if len(lines) == start:
         raise ValueError(f"nothing was measured under {out} yet; name a data set with --data")
-    with whole_file(file) as stream:
+    with atomic_write(file) as stream:
         stream.write("\n".join(lines).rstrip() + "\n")

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gssr.backbone.frozen import FrozenBackbone
+from gssr.files import atomic_path
 
 TEXTS_PER_STEP = 512
 SECONDS_BETWEEN_SAVES = 300.0
@@ -133,19 +134,16 @@ class TextTable:
         return nothing
 
     def _save(self, keys: Tensor, states: Tensor) -> None:
-        """Whole or not at all; of two processes that write at once the later one stays, and the other's work is done again."""
-        partial = self.file.with_suffix(f".{os.getpid()}.part")
+        """Write atomically; of two processes that write at once the later one wins, and the other's texts are read again."""
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"hashes": keys, "states": states.contiguous()}, partial)
-            os.replace(partial, self.file)
+            with atomic_path(self.file) as draft:
+                save_file({"hashes": keys, "states": states.contiguous()}, draft)
         except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
             warnings.warn(
                 f"the text cache {self.file} could not be written ({error}); the texts will be read again next time",
                 stacklevel=3,
             )
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def _hash(text: str) -> tuple[int, int]:
