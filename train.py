@@ -31,7 +31,7 @@ from callbacks import (
     HonourOptimizerOptions,
     Interrupted,
     LossBar,
-    ResumeLoader,
+    ResumePosition,
     RunCheckpoints,
     TrainingRandomness,
 )
@@ -212,7 +212,7 @@ class RunCLI(LightningCLI):
                 check_monitor(self.config[self.stage]["checkpoint"]["monitor"], self.datamodule)
             except ValueError as error:
                 raise RunError(str(error)) from error
-        own: list[Any] = [TrainingRandomness(), ResumeLoader()]
+        own: list[Any] = [TrainingRandomness(), ResumePosition()]
         if not given.get("fast_dev_run"):
             self.folder = self._make_folder()
             kwargs["default_root_dir"] = str(self.folder)

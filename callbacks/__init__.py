@@ -10,7 +10,7 @@ from callbacks.gradient_norms import GradientError, GradientNormCheck
 from callbacks.plan_rollouts import PlanRollouts
 from callbacks.progress import LossBar
 from callbacks.results import PredictionWriter, TestReport
-from callbacks.resume import ConfigOfResumedRun, HonourOptimizerOptions, ResumeLoader, TrainingRandomness
+from callbacks.resume import ConfigOfResumedRun, HonourOptimizerOptions, ResumePosition, TrainingRandomness
 from callbacks.scalar_layout import ScalarLayout
 from callbacks.weight_average import WeightAverage
 
@@ -28,7 +28,7 @@ __all__ = [
     "LossBar",
     "PlanRollouts",
     "PredictionWriter",
-    "ResumeLoader",
+    "ResumePosition",
     "RunCheckpoints",
     "ScalarLayout",
     "TestReport",

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from callbacks.lightning_internals import log_step, validation_follows
 from gssr import ranks
 from gssr.files import atomic_path
 from gssr.runs.folders import BEST, CHECKPOINTS, LAST, checkpoint_file
@@ -97,12 +98,9 @@ class RunCheckpoints(Checkpoint):
         self._seen = trainer.global_step
         self._agree()
         if self._stop or trainer.global_step % self.every_n_steps == 0 or _is_final_step(trainer):
-            loop = trainer.fit_loop
             self._due = True
-            if not trainer.is_last_batch and not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
-                # Lightning logs this step only after this hook (once more, the same): a process that is killed in between must
-                # not leave a state whose log lacks the step.
-                trainer._logger_connector.update_train_step_metrics()
+            if not trainer.is_last_batch and not validation_follows(trainer):
+                log_step(trainer)
                 self._save_last(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

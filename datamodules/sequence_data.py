@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
-from torchdata.stateful_dataloader import StatefulDataLoader
 
 from gssr import ranks
-from gssr.sequences.batches import DealtBatches, EpochBatches
+from gssr.sequences.batches import DealtBatches, EpochBatches, EpochLoader
 from gssr.sequences.collate import collate
 from gssr.sequences.dataset import WindowDataset, check_jitter
 from gssr.sequences.goals import GoalWriter
@@ -180,13 +179,13 @@ class SequenceData(LightningDataModule):
     def predict_records(self) -> WindowDataset:
         return self._ready("predict")
 
-    def train_dataloader(self) -> StatefulDataLoader:
-        """Shuffled batches; its state resumes in the middle of an epoch with identical batches."""
+    def train_dataloader(self) -> EpochLoader:
+        """Shuffled batches; the loader's state resumes in the middle of an epoch with identical batches."""
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0
         batches = EpochBatches(
             len(self.train_records), self.batch_size, self.seed, not overfit, ranks.rank(), ranks.world()
         )
-        return StatefulDataLoader(self.train_records, batch_sampler=batches, **self._loading())
+        return EpochLoader(self.train_records, batches, **self._loading())
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._evaluation(self.val_records)
@@ -202,7 +201,7 @@ class SequenceData(LightningDataModule):
         return DataLoader(records, batch_sampler=batches, **self._loading())
 
     def _loading(self) -> dict[str, Any]:
-        # A generator of its own: a loader would otherwise draw from torch's global state at every start.
+        # Without its own generator a loader draws from torch's global state at every start.
         generator = torch.Generator().manual_seed(self.seed)
         return {"collate_fn": collate, "num_workers": self.num_workers, "generator": generator}
 
