@@ -39,11 +39,13 @@ from tqdm import tqdm
 import callbacks.atomic_io
 import callbacks.csv_log
 import callbacks.plan_rollouts
+import gssr.runs.command_line  # noqa: F401 (imported here once, not by every process that is forked)
 import train
 from gssr.files import atomic_write
 from gssr.network import GoalNetwork
 from gssr.runs.checkpoint_file import read_checkpoint, steps_done
 from gssr.runs.folders import BEST, CONFIG, LAST, checkpoint_file, runs
+from gssr.runs.options import DEFAULT_CONFIG
 
 OUTSIDE = ("while it started", "while it trained")
 INSIDE = (
@@ -69,12 +71,10 @@ def make_config(folder: Path) -> None:
     texts = ["Weaken to 35 knots in 48 hours", "Hurricane Ian near 20.1 north 83.5 west, pressure 955 hPa."]
     GraniteMoeHybridForCausalLM(nano_config(vocab_size=400, hidden_size=96, layers=4)).save_pretrained(folder / "tiny")
     train_tokenizer(texts * 4, 400).save_pretrained(folder / "tiny")
-    config = yaml.safe_load((train.DEFAULT_CONFIG.parent / "debug.yaml").read_text(encoding="utf-8"))
+    config = yaml.safe_load((DEFAULT_CONFIG.parent / "debug.yaml").read_text(encoding="utf-8"))
     config |= {"threads": 1, "checkpoint": {"every_n_steps": 3, "keep": 2}}
     config["trainer"] |= {"max_epochs": 3, "accelerator": "cpu", "enable_progress_bar": False}
-    for callback in config["trainer"]["callbacks"]:
-        if callback["class_path"].endswith("PlanRollouts"):
-            callback["init_args"]["texts"] = False
+    config["plan_rollouts"]["texts"] = False
     config["model"]["init_args"] |= {"backbone": str(folder / "tiny"), "text_layers": [1], "goal_layer": 1}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
 
@@ -290,8 +290,6 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         parser.error(f"--folder {folder} is not empty; name another one")
-    fit = train.RunCLI.subcommands()["fit"]
-    train.RunCLI.subcommands = staticmethod(lambda: {"fit": fit})  # parsers of the others only cost time
     tqdm.monitor_interval = 0  # a thread, which a fork would not survive
     draw = random.Random(options.seed)
     begin = ["fit", "--config", str(folder / "tiny.yaml")]

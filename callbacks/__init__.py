@@ -1,5 +1,7 @@
 """What accompanies a Trainer: guards, schedules and pictures, and what a run needs to be stopped and resumed."""
 
+from lightning import Callback
+
 from callbacks.atomic_io import AtomicCheckpointIO
 from callbacks.board_log import BoardLog
 from callbacks.checkpoints import Interrupted, RunCheckpoints
@@ -14,7 +16,21 @@ from callbacks.resume import ConfigOfResumedRun, HonourOptimizerOptions, ResumeP
 from callbacks.scalar_layout import ScalarLayout
 from callbacks.weight_average import WeightAverage
 
+# Callbacks that a section of the config turns on, by the section's name, in the order in which they are called. One that has
+# `needs` is off for a model that lacks one of these attributes.
+OPTIONAL: dict[str, type[Callback]] = {
+    "weight_average": WeightAverage,
+    "free_nats": FreeNatsAnnealing,
+    "gradient_norms": GradientNormCheck,
+    "frozen_backbone": FrozenBackboneGuard,
+    "plan_rollouts": PlanRollouts,
+    "scalar_layout": ScalarLayout,
+    "test_report": TestReport,
+    "prediction_writer": PredictionWriter,
+}
+
 __all__ = [
+    "OPTIONAL",
     "AtomicCheckpointIO",
     "ConfigOfResumedRun",
     "BoardLog",

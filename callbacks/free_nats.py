@@ -14,6 +14,8 @@ class FreeNatsAnnealing(Callback):
     `train/free_nats`.
     """
 
+    needs = ("free_nats",)
+
     def __init__(self, start: float = 1.0, end: float = 0.1, steps: int = 1000) -> None:
         if start < 0 or end < 0 or steps < 0:
             raise ValueError(f"free nats from {start} to {end} over {steps} steps: none of them may be negative")

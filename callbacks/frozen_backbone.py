@@ -37,6 +37,8 @@ class FrozenBackboneGuard(Callback):
         every_validation: also compare the weights at every validation, not at the end of training alone.
     """
 
+    needs = ("backbone",)
+
     def __init__(self, every_validation: bool = True) -> None:
         self.every_validation = every_validation
         self.checksum: int | None = None

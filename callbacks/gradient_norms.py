@@ -32,6 +32,8 @@ class GradientNormCheck(Callback):
         every: optimizer steps from one look at the gradients to the next; steps between are not checked.
     """
 
+    needs = ("components", "active_losses")
+
     def __init__(self, patience: int = 50, every: int = 1) -> None:
         if patience < 1 or every < 1:
             raise ValueError(f"patience {patience} and every {every} must be at least 1")

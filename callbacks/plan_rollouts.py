@@ -29,6 +29,8 @@ class PlanRollouts(Callback):
         seed: of the rollouts.
     """
 
+    needs = ("plan",)
+
     def __init__(
         self,
         every_n_epochs: int = 1,

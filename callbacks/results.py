@@ -26,6 +26,7 @@ class TestReport(Callback):
     """
 
     __test__ = False
+    needs = ("rollout",)
 
     def __init__(self, samples: int = 64, quick: bool = False) -> None:
         self.samples, self.quick = samples, quick
@@ -50,6 +51,8 @@ class PredictionWriter(Callback):
         charts: number of fan charts.
         rollouts: single rollouts of a window to write.
     """
+
+    needs = ("plan",)
 
     def __init__(self, charts: int = 8, rollouts: int = 16) -> None:
         self.charts, self.rollouts = charts, rollouts

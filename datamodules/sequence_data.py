@@ -37,6 +37,8 @@ class SequenceData(LightningDataModule):
     goal_writer: writes hindsight goals; None keeps the goals that windows bring, if any.
     shares_itself: the loaders deal windows out to the processes of a run; train.py then keeps Lightning's own sampler away.
     has_text, has_goals: False where no window has a text or a goal, so that what would read them is not expected to learn.
+    default_config: a config that train.py reads when `--data` names the class and no `--config` is given, as a path relative to
+        the file of the class; None: configs/default.yaml only.
     most_evaluated: windows of a split that `windows_evaluation` looks at, evenly spaced; None: all.
 
     Args:
@@ -64,6 +66,7 @@ class SequenceData(LightningDataModule):
     known_values: int = 0
     value_guides: tuple[tuple[float, str], ...] = ()
     goal_writer: GoalWriter | None = None
+    default_config: str | None = None
     shares_itself = True
     has_text: bool = True
     has_goals: bool = True

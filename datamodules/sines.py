@@ -70,6 +70,7 @@ class Sines(SequenceData):
     value_names: tuple[str, ...] = ("value",)
     value_units: tuple[str, ...] = ("",)
     value_resolution: tuple[float, ...] = (0.0,)
+    default_config = "../configs/sines.yaml"
 
     def __init__(
         self,

@@ -99,6 +99,7 @@ class TableSequences(SequenceData):
     """
 
     most_evaluated = 2048
+    default_config = "../configs/any_table.yaml"
 
     def __init__(
         self,

@@ -58,6 +58,8 @@ class TimeMMD(SequenceData):
     comes twice, shares that leave no part, and parts that are shorter than a window.
     """
 
+    default_config = "../configs/time_mmd.yaml"
+
     def __init__(
         self,
         path: str,

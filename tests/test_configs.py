@@ -13,7 +13,8 @@ import train
 from benchmarks.quality import ablations
 from benchmarks.quality.sets import data_set
 from benchmarks.shapes import SHAPES
-from callbacks import RunCheckpoints
+from callbacks import OPTIONAL, RunCheckpoints
+from gssr.runs.options import flat
 
 CONFIGS = sorted((Path(train.__file__).parent / "configs").glob("*.yaml"))
 ABLATIONS = sorted((CONFIGS[0].parent / "ablations").glob("*.yaml"))
@@ -22,11 +23,11 @@ COMPLETE = ("default.yaml", "pretrain_nano.yaml")
 
 def classes(config: dict[str, Any]) -> list[tuple[type, dict[str, Any]]]:
     parts = [config[section] for section in ("model", "data") if section in config]
-    parts += config.get("trainer", {}).get("callbacks", [])
     found = []
     for part in parts:
         module, name = part["class_path"].rsplit(".", 1)
         found.append((getattr(importlib.import_module(module), name), part.get("init_args", {})))
+    found += [(owner, config[name]) for name, owner in OPTIONAL.items() if config.get(name) is not None]
     return [*found, (RunCheckpoints, config.get("checkpoint", {}))]
 
 
@@ -93,7 +94,7 @@ def test_a_granite_config_alone_is_the_main_job_with_another_backbone(
     for more in ([], ["--config", str(CONFIGS[0].parent / f"granite-{size}.yaml")]):
         with pytest.raises(SystemExit):
             train.main(["fit", *more, "--print_config"])
-        used.append(train._flat(yaml.safe_load(capsys.readouterr().out)))
+        used.append(flat(yaml.safe_load(capsys.readouterr().out)))
     default, granite = used
     changed = {key.split(".")[-1]: granite[key] for key in default if granite[key] != default[key]}
     assert set(granite) == set(default)
@@ -113,7 +114,7 @@ def test_an_ablation_changes_what_it_says_and_nothing_else(capsys: pytest.Captur
         for name in ablations.names() if data.name == "storms" else ("as_shipped", "posterior_mlp"):
             with pytest.raises(SystemExit):
                 train.main(["fit", *data.arguments(ablations.configs(data, name)), "--print_config"])
-            used[name] = train._flat(yaml.safe_load(capsys.readouterr().out))
+            used[name] = flat(yaml.safe_load(capsys.readouterr().out))
         base = used.pop("as_shipped")
         assert base["model.init_args.alpha_text"] == 0 and base["model.init_args.backbone"] == "nano"
         assert base["data.init_args.horizon"] == 8

@@ -16,8 +16,9 @@ from lightning import Trainer
 from datamodules import Storms
 from gssr.commands.main import build_parser
 from gssr.network import GoalNetwork
+from gssr.runs.command_line import RunCLI
 from gssr.runs.folders import CHECKPOINTS, CONFIG
-from train import RunCLI, _flat
+from gssr.runs.options import flat
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,7 +46,6 @@ class Parsed(Exception):
 def parse(monkeypatch: pytest.MonkeyPatch, args: list[str]) -> RunCLI:
     """The command line as train.py reads it, up to where it would build network and data."""
     found: list[RunCLI] = []
-    every = RunCLI.subcommands()
 
     def stop(cli: RunCLI) -> None:
         found.append(cli)
@@ -54,9 +54,6 @@ def parse(monkeypatch: pytest.MonkeyPatch, args: list[str]) -> RunCLI:
     with monkeypatch.context() as patch:
         patch.setattr(RunCLI, "before_instantiate_classes", stop)
         patch.setattr(RunCLI, "_set_seed", lambda cli: None)
-        patch.setattr(
-            RunCLI, "subcommands", staticmethod(lambda: {args[0]: every[args[0]]})
-        )  # the others only cost time
         with pytest.raises(Parsed):
             RunCLI(args)
     return found[0]
@@ -64,7 +61,7 @@ def parse(monkeypatch: pytest.MonkeyPatch, args: list[str]) -> RunCLI:
 
 def told(cli: RunCLI) -> dict[str, Any]:
     """The options as they will be used, by the names that a user types."""
-    return {key.replace(".init_args", ""): value for key, value in _flat(yaml.safe_load(cli._dump())).items()}
+    return {key.replace(".init_args", ""): value for key, value in flat(yaml.safe_load(cli.options_as_yaml())).items()}
 
 
 @pytest.fixture
@@ -76,7 +73,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (run / CHECKPOINTS).mkdir(parents=True)
     for name in ("last", "best"):
         torch.save({"global_step": 400}, run / CHECKPOINTS / f"{name}.ckpt")
-    (run / CONFIG).write_text(parse(monkeypatch, ["fit"])._dump(), encoding="utf-8")
+    (run / CONFIG).write_text(parse(monkeypatch, ["fit"]).options_as_yaml(), encoding="utf-8")
     return tmp_path
 
 
@@ -92,7 +89,7 @@ def test_every_train_command_parses_and_its_options_arrive(place: Path, monkeypa
             key = f"{name[2:]}.class_path" if name in ("--data", "--model") else name[2:]
             if name not in ("--config", "--ckpt_path", "--run"):
                 assert config[key] == yaml.safe_load(value) or str(config[key]) == value, args
-        assert (cli.found is not None) == ("--ckpt_path" in options)
+        assert (cli.start.found is not None) == ("--ckpt_path" in options)
         assert "--config" not in options or Path(options["--config"]).is_file()
 
 

@@ -90,6 +90,7 @@ class Strikes(SequenceData):
     known_values: int = 2
     value_guides: tuple[tuple[float, str], ...] = ((25.0, "ordinary"), (45.0, "busy"), (65.0, "very busy"))
     season_steps: int = YEAR_WEEKS
+    default_config = "../../configs/strikes.yaml"
 
     def __init__(
         self,

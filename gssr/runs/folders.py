@@ -11,7 +11,6 @@ Nothing but the standard library is used here.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import socket
@@ -32,7 +31,6 @@ CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
 CLAIM = ".claim"
 LAST, BEST = "last", "best"
-STAGES = ("fit", "validate", "test", "predict")
 _STAMP = "%Y%m%d-%H%M%S"
 _STAMPED = re.compile(r"-(\d{8}-\d{6})(?:-(\d+))?$")
 
@@ -59,27 +57,6 @@ class Found:
         if self.run is None or self.checkpoint is None:
             return self.run is not None
         return self.stands_in or self.checkpoint == checkpoint_file(self.run, LAST)
-
-
-def choose(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Take what decides about the run off the command line: it must be known before the options can be read.
-
-    Lightning, given `ckpt_path` among its options, would also put the checkpoint's hyper-parameters over the user's.
-
-    Returns:
-        stage, ckpt_path, run (None where they are not given) and asks (for help); and the other arguments.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--ckpt_path")
-    parser.add_argument("--run")
-    chosen, rest = parser.parse_known_args(args)
-    if chosen.ckpt_path in ("null", "None", "none", ""):
-        chosen.ckpt_path = None
-    chosen.stage = rest[0] if rest and rest[0] in STAGES else None
-    chosen.asks = any(arg in ("-h", "--help") or ".help" in arg.split("=")[0] for arg in rest)
-    if chosen.run is not None and chosen.ckpt_path is None and chosen.stage != "fit":
-        chosen.ckpt_path = BEST
-    return chosen, rest
 
 
 def checkpoint_file(run: Path, name: str) -> Path:
