@@ -1,13 +1,15 @@
-"""Kill training with `kill -9` at random points, go on every time, and compare the outcome with a run that was left alone.
+"""Kill training with `kill -9` at random points, go on every time, and compare with a run that was not killed.
 
     python -m benchmarks.kills --kills 20
     python -m benchmarks.kills --kills 5 --seed 1 --folder /tmp/kills
 
-A small goal network around a tiny random backbone, 24 optimizer steps on storms, 3 validations, 2 plan pictures. Kills come from outside
-at a random time (while it starts, while it trains) and from inside at places that are hard to hit from outside: with half of a
-checkpoint written, before and after a checkpoint takes its name, in a validation, a picture, a row of the log, the text cache. After each
-`python train.py fit --ckpt_path last` goes on. A run that ends before all kills are used is compared, and another one begun. At
-last two runs are started at the same moment. Weights, optimizer, generators and all logged rows must be equal bit for bit.
+A small goal network around a tiny random backbone, 24 optimizer steps on storms, 3 validations, 2 plan pictures. Kills
+come from outside at a random time (while it starts, while it trains) and from inside at places that are hard to hit
+from outside: with half of a checkpoint written, before and after a checkpoint takes its name, in a validation, a
+picture, a row of the log, the text cache. After each
+`python train.py fit --ckpt_path last` goes on. A run that ends before all kills are used is compared, and another one
+begun. At last two runs are started at the same moment. Weights, optimizer, generators and all logged rows must be equal
+bit for bit.
 
 Every attempt is a process of its own, forked from one that has only imported. Needs a Unix.
 """
@@ -61,7 +63,7 @@ GO_ON = ["fit", "--ckpt_path", "last"]
 
 
 def make_config(folder: Path) -> None:
-    """A tiny random backbone and a config that is read in its place; in a process of its own, so that this one stays fork-safe."""
+    """Make a tiny random backbone and a config that names it; in a child process, so that this one stays fork-safe."""
     from transformers import GraniteMoeHybridForCausalLM
 
     from datamodules.text.corpus import train_tokenizer
@@ -99,7 +101,7 @@ def die_at(owner: Any, name: str, count: int, when: Callable[..., bool] = lambda
 
 
 def arm(place: str, count: int, share: float) -> None:
-    """Make this process die at a place, the count-th time that it gets there, with `share` of what it writes there written."""
+    """Make this process die the count-th time that it reaches a place, with a `share` of that write done."""
     if place == "with half of a checkpoint written":
         calls = itertools.count(1)
 
@@ -179,7 +181,7 @@ def start(
 
 
 def finish(number: int, folder: Path) -> bool:
-    """Wait for a process; whether it ended by itself (True) or was killed (False). Raises RuntimeError where it failed."""
+    """Wait for a process; True if it ended by itself, False if it was killed. Raises RuntimeError if it failed."""
     code = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
     if code not in (0, -signal.SIGKILL):
         raise RuntimeError(f"training ended with {code}; see {folder / 'log.txt'}")
@@ -351,7 +353,8 @@ def main() -> None:
     for place, n in sorted(count.items()):
         print(f"  {n:3d}  {place}")
     print(
-        f"compared each with the run left alone: last.ckpt, best.ckpt, {len(rows)} rows with {values} train/* and val/* values"
+        f"compared each with the run left alone: last.ckpt, best.ckpt, {len(rows)} rows with {values} train/* and "
+        "val/* values"
     )
     equal = sum(not names for names in different.values())
     print(f"{equal} of {len(different)} runs ({victim.finished} killed, 2 started at once) are equal to it bit for bit")

@@ -1,4 +1,4 @@
-"""What accompanies a Trainer: guards, schedules and pictures, and what a run needs to be stopped and resumed."""
+"""Callbacks, loggers and plugins of a Trainer: guards, schedules, pictures, checkpoints, and exact resuming."""
 
 from lightning import Callback
 
@@ -16,8 +16,8 @@ from callbacks.resume import ConfigOfResumedRun, HonourOptimizerOptions, ResumeP
 from callbacks.scalar_layout import ScalarLayout
 from callbacks.weight_average import WeightAverage
 
-# Callbacks that a section of the config turns on, by the section's name, in the order in which they are called. One that has
-# `needs` is off for a model that lacks one of these attributes.
+# Callbacks that a section of the config turns on, by the section's name, in the order in which they are called. A
+# callback is off where the model lacks one of the attributes in the callback's `needs`.
 OPTIONAL: dict[str, type[Callback]] = {
     "weight_average": WeightAverage,
     "free_nats": FreeNatsAnnealing,

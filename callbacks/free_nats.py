@@ -10,8 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 class FreeNatsAnnealing(Callback):
     """Moves `pl_module.free_nats` on a straight line from `start` to `end` over the first `steps` optimizer steps.
 
-    A pure function of `trainer.global_step`, so it needs no state and a resumed run is on the same line. Logged as
-    `train/free_nats`.
+    A pure function of `trainer.global_step`, so that a resumed run needs no state. Logged as `train/free_nats`.
     """
 
     needs = ("free_nats",)
@@ -29,7 +28,7 @@ class FreeNatsAnnealing(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not hasattr(pl_module, "free_nats"):
             raise ValueError(
-                f"FreeNatsAnnealing sets free_nats, which {type(pl_module).__name__} lacks; take it off the callbacks"
+                f"FreeNatsAnnealing sets free_nats, which {type(pl_module).__name__} lacks; leave the callback out"
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""What Lightning does not restore on resume: random numbers, the place in an epoch, and options that the user changed."""
+"""Restores what Lightning does not: random numbers, the place in an epoch, and options that the user changed."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def set_random_state(state: dict[str, Any]) -> None:
 class TrainingRandomness(Callback):
     """Gives training its own stream of random numbers, and keeps it in the checkpoint.
 
-    The state at the end of one batch is restored at the start of the next. So a validation, a new iterator or a figure that
-    draws numbers in between does not change training, and a run that was stopped anywhere goes on exactly.
+    The state at the end of one batch is restored at the start of the next. So a validation, a new iterator or a figure
+    that draws numbers in between does not change training, and a stopped run goes on exactly.
 
-    Each of several processes has its own stream, and the checkpoint holds all of them; the first process has the stream of
-    a run in one process. With more processes than before, the additional ones begin new streams.
+    Each of several processes has its own stream, and the checkpoint holds all of them; the first process has the stream
+    of a run in one process. With more processes than before, the additional ones begin new streams.
     """
 
     def __init__(self) -> None:
@@ -59,8 +59,8 @@ class TrainingRandomness(Callback):
         rank, world = ranks.rank(), ranks.world()
         if self._saved and len(self._saved) != world:
             rank_zero_info(
-                f"The checkpoint is of {len(self._saved)} processes, this run has {world}: every window still comes once an "
-                "epoch, but batches and random numbers differ from those of an uninterrupted run"
+                f"The checkpoint is of {len(self._saved)} processes, this run has {world}: every window still comes "
+                "once an epoch, but batches and random numbers differ from those of an uninterrupted run"
             )
         if rank < len(self._saved):
             self._state = self._saved[rank]
@@ -92,16 +92,16 @@ class TrainingRandomness(Callback):
 class ResumePosition(Callback):
     """Keeps in the checkpoint how many windows of the epoch training has received, and goes on behind them.
 
-    Another batch size, another number of workers and another number of processes are honoured: what is left of the epoch
-    comes in batches of the new size. Works for data modules whose training loader is an `EpochLoader`; the state of any
-    other loader is Lightning's business. Raises ValueError where the loader cannot go on, and warns where the scaler of
-    the data module shows other training data than those of the checkpoint.
+    Another batch size, number of workers or number of processes is honoured: what is left of the epoch comes in batches
+    of the new size. Works for data modules whose training loader is an `EpochLoader`; the state of any other loader is
+    left to Lightning. Raises ValueError where the loader cannot go on, and warns where the scaler of the data module
+    shows other training data than those of the checkpoint.
     """
 
     def __init__(self) -> None:
         self._loader: EpochLoader | None = None
         self._epoch: dict[str, int] | None = None  # the size of an epoch, see `_describe`
-        self._order: dict[str, int] | None = None  # of the checkpoint that is resumed
+        self._order: dict[str, int] | None = None  # the loader's state in the checkpoint that is resumed
         self._scaler: dict[str, list[float]] | None = None  # of the training data
 
     def state_dict(self) -> dict[str, Any]:
@@ -138,9 +138,9 @@ class ResumePosition(Callback):
         elif done > 0:
             if any(epoch["limit"] != epoch["batches"] for epoch in (old, new)):
                 raise ValueError(
-                    f"the checkpoint lies within an epoch of {old['limit']} batches of {old['batch_size']}, an epoch now has "
-                    f"{new['limit']} of {new['batch_size']}; change limit_train_batches at the end of an epoch, or leave it "
-                    "as it was"
+                    f"the checkpoint lies within an epoch of {old['limit']} batches of {old['batch_size']}, an epoch "
+                    f"now has {new['limit']} of {new['batch_size']}; change limit_train_batches at the end of an "
+                    "epoch, or leave it as it was"
                 )
             left = steps(batches.size - batches.position, batches.batch_size, batches.world)
             count_batches_as(trainer, new["batches"] - left)
@@ -153,8 +153,8 @@ class ResumePosition(Callback):
         if self._scaler is not None and self._scaler != fitted:
             rank_zero_warn(
                 f"the training data are not those of the checkpoint: their scaler is {fitted}, the checkpoint's is "
-                f"{self._scaler}. Training goes on with the new data and the old scaler; for the old data, give the data "
-                "options and files that the run began with."
+                f"{self._scaler}. Training goes on with the new data and the old scaler; for the old data, give the "
+                "data options and files that the run began with."
             )
         self._scaler = fitted
 
@@ -180,8 +180,9 @@ class ConfigOfResumedRun(Callback):
 class HonourOptimizerOptions(Callback):
     """Lets optimizer options that the user changed on resume (learning rate, weight decay) win over the checkpoint's.
 
-    Loading the state of an optimizer or a scheduler brings back the old options. The schedule keeps its position: a learning
-    rate is scaled, not restarted. Used only when an option of the model was changed, so that any other run is unchanged.
+    Loading the state of an optimizer or a scheduler brings back the old options. The schedule keeps its position: a
+    learning rate is scaled, not restarted. Used only when an option of the model was changed, so that any other run is
+    unchanged.
     """
 
     def __init__(self) -> None:

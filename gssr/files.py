@@ -17,8 +17,9 @@ DRAFT = ".tmp"
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a draft's path beside `path`; what the block puts there, a file or a folder, becomes `path` when it ends.
 
-    An older file of that name stays readable until then. The draft lies in the same folder because a rename is atomic only
-    within one file system. After an error the draft is removed; a killed process leaves it, as `<name>.<process>.tmp`.
+    An older file of that name stays readable until then. The draft lies in the same folder because a rename is atomic
+    only within one file system. After an error the draft is removed; a killed process leaves it, as
+    `<name>.<process>.tmp`.
     """
     draft = path.with_name(f"{path.name}.{os.getpid()}{DRAFT}")
     if draft.is_dir():  # left by a killed process of the same number
@@ -38,7 +39,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a file that becomes `path`, synced to disk, when the block ends; see `atomic_path`. Makes missing folders."""
+    """Open a file that becomes `path` when the block ends, synced to disk; makes missing folders. See `atomic_path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     with atomic_path(path) as draft, open(draft, mode, **text) as file:

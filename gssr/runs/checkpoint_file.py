@@ -28,7 +28,8 @@ def read_checkpoint(file: Path, map_location: Any = "cpu") -> dict[str, Any]:
     try:
         if not zipfile.is_zipfile(file):
             raise DamagedCheckpoint(
-                f"{file} cannot be read as a checkpoint: it is cut short, or was never one ({file.stat().st_size} bytes)"
+                f"{file} cannot be read as a checkpoint: it is cut short, or was never one "
+                f"({file.stat().st_size} bytes)"
             )
         with zipfile.ZipFile(file) as parts:
             if parts.testzip() is not None:  # torch itself does not compare the checksums that it writes
@@ -37,8 +38,8 @@ def read_checkpoint(file: Path, map_location: Any = "cpu") -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         found = re.search(r"(?:GLOBAL|global:?|class|type) (?:GLOBAL )?([\w.]+\.\w+)", str(error))
         raise RunError(
-            f"{file} was not loaded: it asks for {found[1] if found else 'something'}, which is no tensor or plain value; what "
-            "asks for code could run code. Take a checkpoint that this program wrote, from a source that you trust"
+            f"{file} was not loaded: it asks for {found[1] if found else 'something'}, which is no tensor or plain "
+            "value and could run code. Take a checkpoint that this program wrote, from a source that you trust"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         if isinstance(error, DamagedCheckpoint):
@@ -73,8 +74,8 @@ def newest_readable(run: Path) -> tuple[Path, int] | None:
 def readable(found: Found, to_train: bool) -> tuple[Found, int, str]:
     """A checkpoint that can be read, its optimizer steps, and a note for the user, or "".
 
-    Where training is to go on from a damaged `last`, the newest readable state of the run replaces it. Training repeats the
-    steps since then bit for bit, so that only time is lost.
+    Where training is to go on from a damaged `last`, the newest readable state of the run replaces it. Training repeats
+    the steps since then bit for bit, so that only time is lost.
 
     Raises RunError for a damaged checkpoint otherwise; the message names the newest readable one of its run.
     """

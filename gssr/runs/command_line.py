@@ -1,4 +1,4 @@
-"""The command line of train.py: LightningCLI with run folders, default configs, and checkpoints named `last` and `best`."""
+"""The command line of train.py: LightningCLI with run folders, default configs, and `--ckpt_path last | best`."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class RunCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _optional_callbacks(self) -> list[Callback]:
-        """Callbacks of the sections of the config. One whose needs the model does not meet is off, also in the config."""
+        """Callbacks of the config's sections. One that needs what the model lacks is off, and null in the config."""
         for name in OPTIONAL:
             if missing_of(name, self.model):
                 self.config[self.stage][name] = self.config_init[self.stage][name] = None

@@ -70,8 +70,8 @@ def choose(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def default_configs(args: list[str]) -> list[Path]:
     """The configs that a new run reads first: the main job's, then the default config of the data that `--data` names.
 
-    The main job's epochs and windows suit its own data. A data module brings others by a class attribute `default_config`,
-    a path relative to the file of the class. It is not read where the user gives a `--config`.
+    The main job's epochs and windows suit its own data. A data module brings others by a class attribute
+    `default_config`, a path relative to the file of the class. It is not read where the user gives a `--config`.
 
     Raises RunError where a class names a file that does not exist.
     """
@@ -86,14 +86,14 @@ def default_configs(args: list[str]) -> list[Path]:
     file = (Path(inspect.getfile(owner)).parent / owner.default_config).resolve()
     if not file.is_file():
         raise RunError(
-            f"{owner.__name__}.default_config is {owner.default_config!r}, but there is no file {file}; expected a path "
-            "relative to the file of the class, or None"
+            f"{owner.__name__}.default_config is {owner.default_config!r}, but there is no file {file}; expected a "
+            "path relative to the file of the class, or None"
         )
     return [DEFAULT_CONFIG, file]
 
 
 def _data_class(name: str) -> type[Any] | None:
-    """The class of an import path, or of a name in `datamodules`; None where there is none, which the parser reports."""
+    """The class of an import path, or of a name in `datamodules`; None if there is none, which the parser reports."""
     module, _, attribute = name.rpartition(".")
     try:
         found = getattr(importlib.import_module(module or "datamodules"), attribute, None)

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C before training begins and after it ends. While it runs, `callbacks.RunCheckpoints` handles them."""
+"""SIGTERM and Ctrl-C before and after training. While it runs, `callbacks.RunCheckpoints` handles them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def signals_as_exceptions() -> Iterator[None]:
-    """SIGTERM raises `Terminated`, Ctrl-C `KeyboardInterrupt`, even if the shell that started this process ignored it."""
+    """SIGTERM raises `Terminated`, Ctrl-C `KeyboardInterrupt`, even where the parent process had these ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

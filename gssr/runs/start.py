@@ -102,8 +102,8 @@ class Start:
             name = None if self.found is not None else self.run_name
             if name is None and from_outside:
                 raise RunError(
-                    "processes that torchrun, srun or several nodes start cannot agree on the name of a new run; start it "
-                    "with --run NAME, or go on with a run by --run NAME --ckpt_path last"
+                    "processes that torchrun, srun or several nodes start cannot agree on the name of a new run; start "
+                    "it with --run NAME, or go on with a run by --run NAME --ckpt_path last"
                 )
             folder = new_run(data, name)
             self._claim = claim(folder)  # before the folder has a config, by which others find it
@@ -122,7 +122,7 @@ class Start:
         return RUNS if self.run_name is None else run_path(self.run_name)
 
     def discard(self) -> bool:
-        """Remove a new run that failed before it saved anything, so that `last` does not mean it; whether it was removed."""
+        """Remove a new run that failed before it saved anything, so that `last` skips it. Returns whether it did."""
         if self._claim is None or self.continues or not self.is_empty:
             return False
         shutil.rmtree(str(self.folder), ignore_errors=True)
@@ -148,8 +148,8 @@ class Changes:
         seeds = [key for key in keys if key.split(".")[-1] in ("seed", "seed_everything")]
         if trains and seeds:
             raise RunError(
-                f"{', '.join(map(self._line, seeds))}: a resumed run goes on with the random numbers of its checkpoint; "
-                "leave the seed as it was, or start a new run without --ckpt_path"
+                f"{', '.join(map(self._line, seeds))}: a resumed run goes on with the random numbers of its "
+                "checkpoint; leave the seed as it was, or start a new run without --ckpt_path"
             )
 
     def of_model(self) -> bool:

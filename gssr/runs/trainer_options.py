@@ -1,4 +1,4 @@
-"""What train.py adds to the trainer that the user configured: callbacks, loggers, a single device for test and predict."""
+"""What train.py adds to the trainer that the user configured: callbacks, loggers, one device for test and predict."""
 
 from __future__ import annotations
 

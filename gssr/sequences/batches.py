@@ -17,8 +17,8 @@ MOST_SHUFFLED = 2**17  # indices whose order is kept in memory, at 8 bytes each;
 def step_size(left: int, batch_size: int, world: int = 1) -> int:
     """Indices that the W processes together use in their next step, when `left` are left of an epoch (0 or at least W).
 
-    A step has full batches as long as each later step then has an index for every process. Otherwise the step before the
-    last gives up a few indices; a batch of 1 cannot give any up, so that some of the last batches hold 2.
+    A step has full batches as long as each later step then has an index for every process. Otherwise the step before
+    the last gives up a few indices; a batch of 1 cannot give any up, so that some of the last batches hold 2.
     """
     full = world * batch_size
     if full < left < full + world:
@@ -35,12 +35,14 @@ def steps(left: int, batch_size: int, world: int = 1) -> int:
 class EpochBatches(Sampler[list[Key]]):
     """Batches of (epoch, index): every index once an epoch, in an order that depends on (seed, epoch) alone.
 
-    W processes walk through that order together and divide each step's indices between them. So no index is used twice or
-    left out, all processes make the same number of steps, and batches of b in each are together a batch of W · b in one.
+    W processes walk through that order together and divide each step's indices between them. So no index is used twice
+    or left out, all processes make the same number of steps, and batches of b in each are together a batch of W · b in
+    one.
 
     The state is a pair of numbers, `epoch` and `position`: the next iterator yields what is left of that epoch behind
-    `position` indices, counted over all processes. Iterating does not move it, since a loader's workers read ahead: `advance`
-    does, for each batch that training received. Any batch size and any number of processes can go on from the state.
+    `position` indices, counted over all processes. Iterating does not move it, since a loader's workers read ahead:
+    `advance` does, for each batch that training received. Any batch size and any number of processes can go on from the
+    state.
 
     Args:
         size: number of indices.
@@ -122,8 +124,8 @@ class EpochBatches(Sampler[list[Key]]):
         left = self.size - state["position"]
         if 0 < left < self.world:
             raise ValueError(
-                f"{left} windows are left of the epoch in which the checkpoint was saved, for {self.world} processes; resume "
-                f"with at most {left} until the epoch ends"
+                f"{left} windows are left of the epoch in which the checkpoint was saved, for {self.world} processes; "
+                f"resume with at most {left} until the epoch ends"
             )
         self.epoch, self.position, self._begun = state["epoch"], state["position"], False
 
@@ -131,8 +133,9 @@ class EpochBatches(Sampler[list[Key]]):
 class EpochLoader(DataLoader[Any]):
     """A DataLoader over `EpochBatches` whose state counts the batches that were received, with and without workers.
 
-    An iterator begins at its first batch, not when it is made. So a state can be loaded after Lightning has made one, and
-    one that is never used costs nothing. Each iterator is the next epoch, unless a state was loaded or an epoch was set.
+    An iterator begins at its first batch, not when it is made. So a state can be loaded after Lightning has made one,
+    and one that is never used costs nothing. Each iterator is the next epoch, unless a state was loaded or an epoch was
+    set.
 
     Args:
         dataset: its keys are pairs (epoch, index).
@@ -162,9 +165,10 @@ class EpochLoader(DataLoader[Any]):
 class DealtBatches(Sampler[list[int]]):
     """All indices in order, in the batches of a single process: process r evaluates batches r, r + W, r + 2W, ...
 
-    A score depends on what else is in its batch (whose goal is borrowed, which texts are drawn). Batches that are the same
-    for any number of processes give the same scores. Where there are fewer batches than processes, some processes repeat a
-    batch that does not count: Lightning would skip the loop of a process without any, and the others would wait for it.
+    A score depends on what else is in its batch (whose goal is borrowed, which texts are drawn). Batches that are the
+    same for any number of processes give the same scores. Where there are fewer batches than processes, some processes
+    repeat a batch that does not count: Lightning would skip the loop of a process without any, and the others would
+    wait for it.
     """
 
     def __init__(self, size: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
