@@ -31,6 +31,8 @@ class PlanRollouts(Callback):
         seed: Seed of the rollouts.
     """
 
+    needs = ("plan",)
+
     def __init__(
         self,
         every_n_epochs: int = 1,

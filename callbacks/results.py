@@ -24,6 +24,7 @@ class TestReport(Callback):
     """
 
     __test__ = False
+    needs = ("rollout",)
 
     def __init__(self, samples: int = 64, quick: bool = False) -> None:
         self.samples, self.quick = samples, quick
@@ -47,6 +48,8 @@ class PredictionWriter(Callback):
         charts: Fan charts.
         rollouts: Single rollouts of a window that are written.
     """
+
+    needs = ("plan",)
 
     def __init__(self, charts: int = 8, rollouts: int = 16) -> None:
         self.charts, self.rollouts = charts, rollouts

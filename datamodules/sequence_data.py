@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
-from torchdata.stateful_dataloader import StatefulDataLoader
 
 from gssr import ranks
 from gssr.evaluation.forecast_report import evaluate_forecasts
 from gssr.evaluation.report import Report
-from gssr.sequences.batches import DealtBatches, EpochBatches
+from gssr.sequences.batches import DealtBatches, EpochBatches, EpochLoader
 from gssr.sequences.collate import collate
 from gssr.sequences.dataset import WindowDataset, check_jitter
 from gssr.sequences.goals import KINDS, GoalWriter
@@ -37,7 +36,8 @@ class SequenceData(LightningDataModule):
 
     Three attributes are not in that contract:
 
-    default_config: name of a YAML in configs/ that `--data` reads for this class when no `--config` is given.
+    default_config: a config that `--data` reads for this class when no `--config` is given, as a path relative to the
+        file of the class; None: configs/default.yaml only.
     shares_itself: the loaders deal windows to the processes of a run, so Lightning must add no sampler of its own.
     most_evaluated: most windows that `windows_evaluation` looks at, evenly spaced; None: all.
 
@@ -208,13 +208,13 @@ class SequenceData(LightningDataModule):
     def predict_records(self) -> WindowDataset:
         return self._ready("predict")
 
-    def train_dataloader(self) -> StatefulDataLoader:
-        """Shuffled batches; its state resumes in the middle of an epoch with identical batches."""
+    def train_dataloader(self) -> EpochLoader:
+        """Shuffled batches; the loader's state resumes in the middle of an epoch with identical batches."""
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0
         batches = EpochBatches(
             len(self.train_records), self.batch_size, self.seed, not overfit, ranks.rank(), ranks.world()
         )
-        return StatefulDataLoader(self.train_records, batch_sampler=batches, **self._loading())
+        return EpochLoader(self.train_records, batches, **self._loading())
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._evaluation(self.val_records)
@@ -230,7 +230,7 @@ class SequenceData(LightningDataModule):
         return DataLoader(records, batch_sampler=batches, **self._loading())
 
     def _loading(self) -> dict[str, Any]:
-        # A generator of its own: a loader would otherwise draw from torch's global state at every start.
+        # Without its own generator a loader draws from torch's global state at every start.
         generator = torch.Generator().manual_seed(self.seed)
         return {"collate_fn": collate, "num_workers": self.num_workers, "generator": generator}
 

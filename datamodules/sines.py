@@ -61,10 +61,10 @@ class Sines(SequenceData):
     Raises ValueError for negative noise, fewer than 8 series, a stride, and as `SequenceData` does.
     """
 
-    default_config = "sines"
     value_names: tuple[str, ...] = ("value",)
     value_units: tuple[str, ...] = ("",)
     value_resolution: tuple[float, ...] = (0.0,)
+    default_config = "../configs/sines.yaml"
 
     def __init__(self, *, noise: float = 1.0, series: int = 1024, context: int = 16, **windows: Any) -> None:
         super().__init__(context=context, **windows)

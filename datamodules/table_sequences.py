@@ -86,8 +86,8 @@ class TableSequences(SequenceData):
     Raises ValueError for options that do not fit, and, when the table is read, for a table that cannot be used.
     """
 
-    default_config = "any_table"
     most_evaluated = 2048
+    default_config = "../configs/any_table.yaml"
 
     def __init__(
         self,

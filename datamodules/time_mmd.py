@@ -52,7 +52,7 @@ class TimeMMD(SequenceData):
     comes twice, shares that leave no part, and parts that are shorter than a window; and as `SequenceData` does.
     """
 
-    default_config = "time_mmd"
+    default_config = "../configs/time_mmd.yaml"
 
     def __init__(
         self,

@@ -14,9 +14,10 @@ import train
 from benchmarks.quality import ablations
 from benchmarks.quality.sets import data_set
 from benchmarks.shapes import SHAPES
-from callbacks import RunCheckpoints
+from callbacks import OPTIONAL, RunCheckpoints
 from gssr.network import GoalNetwork
 from gssr.network.options import KINDS
+from gssr.runs.options import flat
 
 CONFIGS = sorted((Path(train.__file__).parent / "configs").glob("*.yaml"))
 ABLATIONS = sorted((CONFIGS[0].parent / "ablations").glob("*.yaml"))
@@ -25,11 +26,11 @@ COMPLETE = ("default.yaml", "pretrain_nano.yaml")
 
 def classes(config: dict[str, Any]) -> list[tuple[type, dict[str, Any]]]:
     parts = [config[section] for section in ("model", "data") if section in config]
-    parts += config.get("trainer", {}).get("callbacks", [])
     found = []
     for part in parts:
         module, name = part["class_path"].rsplit(".", 1)
         found.append((getattr(importlib.import_module(module), name), part.get("init_args", {})))
+    found += [(owner, config[name]) for name, owner in OPTIONAL.items() if config.get(name) is not None]
     return [*found, (RunCheckpoints, config.get("checkpoint", {}))]
 
 
@@ -106,7 +107,7 @@ def test_a_granite_config_alone_is_the_main_job_with_another_backbone(
     for more in ([], ["--config", str(CONFIGS[0].parent / f"granite-{size}.yaml")]):
         with pytest.raises(SystemExit):
             train.main(["fit", *more, "--print_config"])
-        used.append(train._flat(yaml.safe_load(capsys.readouterr().out)))
+        used.append(flat(yaml.safe_load(capsys.readouterr().out)))
     default, granite = used
     start = "model.init_args."
     changed = {key.removeprefix(start): granite[key] for key in default if granite[key] != default[key]}
@@ -127,13 +128,13 @@ def test_an_ablation_changes_what_it_says_and_nothing_else(capsys: pytest.Captur
         for name in ablations.names() if data.name == "storms" else ("as_shipped", "posterior_mlp"):
             with pytest.raises(SystemExit):
                 train.main(["fit", *data.arguments(ablations.configs(data, name)), "--print_config"])
-            used[name] = train._flat(yaml.safe_load(capsys.readouterr().out))
+            used[name] = flat(yaml.safe_load(capsys.readouterr().out))
         base = used.pop("as_shipped")
         assert base["model.init_args.objective.alpha_text"] == 0 and base["model.init_args.backbone.name"] == "nano"
         assert base["data.init_args.horizon"] == 8
         for name, options in used.items():
             given = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
-            named = {key for key in train._flat(given) if given["model"].get("init_args") or key == "model.class_path"}
+            named = {key for key in flat(given) if given["model"].get("init_args") or key == "model.class_path"}
             named -= {"model.class_path"} if given["model"].get("init_args") else set()
             changed = {key for key in options if options[key] != base.get(key)}
             # A class is named by its path, or by class_path and init_args.

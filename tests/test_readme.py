@@ -19,9 +19,10 @@ from lightning import Trainer
 from datamodules import Storms
 from gssr.commands.main import build_parser
 from gssr.network.steering import SteeredPrior
+from gssr.runs.command_line import RunCLI
 from gssr.runs.folders import CHECKPOINTS, CONFIG
+from gssr.runs.options import flat as flat_options
 from tests.networks import make_network
-from train import RunCLI, _flat
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**/*.md", "datamodules/**/*.md"]
@@ -60,7 +61,6 @@ class Parsed(Exception):
 def parse(monkeypatch: pytest.MonkeyPatch, args: list[str]) -> RunCLI:
     """The command line as train.py reads it, up to where it would build network and data."""
     found: list[RunCLI] = []
-    every = RunCLI.subcommands()
 
     def stop(cli: RunCLI) -> None:
         found.append(cli)
@@ -69,9 +69,6 @@ def parse(monkeypatch: pytest.MonkeyPatch, args: list[str]) -> RunCLI:
     with monkeypatch.context() as patch:
         patch.setattr(RunCLI, "before_instantiate_classes", stop)
         patch.setattr(RunCLI, "_set_seed", lambda cli: None)
-        patch.setattr(
-            RunCLI, "subcommands", staticmethod(lambda: {args[0]: every[args[0]]})
-        )  # the others only cost time
         with pytest.raises(Parsed):
             RunCLI(args)
     return found[0]
@@ -79,7 +76,10 @@ def parse(monkeypatch: pytest.MonkeyPatch, args: list[str]) -> RunCLI:
 
 def options_of(cli: RunCLI) -> dict[str, Any]:
     """The options as they will be used, by the names that a user types."""
-    flat = {key.replace(".init_args", ""): value for key, value in _flat(yaml.safe_load(cli._dump())).items()}
+    flat = {
+        key.replace(".init_args", ""): value
+        for key, value in flat_options(yaml.safe_load(cli.options_as_yaml())).items()
+    }
     return flat | {key.removesuffix(".class_path"): value for key, value in flat.items() if key.endswith("class_path")}
 
 
@@ -87,7 +87,7 @@ def options_of(cli: RunCLI) -> dict[str, Any]:
 def config_of_main_job() -> str:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(ROOT)
-        return parse(monkeypatch, ["fit"])._dump()
+        return parse(monkeypatch, ["fit"]).options_as_yaml()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from benchmarks.quality.sets import NAMES
 from benchmarks.quality.summary import BEST, CHOSEN, DIFFERENCE, LARGER, OURS, SEEDS, SHOWN, TEXTS, summary
 from benchmarks.quality.training import NUMBERS
 from benchmarks.quality.work import REFIT
-from gssr.files import whole_file
+from gssr.files import atomic_write
 
 PARTS = {"val": "Validation part", "test": "Test part", REFIT: "Test part, refitted"}
 WIDTH = 110
@@ -84,7 +84,7 @@ def of_part(folder: Path, part: str, draws: int) -> str:
     """The report of a part. It is also written into the folder of the data set."""
     found = Part(folder / part, draws)
     text = found.markdown([ablations(found), *draw(found, folder / "images", part)])
-    with whole_file(folder / f"{part}.md") as file:
+    with atomic_write(folder / f"{part}.md") as file:
         file.write(f"# {folder.name}: {PARTS[part].lower()}\n\n{text}")
     return text
 
@@ -122,9 +122,9 @@ def write(out: Path, file: Path) -> None:
     if not pages:
         raise ValueError(f"nothing was measured under {out} yet; name a data set with --data")
     for name, text in pages.items():
-        with whole_file(folder / f"{name}.md") as stream:
+        with atomic_write(folder / f"{name}.md") as stream:
             stream.write(text)
-    with whole_file(file) as stream:
+    with atomic_write(file) as stream:
         stream.write(index(rows, pages, folder.name))
 
 

@@ -69,7 +69,7 @@ class Strikes(SequenceData):
     the seventh.
     """
 
-    default_config = "strikes"
+    default_config = "../../configs/strikes.yaml"
     value_names: tuple[str, ...] = ("strikes", "affected", "season_sin", "season_cos")
     value_units: tuple[str, ...] = ("a week", "a week", "", "")
     # The chance in a week's reports is far larger than one strike, so the resolution of a count says nothing.

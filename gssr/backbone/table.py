@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from gssr.backbone.frozen import FrozenBackbone
 from gssr.backbone.readings import MeanReading, Reading
+from gssr.files import atomic_path
 
 TEXTS_PER_STEP = 512
 SECONDS_BETWEEN_SAVES = 300.0
@@ -132,18 +133,15 @@ class TextTable:
 
     def _save(self, keys: Tensor, states: Tensor) -> None:
         """Replace the file in one step. Of two processes that write at once the later wins; the other reads again."""
-        partial = self.file.with_suffix(f".{os.getpid()}.part")
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"hashes": keys, "states": states.contiguous()}, partial)
-            os.replace(partial, self.file)
+            with atomic_path(self.file) as draft:
+                save_file({"hashes": keys, "states": states.contiguous()}, draft)
         except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
             warnings.warn(
                 f"the text cache {self.file} could not be written ({error}); the texts will be read again next time",
                 stacklevel=3,
             )
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def _hash(text: str) -> tuple[int, int]:

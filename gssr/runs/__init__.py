@@ -1,1 +1,1 @@
-"""Run folders, checkpoint files and configuration: where a run writes, and how it is found again."""
+"""Runs of train.py: folders, checkpoint files, options, signals, and the command line."""

@@ -1,6 +1,6 @@
 """What a (value, text, goal) sequence is: records, windows, scalers, goal writers, collation. Knows no other room."""
 
-from gssr.sequences.batches import DealtBatches, EpochBatches
+from gssr.sequences.batches import DealtBatches, EpochBatches, EpochLoader
 from gssr.sequences.collate import collate
 from gssr.sequences.context import context_length, last_observed
 from gssr.sequences.dataset import WindowDataset
@@ -14,6 +14,7 @@ __all__ = [
     "Batch",
     "DealtBatches",
     "EpochBatches",
+    "EpochLoader",
     "Forms",
     "GoalClass",
     "GoalSentence",

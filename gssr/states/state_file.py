@@ -1,7 +1,6 @@
 """Tensors and a few strings in a safetensors file with a checksum of its content. Reading executes no code."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +8,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from gssr.files import atomic_path
 
 FORMAT = "gssr hybrid state 1"
 
@@ -22,13 +23,11 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, s
     path = Path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     about = {**about, "format": FORMAT}
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        # A missing folder is an error: its name may be mistyped.
-        save_file(tensors, partial, metadata={**about, "digest": _digest(tensors, about)})
-        os.replace(partial, path)
+        # Makes no folder: the user names it, and a mistyped one should be an error.
+        with atomic_path(path) as draft:
+            save_file(tensors, draft, metadata={**about, "digest": _digest(tensors, about)})
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         raise ValueError(f"{path} cannot be written: {error}") from error
 
 
