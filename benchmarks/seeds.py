@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-ROWS = {  # table, row, column -> words
+ROWS = {  # table, row and column of a report -> words
     ("forecast", "persistence", "48 h"): "no goal, MAE at 48 h in kt: persistence",
     ("forecast", "linear autoregression", "48 h"): "linear autoregression",
     ("forecast", "network, unsteered (mean of rollouts)", "48 h"): "network",

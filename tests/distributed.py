@@ -1,6 +1,6 @@
-"""What two processes do together, each writing down what it saw: run by tests/test_distributed.py, once for each rank.
+"""Two processes work together, and each saves what it saw: tests/test_distributed.py runs this once for each rank.
 
-LOCAL_RANK=0 NODE_RANK=0 MASTER_ADDR=127.0.0.1 MASTER_PORT=... python -m tests.distributed BACKBONE OUT   and the same for 1
+LOCAL_RANK=0 NODE_RANK=0 MASTER_ADDR=127.0.0.1 MASTER_PORT=... python -m tests.distributed BACKBONE OUT
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from gssr.runs.folders import LAST, checkpoint_file
 from gssr.sequences.batches import EpochBatches
 from gssr.sequences.record import Record
 from tests.callbacks.training import StopAfter, trainer_for, weights
+from tests.networks import make_network
 from tests.toy import ToyData, ToyNetwork
 
 PAIR: dict[str, Any] = {"strategy": "ddp", "devices": 2, "use_distributed_sampler": False}
 C, H = 4, 3
 GOAL, TEXT = "Weaken to 35 knots in 48 hours", "Tropical storm Alex near 30.0 north 60.0 west."
-# Training windows 10, validation windows 5. In an epoch's order every second window is dealt to rank 0; in validation rank 1 has
-# the second of three batches of two. Nothing that rank 1 sees says anything or wants anything.
+# Training has 10 windows, validation 5. Rank 0 gets every second window of an epoch's order; in validation rank 1 gets
+# the second of three batches of two. No window of rank 1 has a text or a goal.
 TALKATIVE = {"train": {int(i) for i in EpochBatches(10, 2).order(0)[::2]}, "val": {0, 1, 4}, "test": {0}}
 
 
 class Windows(SequenceData):
-    """Five or ten windows a part, a series each; where `silent`, there are neither goals nor texts."""
+    """Five or ten windows a part, each of its own series; `silent` ones have neither goals nor texts."""
 
     value_names = ("a", "b")
     value_units = ("u", "v")
@@ -60,20 +61,27 @@ class Windows(SequenceData):
         )
 
 
+class WithoutNoise(GoalNetwork):
+    """A goal network that draws zeros in place of noise."""
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self.world.draw = lambda *shape, generator: torch.zeros(shape)
+
+
 def network(backbone: str, **options: Any) -> GoalNetwork:
-    options = {"latent_dim": 4, "hidden_dim": 16, "text_layers": (1,), "goal_layer": 1, "text_steps": 3} | options
-    return GoalNetwork(backbone, warmup_steps=1, **options)
+    sizes = {"latent_dim": 4, "hidden_dim": 16, "text_layers": (1,), "goal_layer": 1, "text_steps": 3}
+    return make_network(backbone, warmup_steps=1, **sizes, **options)
 
 
 def without_noise(backbone: str) -> GoalNetwork:
-    """A network whose loss is a function of the batch: no noise, and every context as long as can be."""
-    plain = network(backbone, min_context=C + H - 1, text_dropout=0.0, goal_dropout=0.0, alpha_text=0.0, free_nats=0.0)
-    plain.draw = lambda *shape, generator=None: torch.zeros(shape)
-    return plain
+    """A network whose loss is a function of the batch: no noise, and every context as long as it can be."""
+    options = {"min_context": C + H - 1, "text_dropout": 0.0, "goal_dropout": 0.0, "alpha_text": 0.0, "free_nats": 0.0}
+    return network(backbone, kind=WithoutNoise, **options)
 
 
 class Gradients(Callback):
-    """Of the first step, before it is made."""
+    """Keeps the gradients of the first step."""
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         if trainer.global_step == 0:
@@ -81,14 +89,14 @@ class Gradients(Callback):
 
 
 class FirstNoise(Callback):
-    """The first numbers that training would draw, without drawing them."""
+    """Keeps the first numbers that training will draw, without drawing them."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.drawn = torch.randn(4, generator=pl_module.noise.clone_state())
 
 
 class Rows(ToyNetwork):
-    """Writes down which rows it saw."""
+    """Keeps the rows that it saw."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,7 +116,7 @@ class Explodes(ToyNetwork):
 
 
 def toy(folder: Path, callbacks: Sequence[Callback] = (), model: Rows | None = None, **options: Any) -> dict[str, Any]:
-    """A run of the toy network, or its continuation; 23 rows in batches of 3 by two processes are 4 steps an epoch."""
+    """A run of the toy network, or its continuation; two processes take 4 steps for 23 rows in batches of 3."""
     seed_everything(0, verbose=False)
     model, last = model or Rows(), checkpoint_file(folder, LAST)
     resumed = last if last.exists() else None
@@ -120,7 +128,7 @@ def toy(folder: Path, callbacks: Sequence[Callback] = (), model: Rows | None = N
 
 
 def stopped(out: Path, rank: int) -> dict[str, Any]:
-    """An uninterrupted run, and one in which only the second process hears of a stop, within an epoch."""
+    """An uninterrupted run, and one in which only the second process is told to stop, within an epoch."""
     whole = toy(out / "whole")
     first = toy(out / "parts", [StopAfter(6)] if rank == 1 else [])
     if rank == 0:
@@ -137,7 +145,7 @@ def exploded(out: Path, rank: int) -> dict[str, Any]:
 
 
 def goals(out: Path, rank: int, backbone: str) -> dict[str, Any]:
-    """Training in which rank 1 never sees a goal or a text, and validation of what came of it."""
+    """Training in which rank 1 never sees a goal or a text, and validation of the result."""
     seed_everything(0, verbose=False)
     first, model = FirstNoise(), network(backbone)
     guards = [GradientNormCheck(patience=1), FrozenBackboneGuard(), first]
@@ -166,7 +174,7 @@ def validated(out: Path, backbone: str, batch_size: int, **options: Any) -> dict
 
 
 def gradients(out: Path, backbone: str, batch_size: int, **options: Any) -> dict[str, Tensor]:
-    """Of the first step, without noise."""
+    """The gradients of the first step, without noise."""
     seed_everything(0, verbose=False)
     kept = Gradients()
     trainer = trainer_for(

@@ -16,7 +16,7 @@ BASE = "as_shipped"
 
 @dataclass
 class Ablated:
-    """One run; cells of it are named `stem`."""
+    """One run. The names of its cells begin with `stem`."""
 
     name: str
     seed: int
@@ -28,7 +28,7 @@ class Ablated:
 
 
 def names() -> list[str]:
-    """All ablations, what they are compared with first."""
+    """All ablations, the one that the others are compared with first."""
     found = sorted(file.stem for file in FOLDER.glob("*.yaml") if not file.stem.startswith("short_"))
     return [BASE, *found]
 
@@ -56,10 +56,12 @@ def train(
     threads: int,
     bar: Any,
 ) -> Iterator[Ablated]:
-    """The runs of the ablations (none named: all of them), each trained where it is missing when it is asked for, seed by seed.
+    """The runs of the ablations, seed by seed; a missing run is trained when its turn comes.
 
-    `options` come on top of the configs. `base`: start of the names of the network's own runs, which ablations are compared with
-    where they train as long as it does.
+    Args:
+        wanted: names of ablations; none means all.
+        options: of `train.py fit`, over the configs.
+        base: start of the names of the network's own runs. Ablations that train as long are compared with those.
     """
     for seed in seeds:
         for name in wanted or names():

@@ -1,4 +1,4 @@
-"""Finished pieces of work, one JSON file each, written whole: a run that was interrupted goes on where it stood."""
+"""Finished pieces of work, one complete JSON file each: an interrupted benchmark continues where it stopped."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from gssr.files import whole_file
+from gssr.files import atomic_write
 
-FIGURES = 6  # significant digits that are kept of a number
+FIGURES = 6  # significant digits of a number
 
 
 class Cells:
     """The cells of one folder, by name.
 
-    A cell remembers the settings that it was made with, and is made again for others.
+    A cell keeps the settings that it was made with. Other settings make it anew.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def get(self, name: str, settings: dict[str, Any] | None = None) -> dict[str, Any] | None:
-        """The cell of that name, None where there is none, or none with these settings."""
+        """The cell of that name, or None if there is none with these settings."""
         file = self.folder / f"{name}.json"
         if not file.is_file():
             return None
@@ -32,22 +32,22 @@ class Cells:
         return cell if settings is None or cell["settings"] == plain(settings) else None
 
     def make(self, name: str, settings: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The cell of that name, worked out where it is not there."""
+        """The cell of that name; `work` makes a missing one."""
         found = self.get(name, settings)
         if found is None:
             found = plain({"settings": settings, **work()})
-            with whole_file(self.folder / f"{name}.json") as file:
+            with atomic_write(self.folder / f"{name}.json") as file:
                 json.dump(found, file, allow_nan=False)
         return found
 
     def named(self, start: str) -> dict[str, dict[str, Any]]:
-        """All cells whose names begin so, in order of their names."""
+        """All cells whose names begin with `start`, in order of their names."""
         files = sorted(self.folder.glob(f"{start}*.json"))
         return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
 
 
 def plain(value: Any) -> Any:
-    """What strict JSON can hold: lists of rounded numbers, None for NaN."""
+    """Values that strict JSON can hold: lists, rounded numbers, None for NaN."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, dict):
@@ -60,5 +60,5 @@ def plain(value: Any) -> Any:
 
 
 def numbers(values: Any) -> np.ndarray:
-    """What was written by `plain` as an array, NaN where nothing was."""
+    """An array of numbers from `plain`, NaN for None."""
     return np.array(values, dtype=float)

@@ -1,8 +1,8 @@
-"""AutoETS and AutoARIMA of statsforecast, fitted anew at every origin on all of the series up to it.
+"""AutoETS and AutoARIMA of statsforecast, fitted at every origin to the series up to it.
 
-Their distribution is a Gaussian at each step, as wide as their own 80 % interval says. A long season is taken out by STL first (MSTL): for
-ETS one of more than 24 steps, as is usual; for ARIMA one of more than 4, since its search among seasonal models takes seconds an
-origin. A season that has not been seen twice is none.
+Their distribution is a Gaussian at each step, with the width of their 80 % interval. STL removes a long season first
+(MSTL): more than 24 steps for ETS, as is usual; more than 4 for ARIMA, whose search among seasonal models takes seconds
+an origin. A history shorter than two seasons has none.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from benchmarks.quality.origins import Origins
 from benchmarks.quality.scores import Forecast
 
 LONGEST_SEASON = {"ets": 24, "arima": 4}
-MOST_HISTORY = 600  # last steps that are fitted on: what lies further back costs time and says nothing new
-SHORT = 150  # from here on ARIMA compares its candidates by conditional sums of squares, as R's auto.arima does
+MOST_HISTORY = 600  # last steps to fit; older ones cost time and change no forecast
+SHORT = 150  # beyond, ARIMA compares its candidates by conditional sums of squares, as R's auto.arima does
 Z80 = 1.2815515655446004
 
 
 def classical(origins: Origins, samples: int, seed: int = 0) -> dict[str, Callable[[Callable[[], Any]], Forecast]]:
-    """Each method by name; given what to call after each origin (a progress bar).
+    """Each method by name, a function of what to call after each origin (a progress bar).
 
-    None where statsforecast is not installed.
+    Empty if statsforecast is not installed.
     """
     try:
         from statsforecast.models import MSTL, AutoARIMA, AutoETS
@@ -59,11 +59,11 @@ def classical(origins: Origins, samples: int, seed: int = 0) -> dict[str, Callab
 def gaussian(
     build: Callable[[int, int], Any], history: np.ndarray, period: int | None, horizon: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each step (H,) from one history; the last value where the library cannot fit it."""
+    """Mean and standard deviation of each step (H,) from one history; a random walk if the library cannot fit it."""
     history = np.ascontiguousarray(history[-MOST_HISTORY:], dtype=np.float64)
     season = period if period and len(history) >= 2 * period else 1
     moves = np.diff(history)
-    # A walk as wide as the changes so far, where there is nothing to fit: constant or too short histories.
+    # A walk with the history's own changes, for constant and short histories, which nothing can be fitted to.
     walk = (moves.std() if len(moves) > 1 else 0.0) * np.sqrt(np.arange(1, horizon + 1))
     if len(history) < 4 or np.ptp(history) == 0:
         return np.full(horizon, history[-1]), walk
@@ -73,7 +73,7 @@ def gaussian(
             found = build(season, len(history)).forecast(y=history, h=horizon, level=[80])
         mean, low, high = (np.asarray(found[key], dtype=float) for key in ("mean", "lo-80", "hi-80"))
         spread = (high - low) / (2 * Z80)
-    except Exception as error:  # the library raises anything at histories that it cannot fit
+    except Exception as error:  # the library raises errors of many kinds
         warnings.warn(f"a history of {len(history)} steps could not be fitted: {error}", stacklevel=2)
         mean = spread = np.full(horizon, np.nan)
     usable = np.isfinite(mean) & np.isfinite(spread)

@@ -1,7 +1,8 @@
-"""A plain GRU forecaster: reads the values of the context, gives a Gaussian at each step of the horizon at once.
+"""A plain GRU forecaster: from the values of the context to a Gaussian at every step of the horizon.
 
-No text, no goal, no latent state. It has as many parameters as the goal network's numeric part and learns from the same windows, at
-the same levels where their level is jittered, by the closed form of the CRPS; the epoch with the smallest CRPS on validation is kept.
+It has no text, no goal and no latent state. It has as many parameters as the goal network's numeric part, and it learns
+from the same windows, at the same jittered levels. Its loss is the closed form of the CRPS, and the epoch with the
+smallest CRPS on validation is kept.
 """
 
 from __future__ import annotations
@@ -11,18 +12,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from gssr.network.persistence import last_observed
 from torch import Tensor, nn
 
 from benchmarks.quality.origins import Origins
 from benchmarks.quality.scores import Forecast
-from gssr.evaluation.baselines import context_length
 from gssr.network.forecast_error import ForecastError
 from gssr.network.gaussian import Gaussian
 from gssr.network.heads import ValueHead
 from gssr.network.layers import mlp
+from gssr.network.options import Options
 from gssr.network.rssm import RSSM
-from gssr.network.steering import SteeredPrior
+from gssr.sequences.context import context_length, last_observed
 from gssr.sequences.record import Batch
 from gssr.sequences.scaler import Scaler
 
@@ -32,8 +32,11 @@ LEAST_STD = 0.02
 
 
 class GRUForecaster(nn.Module):
-    """Args: value_dim Y, horizon H, width of the GRU and of its head, changes: forecast changes from the last value observed, else
-    the values themselves.
+    """Forecasts from the last hidden state of a GRU.
+
+    Args:
+        value_dim: Y. horizon: H. width: of the GRU and of its head.
+        changes: forecast changes from the last observed value; otherwise the values themselves.
     """
 
     def __init__(self, value_dim: int, horizon: int, width: int, changes: bool) -> None:
@@ -43,7 +46,7 @@ class GRUForecaster(nn.Module):
         self.head = mlp(width, width, 2 * horizon * value_dim)
 
     def forward(self, value: Tensor, mask: Tensor, last: Tensor) -> Gaussian:
-        """Scaled values (B, C, Y), 0 where missing, their mask, and the last value observed (B, 1, Y), to (B, H, Y)."""
+        """Scaled values (B, C, Y), 0 where missing, their mask, and the last observed value (B, 1, Y), to (B, H, Y)."""
         _, h = self.gru(torch.cat([value, mask.to(value.dtype)], -1))
         mean, spread = self.head(h[-1]).unflatten(-1, (self.horizon, -1)).chunk(2, -1)
         return Gaussian(mean + last if self.changes else mean, nn.functional.softplus(spread) + LEAST_STD)
@@ -57,32 +60,25 @@ def gaussian_crps(forecast: Gaussian, value: Tensor) -> Tensor:
 
 
 def parameters_of(module: nn.Module) -> int:
+    """The number of parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def numeric_parameters(
-    value_dim: int,
-    latent_dim: int = 16,
-    hidden_dim: int = 128,
-    posterior: str = "product",
-    reads_changes: bool = False,
-    error_order: int = 1,
-    pull: str = "whole",
-    **_: Any,
-) -> int:
-    """Parameters of the goal network's numeric part: belief, value head and forecast error; of its options, those that count."""
+def numeric_parameters(options: Options, value_dim: int) -> int:
+    """Parameters of the goal network's numeric part: belief, steering, value head and forecast error."""
+    world = options.world
+    latent_dim, hidden_dim = world.latent_dim, world.hidden_dim
     parts = (
-        RSSM(
-            value_dim, latent_dim, hidden_dim, SteeredPrior(pull=pull, latent_dim=latent_dim), posterior, reads_changes
-        ),
+        RSSM(value_dim, latent_dim, hidden_dim, world.posterior, world.reads_changes),
+        options.steering.build(latent_dim),
         ValueHead(latent_dim, hidden_dim, torch.zeros(value_dim)),
-        ForecastError(value_dim, latent_dim, hidden_dim, error_order),
+        ForecastError(value_dim, latent_dim, hidden_dim, world.error_order),
     )
     return sum(map(parameters_of, parts))
 
 
 def equal_width(value_dim: int, horizon: int, parameters: int) -> int:
-    """The width at which the forecaster has about so many parameters."""
+    """The width at which the forecaster comes nearest to a number of parameters."""
     sizes = {w: parameters_of(GRUForecaster(value_dim, horizon, w, False)) for w in range(8, 513, 4)}
     return min(sizes, key=lambda width: abs(sizes[width] - parameters))
 
@@ -90,7 +86,7 @@ def equal_width(value_dim: int, horizon: int, parameters: int) -> int:
 def train_gru(
     origins: Origins, width: int, changes: bool, seed: int, epochs: int, tick: Callable[[], Any], choose: bool = True
 ) -> tuple[GRUForecaster, int]:
-    """The forecaster of the best epoch on validation, and that epoch; unless it should `choose`: of the last epoch."""
+    """The forecaster of the epoch that is best on validation, and that epoch; the last epoch without `choose`."""
     generator = torch.Generator().manual_seed(seed)
     scaler: Scaler = origins.data.scaler
     train, val = _prepared(origins.training, scaler), _prepared(origins.validation, scaler)
@@ -135,7 +131,7 @@ def gru_forecast(model: GRUForecaster, origins: Origins, samples: int, seed: int
 
 
 def _prepared(batch: Batch, scaler: Scaler) -> list[Tensor]:
-    """Scaled context and its mask, the last value observed, scaled horizon and its mask."""
+    """Scaled context and its mask, the last observed value, scaled horizon and its mask."""
     first = context_length(batch)
     scaled = scaler.transform(batch.value, batch.value_mask)
     last = scaler.transform(last_observed(batch, first, scaler.mean))
@@ -144,7 +140,7 @@ def _prepared(batch: Batch, scaler: Scaler) -> list[Tensor]:
 
 
 def _loss(model: GRUForecaster, parts: list[Tensor], dimension: int | None = None) -> Tensor:
-    """Mean CRPS over what was observed, in standard units: of all dimensions or of one."""
+    """Mean CRPS over observed values in standard units, of all dimensions or of one."""
     value, mask, last, target, seen = parts
     each = gaussian_crps(model(value, mask, last), target)
     if dimension is not None:

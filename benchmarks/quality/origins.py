@@ -1,4 +1,4 @@
-"""The windows that every forecast is scored on, and what was known at each of their origins."""
+"""The windows that score every forecast, and what is known at each of their origins."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ MOST_TRAINING = 20_000
 class Origins:
     """Windows of one part ("val", "test") without goals; scores are of one value dimension.
 
-    `batch` B windows of C + H steps; `truth` (B, H), NaN where not observed; `clusters` (B) what the bootstrap draws; `history`
-    B arrays, all values of the dimension from the series' first step to the window's origin; `training`, `validation`: the
-    windows that a method may be fitted on, and those that it may be chosen on.
+    Attributes:
+        batch: B windows of C + H steps. truth: (B, H), NaN where not observed.
+        clusters: B names of what the bootstrap draws.
+        history: B arrays of the dimension's values, from the series' first step to the window's origin.
+        training, validation: the windows to fit a method on, and those to choose one by.
     """
 
     data: Any
@@ -53,11 +55,11 @@ class Origins:
 
     @property
     def jittered(self) -> bool:
-        """Whether training sees its windows at other levels in each epoch."""
-        return getattr(self.data, "level_jitter", 0.0) > 0
+        """Whether every epoch of training sees the windows at other levels."""
+        return self.data.level_jitter > 0
 
     def training_at(self, epoch: int) -> Batch:
-        """`training` at the levels at which the network sees it in an epoch."""
+        """`training` at the levels of one epoch, those that the network sees."""
         dataset = self.data.train_records
         length = self.training.value.shape[1]
         whole = [i for i, window in enumerate(dataset.records) if len(window) == length]
@@ -65,18 +67,12 @@ class Origins:
 
     @property
     def every(self) -> list[Record]:
-        """The windows of all parts; what of them is known at an origin, the reader must see to."""
-        return [window for part in ("train", "val", "test") for window in windows_of(self.data, part)]
-
-
-def windows_of(data: Any, part: str) -> list[Record]:
-    """The windows of a part without writing goals."""
-    dataset = getattr(data, f"{part}_records")
-    return list(getattr(dataset, "records", dataset))
+        """The windows of all parts; the caller must use nothing that lies behind an origin."""
+        return [window for part in ("train", "val", "test") for window in self.data.windows(part)]
 
 
 def find_origins(data: Any, part: str, most: int) -> Origins:
-    """The windows of a part, at most so many, evenly picked; sets the data module up.
+    """At most `most` windows of a part, evenly picked; sets the data module up.
 
     Raises ValueError for another part.
     """
@@ -84,12 +80,12 @@ def find_origins(data: Any, part: str, most: int) -> Origins:
         raise ValueError(f"scores are of the parts val and test, not of {part!r}")
     for stage in ("fit", "test"):
         data.setup(stage)
-    windows = {name: windows_of(data, name) for name in ("train", "val", "test")}
+    windows = {name: list(data.windows(name)) for name in ("train", "val", "test")}
     length = max(map(len, windows["train"]))
     scored = [window for window in windows[part] if len(window) == length]
     scored = [scored[i] for i in pick_evenly(len(scored), most)]
     training = [window for window in windows["train"] if len(window) == length]
-    dimension = getattr(data, "goal_dim", 0)
+    dimension = data.goal_dim
     batch = collate(scored)
     return Origins(
         data=data,
@@ -101,15 +97,15 @@ def find_origins(data: Any, part: str, most: int) -> Origins:
         training=collate([training[i] for i in pick_evenly(len(training), MOST_TRAINING)]),
         validation=collate([window for window in windows["val"] if len(window) == length]),
         dimension=dimension,
-        period=getattr(data, "season_steps", None),
+        period=data.season_steps,
     )
 
 
 def histories(known: Sequence[Record], windows: Sequence[Record], dimension: int) -> list[np.ndarray]:
     """For each window the values of its series up to its origin (goal_start), in order of time.
 
-    Missing values are the last one before, those before the first observation are left out. Steps of a series that are in no
-    window of any part are not known here.
+    A missing value repeats the last one before it; steps before the first observation are left out. Only steps in a
+    window of `known` can be found.
     """
     rows: dict[str, dict[float, float]] = {}
     for window in known:
@@ -133,7 +129,7 @@ def _filled(values: np.ndarray) -> np.ndarray:
 
 
 def rows_once(batch: Batch, dimension: int) -> tuple[np.ndarray, np.ndarray]:
-    """Times (N,) and values (N,) of a batch's observed steps, each step of a series once although windows overlap."""
+    """Times (N,) and values (N,) of a batch's observed steps, each once although windows overlap."""
     seen = batch.value_mask[..., dimension] & batch.step_mask
     series = np.unique(np.asarray(batch.series), return_inverse=True)[1]
     owner = torch.from_numpy(series)[:, None].expand_as(seen)[seen].numpy()

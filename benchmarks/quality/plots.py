@@ -1,6 +1,6 @@
 """Pictures of a part: error over the horizon, calibration, hits against gain, fans under opposing goals.
 
-Object API of matplotlib alone: no global state.
+They use matplotlib's object API, which has no global state.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WEAK, STRONG = "#2e6f95", "#d1495b"
 
 
 def draw(part: Part, folder: Path, stem: str) -> list[str]:
-    """Draw what was measured into `folder`; Markdown that shows it, paths relative to the folder's parent."""
+    """Draw a part's pictures into `folder`, and return Markdown with paths relative to the folder's parent."""
     drawn = {"horizon": horizon(part), "calibration": calibration(part), "gain": gain(part), "opposing": opposing(part)}
     titles = {
         "horizon": "error over the horizon",
@@ -60,17 +60,17 @@ def horizon(part: Part) -> Figure:
 
 def calibration(part: Part) -> Figure:
     """Coverage of the central intervals: nominal against observed over all steps, and of the 80 % interval by step."""
-    figure, (whole, steps) = panels(2)
-    whole.plot([40, 100], [40, 100], color=FAINT, lw=0.8, ls=":")
+    figure, (overall, steps) = panels(2)
+    overall.plot([40, 100], [40, 100], color=FAINT, lw=0.8, ls=":")
     for name in by_step(part, "crps"):
         width = 2.2 if name == NETWORK else 1.3
         shares = [100 * by_step(part, f"covered_{level}")[name].mean() for level in LEVELS]
-        whole.plot(LEVELS, shares, color=COLOURS[name], lw=width, marker="o", ms=3, label=name)
+        overall.plot(LEVELS, shares, color=COLOURS[name], lw=width, marker="o", ms=3, label=name)
         steps.plot(part.about["hours"], 100 * by_step(part, "covered_80")[name], color=COLOURS[name], lw=width)
     steps.axhspan(75, 85, color=GRID, zorder=0)
-    label(whole, "intervals, all steps", "nominal, %", "observed, %")
+    label(overall, "intervals, all steps", "nominal, %", "observed, %")
     label(steps, "80 % interval", "hours ahead", "observed, %")
-    whole.legend(fontsize=7, frameon=False)
+    overall.legend(fontsize=7, frameon=False)
     return figure
 
 

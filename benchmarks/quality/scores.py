@@ -1,6 +1,7 @@
-"""What a forecast is worth: errors, CRPS and coverage of every window and step, and what they come to.
+"""Scores of a forecast: errors, CRPS and coverage of every window and step, and their means.
 
-Shapes: S samples, B windows, H steps; one value dimension."""
+Shapes: S samples, B windows, H steps; one value dimension.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +23,12 @@ LEVELS = (0.5, 0.8, 0.95)
 
 @dataclass
 class Forecast:
-    """`samples` (S, B, H) of the predictive distribution; `point` (B, H), which the absolute error is of, and `mean` (B, H), which the
-    squared error is of: the median and the mean of the samples unless the method has a point of its own.
+    """A predictive distribution.
+
+    Attributes:
+        samples: (S, B, H).
+        point: (B, H), scored by the absolute error; the median of the samples if the method has no point of its own.
+        mean: (B, H), scored by the squared error; the mean of the samples if the method has no point of its own.
     """
 
     samples: Tensor
@@ -36,8 +41,11 @@ class Forecast:
 
 
 def score(forecast: Forecast, truth: Tensor) -> dict[str, Any]:
-    """By step, over the windows: `mae`, `rmse`, `crps`, `covered_50` …; and of each window and step `absolute`, `crps`,
-    `covered_80` (B, H), NaN where the truth was not observed.
+    """Scores by step over the windows, and of each window and step.
+
+    Returns:
+        ``by_step``: `mae`, `rmse`, `crps`, `covered_50` …, H numbers each; ``windows``: `absolute`, `crps` and
+        `covered_80`, (B, H) each, NaN where the truth was not observed.
     """
     seen = ~truth.isnan()
     covered = {
@@ -56,7 +64,7 @@ def _rmse(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def of_window(cells: Sequence[dict[str, Any]], metric: str, step: int | None) -> np.ndarray:
-    """A score of each window (B,), at one step or its mean over the horizon, and the mean over cells (seeds)."""
+    """A score of each window (B,), the mean over cells (seeds): at one step, or the mean over the horizon."""
     every = np.stack([numbers(cell["windows"][metric]) for cell in cells])
     picked = every[..., step] if step is not None else _row_mean(every)
     return picked.mean(0)
@@ -77,15 +85,15 @@ def relative(
     clusters: Sequence[str],
     draws: int = 2000,
 ) -> Estimate:
-    """By what share our score is larger than another one's on the same windows: negative is better.
+    """The share by which our score is larger than another one on the same windows; negative is better.
 
-    Paired: both are scored on the same drawn series.
+    It is paired: the bootstrap scores both on the same drawn series.
     """
     a, b = of_window(ours, metric, step), of_window(other, metric, step)
     return cluster_ratio(a - b, np.where(np.isnan(a), np.nan, b), clusters, draws)
 
 
 def _row_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of what is there, NaN where nothing is."""
+    """Mean over the numbers of the last axis, NaN where there is none."""
     seen = ~np.isnan(values)
     return np.where(seen, values, 0).sum(-1) / np.where(seen.any(-1), seen.sum(-1), np.nan)

@@ -1,6 +1,6 @@
-"""Baselines without a library: persistence, climatology, seasonal naive, linear autoregression, each with a distribution.
+"""Baselines without a library: persistence, climatology, seasonal naive and linear autoregression.
 
-What a method has no distribution for is given one by its own errors on training windows: residuals of whole paths are drawn, so
+A method without a distribution gets one from its own errors on training windows. Whole paths of residuals are drawn, so
 that every step has its own spread.
 """
 
@@ -19,12 +19,12 @@ from gssr.evaluation.forecast_report import RIDGE
 from gssr.sequences.record import Batch
 
 YEAR_HOURS, DAY_HOURS = 365.25 * 24, 24.0
-LEAST_DAYS = 10.0  # of a calendar position on either side
-MANY = 1000  # training windows from which on least squares needs no penalty
+LEAST_DAYS = 10.0  # on either side of a day of the year
+MANY = 1000  # training windows; with fewer, least squares needs a penalty
 
 
 def simple(origins: Origins, samples: int, seed: int = 0) -> dict[str, Callable[[], Forecast]]:
-    """Each method by name, worked out when it is called."""
+    """Each method by name; a call computes its forecast."""
     generator = torch.Generator().manual_seed(seed)
     y = origins.dimension
 
@@ -48,7 +48,7 @@ def simple(origins: Origins, samples: int, seed: int = 0) -> dict[str, Callable[
 
 
 def draw_paths(residuals: Tensor, samples: int, windows: int, generator: torch.Generator) -> Tensor:
-    """(S, B, H) from the rows of (N, H) that are whole, each path with the errors of one training window."""
+    """Residual paths (S, B, H), each of one training window (N, H) without a missing step."""
     whole = residuals[~residuals.isnan().any(1)]
     if not len(whole):
         raise ValueError(f"no training window of {tuple(residuals.shape)} is observed in all of its horizon")
@@ -57,8 +57,9 @@ def draw_paths(residuals: Tensor, samples: int, windows: int, generator: torch.G
 
 
 def climatology(origins: Origins, samples: int, seed: int = 0) -> Forecast:
-    """Values of the training part at the same position in the calendar: the time of day where steps are shorter, and within
-    ten days (or a step) of the time of year. No context is looked at.
+    """Values of the training part at the same position in the calendar, whatever the context.
+
+    The position is the time of year within ten days (or a step), and for steps shorter than a day the time of day.
     """
     time, value = rows_once(origins.training, origins.dimension)
     step = origins.step_hours
@@ -76,11 +77,11 @@ def climatology(origins: Origins, samples: int, seed: int = 0) -> Forecast:
 
 
 def circular(difference: np.ndarray, period: float) -> np.ndarray:
-    """Distance on a circle of that length."""
+    """Distance on a circle whose length is the period."""
     rest = np.abs(difference) % period
     return np.minimum(rest, period - rest)
 
 
 def _or_persistence(path: Tensor, batch: Batch) -> Tensor:
-    """The last value where no season lies before."""
+    """The path, with the last value where a season ago nothing was observed."""
     return torch.where(path.isnan(), persistence(batch), path)

@@ -1,4 +1,4 @@
-"""What goals do: hits, distance and plausibility by goal and gain, and opposing goals from one context."""
+"""The effect of goals: hits, distance and plausibility by goal and gain, and opposing goals from one context."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from datamodules.storms.report import change_quantile
 from gssr.evaluation.baselines import persistence
 from gssr.evaluation.bootstrap import cluster_mean, cluster_ratio
 from gssr.evaluation.forecast_report import stretches, tolerance_of
-from gssr.evaluation.imagining import borrow, imagine, pick_evenly, seed_of, window_key
+from gssr.evaluation.imagining import imagine, match_donors, pick_evenly, seed_of, window_key
 from gssr.metrics import at_step, changes_beyond, goal_hits, outside, plotting_quantiles
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch
 
 GAINS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 CAME_TRUE, BORROWED = "came true", "borrowed"
-WEAK, STRONG = 0.1, 0.9  # quantiles of the goals of windows with a like start: what is plausible at either end
+WEAK, STRONG = 0.1, 0.9  # quantiles of the goals of windows with a similar start: still plausible at either end
 LEAST_DONORS = 10
 CHARTS = 3
 FAN = (0.1, 0.9)
@@ -31,20 +31,24 @@ FAN = (0.1, 0.9)
 
 @dataclass
 class Goals:
-    """Windows under goals: their own, which came true, and such of other windows with a like start. None where there are none."""
+    """Windows under their own goals, which came true, and under those of other windows with a similar start.
+
+    A batch is None if no window qualifies. `weak` and `strong` hold the same windows, under the lowest and the highest
+    plausible goal.
+    """
 
     own: Batch | None
     borrowed: Batch | None
-    weak: Batch | None  # the same windows as `strong`, under the least and the most that like windows reached
+    weak: Batch | None
     strong: Batch | None
     tolerance: float
 
 
 def find_goals(origins: Origins, most: int) -> Goals:
-    """Goals in combinations not trained on, of at most so many of the part's windows."""
+    """Goals in combinations that training leaves out, of at most `most` of the part's windows."""
     data, y = origins.data, origins.dimension
     scored = {(name, float(time)) for name, time in zip(origins.batch.series, origins.batch.time[:, 0], strict=True)}
-    tolerance = tolerance_of(data, [], y)
+    tolerance = tolerance_of(data, y)
     lenders = [
         r
         for r in data.windows_evaluation(origins.part, "combinations")
@@ -55,9 +59,9 @@ def find_goals(origins: Origins, most: int) -> Goals:
     if not own:
         return Goals(None, None, None, None, tolerance)
     batch, donors = collate(own), collate(lenders)
-    # Of one series, its windows lend to each other: the series is named by the stretch that a window starts in.
+    # Windows of a single series lend to each other, so the stretch that a window starts in stands for its series.
     apart = [_renamed(part, stretches(part)) for part in (batch, donors)]
-    kept, chosen = borrow(*apart, y, tolerance, seed_of(0, origins.part))
+    kept, chosen = match_donors(*apart, y, tolerance, seed_of(0, origins.part))
     borrowed = _lent(batch, kept, donors, chosen) if kept else None
     rows, low, high = _opposing(*apart, y, tolerance)
     weak, strong = (_lent(batch, rows, donors, side) if rows else None for side in (low, high))
@@ -74,7 +78,7 @@ def _lent(batch: Batch, rows: Sequence[int], donors: Batch, chosen: Sequence[int
 
 
 def _opposing(batch: Batch, donors: Batch, y: int, tolerance: float) -> tuple[list[int], list[int], list[int]]:
-    """Windows with enough donors of a like start, and for each the donors of a weak and of a strong goal."""
+    """Windows with enough donors of a similar start, and for each a donor of a weak and one of a strong goal."""
     start, gives = (part.value[torch.arange(len(part)), part.goal_start, y].numpy() for part in (batch, donors))
     middle = ((donors.goal_low + donors.goal_high) / 2)[:, y].numpy()
     series = np.asarray(donors.series)
@@ -85,7 +89,7 @@ def _opposing(batch: Batch, donors: Batch, y: int, tolerance: float) -> tuple[li
             continue
         ordered = fits[np.argsort(middle[fits], kind="stable")]
         weak, strong = (ordered[round(share * (len(fits) - 1))] for share in (WEAK, STRONG))
-        # Goals between which a forecast within the tolerance of both could lie are not opposing.
+        # One forecast could reach both goals if they were nearer to each other.
         if donors.goal_low[strong, y] - donors.goal_high[weak, y] > 2 * tolerance:
             rows.append(row), low.append(int(weak)), high.append(int(strong))
     return rows, low, high
@@ -101,10 +105,12 @@ def measure(
     draws: int = 2000,
     gains: Sequence[float] = GAINS,
 ) -> dict[str, Any]:
-    """Hits, distance and plausibility of goals that came true and of borrowed ones by gain (0: none), and disjoint fans.
+    """Hits, distance and plausibility by gain of goals that came true and of borrowed ones, and disjoint fans.
 
-    `hit`: share of windows whose mean rollout lies within the tolerance of the goal's range at its step; `distance` of that mean from
-    the range, data units; `jumps`: share of large changes in single rollouts over the truth's on the same windows.
+    Returns:
+        For each kind of goal a row for every gain (0: no goal). ``hit`` is the share of windows whose mean rollout
+        lies within the tolerance of the goal's range at its step, ``distance`` that of the mean from the range in data
+        units, ``jumps`` the share of large changes in single rollouts over that of the truth on the same windows.
     """
     y = origins.dimension
     threshold = change_quantile(origins.training, y, 0.99)
@@ -151,7 +157,7 @@ def _scores(mean: Tensor, batch: Batch, y: int, tolerance: float, threshold: flo
 def _examples(
     network: Any, goals: Goals, fans: Sequence[Tensor], y: int, samples: int, seed: int
 ) -> list[dict[str, Any]]:
-    """A few contexts for a chart: median and 80 % fan under both goals and under none."""
+    """A few contexts for a chart: median and 80 % fan under both goals and without a goal."""
     assert goals.weak is not None and goals.strong is not None
     rows = pick_evenly(len(goals.weak), CHARTS)
     batch = goals.weak.select(rows)
@@ -176,7 +182,7 @@ def _examples(
 
 
 def _disjoint(weak: Tensor, strong: Tensor, batch: Batch, y: int, draws: int) -> dict[str, Any]:
-    """Share of contexts whose 80 % fans under the weak and the strong goal do not touch at the goal's step."""
+    """Share of contexts whose 80 % fans under the weak and the strong goal are disjoint at the goal's step."""
     step = batch.goal_step - batch.context
     top = at_step(plotting_quantiles(weak[..., y : y + 1], FAN)[1], step).squeeze(-1)
     bottom = at_step(plotting_quantiles(strong[..., y : y + 1], FAN)[0], step).squeeze(-1)

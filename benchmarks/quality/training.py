@@ -1,4 +1,4 @@
-"""Runs of the goal network: trained where they are missing, by train.py in a process of its own, and loaded again."""
+"""Runs of the goal network: train.py trains a missing one in a process of its own; then they are loaded."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from typing import Any
 
 import torch
 
+import benchmarks.ablations  # noqa: F401  checkpoints of ablations name its classes
 from benchmarks.quality.cells import Cells
 from benchmarks.quality.sets import DataSet
 from gssr.network import GoalNetwork
 from gssr.runs.folders import BEST, CONFIG, LAST, checkpoint_file
 
 TRAIN = Path(__file__).parents[2] / "train.py"
-# What forecasts alone need, in runs of that name: texts are read, and not written.
+# Runs of this name read texts and write none, which forecasts do not need.
 NUMBERS = "numbers-seed"
-NUMBERS_OPTIONS = ("--model.alpha_text=0",)
-# What `--quick` trains: enough to see that everything runs.
+NUMBERS_OPTIONS = ("--model.objective.alpha_text=0",)
+# `--quick` trains just enough to see that everything runs.
 QUICK_OPTIONS = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=8", "--trainer.limit_val_batches=2")
 
 
 def trained(
     data: DataSet, folder: Path, seed: int, configs: Sequence[Path] = (), options: Sequence[str] = (), threads: int = 1
 ) -> Path:
-    """The run in that folder, trained to its end if it is not yet; one that was interrupted goes on.
+    """The run in a folder, trained to its end; an interrupted one continues.
 
-    `configs` are read on top of the data's, `options` on top of all. What is printed goes to a log beside the folder.
+    `configs` are read over those of the data, `options` over all. A log beside the folder holds what training prints.
 
-    Raises RuntimeError with the end of the log where training fails.
+    Raises RuntimeError with the end of the log if training fails.
     """
     settings = {"configs": [file.name for file in configs], "options": list(options), "seed": seed}
     seeds = [f"--{key}={seed}" for key in ("seed_everything", "model.seed", "data.seed")]
@@ -38,9 +39,9 @@ def trained(
 
 
 def refitted(run: Path, folder: Path, threads: int = 1) -> Path:
-    """The run in that folder, trained as `run` was, but on the validation part, too, for as many passes as were best.
+    """The run in a folder, trained as `run` was, but on the validation part, too, for as many passes as were best.
 
-    Raises as `trained` does, and ValueError for a run without a best checkpoint.
+    Raises RuntimeError as `trained` does, and ValueError for a run without a best checkpoint.
     """
     state = torch.load(_best(run), map_location="cpu", weights_only=True)
     passes = state["epoch"] + 1
@@ -68,7 +69,7 @@ def _train(folder: Path, arguments: Sequence[str], settings: dict[str, Any], thr
 
 
 def kept(run: Path) -> Path:
-    """The checkpoint that a run is measured by: its best one, or the last where its training told none (`refitted`)."""
+    """The checkpoint to measure: the best one, or the last of a run that has no best one (`refitted`)."""
     best = checkpoint_file(run, BEST)
     return best if best.exists() else checkpoint_file(run, LAST)
 
@@ -80,19 +81,19 @@ def load(run: Path) -> GoalNetwork:
     """
     file = kept(run)
     if not file.exists():
-        raise ValueError(f"{run} has no checkpoint; train it first, or leave it to this command")
+        raise ValueError(f"{run} has no checkpoint; train it first, or let this command train it")
     return GoalNetwork.load_from_checkpoint(file, map_location="cpu").eval()
 
 
 def _best(run: Path) -> Path:
     file = checkpoint_file(run, BEST)
     if not file.exists():
-        raise ValueError(f"{run} has no best checkpoint; train it first, or leave it to this command")
+        raise ValueError(f"{run} has no best checkpoint; train it first, or let this command train it")
     return file
 
 
 def identity(run: Path) -> dict[str, Any]:
-    """Run, and size and time of its checkpoint: another one makes its cells anew."""
+    """A run, and size and time of its checkpoint; cells of another checkpoint are made anew."""
     stat = kept(run).stat()
     step = torch.load(kept(run), map_location="cpu", weights_only=True)["global_step"]
     return {"run": run.name, "step": step, "bytes": stat.st_size, "modified": int(stat.st_mtime)}

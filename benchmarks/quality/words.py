@@ -1,4 +1,4 @@
-"""What the belief tells the language model, whether its latent is used, and whether plans in words say what their numbers say."""
+"""Whether the belief helps the language model, its latent is used, and texts of plans fit the numbers."""
 
 from __future__ import annotations
 
@@ -14,33 +14,30 @@ from gssr.sequences.record import Batch
 
 
 def texts(network: Any, origins: Origins, steps: int, seed: int, draws: int = 2000) -> dict[str, Any]:
-    """Nats a token of texts behind their own belief, another series' (another stretch of time's) and none."""
+    """Nats a token of texts behind their own belief, that of another series (or stretch of time), and none."""
     batch = Batch(**{**vars(origins.batch), "series": stretches(origins.batch)})
     told = text_evidence(network, batch, steps=steps, seed=seed, draws=draws)
     if told is None:
         return {}
     parts = {"own": told.own, "other": told.other, "none": told.none, "other_minus_own": told.gain}
-    return {name: part.to_dict() for name, part in parts.items() if part is not None}
+    return {name: part.to_dict() for name, part in parts.items()}
 
 
 def latent(network: Any, origins: Origins, windows: int, seed: int) -> dict[str, Any]:
-    """Share of latent dimensions in use, raw KL in nats, and how much worse values decode from another sequence's latent."""
+    """Share of latent dimensions in use, raw KL in nats, and the value error of another sequence's latent over one's own."""
     health = latent_health(network, origins.validation, windows, seed)
-    if health is None:
-        return {}
     return {"used": health.used, "raw_kl": sum(health.kl_per_dim), "permuted": health.permuted_ratio}
 
 
 def plans(network: Any, origins: Origins, goals: Goals, windows: int, seed: int, draws: int = 2000) -> dict[str, Any]:
-    """Agreement of plan texts with the plan's own values, and that of the same texts shuffled between plans; for storms, whose
-    advisories the parser reads.
+    """Agreement of plan texts with the plan's own values, and with those of other plans.
+
+    It is for storms only, whose advisories the parser reads.
     """
     if goals.own is None:
         return {}
     own = goals.own.select(pick_evenly(len(goals.own), windows))
     written = write_plans(network, own, origins.dimension, True, seed=seed)
-    if written is None:
-        return {}
     return {
         name: {
             "same": told.same.to_dict(),
@@ -48,5 +45,5 @@ def plans(network: Any, origins: Origins, goals: Goals, windows: int, seed: int,
             "direction": told.direction.to_dict(),
             "judged": told.judged,
         }
-        for name, told in plan_agreement(written, draws, seed).items()
+        for name, told in zip(("own", "shuffled"), plan_agreement(written, draws, seed), strict=True)
     }

@@ -1,4 +1,4 @@
-"""The cells of one data set and part: every baseline, every run, and what is asked of each."""
+"""The cells of one data set and part: every baseline and every run with its measurements."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from benchmarks.quality.simple import simple
 from benchmarks.quality.steered import find_goals, measure
 from benchmarks.quality.training import identity, load
 from gssr.evaluation.imagining import imagine, seed_of
-from gssr.files import whole_file
+from gssr.files import atomic_write
 
 GRUS = {"GRU": False, "GRU of changes": True}
 REFIT = "refit"
@@ -30,7 +30,7 @@ REFIT = "refit"
 
 @dataclass
 class Sizes:
-    """How much is measured; `quick` is a smoke test, not a result."""
+    """The sizes of all measurements; `quick` is a smoke test, not a result."""
 
     quick: bool
     samples: int
@@ -47,7 +47,7 @@ class Sizes:
 
 @dataclass
 class Piece:
-    """One cell still to be made, or made before."""
+    """One cell, to be made unless it exists."""
 
     name: str
     settings: dict[str, Any]
@@ -58,10 +58,12 @@ class Work:
     """All pieces of one data set and part.
 
     Args:
-        data: the data set; part: "val", "test", or "refit", which is the test part by methods that learned from the validation part,
-            too; folder: of the data set, with a folder of cells for each part.
-        seeds: of the GRUs; runs: {seed: run folder} of the goal network, for "refit" of runs that learned so.
-        tick: called now and then while something lasts.
+        data: the data set.
+        part: "val", "test", or "refit": the test part, forecast by methods that learned from the validation part, too.
+        folder: of the data set, with a folder of cells for each part.
+        seeds: of the GRUs.
+        runs: {seed: run folder} of the goal network, for "refit" of runs that learned from the validation part.
+        tick: called during long pieces of work.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class Work:
         }
 
     def about(self) -> dict[str, Any]:
-        """What the report has to know of the origins."""
+        """The facts about the origins that the report needs."""
         o, y = self.origins, self.origins.dimension
         ahead = o.batch.time[0, o.context :] - o.batch.time[0, o.context - 1]
         return {
@@ -107,7 +109,7 @@ class Work:
         }
 
     def pieces(self, without_classical: bool = False, only_forecasts: bool = False) -> Iterator[Piece]:
-        """Everything, the cheapest answers first."""
+        """All pieces, the cheapest first."""
         o, samples = self.origins, self.sizes.samples
         yield Piece("origins", self.settings, self.about)
         for name, method in simple(o, samples).items():
@@ -116,7 +118,7 @@ class Work:
             yield self._forecast(name, lambda method=method: method(self.tick))
         of_runs = [list(self.of_run(seed, run)) for seed, run in self.runs.items()]
         for made in of_runs:
-            yield made[0]  # forecasts first: they answer what is asked first
+            yield made[0]  # forecasts first: readers look for them first
         width, parameters = self._gru_size()
         sized = self.settings | {"width": width, "parameters": parameters}
         for seed in self.seeds:
@@ -126,7 +128,7 @@ class Work:
             yield from made[1:]
 
     def of_run(self, seed: int, run: Path, stem: str = "network", only_forecast: bool = False) -> Iterator[Piece]:
-        """What is asked of one run of the goal network."""
+        """The pieces of one run of the goal network."""
         settings = self.settings | identity(run)
 
         def piece(name: str, work: Callable[[Any], dict[str, Any]]) -> Piece:
@@ -149,7 +151,7 @@ class Work:
             )
 
     def goals(self, most: int) -> Any:
-        """The goals that steering is measured with, found once."""
+        """The goals that measure steering, found once."""
         if self._goals is None or self._goals[0] != most:
             self._goals = most, find_goals(self.origins, most)
         return self._goals[1]
@@ -159,12 +161,12 @@ class Work:
 
     def _gru_size(self) -> tuple[int, int]:
         """Width of a GRU with about as many parameters as the network's numeric part, and these parameters."""
-        p, values = self.data.model_options(), len(self.origins.data.value_names)
-        parameters = numeric_parameters(values, **p)
+        values = len(self.origins.data.value_names)
+        parameters = numeric_parameters(self.data.model_options(), values)
         return equal_width(values, self.origins.horizon, parameters), parameters
 
     def _gru(self, name: str, seed: int, width: int) -> dict[str, Any]:
-        """Trained once for validation and test; learning from both parts for as many epochs as were best by validation."""
+        """Trained once for validation and test; "refit" learns from both parts, for the number of epochs that was best."""
         epochs, o = self.sizes.gru_epochs, self.origins
         model, epoch = self._trained_gru(name, seed, width, epochs, self.validated if self.refit else o, choose=True)
         if self.refit:
@@ -173,7 +175,7 @@ class Work:
 
     @cached_property
     def validated(self) -> Origins:
-        """Those whose training part is the training part alone."""
+        """The origins without the validation part in training."""
         return find_origins(self.data.module(), "val", self.most)
 
     def _trained_gru(
@@ -183,7 +185,7 @@ class Work:
         file = self.folder / "gru" / f"{stem}.safetensors"
         if not file.exists():
             trained, epoch = train_gru(origins, width, GRUS[name], seed, epochs, self.tick, choose)
-            with whole_file(file, "wb") as stream:
+            with atomic_write(file, "wb") as stream:
                 stream.write(save(trained.state_dict() | {"epoch": torch.tensor(epoch)}))
         tensors = load_file(file)
         epoch = int(tensors.pop("epoch").item())

@@ -1,4 +1,4 @@
-"""Speed of training, reading, decoding and the CPU scan, each against what it replaces, in one run and interleaved.
+"""Speed of training, reading, decoding and the CPU scan, each interleaved with what it replaces.
 
 python -m benchmarks.speed                      everything, about fifteen minutes on an idle machine with two cores
 python -m benchmarks.speed --quick              smaller, about two minutes; docs/speed.md stays as it is
@@ -40,7 +40,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=PARTS, help="parts to run, others keep their results")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="parts to run; the others keep their results")
     parser.add_argument("--quick", action="store_true", help="smaller; written beside, not into docs")
     parser.add_argument("--threads", type=int, help="CPU threads (default: one a core)")
     options = parser.parse_args()
@@ -60,7 +60,7 @@ def main() -> None:
         start = time.perf_counter()
         results[name] = PARTS[name](options.quick)
         results[name]["seconds"] = time.perf_counter() - start
-        # After each part, so that what was measured stays if a later one is interrupted.
+        # After each part, so that an interruption of a later one loses nothing.
         measure.dump(results, file)
         write(results, folder / "speed.md")
     print((folder / "speed.md").read_text(encoding="utf-8"))

@@ -73,7 +73,7 @@ def scan(quick: bool) -> dict[str, Any]:
 
 
 def nano(quick: bool) -> dict[str, Any]:
-    """Text likelihood of nano, forward and backward, against the time of its own matrix products; and where the rest goes."""
+    """Text likelihood of nano, forward and backward, against the time of its matrix products, and a profile."""
     rows, tables = [], {}
     for dtype in ("float32", "bfloat16"):
         backbone = FrozenBackbone(dtype=dtype)
@@ -113,7 +113,7 @@ def nano(quick: bool) -> dict[str, Any]:
 
 
 def h350m(quick: bool) -> dict[str, Any]:
-    """Random weights of exactly the 350m shape, text likelihood forward and backward, L = 64, batch 8."""
+    """Text likelihood of random weights of the 350m shape, forward and backward, L = 64, batch 8."""
     rows = []
     for dtype in ("bfloat16",) if quick else ("float32", "bfloat16"):
         model = granite("350m", getattr(torch, dtype))
@@ -126,7 +126,7 @@ def h350m(quick: bool) -> dict[str, Any]:
             factors.append(mine[-1] / floor)
         del model, call
         give_memory_back()
-        # The library's scan needs some 20 GiB here, so it gets a process of its own, once.
+        # The library's scan needs some 20 GiB here, so it runs once, in a process of its own.
         library_peak, library_seconds = own_process("text", "350m", "library", 8, 64, dtype)
         row = {
             "dtype": dtype,
@@ -142,7 +142,7 @@ def h350m(quick: bool) -> dict[str, Any]:
 
 
 def encode(quick: bool) -> dict[str, Any]:
-    """Reading distinct storm texts into an empty cache, and finding them there."""
+    """Texts a second, read into an empty cache and found in a full one."""
     backbone, texts = FrozenBackbone(), storms().texts()[: 256 if quick else 2048]
     before = os.environ.get("GSSR_CACHE")
     with tempfile.TemporaryDirectory() as folder:
@@ -158,7 +158,7 @@ def encode(quick: bool) -> dict[str, Any]:
 
 
 def decode(quick: bool) -> dict[str, Any]:
-    """Tokens a second of greedy decoding behind prefixes, all in one batch."""
+    """Tokens a second of greedy decoding behind prefixes, in one batch."""
     rows, backbone = [], FrozenBackbone()
     for count in (8,) if quick else (1, 8, 64):
         prefix = prefix_and_texts(backbone, count)[0].detach()

@@ -11,9 +11,9 @@ MIB = 2**20
 
 
 def gpu(quick: bool) -> dict[str, Any]:
-    """350m and 1b shapes in bf16, L = 64. Says so where no GPU is."""
+    """350m and 1b shapes in bf16, L = 64; a note in place of rows without a GPU."""
     if not torch.cuda.is_available():
-        return {"rows": [], "note": "no GPU at hand: this part has not been run"}
+        return {"rows": [], "note": "no GPU was available, so this part has not been run"}
     rows = []
     for shape in ("350m", "1b"):
         model = granite(shape, torch.bfloat16, "cuda")
@@ -47,7 +47,7 @@ def gpu(quick: bool) -> dict[str, Any]:
 
 @torch.no_grad()
 def paths_differ(model: torch.nn.Module) -> float:
-    """Largest difference of hidden states, relative to their largest, between the installed kernels and the CPU's torch path."""
+    """Largest difference of hidden states between kernels and the CPU's torch path, relative to the largest state."""
     ids = torch.arange(64, device="cuda")[None]
     kernels = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state.float().cpu()
     model.cpu()

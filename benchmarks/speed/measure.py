@@ -1,4 +1,4 @@
-"""How things are measured: interleaved repetitions, peak memory of a process, the machine's matrix products, counted operations."""
+"""Tools to measure with: interleaved repetitions, peak memory of a process, matrix products, counted operations."""
 
 import ctypes
 import gc
@@ -22,7 +22,8 @@ from transformers.models.granitemoehybrid import modeling_granitemoehybrid as li
 
 from gssr.backbone.accelerate import REPLACED, accelerate_on_cpu
 
-# Published shapes of Granite-4.0-H: E, layers, attention layers, Mamba heads and head dimension, MLP width, logits_scaling, attention_multiplier.
+# Published shapes of Granite-4.0-H: E, layers, attention layers, Mamba heads and head dimension, MLP width,
+# logits_scaling, attention_multiplier.
 SHAPES = {
     "350m": (768, 32, (10, 13, 17, 27), 48, 32, 2048, 3, 1 / 64),
     "1b": (1536, 40, (5, 15, 25, 35), 48, 64, 4096, 6, 1 / 128),
@@ -30,6 +31,7 @@ SHAPES = {
 
 
 def seconds(function: Callable[[], object]) -> float:
+    """Seconds of one call, the GPU's work included."""
     start = time.perf_counter()
     function()
     if torch.cuda.is_available():
@@ -50,7 +52,7 @@ def interleaved(variants: dict[str, Callable[[], object]], repeats: int, warm: b
 
 
 def ratio(times: dict[str, list[float]], slow: str, fast: str) -> float:
-    """Median over the pairs of one round: what other work on the machine does to both cancels."""
+    """Median over the pairs of one round, in which other work on the machine slows both and cancels."""
     return statistics.median(s / f for s, f in zip(times[slow], times[fast], strict=True))
 
 
@@ -80,7 +82,7 @@ def library_path() -> Iterator[None]:
 def granite(
     shape: str, dtype: torch.dtype, device: str = "cpu", layers: int | None = None
 ) -> GraniteMoeHybridForCausalLM:
-    """A frozen random-weight model of a published shape, from its config alone."""
+    """A frozen model of a published shape with random weights."""
     width, count, attention, heads, head_dim, mlp, scaling, multiplier = SHAPES[shape]
     count = layers or count
     config = GraniteMoeHybridConfig(
@@ -124,10 +126,10 @@ def granite(
 
 
 def floor_seconds(model: torch.nn.Module, rows: int, targets: int, repeats: int = 5) -> tuple[float, float]:
-    """Seconds of the frozen model's own matrix products, forward and to the inputs, and their operations.
+    """Seconds of the frozen model's matrix products, forward and to the inputs, and their operations.
 
-    Every projection is timed alone, at the rows, weights and precision it is used with; scan and attention are left out, which
-    makes the floor low.
+    Each projection is timed by itself, with its own rows, weights and precision. Scan and attention are left out, so
+    the floor is low.
     """
     total = work = 0.0
     known: dict[tuple[int, ...], float] = {}
@@ -155,7 +157,7 @@ def floor_seconds(model: torch.nn.Module, rows: int, targets: int, repeats: int 
 
 
 def own_process(case: str, *arguments: object) -> tuple[float, float]:
-    """MiB by which a fresh process grows at its peak in one case of ``benchmarks.speed.memory``, and the case's seconds."""
+    """MiB by which a new process grows at its peak in one case of ``benchmarks.speed.memory``, and its seconds."""
     command = [sys.executable, "-m", "benchmarks.speed.memory", case, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     if done.returncode:
@@ -170,25 +172,25 @@ def peak_memory(case: str, *arguments: object) -> float:
 
 
 def give_memory_back() -> None:
-    """Return what is free to the system, which ``prepare_cpu`` has told malloc not to do by itself."""
+    """Return free memory to the system, which malloc does not do after ``prepare_cpu``."""
     gc.collect()
     if sys.platform == "linux":
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def reset_peak() -> None:
-    """Let Linux count the peak of resident memory from here on (proc_pid_clear_refs(5)); elsewhere it is that of the whole process."""
+    """Start the peak of resident memory anew, on Linux (proc_pid_clear_refs(5)); elsewhere it counts from the start."""
     if sys.platform == "linux":
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def own_peak() -> float:
-    """MiB that this process has had at most since ``reset_peak``."""
+    """Largest MiB of this process since ``reset_peak``."""
     return _status("VmHWM")
 
 
 def resident() -> float:
-    """MiB that this process has now."""
+    """MiB of this process now."""
     return _status("VmRSS")
 
 
@@ -201,6 +203,7 @@ def _status(name: str) -> float:
 
 
 def machine() -> dict[str, object]:
+    """Processor, speed of its matrix products, and versions of the libraries."""
     model = platform.processor()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -1,5 +1,7 @@
-"""One case in a process of its own; prints the MiB by which its peak resident memory grew over what was resident before the call,
-and the seconds that the call took: NaN, and what it had by then, where the machine's memory did not suffice."""
+"""One case in a process of its own: the MiB by which its peak resident memory grows in a call, and the seconds.
+
+The seconds are NaN where the machine's memory was too small; the MiB are those reached by then.
+"""
 
 import resource
 import sys
@@ -25,7 +27,7 @@ def text(shape: str, path: str, batch: str, length: str, dtype: str) -> None:
 
 
 def bound_memory() -> None:
-    """Let allocation fail near the end of the machine's memory: the system would kill some process of its own choice."""
+    """Let allocation fail near the end of the machine's memory, before the system kills a process of its choice."""
     if sys.platform == "linux":
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
@@ -50,7 +52,7 @@ def head(vocabulary: str, rows: str) -> None:
 
 
 def nano(texts: str) -> None:
-    """Text likelihood of nano for so many storm texts."""
+    """Text likelihood of nano for a number of texts."""
     backbone = FrozenBackbone()
     prefix, lines = prefix_and_texts(backbone, int(texts))
     report(lambda: backbone.text_nats(prefix, lines)[0].sum().backward())
@@ -61,9 +63,9 @@ def training(path: str, dtype: str) -> None:
     from benchmarks import reference_loop
 
     network, batch = network_and_batch(16, dtype=dtype)
-    noise = torch.randn(16, batch.value.shape[1], network.hparams.latent_dim)
+    noise = torch.randn(16, batch.value.shape[1], network.world.config.latent_dim)
     if path == "ours":
-        report(lambda: sum(network.losses(batch, network.noise, False)[0].values()).backward())
+        report(lambda: sum(network.objective(batch, network.noise, False).terms.values()).backward())
     else:
         with library_path():
             report(lambda: sum(reference_loop.losses(network, batch.select([0]), noise).values()).backward())

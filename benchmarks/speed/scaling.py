@@ -1,4 +1,4 @@
-"""How cost grows: fitted slopes on log axes, and memory over the vocabulary."""
+"""Growth of cost: fitted slopes on log axes, and memory over the vocabulary."""
 
 from pathlib import Path
 from typing import Any
@@ -20,20 +20,20 @@ def model(vocabulary: int = 4096, width: int = 192) -> GraniteMoeHybridForCausal
 
 
 def scaling(quick: bool) -> dict[str, Any]:
-    """Seconds of text likelihood (over B, L, V, weights) and of a whole training batch (over T), forward and backward."""
+    """Seconds of text likelihood (over B, L, V, weights) and of filtering (over T), forward and backward."""
     nano = model()
-    network, batch = network_and_batch(16, text_steps=0)
-    network.weights["text"] = 0.0
-    whole = batch.value.shape[1]
+    network, batch = network_and_batch(16)
+    world, latent_dim = network.world, network.world.config.latent_dim
+    length = batch.value.shape[1]
 
     def belief(steps: int) -> None:
-        noise = torch.zeros(16, steps, network.hparams.latent_dim)
-        repeated = [part.repeat(1, -(-steps // whole), *[1] * (part.ndim - 2))[:, :steps] for part in (value, mask)]
-        text = torch.zeros(16, steps, network.hparams.latent_dim)
-        found = network.rssm.observe(*repeated, text, torch.zeros(16, steps, dtype=torch.bool), noise)
-        found.x.square().sum().backward()
+        noise = torch.zeros(16, steps, latent_dim)
+        repeated = [part.repeat(1, -(-steps // length), *[1] * (part.ndim - 2))[:, :steps] for part in (value, mask)]
+        text = torch.zeros(16, steps, latent_dim)
+        found = world.rssm.observe(*repeated, text, torch.zeros(16, steps, dtype=torch.bool), noise)
+        found.belief.x.square().sum().backward()
 
-    value, mask = network.scaler.transform(batch.value, batch.value_mask), batch.value_mask
+    value, mask = world.scaled_values(batch), batch.value_mask
     widths = (96, 192) if quick else (96, 192, 384)
     models = {width: model(width=width) for width in widths}
     weights = {width: sum(p.numel() for p in models[width].parameters()) for width in widths}
@@ -67,7 +67,7 @@ def draw(points: dict[str, dict[int, float]]) -> None:
 
 
 def memory(quick: bool) -> dict[str, Any]:
-    """Peak memory of the cross-entropy alone in MiB, with its weights left out: over rows at a large vocabulary."""
+    """Peak memory of the cross-entropy in MiB, without its weights, over rows at a large vocabulary."""
     sizes = (
         ((100_352, 256), (100_352, 2048))
         if quick

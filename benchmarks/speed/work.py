@@ -1,4 +1,4 @@
-"""The pieces of work that are measured: a network with storms, texts behind prefixes, a text likelihood of any model."""
+"""The work to measure: a network with storms, texts behind prefixes, a text likelihood of any model."""
 
 import random
 from collections.abc import Callable
@@ -10,8 +10,11 @@ from torch.nn import functional as F
 
 from datamodules import Storms
 from gssr.backbone import FrozenBackbone
+from gssr.backbone.config import BackboneConfig
 from gssr.backbone.cross_entropy import token_nats
 from gssr.network import GoalNetwork
+from gssr.network.objective import ObjectiveConfig
+from gssr.network.options import ValuesConfig
 from gssr.sequences import collate
 from gssr.sequences.record import Batch
 
@@ -24,29 +27,28 @@ def storms() -> Storms:
 
 
 def network_and_batch(size: int, text_steps: int = 10**6, dtype: str = "float32") -> tuple[GoalNetwork, Batch]:
-    """A new nano network, every text in the text loss unless told, and the first training windows."""
+    """A new nano network, by default with every text in the text loss, and some training windows."""
     data = storms()
     network = GoalNetwork(
-        backbone_dtype=dtype,
-        text_steps=text_steps,
-        value_names=list(data.value_names),
-        value_units=list(data.value_units),
-        value_resolution=list(data.value_resolution),
+        backbone=BackboneConfig(dtype=dtype),
+        objective=ObjectiveConfig(text_steps=text_steps),
+        values=ValuesConfig(data.value_names, data.value_units, data.value_resolution),
     )
-    network.scaler.load_state_dict(data.scaler.state_dict())
-    network._set_floor()
+    network.world.fit_units(data.scaler, data.value_resolution)
     batch = collate([data.train_records[(0, 37 * i)] for i in range(size)])
-    network.table.add([text for row in batch.text for text in row if text is not None], keep=False)
+    network.world.table.add([text for row in batch.text for text in row if text is not None], keep=False)
     return network, batch
 
 
 def update(optimizer: torch.optim.Optimizer, terms: dict[str, torch.Tensor]) -> None:
+    """One optimizer step on the sum of losses."""
     optimizer.zero_grad()
     sum(terms.values()).backward()
     optimizer.step()
 
 
 def prefix_and_texts(backbone: FrozenBackbone, count: int) -> tuple[Tensor, list[str]]:
+    """Random prefixes (N, P, E), P = 4, that require a gradient, and N texts of storms."""
     texts = storms().texts()
     chosen = random.Random(0).sample(texts, count)
     generator = torch.Generator().manual_seed(0)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from datamodules.tables.facts import Column, Facts
 from datamodules.tables.goals import check_bounds
 from datamodules.tables.source import Source
 from datamodules.tables.store import ABOUT, Store, Writer
+from gssr.files import atomic_path
 
 VERSION = 1  # of what a store holds; a change makes all stores be written again
 
@@ -107,18 +106,14 @@ class Reading:
         key = repr((VERSION, source.identity, self))
         folder = cache / hashlib.sha256(key.encode()).hexdigest()[:24]
         if not (folder / ABOUT).exists():
-            partial = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-            shutil.rmtree(partial, ignore_errors=True)
             try:
-                self._check(self.write(source, partial).columns, source)
-                os.replace(partial, folder)
+                with atomic_path(folder) as draft:
+                    self._check(self.write(source, draft).columns, source)
             except OSError as error:
                 if not (folder / ABOUT).exists():  # another process was faster
                     raise ValueError(
                         f"the table cannot be prepared in {cache}: {error}; set GSSR_CACHE to a folder with room for it"
                     ) from error
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
         return Store(folder)
 
     def write(self, source: Source, folder: Path) -> Facts:

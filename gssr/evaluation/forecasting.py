@@ -13,7 +13,6 @@ found.chart().savefig("fan.png")
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +23,8 @@ from lightning.fabric.utilities import move_data_to_device
 from matplotlib.figure import Figure
 
 from gssr.evaluation.fan_chart import fan_chart_of
-from gssr.evaluation.imagining import device_of
 from gssr.evaluation.predictions import prediction_lines, write_predictions
+from gssr.evaluation.report import digits_for
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch, Record
 
@@ -33,6 +32,7 @@ from gssr.sequences.record import Batch, Record
 class Plans(Protocol):
     """What a forecast needs of a network (`gssr.network.GoalNetwork`)."""
 
+    device: torch.device
     value_names: Sequence[str]
     value_units: Sequence[str]
 
@@ -59,8 +59,7 @@ class Forecast:
     @classmethod
     def of(cls, network: Any, batch: Batch, with_goal: Any | None, without_goal: Any) -> Forecast:
         """Plans that a network made; the digits show a hundredth of the smallest standard deviation of a value."""
-        smallest = float(network.world.scaler.std.min()) if hasattr(network, "world") else 1.0
-        digits = min(12, max(2, 2 - math.floor(math.log10(smallest))))
+        digits = digits_for(float(network.world.scaler.std.min()), least=2)
         return cls(batch, with_goal, without_goal, network.value_names, network.value_units, digits)
 
     def lines(self, rollouts: int | None = 16) -> list[str]:
@@ -94,7 +93,7 @@ def forecast(
         texts: Write a text for each step.
         seed: Of the rollouts; with and without the goal they have the same noise.
     """
-    batch = move_data_to_device(collate(list(records)), device_of(network))
+    batch = move_data_to_device(collate(list(records)), network.device)
 
     def plan(goals: list[str | None]) -> Any:
         return network.plan(batch, goals, samples, texts=texts, generator=torch.Generator().manual_seed(seed))

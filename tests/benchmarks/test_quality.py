@@ -1,7 +1,8 @@
-"""The quality benchmark against independent references: baselines, scores, bootstrap, cells and the report that is made of them."""
+"""The quality benchmark against independent references: baselines, scores, bootstrap, cells and their report."""
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,10 +20,14 @@ from benchmarks.quality.scores import Forecast, estimate, relative, score
 from benchmarks.quality.sets import DOMAINS, data_set
 from benchmarks.quality.simple import climatology, simple
 from benchmarks.quality.steered import find_goals, measure
-from benchmarks.quality.summary import summary
+from benchmarks.quality.summary import BEST as BEST_OTHER
+from benchmarks.quality.summary import CHOSEN, DIFFERENCE, LARGER, OURS, SEEDS, SHOWN, TEXTS, summary
 from benchmarks.quality.work import Sizes, Work
 from datamodules.sequence_data import SequenceData
 from gssr.network.gaussian import Gaussian
+from gssr.network.posterior import MlpPosterior
+from gssr.network.schedules import Arrival
+from gssr.network.steering import LearnedSteeredPrior
 from gssr.runs.folders import BEST, LAST, checkpoint_file
 from gssr.sequences.record import Record
 from gssr.sequences.windows import cut
@@ -95,7 +100,7 @@ def test_origins_are_of_the_part_that_was_asked_for() -> None:
 
 
 def test_persistence_has_the_spread_of_its_own_errors_and_the_crps_by_hand() -> None:
-    """A walk with steps of standard deviation 1: errors of h steps are N(0, h), whose CRPS is sqrt(h / pi) for the truth's own law."""
+    """A walk with steps of standard deviation 1: errors of h steps are N(0, h), with a CRPS of sqrt(h / pi)."""
     origins = found(walk(6000, seed=1))
     forecast = simple(origins, 200)["persistence"]()
     assert torch.equal(forecast.point, origins.batch.value[:, C - 1 : C, 0].expand(-1, H))
@@ -114,7 +119,7 @@ def test_seasonal_naive_is_exact_on_a_periodic_series_and_persistence_is_not() -
 
 
 def test_climatology_knows_the_calendar_of_training_and_nothing_else() -> None:
-    """Daily steps over six years of a yearly wave: the samples are the wave at that time of year, whatever the context holds."""
+    """Daily steps over six years of a yearly wave: samples are the wave at that time of year, whatever the context."""
     days = np.arange(6 * 365)
     wave = 10 * np.sin(2 * np.pi * days / 365.25)
     origins = found(wave[:, None], hours=DAY)
@@ -197,16 +202,15 @@ def test_the_gru_learns_at_the_levels_at_which_the_network_learns() -> None:
     "options",
     [
         {},
-        {"posterior": "mlp", "reads_changes": True, "error_order": 3, "latent_dim": 5},
-        {"pull": "learned", "latent_dim": 5},
+        {"posterior": MlpPosterior, "reads_changes": True, "error_order": 3, "latent_dim": 5},
+        {"prior": LearnedSteeredPrior, "schedule": partial(Arrival, learned_exponent=True), "latent_dim": 5},
     ],
 )
 def test_the_numeric_part_is_counted_as_the_network_builds_it(tiny_folder: Path, options: dict[str, Any]) -> None:
-    network = make_network(tiny_folder, hidden_dim=16, text_layers=(2,), goal_layer=2, names=["a", "b"], units=["u", "v"],
-        resolution=[1.0, 1.0], **options,
-    )  # fmt: skip
-    parts = network.world.rssm, network.world.value_head, network.world.forecast_error
-    assert gru.numeric_parameters(2, hidden_dim=16, **options) == sum(map(gru.parameters_of, parts))
+    network = make_network(tiny_folder, ["a", "b"], hidden_dim=16, text_layers=(2,), goal_layer=2, **options)
+    world = network.world
+    parts = world.rssm, world.steering, world.value_head, world.forecast_error
+    assert gru.numeric_parameters(network.options, 2) == sum(map(gru.parameters_of, parts))
 
 
 def test_the_gru_reads_no_value_that_is_missing_and_has_the_size_it_should() -> None:
@@ -215,7 +219,7 @@ def test_the_gru_reads_no_value_that_is_missing_and_has_the_size_it_should() -> 
     before = gru.gru_forecast(model, origins, 4, 0)
     origins.batch.value[~origins.batch.value_mask] = 1e6
     assert torch.equal(gru.gru_forecast(model, origins, 4, 0).samples, before.samples)
-    wanted = gru.numeric_parameters(4)
+    wanted = gru.numeric_parameters(data_set("storms", None).model_options(), 4)
     width = gru.equal_width(4, 8, wanted)
     assert gru.parameters_of(gru.GRUForecaster(4, 8, width, False)) == pytest.approx(wanted, rel=0.05)
 
@@ -303,18 +307,18 @@ def test_the_report_shows_who_is_better_on_the_same_origins(tmp_path: Path) -> N
     assert against.count("-9") >= 3 and "| network, 2 seeds |" in text and "| 6 h | 24 h | all |" in text
     part = Part(tmp_path / "val", 50)
     (row,) = summary({"made": part}, {"made": part})
-    assert row["best of the others"].startswith("persistence, ") and row["better than"] == "1 of 1"
-    assert row["the network beside it"].startswith("-9") and row["without texts (validation)"].startswith("+")
-    assert row["beside the one that is best on validation"] == "persistence, " + row["the network beside it"]
-    assert row["who excludes being 2 % worse than that"] == "network (1 of 1)"
-    assert row["a seed of it beside another"] == "up to +0.0 %"  # both seeds forecast the same
+    assert row[BEST_OTHER].startswith("persistence, ") and row[LARGER] == "1 of 1"
+    assert row[DIFFERENCE].startswith("-9") and row[TEXTS].startswith("+")
+    assert row[CHOSEN] == "persistence, " + row[DIFFERENCE]
+    assert row[SHOWN] == "network (1 of 1)"
+    assert row[SEEDS] == "up to +0.0 %"  # both seeds forecast the same
     (alone,) = summary({"made": part}, {})
-    assert alone["without texts (validation)"] == "not run" and alone["beside the one that is best on validation"] == ""
+    assert alone[TEXTS] == "not run" and alone[CHOSEN] == ""
     off = Forecast(simple(origins, 16)["persistence"]().samples + 2)  # worse than persistence, by less than ten times
     cells.make("climatology", settings, lambda: score(off, origins.truth))
     with_worse = Part(tmp_path / "val", 50)
     (row,) = summary({"made": with_worse}, {"made": with_worse})
-    assert row["who excludes being 2 % worse than that"] == "network (1 of 2)"
+    assert row[SHOWN] == "network (1 of 2)"
     cells.make("persistence", settings | {"samples": 8}, dict)  # of an older run with other samples: left out
     assert "persistence |" not in Part(tmp_path / "val", draws=50).markdown()
 
@@ -322,7 +326,7 @@ def test_the_report_shows_who_is_better_on_the_same_origins(tmp_path: Path) -> N
 def test_data_sets_are_named_and_found(tmp_path: Path) -> None:
     for name, path, message in (
         ("snow", None, "no data set 'snow'; expected one of storms, strikes"),
-        ("Energy", None, "say with --path"),
+        ("Energy", None, "name its folder with --path"),
         ("weather", tmp_path, "weather_jena_6h.csv is not there"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -330,7 +334,7 @@ def test_data_sets_are_named_and_found(tmp_path: Path) -> None:
     storms = data_set("storms", None)
     assert storms.arguments() == [] and storms.module(3).seed == 3
     strikes = data_set("strikes", None)
-    assert strikes.arguments()[0] == "--config" and strikes.model_options()["hidden_dim"] == 64
+    assert strikes.arguments()[0] == "--config" and strikes.model_options().world.hidden_dim == 64
     assert strikes.module().window["context"] == 16
     (tmp_path / "numerical" / "Energy").mkdir(parents=True)
     energy = data_set("Energy", tmp_path)
@@ -338,19 +342,17 @@ def test_data_sets_are_named_and_found(tmp_path: Path) -> None:
 
 
 class Steerable(FakeNetwork):
-    """Goes the share `strength` of the way to its goal."""
+    """Goes the share `gain` of the way to its goal."""
 
     def __init__(self) -> None:
         super().__init__(noise=0.5, value_noise=0.5)
-        self.steering = SimpleNamespace(strength=1.0)
 
-    def rollout(self, batch, goals, samples, generator=None):
+    def rollout(self, batch, goals, samples, generator=None, gain=1.0):
         free = super().rollout(batch, [None] * len(batch), samples, torch.Generator().manual_seed(0))
         steered = super().rollout(batch, goals, samples, torch.Generator().manual_seed(0))
-        s = self.steering.strength
-        return SimpleNamespace(
-            mean=torch.lerp(free.mean, steered.mean, s), sample=torch.lerp(free.sample, steered.sample, s)
-        )
+        pairs = ((free.mean, steered.mean), (free.sample, steered.sample))
+        mean, sample = (torch.lerp(*pair, gain) for pair in pairs)
+        return SimpleNamespace(mean=mean, sample=sample)
 
 
 class GoalStorms(FakeStorms):
@@ -376,10 +378,10 @@ def test_hits_grow_with_the_gain_and_opposing_goals_part() -> None:
 def test_each_domain_is_read_with_the_config_that_was_chosen_for_it(tmp_path: Path) -> None:
     for name in DOMAINS:
         (tmp_path / "numerical" / name).mkdir(parents=True)
-    chosen = {name: data_set(name, tmp_path).model_options() for name in DOMAINS}
-    assert chosen["Climate"]["normalisation"] == "last" and chosen["Climate"]["error_order"] == 1
-    assert chosen["Economy"]["normalisation"] == "window" and chosen["Economy"]["error_order"] == 13
-    assert chosen["Energy"]["error_order"] == 1 and all(options["reads_changes"] for options in chosen.values())
+    chosen = {name: data_set(name, tmp_path).model_options().world for name in DOMAINS}
+    assert chosen["Climate"].normalisation == "last" and chosen["Climate"].error_order == 1
+    assert chosen["Economy"].normalisation == "window" and chosen["Economy"].error_order == 13
+    assert chosen["Energy"].error_order == 1 and all(world.reads_changes for world in chosen.values())
 
 
 def test_all_baselines_of_a_bundled_data_set_end_in_a_table_and_are_not_made_twice(tmp_path: Path) -> None:
@@ -404,9 +406,12 @@ def test_all_baselines_of_a_bundled_data_set_end_in_a_table_and_are_not_made_twi
     for piece in again.pieces(without_classical=True):
         again.cells.make(piece.name, piece.settings, lambda: pytest.fail("was made before"))
     document.write(tmp_path, tmp_path / "docs" / "results.md")
-    page = (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
-    assert "python -m benchmarks.quality --data strikes" in page and "Shrunk for a quick look" in page
-    assert (tmp_path / "docs" / "images" / "strikes_val_horizon.png").exists()
+    page = (tmp_path / "docs" / "results" / "strikes.md").read_text(encoding="utf-8")
+    assert "python -m benchmarks.quality --data strikes\n" in page and "Shrunk for a quick look" in page
+    assert "](images/strikes_val_horizon.png)" in page
+    assert (tmp_path / "docs" / "results" / "images" / "strikes_val_horizon.png").exists()
+    assert max(len(line) for line in page.splitlines() if line[:1] not in ("|", "!")) <= document.WIDTH
+    assert "[strikes](results/strikes.md)" in (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="nothing was measured"):
         document.write(tmp_path / "other", tmp_path / "x.md")
 
@@ -428,8 +433,19 @@ def test_what_is_refitted_learns_from_validation_and_is_asked_the_same(tmp_path:
     chosen, last = (work.cells.get("GRU-seed0") for work in works.values())
     assert chosen["epoch"] == last["epoch"] and chosen["by_step"]["crps"] != last["by_step"]["crps"]
     document.write(tmp_path, tmp_path / "docs" / "results.md")
-    page = (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
-    assert page.index("### Test part\n") < page.index("### Test part, refitted") < page.index("--part refit\n")
+    page = (tmp_path / "docs" / "results" / "strikes.md").read_text(encoding="utf-8")
+    assert page.index("--part refit\n") < page.index("## Test part\n") < page.index("## Test part, refitted")
+
+
+def test_the_summary_page_has_few_columns_and_links_to_a_page_that_has_all() -> None:
+    keys = (OURS, BEST_OTHER, DIFFERENCE, CHOSEN, SHOWN, LARGER, SEEDS, TEXTS)
+    row = {"": "strikes"} | {key: f"value of {i}" for i, key in enumerate(keys)}
+    index = document.index({"test": [row], "refit": []}, ["strikes"], "results")
+    line = "| [strikes](results/strikes.md) | value of 0 | value of 1 | value of 2 | value of 7 |"
+    assert line in index and "## Refitted" not in index
+    page = document.page("strikes", "python -m benchmarks.quality --data strikes", {"test": row}, {"test": "Text."})
+    assert all(f"| {key} | value of {i} |" in page for i, key in enumerate(keys))
+    assert page.startswith("# Results: strikes") and page.endswith("## Test part\n\nText.\n")
 
 
 def test_the_gru_that_does_not_choose_is_that_of_the_last_epoch() -> None:

@@ -16,6 +16,7 @@ import torch
 from gssr.backbone import FrozenBackbone
 from gssr.commands.main import build_parser, main
 from gssr.states.hybrid_state import HybridState
+from gssr.states.inspect import nbytes
 from tests.states.test_hybrid_state import same
 
 LONG, SHORT = "Hurricane Ian near 20.1 north 83.5 west, moving north at 9 knots.", "Weaken to 35 knots"
@@ -145,9 +146,9 @@ def test_show_and_inspect_report_layers_and_bytes(
     state = HybridState.load("a.safetensors")
     assert main(["state", "show", "a.safetensors", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["bytes"] == state.nbytes() and shown["tokens_read"] == state.position.tolist()
-    longer = state.read_on(tiny, "x").nbytes()
-    assert shown["bytes_per_token"] == sum(longer.values()) - sum(state.nbytes().values())
+    assert shown["bytes"] == nbytes(state) and shown["tokens_read"] == state.position.tolist()
+    longer = nbytes(state.read_on(tiny, "x"))
+    assert shown["bytes_per_token"] == sum(longer.values()) - sum(nbytes(state).values())
     assert main(["state", "show", "a.safetensors"]) == 0
     assert "6 × 32 × 64" in capsys.readouterr().out
 

@@ -163,7 +163,7 @@ DAMAGES = {
     "a later version": (lambda: edited(wings=2), "was written by gssr .*; wings is not known here"),
     "other widths": (
         lambda: edited(world={"hidden_dim": 24}),
-        "world.hidden_dim: 16 in the checkpoint, 24 here",
+        "this checkpoint is of another network:\n  world.hidden_dim: 16 in the checkpoint, 24 here",
     ),
 }
 

@@ -198,8 +198,7 @@ def test_the_loss_of_what_is_read_is_finite(tiny_folder: Path, tmp_path: Path) -
         network = make_network(tiny_folder, latent_dim=2, hidden_dim=8, text_layers=(1,), goal_layer=1, text_steps=2, open_samples=4,
             names=["v"], units=[""], resolution=list(data.value_resolution),
         )  # fmt: skip
-        network.world.scaler.load_state_dict(data.scaler.state_dict())
-        network._set_floor()
+        network.world.fit_units(data.scaler, data.value_resolution)
         for records in (data.train_records, data.test_records):
             batch = collate([records[i] for i in range(min(6, len(records)))])
             terms = network.objective(batch, torch.Generator().manual_seed(0), training=True).terms
