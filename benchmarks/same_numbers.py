@@ -7,8 +7,8 @@ python -m benchmarks.same_numbers --predictions before/predictions.jsonl after/p
 python -m benchmarks.same_numbers --runs before/runs/a after/runs/a --tolerance 0
 
 Exit code 1: a column differs by more than the tolerance, a row or a cell is in one training only, or predictions
-differ. Columns grad_norm/* and moved/* are listed and decide nothing: they sum over many parameters in an order that a
-restructuring may change. Exit code 2: a file is missing or cannot be compared.
+differ. Columns grad_norm/* and moved/* are listed and decide nothing: a restructuring may move parameters from one
+component to another. Exit code 2: a file is missing or cannot be compared.
 """
 
 from __future__ import annotations

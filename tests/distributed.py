@@ -147,12 +147,13 @@ def exploded(out: Path, rank: int) -> dict[str, Any]:
 def goals(out: Path, rank: int, backbone: str) -> dict[str, Any]:
     """Training in which rank 1 never sees a goal or a text, and validation of the result."""
     seed_everything(0, verbose=False)
-    first, model = FirstNoise(), network(backbone)
+    # A batch in which every goal is dropped gives steering no gradient.
+    first, model = FirstNoise(), network(backbone, goal_dropout=0.0)
     guards = [GradientNormCheck(patience=1), FrozenBackboneGuard(), first]
     trainer = trainer_for(out / "goals", guards, max_epochs=1, logger=False, **PAIR)
     trainer.fit(model, datamodule=Windows())
     told = {"weights": weights(trainer), "first": first.drawn, "noise": model.noise.get_state()}
-    resumed = network(backbone)
+    resumed = network(backbone, goal_dropout=0.0)
     last = checkpoint_file(out / "goals", LAST)
     trainer = trainer_for(out / "goals", max_epochs=1, logger=False, **PAIR)
     trainer.fit(resumed, datamodule=Windows(), ckpt_path=last, weights_only=True)

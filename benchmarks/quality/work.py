@@ -166,7 +166,7 @@ class Work:
         return equal_width(values, self.origins.horizon, parameters), parameters
 
     def _gru(self, name: str, seed: int, width: int) -> dict[str, Any]:
-        """Trained once for validation and test; "refit" learns from both parts, for the number of epochs that was best."""
+        """Trained once for validation and test; "refit" learns from both parts for as many epochs as were best."""
         epochs, o = self.sizes.gru_epochs, self.origins
         model, epoch = self._trained_gru(name, seed, width, epochs, self.validated if self.refit else o, choose=True)
         if self.refit:
