@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from gssr import ranks
 from gssr.network.calibration import stretch
@@ -39,7 +40,7 @@ class Validation:
     def begin(self, part: str) -> None:
         """Forget what was measured, and begin a part: "val" or "test"."""
         self.part = part
-        self._sums: dict[str, tuple[float, int]] = {}
+        self._means: dict[str, MeanMetric] = {}
         self._stretch: dict[bool, list[Tensor]] = {False: [], True: []}
 
     @torch.no_grad()
@@ -62,13 +63,9 @@ class Validation:
 
     def means(self) -> dict[str, float]:
         """Means by name over everything that was measured in any process. Collective."""
-        parts = ranks.gather(self._sums)
-        means = {}
         # A process may have had no goal, so not all of them know the same names.
-        for name in dict.fromkeys(name for part in parts for name in part):
-            seen = [part[name] for part in parts if name in part]
-            means[f"{self.part}/{name}"] = sum(total for total, _ in seen) / sum(count for _, count in seen)
-        return means
+        names = dict.fromkeys(name for part in ranks.gather(list(self._means)) for name in part)
+        return {f"{self.part}/{name}": self._mean(name).compute().item() for name in names}
 
     def calibrate(self) -> None:
         """Fit the fans to what was measured in all processes. Collective."""
@@ -79,8 +76,14 @@ class Validation:
 
     def _add(self, name: str, mean: Tensor, count: int) -> None:
         """Add a mean over ``count`` items (sequences, errors, goals) to the mean of the part."""
-        total, before = self._sums.get(name, (0.0, 0))
-        self._sums[name] = (total + count * mean.double().item(), before + count)
+        self._mean(name).update(mean.double().cpu(), count)
+
+    def _mean(self, name: str) -> MeanMetric:
+        if name not in self._means:
+            # Objects are gathered on any backend; NCCL would refuse tensors on the CPU.
+            metric = MeanMetric(nan_strategy="disable", dist_sync_fn=lambda value, group: ranks.gather(value))
+            self._means[name] = metric.set_dtype(torch.float64)
+        return self._means[name]
 
     def _add_stretch(self, goal: bool, batch: Batch, rollouts: Rollouts) -> None:
         first = batch.value.shape[1] - rollouts.sample.shape[2]
