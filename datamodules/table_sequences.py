@@ -235,7 +235,7 @@ class TableSequences(SequenceData):
         return self._scaler
 
     def _set_resolution(self, store: Store) -> None:
-        """As given, or as found in the numbers; capped, since a column of few levels is not uncertain by half of one."""
+        """As given, or as found in the numbers; capped, a column of few levels is not uncertain by half of one."""
         found = [
             min(c.resolution, 0.2 * std) for c, std in zip(store.facts.columns, self._scaler.std.tolist(), strict=True)
         ]
