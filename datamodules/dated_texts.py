@@ -1,4 +1,4 @@
-"""Texts with dates, as Time-MMD has them: what of them says something, and from which row on it was known."""
+"""Dated texts as in Time-MMD: which parts have content, and from which row on they were known."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import pandas as pd
 TEXTS = ("report", "search")
 PARTS = ("fact", "preds")
 
-# What the machine that wrote the texts says when there is nothing to say, and its headings.
+# The phrases of the language model that wrote the texts where it found no content.
 _NOTHING = re.compile(
     r"NA(?=\W|$)"
     r"|(?i:"
     r"(?:note|since none|if you could|please provide)\b"
-    r"|no (?:relevant |available |specific |objective |useful |long-term |short-term )*(?:information|facts?|predictions?|data)\b"
+    r"|no (?:relevant |available |specific |objective |useful |long-term |short-term )*"
+    r"(?:information|facts?|predictions?|data)\b"
     r"|there (?:is|are|was|were) no (?:mention|information|relevant|specific)\b"
     r"|(?:the )?(?:provided )?search results (?:do|did) not\b)"
 )
@@ -33,23 +34,23 @@ _HEADING = re.compile(
 def meaning(text: object) -> str | None:
     """A text without boilerplate, markup and headings, on one line; None where nothing is left.
 
-    Lines and the halves that a semicolon parts are judged one by one: "NA;Prices may rise." says "Prices may rise."
+    Lines, and parts between semicolons, are judged one by one: "NA;Prices may rise." becomes "Prices may rise."
     """
     if not isinstance(text, str):
         return None
-    said = []
+    kept = []
     for line in re.split(r"[;\n]", _PREAMBLE.sub("\n", text)):
         line = " ".join(re.sub(r"[*#|`]+", " ", line).split()).lstrip("-•· ")
         if line and any(c.isalnum() for c in line) and not _NOTHING.match(line) and not _HEADING.match(line):
-            said.append(line)
-    return " ".join(said) or None
+            kept.append(line)
+    return " ".join(kept) or None
 
 
 def read_texts(file: Path) -> pd.DataFrame:
-    """`end`, `named` (dates) and `text` of the rows of a text file that say something, in order of their end.
+    """`end`, `named` (dates) and `text` of the rows of a text file that have content, in order of their end.
 
-    `named` is the latest day that the text's facts name ("on August 17, 2020"), or its end where that is later: what tells of a
-    day was not known before, whatever its dates say. Predictions may name days to come.
+    `named` is the latest day that the text's facts name ("on August 17, 2020"), or its end where that is later. A fact
+    about a day was not known before it, although the file's dates may be earlier. Predictions may name later days.
 
     Raises ValueError for a file that is no table, lacks a column, or holds a date that cannot be read.
     """
@@ -66,23 +67,24 @@ def read_texts(file: Path) -> pd.DataFrame:
 
 
 def days_named(text: object) -> list[pd.Timestamp]:
-    """The days that a text names in full, such as "August 17, 2020"; none of what is no text."""
+    """The days that a text names in full, such as "August 17, 2020"; [] where there is no text."""
     found = _DAY.findall(text) if isinstance(text, str) else []
     days = pd.to_datetime(pd.Series(found, dtype=str), format="%B %d, %Y", errors="coerce")
     return days.dropna().tolist()
 
 
 def known_texts(texts: pd.DataFrame, ends: pd.Series, begin: pd.Timestamp, ahead: int = 0) -> list[tuple[int, str]]:
-    """(row, text) for each text that some row may read: the first row that ends no earlier than the text does, `ahead` rows later.
+    """(row, text) for each text, with the first row that may read it.
 
-    What a text says is known at the end of its last day, and a row is what is known at the end of its own. Texts that end
-    before the first row begins, and those that no row is late enough for, are left out. A text waits for the last day that it names, too.
+    A text is known at the end of its last day, and a row holds what is known at the end of its own last day. So a row
+    may read the texts that end no later than it, and whose named days are over; with `ahead`, so many rows later. Texts
+    that end before the first row begins, or that no row is late enough for, are dropped.
 
     Args:
         texts: `end`, `named` and `text`, in order of `end`.
-        ends: last day of each row, ascending.
-        begin: first day of the first row.
-        ahead: rows by which the texts tell of a later time than their dates say.
+        ends: Last day of each row, ascending.
+        begin: First day of the first row.
+        ahead: Rows by which the texts are about a later time than their dates.
     """
     texts = texts[texts["end"] >= begin]
     last, named = (np.searchsorted(ends.to_numpy(), texts[by].to_numpy(), side="left") for by in ("end", "named"))

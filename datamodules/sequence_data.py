@@ -1,4 +1,4 @@
-"""What all data modules of (value, text, goal) sequences share: windows in three splits, goals, loaders that can resume."""
+"""The base of all data modules of (value, text, goal) sequences: windows in three splits, goals, resumable loaders."""
 
 from __future__ import annotations
 

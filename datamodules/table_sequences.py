@@ -1,4 +1,4 @@
-"""The data module of any table: CSV, JSON Lines, Parquet or a data set of the hub, with its columns named."""
+"""The data module of any table: CSV, JSON Lines, Parquet or a data set of the hub, by the names of its columns."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ from gssr.backbone.table import cache_folder
 from gssr.sequences.record import Record
 from gssr.sequences.scaler import Scaler
 
-MOST_TEXTS = 50_000  # that are encoded before training; of more, each is encoded when its window is read
+MOST_TEXTS = 50_000  # that are encoded before training; of a table with more, each is encoded when it is read
 
 
 class TableSequences(SequenceData):
     """Windows of the series in a table, with texts and goals where it has them.
 
-    One row is one step of one series. Rows are put on a regular grid; a step without a row, an empty cell and infinity are
-    missing values. The table is read once, chunk by chunk, into `$GSSR_CACHE/tables`, and windows are read from there, so
-    that its size does not matter. A series that is shorter than C + H, but longer than C, gives one shorter window.
+    One row is one step of one series. Rows are put on a regular grid; a step without a row, an empty cell and infinity
+    are missing values. The table is read once, chunk by chunk, into `$GSSR_CACHE/tables`, and windows are read from
+    there, so that memory does not grow with it. A series longer than C but shorter than C + H gives one shorter window.
 
     Args:
         path: File (.csv, .tsv, .jsonl, .ndjson, each also .gz; .parquet), folder or id of a data set of the hub.
@@ -59,12 +59,12 @@ class TableSequences(SequenceData):
         series_column: Column that tells series apart. Without it, the table is one series.
         value_columns: Columns of numbers. Without it, all columns of numbers that are nothing else.
         text_column: Column of texts. Without it, there are none.
-        goal_column: Column of goals in words; a window's goal is the last one said in its context.
+        goal_column: Column of goals in words; a window has the last goal of its context.
         goal_low_column: Column of lower bounds of these goals, about the value `goal_dim`.
         goal_high_column: Column of upper bounds; a goal with one bound is open on the other side.
-        goals: "hindsight": sentences about the value `goal_dim`, from templates for any table, unless there is a goal_column;
-            or a file with the column goal, and series, time, low, high where they are needed (.csv, .jsonl, .parquet);
-            or a file (.yaml) or mapping of templates (`gssr.sequences.goals.GoalWriter`); or null: no goals.
+        goals: "hindsight": sentences about the value `goal_dim`, from templates for any table, unless there is a
+            goal_column; or a file with the column goal, and series, time, low, high where needed (.csv, .jsonl,
+            .parquet); or a file (.yaml) or mapping of templates (`gssr.sequences.goals.GoalWriter`); or null: no goals.
         goal_dim: Index of the value that goals speak of.
         units: Unit of each value, for goals and charts.
         resolution: Rounding of each value. Without it, the coarsest that all numbers have.
@@ -76,15 +76,16 @@ class TableSequences(SequenceData):
         missing: Further codes of missing cells, such as -9999.
         delimiter: Of CSV; "," unless given, a tab for .tsv.
         sort_rows: Sort rows by time instead of refusing those that are not sorted.
-        split_by: time: the earliest steps train, the latest test; series: whole series, drawn by a fixed seed; auto: by time
-            if there is a time_column or one series alone, else by series.
+        split_by: time: the earliest steps train, the latest test; series: each series is in one part, drawn by a fixed
+            seed; auto: by time where there is a time_column or only one series, else by series.
         split_shares: Shares of training, validation and test.
         split_dates: Two times instead of shares: validation begins at the first, test at the second.
         dataset_split: Part of a data set of the hub that is read (it is split anew).
         dataset_config: Its configuration. dataset_revision: its commit or tag.
-        predict_from: Last time that `predict` knows. Without it, the end of the table: it imagines what is not known yet.
+        predict_from: Last time that `predict` knows. Without it, the end of the table: it forecasts beyond the table.
 
-    Raises ValueError for options that do not fit, and, when the table is read, for a table that cannot be used.
+    Raises ValueError for options that do not fit, and as `SequenceData` does; when the table is read, for a table that
+    cannot be used.
     """
 
     most_evaluated = 2048
@@ -125,7 +126,7 @@ class TableSequences(SequenceData):
         self.grid = None if step is None else Grid.of(step)
         check_options(self.hparams)
         self.goal_dim = goal_dim
-        # Everything that can be told from the head of the table is told now, before a backbone is loaded.
+        # The head of the table is checked here, so that its errors come before a backbone is loaded.
         self.source = open_table(path, delimiter, dataset_split, dataset_config, dataset_revision)
         columns = Columns(
             time_column, series_column, value_columns and list(value_columns), text_column,
@@ -139,14 +140,11 @@ class TableSequences(SequenceData):
         self.value_names = tuple(columns.values)
         self._check_widths()
         self.templates = self._templates(goals)
-        if (
-            self.level_jitter
-            and self.templates is None
-            and (goal_column is not None or goals not in (None, "hindsight"))
-        ):
+        written = self.templates is not None or (goal_column is None and goals in (None, "hindsight"))
+        if self.level_jitter and not written:
             raise ValueError(
-                f"level_jitter is {self.level_jitter}, and goals are given, in words that name levels: at another one they would no longer "
-                "be true; leave one of the two out, or have goals written from hindsight"
+                f"level_jitter is {self.level_jitter}, but given goals name levels in words, which are not true at "
+                "another level; leave one of the two out, or have goals written from hindsight"
             )
         self.has_goals = goal_column is not None or goals is not None
         self._texts: list[str] | None = None
@@ -161,12 +159,12 @@ class TableSequences(SequenceData):
         self.value_units = tuple(p.units or [""] * width)
 
     def _templates(self, goals: str | dict[str, Any] | None) -> dict[str, Any] | None:
-        """The user's own templates, if the goals are such. Raises ValueError for a goals' file that is not there."""
+        """The user's own templates, or None for other goals. Raises ValueError for a file that does not exist."""
         if isinstance(goals, str) and goals != "hindsight":
             if not Path(goals).is_file():
                 raise ValueError(
-                    f"goals is {goals!r}, and there is no such file; expected a .csv, .jsonl or .parquet file of goals, a .yaml "
-                    "file of templates, 'hindsight', or null for none"
+                    f"goals is {goals!r}, and there is no such file; expected a .csv, .jsonl or .parquet file of "
+                    "goals, a .yaml file of templates, 'hindsight', or null for none"
                 )
             return read_templates(Path(goals)) if Path(goals).suffix in (".yaml", ".yml") else None
         return dict(goals) if isinstance(goals, dict) else None
@@ -225,8 +223,8 @@ class TableSequences(SequenceData):
         first, last = min(a for a, _ in ends), max(b for _, b in ends)
         if not first < cuts[0] < cuts[1] <= last:
             raise ValueError(
-                f"split_dates are {list(p.split_dates)}; expected an earlier and a later time within the table, which goes from "
-                f"{iso(first)} to {iso(last)}"
+                f"split_dates are {list(p.split_dates)}; expected an earlier and a later time within the table, which "
+                f"goes from {iso(first)} to {iso(last)}"
             )
         return split_at(store, cuts)
 
@@ -234,7 +232,7 @@ class TableSequences(SequenceData):
         return self._scaler
 
     def _set_resolution(self, store: Store) -> None:
-        """As given, or as found in the numbers; a column of few levels is not taken to be uncertain by half a level."""
+        """As given, or as found in the numbers; capped, a column of few levels is not uncertain by half of one."""
         found = [
             min(c.resolution, 0.2 * std) for c, std in zip(store.facts.columns, self._scaler.std.tolist(), strict=True)
         ]
@@ -268,8 +266,8 @@ class TableSequences(SequenceData):
         until = np.inf
         if p.predict_from is not None:
             until = one_time(p.predict_from, p.time_unit, p.time_format, "predict_from")
-        whole = {series for series, _, _ in self.parts["test"]}
-        segments = [segment for segment in everything(self.cutter.store) if segment[0] in whole]
+        tested = {series for series, _, _ in self.parts["test"]}
+        segments = [segment for segment in everything(self.cutter.store) if segment[0] in tested]
         windows = LastWindows(self.cutter, segments, until)
         if not len(windows):
             raise ValueError(
@@ -280,7 +278,7 @@ class TableSequences(SequenceData):
     # ------------------------------------------------------------------ texts
 
     def texts(self) -> list[str]:
-        """All distinct texts of the table, or none if they are too many to be kept: then each is encoded when it is read."""
+        """All distinct texts of the table; [] where they are too many to keep, then each is encoded when it is read."""
         if not self._windows or not self.has_text:
             return []
         if self._texts is None:

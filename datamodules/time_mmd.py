@@ -75,8 +75,8 @@ class TimeMMD(SequenceData):
             raise ValueError(f"text is {text!r}; expected report, search, both or none")
         if not (val_share > 0 and test_share > 0 and val_share + test_share < 1) or text_chars < 1:
             raise ValueError(
-                f"val_share {val_share} and test_share {test_share} must be above 0 and together below 1, and text_chars "
-                f"{text_chars} at least 1"
+                f"val_share {val_share} and test_share {test_share} must be above 0 and together below 1, and "
+                f"text_chars {text_chars} at least 1"
             )
         self.folder, self.domain, self.calendar, self.text_chars = Path(path), domain, calendar, text_chars
         self.text_kinds = {"both": TEXTS, "none": ()}.get(text, (text,))
@@ -141,7 +141,7 @@ class TimeMMD(SequenceData):
             if len(wrong):
                 raise ValueError(f"{file}: column {name!r} holds {wrong.iloc[0]!r}, which is not a number")
             if count := int(np.isinf(numbers).sum()):
-                warnings.warn(f"{file}: {count} infinities in column {name!r} are taken as missing", stacklevel=2)
+                warnings.warn(f"{file}: {count} infinities in column {name!r} are read as missing", stacklevel=2)
             rows[name] = numbers.replace([np.inf, -np.inf], np.nan)
         if not rows["start"].is_monotonic_increasing:
             warnings.warn(f"{file}: the rows are not in order of start_date; they are sorted", stacklevel=2)

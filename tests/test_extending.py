@@ -41,7 +41,8 @@ class Tides(SequenceData):
 
     def evaluate(self, network, split="test", samples=64, quick=False):
         general = super().evaluate(network, split, samples, quick)
-        table = Table("highest", "Highest tide", "", {"observed": {"m": max(w.value.max() for w in self.windows(split))}})
+        highest = max(window.value.max() for window in self.windows(split))
+        table = Table("highest", "Highest tide", "", {"observed": {"m": highest}})
         return Report("tides", "Tides", "", general.settings, [*general.tables, table], [], {"The tide": Figure()})
 '''
 
@@ -66,13 +67,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "count.py").write_text(CALLBACK)
     (folder / "data.yaml").write_text("data: {class_path: tides.Tides}\n")
     (folder / "callback.yaml").write_text("trainer: {callbacks+: {class_path: count.Count}}\n")
-    small = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--data.amplitude", "3"]
+    small = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"]
+    options = ["--data.stride", "8", "--data.amplitude", "3"]
     configs = [part for file in (DEBUG, "data.yaml", "callback.yaml") for part in ("--config", str(file))]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(str(folder))
         patch.setenv("GSSR_CACHE", str(folder / "cache"))
-        train.main(["fit", "--run", "mine", *configs, *small])
+        train.main(["fit", "--run", "mine", *configs, *small, *options])
         train.main(["test", "--run", "mine", "--ckpt_path", "last"])
         (made,) = (path.resolve() for path in runs())
     torch.set_num_threads(threads)

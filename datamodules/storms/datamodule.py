@@ -45,11 +45,11 @@ class Storms(SequenceData):
     that training leaves out.
 
     Args:
-        storm: Predict all windows of this storm of the test years, by name and year ("Ian 2022"). Without it, predict takes
-            one window of each storm: the one whose context ends at the strongest wind.
+        storm: Predict all windows of this storm of the test years, by name and year ("Ian 2022"). Without it, `predict`
+            has one window of each storm: the one whose context ends at the strongest wind.
         goal_jitter: A training goal's number differs from the best track (rounded to 5 kt) by up to this many knots.
-        class_share: Share of goals that name a class although they could name a number. A fifth of the windows ends at a
-            number held out of training and gets a class goal in any case, so 0.15 makes a third of all goals classes.
+        class_share: Share of goals that name a class although they could name a number. A fifth of the windows ends at
+            a number held out of training and gets a class goal in any case, so 0.15 makes a third of all goals classes.
 
     Raises ValueError for an unknown storm, and as `SequenceData` does.
     """

@@ -28,9 +28,9 @@ class Steered:
 class Evaluation:
     """Windows of the split, forecasts of them, and the options: the input of every table.
 
-    `batch`: the union of all windows that any table scores; `index`: rows of windows in it; `plain`: rows scored without
-    a goal. `unsteered`, `persistent` (B, H, Y) and `linear` (B, H, Y) are forecasts of `batch`. `name` and `unit` are
-    those of `dimension`; `threshold`: a large one-step change of it.
+    `batch`: the union of all windows that any table scores; `index`: rows of windows in it; `plain`: rows scored
+    without a goal. `unsteered`, `persistent` (B, H, Y) and `linear` (B, H, Y) are forecasts of `batch`. `name` and
+    `unit` are those of `dimension`; `threshold`: a large one-step change of it.
     """
 
     network: SpeakingNetwork

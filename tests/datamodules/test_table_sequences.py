@@ -224,7 +224,7 @@ def test_goals_come_from_a_column_when_they_were_said(tmp_path: Path) -> None:
             assert window.goal_low[0] == 31 and window.goal_high[0] == np.float32(frame["price"].max())
             assert np.isnan(window.goal_low[1])
     assert data.goal_writer is None
-    with pytest.raises(ValueError, match="level_jitter is 0.3, and goals are given"):
+    with pytest.raises(ValueError, match="level_jitter is 0.3, but given goals"):
         made(frame, tmp_path, goal_column="aim", level_jitter=0.3)
 
 

@@ -185,7 +185,7 @@ def test_infinities_and_gaps_in_the_column_are_missing_values(tmp_path):
     table = weeks(60)
     table.loc[3, "OT"], table.loc[5, "OT"], table.loc[40, "OT"] = np.inf, np.nan, -np.inf
     write(tmp_path, "Health_AFR", table)
-    with pytest.warns(UserWarning, match="2 infinities in column 'OT' are taken as missing"):
+    with pytest.warns(UserWarning, match="2 infinities in column 'OT' are read as missing"):
         data = made(tmp_path, "Health_AFR")
     missing = {day_of(t) for r in windows(data) for t, v in zip(r.time, r.value[:, 0], strict=True) if np.isnan(v)}
     assert missing == {table["start_date"][i] for i in (3, 5, 40)}
