@@ -1,9 +1,8 @@
-"""Scores of forecasts and goals: plain functions of tensors, and torchmetrics metrics that accumulate them over
-batches.
+"""Scores of forecasts and goals: functions of tensors that know no network, batch or data set.
 
-Shapes as in the legend of DESIGN.md: S rollouts, B sequences, H horizon steps, Y value dimensions. The functions keep
-the axis of sequences, because errors of a score are bootstrapped over sequences; the metrics are their means over
-everything seen. Goal bounds are NaN where a goal is silent. Nothing here knows a network, a batch or a data set."""
+Shapes: S rollouts, B sequences, H horizon steps, Y value dimensions. Scores keep the axis of sequences, because their
+errors are bootstrapped over sequences. Goal bounds are NaN in the dimensions that a goal does not describe.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +10,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 
 def at_step(path: Tensor, step: Tensor) -> Tensor:
@@ -103,112 +101,3 @@ def fair_crps(samples: Tensor, target: Tensor) -> Tensor:
     weight = torch.arange(1 - size, size, 2, dtype=samples.dtype, device=samples.device)
     spread = torch.tensordot(weight, ordered, dims=1) / (size * (size - 1))
     return (samples - target).abs().mean(0) - spread
-
-
-class _Mean(Metric):
-    """Mean of what `_add` was given, over everything seen; NaN before anything was.
-
-    torchmetrics turns a result with a single element into a scalar, whatever its shape.
-    """
-
-    full_state_update = False
-    total: Tensor
-    count: Tensor
-
-    def __init__(self, *shape: int) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros(shape), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros(shape), dist_reduce_fx="sum")
-
-    def _add(self, score: Tensor, counts: Tensor, dim: int | tuple[int, ...]) -> None:
-        """Sum `score` over `dim` where `counts` (a bool mask of its shape) holds; scores elsewhere may be NaN."""
-        self.total += torch.where(counts, score, 0.0).sum(dim)
-        self.count += counts.sum(dim)
-
-    def compute(self) -> Tensor:
-        return self.total / self.count
-
-
-class HorizonMAE(_Mean):
-    """Mean absolute error at each of H horizon steps for each of Y dimensions, data units; computes to (H, Y).
-
-    torchmetrics' MeanAbsoluteError knows no mask.
-    """
-
-    higher_is_better = False
-
-    def __init__(self, horizon: int, dimensions: int) -> None:
-        super().__init__(horizon, dimensions)
-
-    def update(self, prediction: Tensor, target: Tensor, mask: Tensor) -> None:
-        """`prediction`, `target` (B, H, Y), `mask` (B, H, Y) True where the target was observed."""
-        self._add((prediction - target).abs(), mask, 0)
-
-
-class GoalHit(_Mean):
-    """Share of goals that are hit at their step: by the mean of the rollouts, or (`single`) by single rollouts.
-
-    A hit lies within `tolerance` (data units) of [low, high]. Goals with unknown bounds do not count.
-    """
-
-    higher_is_better = True
-
-    def __init__(self, tolerance: float, single: bool = False) -> None:
-        super().__init__()
-        if tolerance < 0:
-            raise ValueError(f"the tolerance of a goal hit must not be negative, got {tolerance}")
-        self.tolerance, self.single = tolerance, single
-
-    def update(self, rollouts: Tensor, goal_low: Tensor, goal_high: Tensor, step: Tensor) -> None:
-        """`rollouts` (S, B, H, Y); bounds (B, Y), NaN where silent; `step` (B,) the horizon step of the goal, 0 =
-        first.
-        """
-        reached = at_step(rollouts, step)
-        hits = goal_hits(reached if self.single else reached.mean(0, keepdim=True), goal_low, goal_high, self.tolerance)
-        self._add(hits.float().mean(0), speaks(goal_low, goal_high), 0)
-
-
-class ChangesBeyond(_Mean):
-    """Plausibility: share of one-step changes of single rollouts (decoded without value noise) beyond a threshold,
-    (Y).
-    """
-
-    higher_is_better = False
-    threshold: Tensor
-
-    def __init__(self, threshold: Sequence[float] | Tensor) -> None:
-        threshold = torch.as_tensor(threshold, dtype=torch.float32)
-        super().__init__(len(threshold))
-        self.register_buffer("threshold", threshold)
-
-    def update(self, rollouts: Tensor, start: Tensor) -> None:
-        """`rollouts` (S, B, H, Y) or (B, H, Y); `start` (B, Y) the last value of the context."""
-        beyond, judged = changes_beyond(rollouts, start, self.threshold)
-        axes = tuple(range(beyond.dim() - 1))
-        self.total += beyond.sum(axes)
-        self.count += judged.sum(axes)
-
-
-class IntervalCoverage(_Mean):
-    """Share of observed values inside the rollouts' central interval at `level`, by step and dimension, (H, Y)."""
-
-    def __init__(self, horizon: int, dimensions: int, level: float = 0.8) -> None:
-        super().__init__(horizon, dimensions)
-        self.level = level
-
-    def update(self, rollouts: Tensor, target: Tensor, mask: Tensor) -> None:
-        """`rollouts` (S, B, H, Y) with value noise; `target`, `mask` (B, H, Y)."""
-        self._add(interval_covers(rollouts, target, self.level).float(), mask, 0)
-
-
-class FairCRPS(_Mean):
-    """Mean unbiased CRPS by horizon step and dimension, data units, (H, Y)."""
-
-    higher_is_better = False
-
-    def __init__(self, horizon: int, dimensions: int) -> None:
-        super().__init__(horizon, dimensions)
-
-    def update(self, rollouts: Tensor, target: Tensor, mask: Tensor) -> None:
-        """`rollouts` (S, B, H, Y) with value noise, S at least 2; `target`, `mask` (B, H, Y)."""
-        self._add(fair_crps(rollouts, target), mask, 0)

@@ -95,7 +95,3 @@ class Scaler(nn.Module):
     def inverse(self, value: Tensor) -> Tensor:
         """Standard units to data units, (..., Y)."""
         return value * self.std + self.mean
-
-    def inverse_scale(self, sigma: Tensor) -> Tensor:
-        """A standard deviation (or a difference) in standard units to data units, (..., Y)."""
-        return sigma * self.std
