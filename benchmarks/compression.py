@@ -1,11 +1,11 @@
-"""Bits per byte of held-out text by source, of a language model and of `xz -9` with the training text; samples of the model.
+"""Bits per byte of held-out text, of a language model and of `xz -9` with the training text; samples of the model.
 
     python -m benchmarks.compression --corpus corpus/corpus.parquet
     python -m benchmarks.compression --corpus corpus/corpus.parquet --model gssr/backbone/nano
     python -m benchmarks.compression --corpus corpus/corpus.parquet --model gssr/backbone/nano --samples 10
 
-Both columns are bits over the bytes of the held-out documents. Bits include the separators of documents, bytes do not: an empty
-line between two documents for xz, an end-of-text token for the model.
+Both columns are bits over the bytes of the held-out documents. Bits include the separators of documents, bytes do
+not: an empty line between two documents for xz, an end-of-text token for the model.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def samples(
     tokens: int = 120,
     seed: int = 0,
 ) -> list[tuple[str, str, str]]:
-    """(source, prompt, continuation) of ``count`` samples, the sources in turn; held-out documents begin with the prompts."""
+    """(source, prompt, continuation) of ``count`` samples, the sources in turn; held-out documents give the prompts."""
     torch.manual_seed(seed)
     names = list(heldout)
     written = []

@@ -1,13 +1,15 @@
-"""Kill training with `kill -9` at random points, go on every time, and compare the outcome with a run that was left alone.
+"""Kill training with `kill -9` at random points, go on every time, and compare with a run that was not killed.
 
     python -m benchmarks.kills --kills 20
     python -m benchmarks.kills --kills 5 --seed 1 --folder /tmp/kills
 
-A small goal network around a tiny random backbone, 24 optimizer steps on storms, 3 validations, 2 plan pictures. Kills come from outside
-at a random time (while it starts, while it trains) and from inside at places that are hard to hit from outside: with half of a
-checkpoint written, before and after a checkpoint takes its name, in a validation, a picture, a row of the log, the text cache. After each
-`python train.py fit --ckpt_path last` goes on. A run that ends before all kills are used is compared, and another one begun. At
-last two runs are started at the same moment. Weights, optimizer, generators and all logged rows must be equal bit for bit.
+A small goal network around a tiny random backbone, 24 optimizer steps on storms, 3 validations, 2 plan pictures. Kills
+come from outside at a random time (while it starts, while it trains) and from inside at places that are hard to hit
+from outside: with half of a checkpoint written, before and after a checkpoint takes its name, in a validation, a
+picture, a row of the log, the text cache. After each
+`python train.py fit --ckpt_path last` goes on. A run that ends before all kills are used is compared, and another one
+begun. At last two runs are started at the same moment. Weights, optimizer, generators and all logged rows must be equal
+bit for bit.
 
 Every attempt is a process of its own, forked from one that has only imported. Needs a Unix.
 """
@@ -39,11 +41,13 @@ from tqdm import tqdm
 import callbacks.atomic_io
 import callbacks.csv_log
 import callbacks.plan_rollouts
+import gssr.runs.command_line  # noqa: F401 (imported here once, not by every process that is forked)
 import train
-from gssr.files import whole_file
+from gssr.files import atomic_write
 from gssr.network import GoalNetwork
 from gssr.runs.checkpoint_file import read_checkpoint, steps_done
 from gssr.runs.folders import BEST, CONFIG, LAST, checkpoint_file, runs
+from gssr.runs.options import DEFAULT_CONFIG
 
 OUTSIDE = ("while it started", "while it trained")
 INSIDE = (
@@ -59,7 +63,7 @@ GO_ON = ["fit", "--ckpt_path", "last"]
 
 
 def make_config(folder: Path) -> None:
-    """A tiny random backbone and a config that is read in its place; in a process of its own, so that this one stays fork-safe."""
+    """Make a tiny random backbone and a config that names it; in a child process, so that this one stays fork-safe."""
     from transformers import GraniteMoeHybridForCausalLM
 
     from datamodules.text.corpus import train_tokenizer
@@ -69,12 +73,10 @@ def make_config(folder: Path) -> None:
     texts = ["Weaken to 35 knots in 48 hours", "Hurricane Ian near 20.1 north 83.5 west, pressure 955 hPa."]
     GraniteMoeHybridForCausalLM(nano_config(vocab_size=400, hidden_size=96, layers=4)).save_pretrained(folder / "tiny")
     train_tokenizer(texts * 4, 400).save_pretrained(folder / "tiny")
-    config = yaml.safe_load((train.DEFAULT_CONFIG.parent / "debug.yaml").read_text(encoding="utf-8"))
+    config = yaml.safe_load((DEFAULT_CONFIG.parent / "debug.yaml").read_text(encoding="utf-8"))
     config |= {"threads": 1, "checkpoint": {"every_n_steps": 3, "keep": 2}}
     config["trainer"] |= {"max_epochs": 3, "accelerator": "cpu", "enable_progress_bar": False}
-    for callback in config["trainer"]["callbacks"]:
-        if callback["class_path"].endswith("PlanRollouts"):
-            callback["init_args"]["texts"] = False
+    config["plan_rollouts"]["texts"] = False
     config["model"]["init_args"] |= {"backbone": str(folder / "tiny"), "text_layers": [1], "goal_layer": 1}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
 
@@ -99,7 +101,7 @@ def die_at(owner: Any, name: str, count: int, when: Callable[..., bool] = lambda
 
 
 def arm(place: str, count: int, share: float) -> None:
-    """Make this process die at a place, the count-th time that it gets there, with `share` of what it writes there written."""
+    """Make this process die the count-th time that it reaches a place, with a `share` of that write done."""
     if place == "with half of a checkpoint written":
         calls = itertools.count(1)
 
@@ -114,10 +116,10 @@ def arm(place: str, count: int, share: float) -> None:
 
         @contextlib.contextmanager
         def half(path: Path, mode: str) -> Iterator[Any]:
-            with whole_file(path, mode) as file:
+            with atomic_write(path, mode) as file:
                 yield Half(file) if next(calls) == count else file
 
-        callbacks.atomic_io.whole_file = half
+        callbacks.atomic_io.atomic_write = half
     elif place == "before a checkpoint took its name":
         die_at(os, "replace", count, lambda _, target: str(target).endswith(".ckpt"))
     elif place == "after a checkpoint took its name":
@@ -179,7 +181,7 @@ def start(
 
 
 def finish(number: int, folder: Path) -> bool:
-    """Wait for a process; whether it ended by itself (True) or was killed (False). Raises RuntimeError where it failed."""
+    """Wait for a process; True if it ended by itself, False if it was killed. Raises RuntimeError if it failed."""
     code = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
     if code not in (0, -signal.SIGKILL):
         raise RuntimeError(f"training ended with {code}; see {folder / 'log.txt'}")
@@ -290,8 +292,6 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         parser.error(f"--folder {folder} is not empty; name another one")
-    fit = train.RunCLI.subcommands()["fit"]
-    train.RunCLI.subcommands = staticmethod(lambda: {"fit": fit})  # parsers of the others only cost time
     tqdm.monitor_interval = 0  # a thread, which a fork would not survive
     draw = random.Random(options.seed)
     begin = ["fit", "--config", str(folder / "tiny.yaml")]
@@ -353,7 +353,8 @@ def main() -> None:
     for place, n in sorted(count.items()):
         print(f"  {n:3d}  {place}")
     print(
-        f"compared each with the run left alone: last.ckpt, best.ckpt, {len(rows)} rows with {values} train/* and val/* values"
+        f"compared each with the run left alone: last.ckpt, best.ckpt, {len(rows)} rows with {values} train/* and "
+        "val/* values"
     )
     equal = sum(not names for names in different.values())
     print(f"{equal} of {len(different)} runs ({victim.finished} killed, 2 started at once) are equal to it bit for bit")

@@ -3,12 +3,13 @@
     python -m benchmarks.large_table --rows 10000 100000 1000000 --steps 200
     python -m benchmarks.large_table --rows 1000000 --text --format parquet
 
-Each size runs in a process of its own: a table is written, and a small goal network is trained on it for some steps. Printed:
-the file's size, processor seconds until the first batch and until a wrong table (a bad cell in its last row) is refused, and
-by how much the process's memory grew at most from before the table was opened, until it was read and until training ended.
+A process of its own writes each table and trains a small goal network on it for some steps. Printed are the size of
+the file, processor seconds until the first batch, processor seconds until a table with a bad cell in its last row is
+refused, and the largest growth of the process's memory since before the table is opened, after reading and training.
 
-What counts is anonymous memory: the rest of the resident set are pages of files, which the system takes back when it needs
-room. The kernel keeps no maximum of it, so a thread looks every few milliseconds. The largest resident set stands beside it.
+Anonymous memory counts. The rest of the resident set are pages of files, which the system takes back when it needs
+room. The kernel keeps no maximum of it, so a thread looks every few milliseconds. The largest resident set is printed,
+too.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Watch(threading.Thread):
         return now
 
 
-def train(path: Path, bad: Path, options: argparse.Namespace, told: multiprocessing.Queue) -> None:
+def train(path: Path, bad: Path, options: argparse.Namespace, results: multiprocessing.Queue) -> None:
     from lightning import Trainer
 
     from datamodules import TableSequences
@@ -81,7 +82,8 @@ def train(path: Path, bad: Path, options: argparse.Namespace, told: multiprocess
 
     columns = {"time_column": "time", "value_columns": ["price"], "text_column": "news" if options.text else None}
     network = GoalNetwork(
-        "nano", text_layers=(1,), goal_layer=1, latent_dim=8, hidden_dim=32, text_steps=2, open_samples=4
+        world={"text_layers": (1,), "goal_layer": 1, "latent_dim": 8, "hidden_dim": 32},
+        objective={"text_steps": 2, "open_samples": 4},
     )
     watch = Watch()
     before, start = watch.look(), time.process_time()
@@ -102,9 +104,10 @@ def train(path: Path, bad: Path, options: argparse.Namespace, told: multiprocess
         enable_model_summary=False, limit_val_batches=2, num_sanity_val_steps=0,
     )  # fmt: skip
     trainer.fit(network, datamodule=data)
-    told.put(
+    results.put(
         (
-            f"{len(data.train_records):,}", f"{first:.1f} s", refused, f"{read - before:.0f}", f"{watch.most - before:.0f}",
+            f"{len(data.train_records):,}", f"{first:.1f} s", refused,
+            f"{read - before:.0f}", f"{watch.most - before:.0f}",
             f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}", f"{time.process_time() - start:.0f}",
         )
     )  # fmt: skip
@@ -132,10 +135,10 @@ def main() -> None:
                 writing = context.Process(target=write_table, args=(file, rows, 0, wrong))
                 writing.start()
                 writing.join()
-            told: multiprocessing.Queue = context.Queue()
-            process = context.Process(target=train, args=(path, bad, options, told))
+            results: multiprocessing.Queue = context.Queue()
+            process = context.Process(target=train, args=(path, bad, options, results))
             process.start()
-            found = told.get()
+            found = results.get()
             process.join()
             size = path.stat().st_size / 2**20
             print(f"| {rows:,} | {size:.1f} | {' | '.join(found)} |", flush=True)

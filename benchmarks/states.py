@@ -1,11 +1,12 @@
-"""How much faster a captured context is resumed than read again, and whether the resumed run is the uninterrupted one.
+"""Speed of resuming a captured context against reading it again; agreement of the resumed with an uninterrupted run.
 
     python -m benchmarks.states
     python -m benchmarks.states --backbone 350m --repeats 1
 
-Both ways end with the distribution of the next token: `prefill` reads the whole context into an empty cache, `resume` copies a
-captured state into a fresh cache and reads the one token that is left, `resume from file` also loads and checks the file. The ways
-take turns, so that other work on the machine slows all of them. `350m` is a model of random weights in the shape of Granite-4.0-H-350m.
+All ways end with the distribution of the next token. `prefill` reads the context into an empty cache. `resume` copies a
+captured state into a new cache and reads the last token. `resume from file` also loads and checks the file. The ways
+alternate, so that other work on the machine slows all of them. `350m` is a model of random weights in the shape of
+Granite-4.0-H-350m.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, GraniteMoeHybridConfig, GraniteMoeHybridForCausalLM
 
 from gssr.backbone import FrozenBackbone
-from gssr.states.hybrid_state import HybridState
+from gssr.states.hybrid_state import HybridState, capture_tokens
 from gssr.states.inspect import continuation_log_probs
 
 SHAPE_350M = "350m"
@@ -61,23 +62,23 @@ def random_batch(backbone: FrozenBackbone, lengths: list[int], seed: int) -> tup
 
 
 def times(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each way, the ways in turn, after one turn that does not count."""
-    taken: dict[str, list[float]] = {name: [] for name in ways}
+    """Seconds of each way; the ways alternate, and the first round does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repeats + 1):
         for name, way in ways.items():
             start = time.perf_counter()
             way()
             if turn:
-                taken[name].append(time.perf_counter() - start)
-    return taken
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
 
 
 @torch.no_grad()
 def speed(backbone: FrozenBackbone, context: int, repeats: int, folder: Path) -> dict[str, list[float]]:
     tokens, mask = random_batch(backbone, [context], seed=0)
-    state = HybridState.capture_tokens(backbone, tokens)
+    state = capture_tokens(backbone, tokens)
     state.save(folder / "state.safetensors")
-    word = torch.zeros(1, 1, dtype=torch.long)  # only the distribution before it is wanted
+    word = torch.zeros(1, 1, dtype=torch.long)  # any word: the distribution before it does not depend on it
     ways = {
         "prefill": lambda: backbone.model(input_ids=tokens, use_cache=True, logits_to_keep=1).logits,
         "resume": lambda: continuation_log_probs(backbone, state, word),
@@ -89,9 +90,9 @@ def speed(backbone: FrozenBackbone, context: int, repeats: int, folder: Path) ->
 
 
 def agreement(backbone: FrozenBackbone, new: int) -> dict[str, float]:
-    """Share of tokens of a batch of unequal prompts that are those of the uninterrupted run."""
+    """Share of tokens that equal those of the uninterrupted run, for a batch of unequal prompts."""
     tokens, mask = random_batch(backbone, [9, 40, 23], seed=1)
-    state = HybridState.capture_tokens(backbone, tokens, mask)
+    state = capture_tokens(backbone, tokens, mask)
     found = {}
     for how, options in (("greedy", {"do_sample": False}), ("sampled", {"do_sample": True, "top_k": 0})):
         options = {**options, "max_new_tokens": new, "min_new_tokens": new, "pad_token_id": 1}
@@ -116,10 +117,10 @@ def main(arguments: list[str] | None = None) -> None:
     for how, share in agreement(backbone, options.new).items():
         print(f"{how}, three unequal prompts: {share:.1%} of {options.new} tokens as uninterrupted", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        taken = speed(backbone, options.context, options.repeats, Path(folder))
+        measured = speed(backbone, options.context, options.repeats, Path(folder))
     print("| | ms, median | times faster than prefill, median of turns |\n|---|---|---|")
-    for name, seconds in taken.items():
-        ratio = statistics.median(p / s for p, s in zip(taken["prefill"], seconds, strict=True))
+    for name, seconds in measured.items():
+        ratio = statistics.median(p / s for p, s in zip(measured["prefill"], seconds, strict=True))
         print(f"| {name} | {1e3 * statistics.median(seconds):.1f} | {ratio:.1f} |")
 
 

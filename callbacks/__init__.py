@@ -1,4 +1,6 @@
-"""What accompanies a Trainer: guards, schedules and pictures, and what a run needs to be stopped and resumed."""
+"""Callbacks, loggers and plugins of a Trainer: guards, schedules, pictures, checkpoints, and exact resuming."""
+
+from lightning import Callback
 
 from callbacks.atomic_io import AtomicCheckpointIO
 from callbacks.board_log import BoardLog
@@ -10,11 +12,25 @@ from callbacks.gradient_norms import GradientError, GradientNormCheck
 from callbacks.plan_rollouts import PlanRollouts
 from callbacks.progress import LossBar
 from callbacks.results import PredictionWriter, TestReport
-from callbacks.resume import ConfigOfResumedRun, HonourOptimizerOptions, ResumeLoader, TrainingRandomness
+from callbacks.resume import ConfigOfResumedRun, HonourOptimizerOptions, ResumePosition, TrainingRandomness
 from callbacks.scalar_layout import ScalarLayout
 from callbacks.weight_average import WeightAverage
 
+# Callbacks that a section of the config turns on, by the section's name, in the order in which they are called. A
+# callback is off where the model lacks one of the attributes in the callback's `needs`.
+OPTIONAL: dict[str, type[Callback]] = {
+    "weight_average": WeightAverage,
+    "free_nats": FreeNatsAnnealing,
+    "gradient_norms": GradientNormCheck,
+    "frozen_backbone": FrozenBackboneGuard,
+    "plan_rollouts": PlanRollouts,
+    "scalar_layout": ScalarLayout,
+    "test_report": TestReport,
+    "prediction_writer": PredictionWriter,
+}
+
 __all__ = [
+    "OPTIONAL",
     "AtomicCheckpointIO",
     "ConfigOfResumedRun",
     "BoardLog",
@@ -28,7 +44,7 @@ __all__ = [
     "LossBar",
     "PlanRollouts",
     "PredictionWriter",
-    "ResumeLoader",
+    "ResumePosition",
     "RunCheckpoints",
     "ScalarLayout",
     "TestReport",

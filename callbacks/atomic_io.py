@@ -1,4 +1,4 @@
-"""Checkpoint files that are either whole or not there, and that hold nothing but plain types and tensors."""
+"""Checkpoint files that are complete or absent, and that hold only plain types and tensors."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from gssr.files import whole_file
+from gssr.files import atomic_write
 from gssr.runs.checkpoint_file import read_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, then renames: whatever happens meanwhile, the older file stays readable.
+    """Writes a draft beside the target, then renames it: the older file stays readable until then.
 
-    Lightning writes to the system's temporary folder and moves the file from there; between two file systems that is a copy,
-    and a copy can be cut short.
+    Lightning writes to the system's temporary folder and moves the file from there. Between two file systems that is a
+    copy, which a kill can cut short.
     """
 
     def save_checkpoint(
@@ -27,10 +27,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Raises OSError when the disk is full; the older file is still there then."""
         if storage_options is not None:
             raise TypeError(f"{type(self).__name__} knows no storage_options, got {storage_options!r}")
-        # In memory first: written straight into a file, a full disk ends in an error of torch's zip writer that does not say so.
+        # In memory first: the error of torch's zip writer does not show that a disk is full.
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        with whole_file(Path(path), "wb") as file:
+        with atomic_write(Path(path), "wb") as file:
             file.write(content.getbuffer())
 
     def load_checkpoint(
@@ -39,7 +39,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Any = lambda storage, _: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Reads tensors and plain values alone, unless told otherwise in so many words: a checkpoint cannot run code."""
+        """Reads only tensors and plain values, unless `weights_only` is False, so that a checkpoint cannot run code."""
         if weights_only is False:
             return super().load_checkpoint(path, map_location, weights_only=False)
         return read_checkpoint(Path(path), map_location)

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: the newest state, the best one, a few older ones; and stopping on Ctrl-C without losing a step."""
+"""The checkpoints of a run: the newest state, the best, a few older ones. Ctrl-C stops without losing a step."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from typing import Any, Literal
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from callbacks.lightning_internals import log_step, validation_follows
 from gssr import ranks
+from gssr.files import atomic_path
 from gssr.runs.folders import BEST, CHECKPOINTS, LAST, checkpoint_file
 
 _STEP_FILE = re.compile(r"step-(\d+)\.ckpt")
 
 
 class Interrupted(Exception):
-    """Training was asked to stop, and did after a whole step, with its state saved.
+    """Training stopped on request, after a complete step, with its state saved.
 
     Args:
         message: what happened.
-        signal: number of the signal that asked.
+        signal: number of the signal.
     """
 
     def __init__(self, message: str, signal: int = signal.SIGINT) -> None:
@@ -38,20 +40,21 @@ class Interrupted(Exception):
 class RunCheckpoints(Checkpoint):
     """Saves into `<trainer.default_root_dir>/checkpoints`: `last.ckpt`, `best.ckpt` and `step-<n>.ckpt`.
 
-    Every file is a state from which training goes on bit for bit. So `last` is written after a whole optimizer step, and, where a
-    validation follows that step, after the validation: Lightning skips a validation that was due when the state was saved.
-    Ctrl-C and SIGTERM finish the step (or the validation), save and raise `Interrupted`; a second Ctrl-C stops at once. A
-    second SIGTERM does nothing: schedulers and launchers send it to a process and to its group. Saving takes all processes of
-    a run, so they ask each other after every step, and stop after the same one, whichever of them the signal reached.
+    Training goes on from each of these files bit for bit. So `last` is written after a complete optimizer step, or
+    after the validation that follows it: Lightning skips a validation that was due when the state was saved.
+
+    Ctrl-C and SIGTERM finish the step (or the validation), save, and raise `Interrupted`. A second Ctrl-C stops at
+    once. A second SIGTERM does nothing, since schedulers send it both to a process and to its group. A save needs all
+    processes of a run; so they exchange after each step whether a signal came, and stop after the same step.
 
     A save that fails, as on a full disk, ends training with its error; older files stay as they are.
 
     Args:
-        monitor: name of the logged validation score that decides what is best; None keeps no best, as it must where the data module
-            trains on its validation part (`train_through`).
+        monitor: name of the logged validation score that decides which checkpoint is best. None keeps no best; a data
+            module that trains on its validation part (`train_through`) requires that.
         mode: whether a small or a large score is good.
         every_n_steps: optimizer steps between two states of `last`; the end of training always writes one.
-        keep: how many `step-<n>.ckpt` remain, the newest ones; 0 writes none.
+        keep: number of the newest `step-<n>.ckpt` that remain; 0 writes none.
     """
 
     def __init__(
@@ -67,15 +70,15 @@ class RunCheckpoints(Checkpoint):
         self.monitor, self.mode, self.every_n_steps, self.keep = monitor, mode, every_n_steps, keep
         self.best_score: float | None = None
         self.best_step: int | None = None
-        self._seen = self._saved = 0  # optimizer steps at the last look, and at the last save
-        self._due = False
-        self._asked = False  # to stop, in this process
-        self._stop = False  # as all processes agreed
+        self._seen = self._saved = 0  # optimizer steps at the last batch, and at the last save
+        self._due = False  # whether `last` is to be written
+        self._asked = False  # whether a signal asked this process to stop
+        self._stop = False  # whether any process was asked
         self._signal: int = signal.SIGINT
         self._validating = False
         self._handlers: dict[int, Any] = {}
 
-    # What is saved, and when.
+    # Saving.
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seen = self._saved = trainer.global_step
@@ -96,12 +99,9 @@ class RunCheckpoints(Checkpoint):
         self._seen = trainer.global_step
         self._agree()
         if self._stop or trainer.global_step % self.every_n_steps == 0 or _is_final_step(trainer):
-            loop = trainer.fit_loop
             self._due = True
-            if not trainer.is_last_batch and not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
-                # Lightning logs this step only after this hook (once more, the same): a process that is killed in between must
-                # not leave a state whose log lacks the step.
-                trainer._logger_connector.update_train_step_metrics()
+            if not trainer.is_last_batch and not validation_follows(trainer):
+                log_step(trainer)
                 self._save_last(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -140,7 +140,7 @@ class RunCheckpoints(Checkpoint):
             self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
 
     def when_best(self, trainer: Trainer) -> str:
-        """After which step and pass over the training windows the best checkpoint came, and its score, in words."""
+        """Step, pass over the training windows and score of the best checkpoint, in words."""
         assert self.best_step is not None
         batches = trainer.num_training_batches / trainer.accumulate_grad_batches
         passes = f" (pass {math.ceil(self.best_step / math.ceil(batches))})" if 0 < batches < math.inf else ""
@@ -156,13 +156,13 @@ class RunCheckpoints(Checkpoint):
         assert self.monitor is not None
         if self.monitor not in logged:
             raise ValueError(
-                f"checkpoint.monitor {self.monitor!r} was not logged by validation; logged were {sorted(logged)}; choose one of "
-                "them, or null to keep no best checkpoint"
+                f"checkpoint.monitor {self.monitor!r} was not logged by validation; logged were {sorted(logged)}; "
+                "choose one of them, or null to keep no best checkpoint"
             )
-        # The first process decides: a network may have logged what it alone saw, and saving takes all processes.
+        # The first process decides for all, since a network may log a score of its own process only.
         score = ranks.gather(float(logged[self.monitor]))[0]
         sign = 1.0 if self.mode == "min" else -1.0
-        # The score of another run's best (training that branched off from it) says nothing about a file of this run.
+        # A run that branched off from another one does not have that run's best checkpoint.
         known = self.best_score if self._best_exists else None
         if math.isnan(score) or (known is not None and not sign * score < sign * known):
             return False
@@ -182,9 +182,8 @@ class RunCheckpoints(Checkpoint):
             try:
                 os.link(last, step_file)  # the next `last` is another file, this name keeps the present one
             except OSError:
-                draft = step_file.with_suffix(".tmp")
-                shutil.copyfile(last, draft)  # a file system without links
-                os.replace(draft, step_file)
+                with atomic_path(step_file) as draft:
+                    shutil.copyfile(last, draft)  # a file system without links
             for old in self._step_files(folder)[: -self.keep]:
                 old.unlink(missing_ok=True)
 
@@ -197,14 +196,14 @@ class RunCheckpoints(Checkpoint):
     def _folder(trainer: Trainer) -> Path:
         return Path(trainer.default_root_dir)
 
-    # Ctrl-C and SIGTERM.
+    # Signals.
 
     def _agree(self) -> None:
         self._stop = ranks.any_rank(self._asked)
 
     def _listen(self) -> None:
         if threading.current_thread() is not threading.main_thread():
-            return  # Python delivers signals to the main thread alone
+            return  # Python delivers signals to the main thread only
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, self._asked_to_stop)
 
@@ -217,11 +216,11 @@ class RunCheckpoints(Checkpoint):
         if not self._asked:
             self._asked, self._signal = True, number
             if ranks.rank() > 0:
-                return  # one process says it for all
+                return  # the first process prints the note
             what = "validation" if self._validating else "step"
             note = f"Stopping after this {what} (Ctrl-C again: at once, back to step {self._saved}) ..."
-            # Not print: the signal may come in the middle of one, and a buffer cannot be entered twice.
-            with suppress(OSError):  # the terminal may be gone
+            # Not print: a signal may interrupt a print, whose buffer cannot be entered twice.
+            with suppress(OSError):
                 os.write(2, f"\n{note}\n".encode())
         elif number == signal.SIGINT:
             self._unlisten()
@@ -233,13 +232,17 @@ def check_monitor(monitor: str | None, datamodule: Any) -> None:
     through = getattr(datamodule, "train_through", "train")
     if monitor is not None and through != "train":
         raise ValueError(
-            f"data.train_through is {through}: the windows that {monitor} is a score of are trained on, and it cannot tell which "
-            "checkpoint is best; add --checkpoint.monitor null, and as many passes (--trainer.max_epochs) as were best before"
+            f"data.train_through is {through}: {monitor} scores windows that are trained on, and cannot choose "
+            "the best checkpoint; add --checkpoint.monitor null, and as many passes (--trainer.max_epochs) as were best "
+            "before"
         )
 
 
 def _is_final_step(trainer: Trainer) -> bool:
-    """Whether training ends after this step. Its state is saved like any other: one saved later would look like a whole epoch."""
+    """Whether training ends after this step.
+
+    Its state is saved at once: after the end of the epoch Lightning would count the epoch as complete.
+    """
     if trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
         return True
     epochs = trainer.max_epochs

@@ -1,4 +1,4 @@
-"""`metrics.csv` of a run: one row a step, written as it comes, continued (never erased) when the run is resumed."""
+"""`metrics.csv` of a run: one row a step, written at once, and continued when the run is resumed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
-from gssr.files import whole_file
+from gssr.files import atomic_write
 
 _FIRST = ("step", "epoch")
 
@@ -23,13 +23,13 @@ _FIRST = ("step", "epoch")
 class CsvLog(Logger):
     """Scalars in `folder/metrics.csv`, hyper-parameters in `folder/hparams.yaml`.
 
-    Everything logged at one step shares a row; what was not logged there is empty. A new name becomes a new column of the whole
-    file. Lightning's own CSV logger deletes the file of a run that is resumed; this one keeps it.
+    All scalars of a step share a row; a scalar that was not logged there is empty. A new name becomes a new column of
+    the file. Lightning's own CSV logger deletes the file of a resumed run; this one keeps it.
 
     Args:
         folder: where the files go.
-        resume_step: number of optimizer steps already done in this folder. Rows from here on are of steps that are about
-            to be made again, and give way to the new ones. None keeps every row.
+        resume_step: number of optimizer steps already done in this folder. Rows from this step on are dropped, since
+            these steps are made again. None keeps every row.
     """
 
     def __init__(self, folder: str | os.PathLike[str], resume_step: int | None = None) -> None:
@@ -61,7 +61,7 @@ class CsvLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float | Tensor], step: int | None = None) -> None:
-        """Add to the row of a step, or begin it. The file is whole after every call, whatever happens to the process."""
+        """Add to the row of a step, or begin it. Every call leaves a complete file."""
         last = self._row.get("step", -1)
         step = last + 1 if step is None else step
         if step != last:
@@ -81,12 +81,11 @@ class CsvLog(Logger):
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace | None = None, *args: Any, **kwargs: Any) -> None:
         params = vars(params) if isinstance(params, Namespace) else dict(params or {})
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / "hparams.yaml", "w", encoding="utf-8") as file:
+        with atomic_write(self.folder / "hparams.yaml") as file:
             yaml.safe_dump({name: _plain(value) for name, value in params.items()}, file, sort_keys=True)
 
     def _open(self) -> list[str]:
-        """Read what is there, drop the rows that are made again; only now, since a resume may still be refused before."""
+        """Read the file and drop the rows that are made again. Not earlier, since a resume may be refused before."""
         self.folder.mkdir(parents=True, exist_ok=True)
         rows = self._read()
         columns = _ordered({name for row in rows for name in row} | {"step"})
@@ -96,7 +95,7 @@ class CsvLog(Logger):
         return columns
 
     def _read(self) -> list[dict[str, str]]:
-        """The rows that are whole. What comes after the last line's end is the torn row of a run that was killed as it wrote."""
+        """The complete rows. Text behind the last line's end is a row that a killed run left unfinished."""
         if not self.file.exists():
             return []
         text = self.file.read_bytes().decode("utf-8", "replace")
@@ -109,7 +108,7 @@ class CsvLog(Logger):
         return rows
 
     def _rewrite(self, columns: list[str], rows: list[dict[str, str]]) -> None:
-        with whole_file(self.file) as file:
+        with atomic_write(self.file) as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
@@ -128,7 +127,7 @@ def _is_number(text: str | None) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """What YAML can hold; everything else as text."""
+    """Plain values as they are, anything else as text, since YAML holds nothing else."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

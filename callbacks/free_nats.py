@@ -10,9 +10,10 @@ from lightning import Callback, LightningModule, Trainer
 class FreeNatsAnnealing(Callback):
     """Moves `pl_module.objective.free_nats` on a straight line from `start` to `end` over the first `steps` optimizer steps.
 
-    A pure function of `trainer.global_step`, so it needs no state and a resumed run is on the same line. Logged as
-    `train/free_nats`.
+    A pure function of `trainer.global_step`, so that a resumed run needs no state. Logged as `train/free_nats`.
     """
+
+    needs = ("objective",)
 
     def __init__(self, start: float = 1.0, end: float = 0.1, steps: int = 1000) -> None:
         if start < 0 or end < 0 or steps < 0:
@@ -27,7 +28,7 @@ class FreeNatsAnnealing(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not hasattr(getattr(pl_module, "objective", None), "free_nats"):
             raise ValueError(
-                f"FreeNatsAnnealing sets objective.free_nats, which {type(pl_module).__name__} lacks; take it off the callbacks"
+                f"FreeNatsAnnealing sets objective.free_nats, which {type(pl_module).__name__} lacks; leave the callback out"
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

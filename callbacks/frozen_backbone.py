@@ -1,4 +1,4 @@
-"""Proof that the frozen model stays frozen."""
+"""Checks that the frozen model stays frozen."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _CHUNK = 1 << 24
 
 
 def weight_checksum(model: nn.Module) -> int:
-    """A number that changes with any bit of any parameter or buffer: sums of all words, each times an odd number, modulo 2^64.
+    """A number that changes with any bit of any parameter or buffer: 64-bit words times odd numbers, summed mod 2^64.
 
-    Integer arithmetic on the device where the weights lie: nothing is copied off it, and the order of additions is of no matter.
+    The sum is computed on the weights' own device. In integers the order of additions does not matter.
     """
     total = 0
     for k, (_, tensor) in enumerate(sorted(model.state_dict().items())):
@@ -30,12 +30,15 @@ def weight_checksum(model: nn.Module) -> int:
 class FrozenBackboneGuard(Callback):
     """Stops a run in which the backbone could be trained, is not in eval mode, or has changed.
 
-    At the start of training `pl_module.backbone.model` must be in eval mode, require no gradient, be in no optimizer and in no
-    state dict of the network; its weights are summed there, at every validation and at the end.
+    At the start of training `pl_module.backbone.model` must be in eval mode, require no gradient, and be in no
+    optimizer and no state dict of the network. A checksum of its weights is compared at every validation and at the
+    end.
 
     Args:
-        every_validation: also compare the weights at every validation, not at the end of training alone.
+        every_validation: compare the weights at every validation, not only at the end of training.
     """
+
+    needs = ("backbone",)
 
     def __init__(self, every_validation: bool = True) -> None:
         self.every_validation = every_validation
@@ -83,7 +86,7 @@ def _model(pl_module: LightningModule) -> nn.Module:
     model = getattr(backbone, "model", None)
     if not isinstance(model, nn.Module):
         raise ValueError(
-            f"FrozenBackboneGuard needs backbone.model, which {type(pl_module).__name__} lacks; take it off the callbacks"
+            f"FrozenBackboneGuard needs backbone.model, which {type(pl_module).__name__} lacks; leave the callback out"
         )
     return model
 

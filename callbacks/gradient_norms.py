@@ -1,4 +1,4 @@
-"""Watches that every part that should learn does: gradients before each step, distance from the initial weights at the end."""
+"""Checks that each component learns: its gradient at each step, its distance from the initial weights at the end."""
 
 from __future__ import annotations
 
@@ -21,16 +21,20 @@ class GradientError(RuntimeError):
 class GradientNormCheck(Callback):
     """Logs `grad_norm/<component>` and stops a run in which a component that has a loss gets no gradient.
 
-    Components come from `pl_module.components()`, and the losses that train each from `pl_module.active_losses()`. A loss or a
-    gradient that is not finite stops the run before the update is made; with float16 loss scaling, which skips such updates
-    itself, only when it lasts. At the end of training every component with a loss must have moved; how far is logged as
-    `moved/<component>`, relative to the norm of its initial weights and estimated from a few random projections, which are
-    small enough to be kept in the checkpoint, so that a resumed run compares with its true beginning.
+    `pl_module.components()` names the components, `pl_module.active_losses()` the losses that train each. A loss or a
+    gradient that is not finite stops the run before the update. Float16 loss scaling skips such updates itself; there
+    the run stops only after `patience` steps.
+
+    At the end of training every component with a loss must have moved. The distance is logged as `moved/<component>`,
+    relative to the norm of the initial weights. It is estimated from a few random projections, which are small enough
+    for the checkpoint, so that a resumed run compares with the initial weights of its beginning.
 
     Args:
         patience: consecutive optimizer steps in which a component may have a norm of exactly zero.
-        every: optimizer steps from one look at the gradients to the next; steps between are not checked.
+        every: optimizer steps between two checks of the gradients.
     """
+
+    needs = ("components", "active_losses")
 
     def __init__(self, patience: int = 50, every: int = 1) -> None:
         if patience < 1 or every < 1:
@@ -52,13 +56,14 @@ class GradientNormCheck(Callback):
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if trainer.global_step % self.every:
             return
-        # Gradients are those of all processes together, a loss is of one: the others must hear of it, or wait for it forever.
+        # A loss belongs to one process; the others would wait for one that stops without them.
         finite = bool(torch.isfinite(loss))
         if ranks.any_rank(not finite):
             what = f"the loss is {loss.item()}" if not finite else "the loss of another process is not finite"
             raise GradientError(
                 f"{what} at step {trainer.global_step}, before any update with it. Look at the last rows of "
-                "metrics.csv for the term that grew; go on from the last checkpoint with a smaller learning rate or clipping."
+                "metrics.csv for the term that grew; go on from the last checkpoint with a smaller learning rate "
+                "or with clipping."
             )
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
@@ -71,8 +76,8 @@ class GradientNormCheck(Callback):
             norm = norms[name]
             if not math.isfinite(norm) and not scaled:
                 raise GradientError(
-                    f"the gradient of {name} is {norm} at step {trainer.global_step}, before any update with it; its losses are "
-                    f"{_list(losses)}. {_ADVICE_INFINITE}"
+                    f"the gradient of {name} is {norm} at step {trainer.global_step}, before any update with it; its "
+                    f"losses are {_list(losses)}. {_ADVICE_INFINITE}"
                 )
             usable = math.isfinite(norm) and norm > 0
             self.silent[name] = 0 if usable or not losses else self.silent.get(name, 0) + self.every
@@ -106,8 +111,8 @@ class GradientNormCheck(Callback):
 
 
 _ADVICE_ZERO = (
-    "Check that it takes part in the forward pass, that nothing between it and the loss is detached or under no_grad, that its "
-    "parameters require gradients and are in the optimizer, and that the loss's weight is not zero."
+    "Check that it takes part in the forward pass, that nothing between it and the loss is detached or under no_grad, "
+    "that its parameters require gradients and are in the optimizer, and that the loss's weight is not zero."
 )
 _ADVICE_INFINITE = (
     "Look for a division by zero, a log of zero or an overflow that is masked only after it was computed."
@@ -115,7 +120,7 @@ _ADVICE_INFINITE = (
 
 
 def component_norms(components: dict[str, nn.Module]) -> dict[str, float]:
-    """Euclidean norm of the gradient of each component; 0 where no parameter has one. One transfer from the device."""
+    """Euclidean norm of each component's gradient, 0 where no parameter has one; with one transfer from the device."""
     norms = []
     for module in components.values():
         parameters = list(module.parameters())
@@ -127,7 +132,7 @@ def component_norms(components: dict[str, nn.Module]) -> dict[str, float]:
 
 @torch.no_grad()
 def projections(module: nn.Module) -> list[float]:
-    """Products of the trainable weights with a few fixed random directions (entries ±1), and last their norm."""
+    """Products of the trainable weights with fixed random directions (entries ±1); the last number is their norm."""
     sums, square = torch.zeros(PROJECTIONS, dtype=torch.float64), 0.0
     generator = torch.Generator().manual_seed(0)
     for parameter in module.parameters():
@@ -141,9 +146,10 @@ def projections(module: nn.Module) -> list[float]:
 
 
 def distance(before: list[float], after: list[float]) -> float:
-    """Distance of two weights over the norm of the first, estimated without bias (of its square) from their projections.
+    """Distance of two sets of weights, relative to the norm of the first, estimated from their projections.
 
-    Exactly 0 when the weights are the same; of weights that were all zero, the distance itself.
+    The squared estimate is unbiased. Equal weights have exactly 0; if the first weights are zero, the distance is
+    absolute.
     """
     gaps = [a - b for a, b in zip(after[:-1], before[:-1], strict=True)]
     return math.sqrt(sum(gap * gap for gap in gaps) / len(gaps)) / (before[-1] or 1.0)

@@ -1,4 +1,4 @@
-"""The progress bar: the losses that matter, nothing else."""
+"""The progress bar."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 
 class LossBar(TQDMProgressBar):
-    """Lightning's bar without the logger's version number; redrawn seldom where it goes to a file instead of a terminal."""
+    """Lightning's bar without the logger's version number. In a file it is redrawn only every 100 batches."""
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=1 if sys.stderr.isatty() else 100)

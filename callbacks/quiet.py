@@ -1,4 +1,4 @@
-"""Keeps messages off the screen that ask nothing of a user of this project. Real warnings are left alone."""
+"""Hides messages of libraries that a user of this project can do nothing about. Other warnings stay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NOTES = (
     "TPU available",
     "HPU available",
     "Loading `train_dataloader` to estimate",
-    "Restoring states from the checkpoint",  # the command line says it already
+    "Restoring states from the checkpoint",  # train.py prints the same
     "Restored all states",
     "Loaded model weights from",
     "Seed set to",
@@ -20,7 +20,7 @@ _WARNINGS = (
     r"The '\w+' does not have many workers",  # batches come from memory; workers would only cost time
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning and torch
     r"[\s\S]*skip_none parameter was deprecated",  # between Lightning and jsonargparse
-    r"'set_vital' is deprecated",  # torchdata's own business with torch
+    r"'set_vital' is deprecated",  # between torchdata and torch
     r"You have overridden `on_after_batch_transfer` in `LightningModule`",  # the data modules have none of their own
     r"Found \d+ module\(s\) in eval mode at the start of training",  # the frozen backbone
 )
@@ -33,7 +33,7 @@ class _Unwanted(logging.Filter):
 
 
 def quiet() -> None:
-    """Install the filters; calling it again changes nothing."""
+    """Install the filters; a second call changes nothing."""
     for name in (
         "lightning.pytorch.utilities.rank_zero",
         "lightning.fabric.utilities.rank_zero",

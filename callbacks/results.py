@@ -1,55 +1,55 @@
-"""What `test` and `predict` leave in the run's folder."""
+"""The files that `test` and `predict` write into their folder: the report, and predictions with charts."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from datamodules.storms.datamodule import Storms
-from datamodules.storms.report import evaluate_storms
-from gssr.evaluation.forecast_report import evaluate_forecasts
-from gssr.evaluation.predictions import FILE, write_predictions
+from gssr.evaluation.forecasting import Forecast
+from gssr.evaluation.network import Plan
+from gssr.evaluation.predictions import FILE
+from gssr.sequences.record import Batch
+from gssr.sequences.source import SequenceSource
 
 
 class TestReport(Callback):
-    """Print the table of results at the end of `test` and write it as Markdown and JSON.
-
-    Storms have a report of their own; any other data has forecasts by horizon beside their baselines.
+    """Print the data module's report at the end of `test` and write it, with its pictures, into the folder of the test.
 
     Args:
-        samples: rollouts S a window.
-        quick: few windows and rollouts; a smoke test, not a result.
+        samples: Rollouts S a window.
+        quick: Few windows and rollouts: a smoke test, not a result.
     """
 
     __test__ = False
+    needs = ("rollout",)
 
     def __init__(self, samples: int = 64, quick: bool = False) -> None:
         self.samples, self.quick = samples, quick
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data = trainer.datamodule
-        if not trainer.is_global_zero or not hasattr(data, "windows_evaluation"):
+        if not trainer.is_global_zero:
             return
+        data: SequenceSource = trainer.datamodule
         for stage in ("fit", "test"):
             data.setup(stage)
         pl_module.encode_texts(data.texts())
-        evaluate = evaluate_storms if isinstance(data, Storms) else evaluate_forecasts
-        report = evaluate(pl_module, data, samples=self.samples, quick=self.quick)
+        report = data.evaluate(pl_module, samples=self.samples, quick=self.quick)
         print(report.to_markdown(), flush=True)
         report.write(Path(trainer.default_root_dir))
 
 
 class PredictionWriter(Callback):
-    """Write what `predict` imagined as JSON Lines, with fan charts of the first windows.
+    """Write the plans of `predict` as JSON Lines, with fan charts of the first windows.
 
     Args:
-        charts: number of fan charts.
-        rollouts: single rollouts of a window to write.
+        charts: Fan charts.
+        rollouts: Single rollouts of a window that are written.
     """
+
+    needs = ("plan",)
 
     def __init__(self, charts: int = 8, rollouts: int = 16) -> None:
         self.charts, self.rollouts = charts, rollouts
@@ -69,34 +69,23 @@ class PredictionWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         assert self.folder is not None
-        with_goal, without_goal = outputs
-        file = write_predictions(
-            with_goal,
-            without_goal,
-            batch,
+        data: SequenceSource = trainer.datamodule
+        found = Forecast.of(pl_module, batch, *outputs)
+        file = found.write(
             self.folder,
-            pl_module.value_names,
-            pl_module.value_units,
-            dimension=getattr(trainer.datamodule, "goal_dim", 0),
+            dimension=data.goal_dim,
             charts=self.charts if batch_idx == 0 else 0,
             rollouts=self.rollouts,
             append=batch_idx > 0,
-            digits=_digits(pl_module),
-            guides=getattr(trainer.datamodule, "value_guides", ()),
+            guides=data.value_guides,
         )
         if batch_idx == 0:
-            self._show(file, with_goal or without_goal, batch, pl_module.value_names)
+            self._show(file, found.with_goal or found.without_goal, batch, pl_module.value_names)
 
-    def _show(self, file: Path, plan: Any, batch: Any, names: Sequence[str]) -> None:
-        """The first plan, so that the terminal shows at once what was asked for: mean values, and words where there are any."""
+    def _show(self, file: Path, plan: Plan, batch: Batch, names: Sequence[str]) -> None:
+        """Print the first plan, mean values and texts: so the user sees at once whether it answers the goal."""
         print(f"{file}\n\n{batch.series[0]}: {batch.goal[0] or 'no goal'}")
         texts = plan.text[0] or [""] * len(plan.mean[0])
         for step, (values, text) in enumerate(zip(plan.mean[0].tolist(), texts, strict=True), start=1):
-            told = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, values, strict=True))
-            print(f"  step {step}: {told}" + (f"; {text}" if text else ""))
-
-
-def _digits(network: Any) -> int:
-    """Digits behind the point that show a hundredth of the smallest standard deviation of a value, at least 2."""
-    smallest = float(network.world.scaler.std.min()) if hasattr(network, "world") else 1.0
-    return min(12, max(2, 2 - math.floor(math.log10(smallest))))
+            means = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, values, strict=True))
+            print(f"  step {step}: {means}" + (f"; {text}" if text else ""))

@@ -1,4 +1,4 @@
-"""What Lightning leaves out when it resumes: random numbers, and options that a checkpoint would silently undo."""
+"""Restores what Lightning does not: random numbers, the place in an epoch, and options that the user changed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import nn
 
+from callbacks.lightning_internals import batches_done, close_complete_epoch, count_batches_as
 from gssr import ranks
-from gssr.files import whole_file
-from gssr.sequences.batches import EpochBatches, steps, taken
+from gssr.files import atomic_write
+from gssr.sequences.batches import EpochBatches, EpochLoader, steps
 
 
 def random_state() -> dict[str, Any]:
@@ -30,7 +31,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Inverse of `random_state`. States of GPUs are set only where there are as many as there were."""
+    """Inverse of `random_state`. States of GPUs are set only if their number is the same."""
     torch.set_rng_state(state["torch"])
     if len(state["cuda"]) == (torch.cuda.device_count() if torch.cuda.is_available() else 0):
         torch.cuda.set_rng_state_all(state["cuda"])
@@ -41,13 +42,13 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 class TrainingRandomness(Callback):
-    """Gives training a stream of random numbers of its own, and keeps it in the checkpoint.
+    """Gives training its own stream of random numbers, and keeps it in the checkpoint.
 
-    The stream goes from the end of one batch to the start of the next, whatever drew numbers in between: a validation, a data
-    loader's new iterator, a figure. So neither of them changes training, and a run that was stopped anywhere goes on exactly.
+    The state at the end of one batch is restored at the start of the next. So a validation, a new iterator or a figure
+    that draws numbers in between does not change training, and a stopped run goes on exactly.
 
-    With several processes each has a stream of its own (the first one that of a run in one process), and the checkpoint holds
-    all of them. With another number of processes than before, streams that are there go on, and others begin.
+    Each of several processes has its own stream, and the checkpoint holds all of them; the first process has the stream
+    of a run in one process. With more processes than before, the additional ones begin new streams.
     """
 
     def __init__(self) -> None:
@@ -58,8 +59,8 @@ class TrainingRandomness(Callback):
         rank, world = ranks.rank(), ranks.world()
         if self._saved and len(self._saved) != world:
             rank_zero_info(
-                f"The checkpoint is of {len(self._saved)} processes, this run has {world}: every window still comes once an epoch, "
-                "but from here on batches and random numbers are others than those of a run that was not stopped"
+                f"The checkpoint is of {len(self._saved)} processes, this run has {world}: every window still comes "
+                "once an epoch, but batches and random numbers differ from those of an uninterrupted run"
             )
         if rank < len(self._saved):
             self._state = self._saved[rank]
@@ -88,64 +89,61 @@ class TrainingRandomness(Callback):
         self._saved = state_dict.get("ranks", [])
 
 
-class ResumeLoader(Callback):
-    """Lets the training loader go on where it stood, in the cases in which Lightning drops the state that it saved.
+class ResumePosition(Callback):
+    """Keeps in the checkpoint how many windows of the epoch training has received, and goes on behind them.
 
-    It does so when a network asks for `trainer.estimated_stepping_batches` while its optimizer is made (that builds the loader
-    before the state is read), and when the saved epoch was complete. Another batch size is honoured, too: what is left of
-    the epoch comes in batches of the new size, or in those of another number of processes. So is another number of workers. Raises
-    ValueError where the loader cannot go on, and warns where the data are not those of the checkpoint.
+    Another batch size, number of workers or number of processes is honoured: what is left of the epoch comes in batches
+    of the new size. Works for data modules whose training loader is an `EpochLoader`; the state of any other loader is
+    left to Lightning. Raises ValueError where the loader cannot go on, and warns where the scaler of the data module
+    shows other training data than those of the checkpoint.
     """
 
     def __init__(self) -> None:
-        self._epoch: dict[str, int] | None = None  # of the run that was saved, see `_describe`
-        self._scaler: dict[str, list[float]] | None = None  # of the data of the run that was saved
+        self._loader: EpochLoader | None = None
+        self._epoch: dict[str, int] | None = None  # the size of an epoch, see `_describe`
+        self._order: dict[str, int] | None = None  # the loader's state in the checkpoint that is resumed
+        self._scaler: dict[str, list[float]] | None = None  # of the training data
 
     def state_dict(self) -> dict[str, Any]:
-        return {**(self._epoch or {}), **({"scaler": self._scaler} if self._scaler else {})}
+        order = None if self._loader is None else self._loader.state_dict()
+        return {"order": order, "epoch": self._epoch, "scaler": self._scaler}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        state = dict(state_dict)
-        self._scaler = state.pop("scaler", None)
-        self._epoch = state or None
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        # Before the loops are read, since Lightning hands their state to the loader itself where it can.
-        loop = checkpoint.get("loops", {}).get("fit_loop", {}).get("state_dict", {})
-        workers = getattr(trainer.datamodule, "num_workers", None)
-        if trainer.state.fn == "fit" and isinstance(workers, int) and loop.get("combined_loader"):
-            loop["combined_loader"] = [with_workers(state, workers) for state in loop["combined_loader"]]
+        self._order, self._epoch, self._scaler = (state_dict[name] for name in ("order", "epoch", "scaler"))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loop = trainer.fit_loop
-        complete = loop.restarted_on_epoch_end  # and no validation was due there
-        if complete:
-            # Only where max_steps is given; Lightning would train a step of the next epoch as one of this.
-            for progress in (loop.epoch_progress.total, loop.epoch_progress.current):
-                progress.completed = progress.processed
-            loop.reset_restart_stage()
-            loop._restarting = loop.epoch_loop.restarting = False
-        states = loop._combined_loader_states_to_load
-        if states:
-            assert loop._combined_loader is not None and loop._data_fetcher is not None
-            try:
-                loop._combined_loader._load_state_dicts(states)
-                loop._combined_loader_states_to_load = []
-                iter(loop._data_fetcher)  # the iterator that was made before knows nothing of the state
-                if not loop.restarted_mid_epoch:
-                    iter(loop._data_fetcher)  # that one stands at its end; training begins a new epoch
-            except (AssertionError, KeyError, TypeError, IndexError) as error:
-                raise ValueError(
-                    f"the training data cannot go on from the checkpoint ({type(error).__name__}: {error}); use the data options "
-                    "that it was made with"
-                ) from error
-        elif complete:
-            iter(loop._data_fetcher)
-        now = self._describe(trainer)
-        if self._epoch and now and now != self._epoch:
-            self._rescale(loop.epoch_loop.batch_progress, self._epoch, now)
-        self._epoch = now
+        close_complete_epoch(trainer)
+        loader = trainer.train_dataloader
+        self._loader = loader if isinstance(loader, EpochLoader) else None
+        if self._loader is not None:
+            if self._order is not None:
+                self._loader.load_state_dict(self._order)
+            now = self._describe(self._loader.batch_sampler, int(trainer.num_training_batches))
+            if self._epoch is not None and now != self._epoch:
+                self._count_anew(trainer, self._loader.batch_sampler, self._epoch, now)
+            self._epoch, self._order = now, None
         self._compare_scaler(trainer)
+
+    @staticmethod
+    def _describe(batches: EpochBatches, limit: int) -> dict[str, int]:
+        """Batches of an epoch: how many are trained on, how many there are, and of what size each is."""
+        return {"limit": limit, "batches": len(batches), "batch_size": batches.batch_size, "world": batches.world}
+
+    @staticmethod
+    def _count_anew(trainer: Trainer, batches: EpochBatches, old: dict[str, int], new: dict[str, int]) -> None:
+        """Count the part of the epoch that is done in batches of the new size."""
+        done = batches_done(trainer)
+        if done >= old["limit"]:
+            count_batches_as(trainer, new["limit"])
+        elif done > 0:
+            if any(epoch["limit"] != epoch["batches"] for epoch in (old, new)):
+                raise ValueError(
+                    f"the checkpoint lies within an epoch of {old['limit']} batches of {old['batch_size']}, an epoch "
+                    f"now has {new['limit']} of {new['batch_size']}; change limit_train_batches at the end of an "
+                    "epoch, or leave it as it was"
+                )
+            left = steps(batches.size - batches.position, batches.batch_size, batches.world)
+            count_batches_as(trainer, new["batches"] - left)
 
     def _compare_scaler(self, trainer: Trainer) -> None:
         scaler = getattr(trainer.datamodule, "scaler", None)
@@ -154,89 +152,17 @@ class ResumeLoader(Callback):
         fitted = {name: value.double().flatten().tolist() for name, value in scaler.state_dict().items()}
         if self._scaler is not None and self._scaler != fitted:
             rank_zero_warn(
-                f"the training data are not those of the checkpoint: they scale by {fitted}, it by {self._scaler}. Training goes on "
-                "with the new data and the old scale; for the old data, give the data options and files that the run began with."
+                f"the training data are not those of the checkpoint: their scaler is {fitted}, the checkpoint's is "
+                f"{self._scaler}. Training goes on with the new data and the old scaler; for the old data, give the "
+                "data options and files that the run began with."
             )
         self._scaler = fitted
 
-    @staticmethod
-    def _describe(trainer: Trainer) -> dict[str, int] | None:
-        """An epoch: batches that are trained on, batches there are, their size, processes, and rows over all of these."""
-        loader, batches = trainer.train_dataloader, trainer.num_training_batches
-        own = getattr(loader, "batch_sampler", None)
-        if isinstance(own, EpochBatches):
-            size, world, rows = own.batch_size, own.world, own.size
-        else:
-            size, world, sampler = getattr(loader, "batch_size", None), 1, getattr(loader, "sampler", None)
-            rows = len(sampler) if hasattr(sampler, "__len__") else 0
-        if not size or not rows or batches == float("inf"):
-            return None
-        return {"batches": int(batches), "whole": steps(rows, size, world), "size": size, "world": world, "rows": rows}
-
-    @staticmethod
-    def _rescale(progress: Any, old: dict[str, int], new: dict[str, int]) -> None:
-        """Count the part of the epoch that is done in batches of the new size."""
-        done = progress.current.ready
-        ready = min(done, new["batches"]) if done < old["batches"] else new["batches"]
-        if 0 < done < old["batches"]:
-            if old["rows"] != new["rows"] or any(e["batches"] != e["whole"] for e in (old, new)):
-                raise ValueError(
-                    f"the checkpoint lies within an epoch of {old['batches']} batches of {old['size']}, an epoch now has "
-                    f"{new['batches']} of {new['size']}; change the amount of data at the end of an epoch, or leave it as it was"
-                )
-            left = old["rows"] - taken(old["rows"], old["size"], old["world"], done)
-            ready = new["batches"] - steps(left, new["size"], new["world"])
-        for name in ("completed", "processed", "started", "ready"):
-            setattr(progress.current, name, getattr(progress.current, name) + ready - done)
-
-
-def with_workers(state: dict[str, Any], workers: int) -> dict[str, Any]:
-    """The state of a `StatefulDataLoader` over a map-style dataset, as it would be with another number of worker processes.
-
-    What comes next is decided by the sampler, whose state is the same with and without workers; those keep nothing. Raises
-    ValueError where the dataset has a state of its own, which lies in as many parts as there were workers, and where the
-    loader does not keep its state at every step.
-    """
-    snapshot = state.get("_snapshot")
-    main = snapshot["_main_snapshot"] if snapshot else state
-    before = main["_num_workers"] if snapshot else 0
-    if before == workers or "_sampler_iter_state" not in main:
-        return state
-    parts = list(snapshot["_worker_snapshots"].values()) if snapshot else [state]
-    stateful = any(part and (part.get("dataset_state") or part.get("fetcher_state")) for part in parts)
-    if stateful or (snapshot and state["_steps_since_snapshot"]):
-        raise ValueError(
-            f"the training data keep a state of their own with num_workers {before} and cannot go on with {workers}; leave "
-            "num_workers as it was"
-        )
-    done = snapshot["_snapshot_step"] if snapshot else state["_num_yielded"]
-    kept = (
-        "_index_sampler_state",
-        "_sampler_iter_state",
-        "_sampler_iter_yielded",
-        "_IterableDataset_len_called",
-        "_shared_seed",
-    )
-    common = {name: main[name] for name in kept}
-    if workers == 0:
-        nothing = {"fetcher_state": None, "dataset_state": None}
-        return common | nothing | {"_num_yielded": done, "_iterator_finished": state["_iterator_finished"]}
-    return {
-        "_snapshot": {
-            "_snapshot_step": done,
-            "_last_yielded_worker_id": workers - 1,  # so that the next batch is the first worker's
-            "_main_snapshot": common | {"_num_workers": workers, "_base_seed": main.get("_base_seed", 0)},
-            "_worker_snapshots": {},
-        },
-        "_steps_since_snapshot": 0,
-        "_iterator_finished": state["_iterator_finished"],
-    }
-
 
 class ConfigOfResumedRun(Callback):
-    """Writes the options that a resumed run goes on with, once its checkpoint has been accepted.
+    """Writes the options of a resumed run into its folder, once its checkpoint has been accepted.
 
-    The options that held before stay beside them as `config-until-step-<n>.yaml`, if there is a difference.
+    The former options, if they differ, stay beside them as `config-until-step-<n>.yaml`.
     """
 
     def __init__(self, file: Path, text: str, step: int) -> None:
@@ -247,15 +173,16 @@ class ConfigOfResumedRun(Callback):
             return
         until = self.file.with_name(f"{self.file.stem}-until-step-{self.step:06d}{self.file.suffix}")
         for file, text in ((until, self.file.read_text(encoding="utf-8")), (self.file, self.text)):
-            with whole_file(file) as draft:
+            with atomic_write(file) as draft:
                 draft.write(text)
 
 
 class HonourOptimizerOptions(Callback):
-    """Lets options of the optimizer (learning rate, weight decay, ...) that were changed on resume win over the checkpoint's.
+    """Lets optimizer options that the user changed on resume (learning rate, weight decay) win over the checkpoint's.
 
-    Loading an optimizer's or a scheduler's state brings back the old ones. Used only when an option of the model was changed,
-    so that an unchanged run is exactly what it was. The schedule's position stays: a learning rate is scaled, not restarted.
+    Loading the state of an optimizer or a scheduler brings back the old options. The schedule keeps its position: a
+    learning rate is scaled, not restarted. Used only when an option of the model was changed, so that any other run is
+    unchanged.
     """
 
     def __init__(self) -> None:

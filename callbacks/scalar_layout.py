@@ -1,4 +1,4 @@
-"""TensorBoard's custom scalars: what to look at, in the order in which to look at it."""
+"""The order of charts in TensorBoard's tab Custom Scalars."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LAYOUT: dict[str, dict[str, list[str]]] = {
 
 
 class ScalarLayout(Callback):
-    """Writes the layout of TensorBoard's tab Custom Scalars once a run: the KL and the text loss come first.
+    """Writes the layout of TensorBoard's tab Custom Scalars once a run; the KL and the text loss come first.
 
     Args:
         layout: {category: {chart: [names of scalars as regular expressions]}}; null for the goal network's.

@@ -1,4 +1,4 @@
-"""A running average of the weights, which is what is validated, saved for use, and left when training ends."""
+"""A running average of the weights, which validation, checkpoints and the end of training use."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from torch import Tensor
 class WeightAverage(Callback):
     """Keeps an exponential average of all parameters over the optimizer steps (Polyak & Juditsky 1992).
 
-    After t steps its decay is min(decay, (1 + t) / (10 + t)): the average reaches back over about the last ninth of training, and never
-    further than 1 / (1 - decay) steps. Buffers are not averaged.
+    After t steps the decay is min(decay, (1 + t) / (10 + t)). So the average reaches back over about the last ninth of
+    training, and at most over 1 / (1 - decay) steps. Buffers are not averaged.
 
-    Training goes on with the weights that it trains. Everything from the start of a validation to the next training batch, and
-    everything after training, sees the average: scores, pictures, calibration. A checkpoint's ``state_dict`` is the average, so that
-    whoever loads the file has it; the trained weights are in this callback's part of the checkpoint, and a resumed run goes on from
-    them. A checkpoint without them starts an average from its own weights.
+    The module holds the average from the start of a validation to the next training batch, and after training: for
+    scores, pictures, and calibration. A checkpoint's `state_dict` is the average. This callback's part of the checkpoint
+    holds the trained weights, from which a resumed run goes on; without them the average starts from the module's
+    weights.
 
-    Lightning's WeightAveraging copies the whole module, its frozen language model included, averages buffers or leaves them
-    behind, and puts the trained weights back before the module's own end of validation.
+    Lightning's WeightAveraging copies the complete module with its frozen language model, does not keep buffers in
+    step, and restores the trained weights before the module's own end of validation.
 
     Args:
-        decay: share of the average that a step leaves, at most; at least 0 and less than 1.
+        decay: largest share of the average that a step keeps; at least 0 and less than 1.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay {decay} of the weight average; expected at least 0 and less than 1")
         self.decay = decay
-        self._aside: dict[str, Tensor] = {}  # whichever of the two sets of weights is not in the module
+        self._aside: dict[str, Tensor] = {}  # the set of weights that is not in the module
         self._average_in_place = False
-        self._trained: dict[str, Tensor] | None = None  # of the checkpoint that is resumed
+        self._trained: dict[str, Tensor] | None = None  # from the checkpoint that is resumed
         self._step = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # What a checkpoint brought into the module is the average.
+        # A checkpoint has put the average into the module.
         self._aside = {name: p.detach().clone() for name, p in pl_module.named_parameters()}
         if self._trained is not None:
             self._aside = {name: self._trained[name].to(old) for name, old in self._aside.items()}
@@ -71,7 +71,7 @@ class WeightAverage(Callback):
 
     @torch.no_grad()
     def _put(self, pl_module: LightningModule, average: bool) -> None:
-        """Exchange the two sets of weights, unless the wanted one is in the module."""
+        """Exchange the two sets of weights, unless the module holds the right one."""
         if average == self._average_in_place:
             return
         for name, p in pl_module.named_parameters():
@@ -81,12 +81,12 @@ class WeightAverage(Callback):
         self._average_in_place = average
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if not self._aside:  # saved outside of training: the module has what there is
+        if not self._aside:  # outside of training there is one set of weights
             return
         inside = {name: checkpoint["state_dict"][name] for name in self._aside}
         average, trained = (inside, self._aside) if self._average_in_place else (self._aside, inside)
         own = {id(p): name for name, p in pl_module.named_parameters()}
-        for name, p in pl_module.named_parameters(remove_duplicate=False):  # one that is shared has several names
+        for name, p in pl_module.named_parameters(remove_duplicate=False):  # a shared parameter has several names
             checkpoint["state_dict"][name] = average[own[id(p)]]
         checkpoint["callbacks"][self.state_key] = {"trained": trained}
 

@@ -1,5 +1,6 @@
 """LightningDataModules, named in configs as `datamodules.<Class>`."""
 
+from datamodules.sequence_data import SequenceData
 from datamodules.sines import Sines
 from datamodules.storms import Storms
 from datamodules.strikes import Strikes
@@ -7,4 +8,4 @@ from datamodules.table_sequences import TableSequences
 from datamodules.text import TextCorpus
 from datamodules.time_mmd import TimeMMD
 
-__all__ = ["Sines", "Storms", "Strikes", "TableSequences", "TextCorpus", "TimeMMD"]
+__all__ = ["SequenceData", "Sines", "Storms", "Strikes", "TableSequences", "TextCorpus", "TimeMMD"]

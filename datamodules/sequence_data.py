@@ -10,35 +10,36 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
-from torchdata.stateful_dataloader import StatefulDataLoader
 
 from gssr import ranks
-from gssr.sequences.batches import DealtBatches, EpochBatches
+from gssr.evaluation.forecast_report import evaluate_forecasts
+from gssr.evaluation.report import Report
+from gssr.sequences.batches import DealtBatches, EpochBatches, EpochLoader
 from gssr.sequences.collate import collate
 from gssr.sequences.dataset import WindowDataset, check_jitter
-from gssr.sequences.goals import GoalWriter
+from gssr.sequences.goals import KINDS, GoalWriter
 from gssr.sequences.record import Batch, Record
 from gssr.sequences.scaler import Scaler
 from gssr.sequences.windows import check_window, rows_once
 
 SPLITS = ("train", "val", "test")
 STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
-KINDS = ("combinations", "numbers", "forms")
 
 
 class SequenceData(LightningDataModule):
     """Windows of C context and H horizon steps, cut from series that are split in training, validation and test.
 
-    A subclass sets the attributes below, in `__init__` or in `read_windows`, and says in `read_windows` what its windows are.
+    It implements `gssr.sequences.source.SequenceSource`, which says what each attribute means. A subclass returns its
+    windows from `read_windows` and sets the attributes that differ, at the latest there. Its `__init__` names its own
+    options and passes the window options below on (`**windows`); so they are documented here alone. All options are
+    hyper-parameters.
 
-    value_names, value_units, value_resolution: the Y value dimensions; a resolution of 0 is unknown.
-    goal_dim: the dimension that goals speak of and charts show.
-    known_values: how many of the last dimensions are known of every step beforehand, as the time of year is, and not worth a score.
-    value_guides: named levels of that dimension for charts.
-    goal_writer: writes hindsight goals; None keeps the goals that windows bring, if any.
-    shares_itself: the loaders deal windows out to the processes of a run; train.py then keeps Lightning's own sampler away.
-    has_text, has_goals: False where no window has a text or a goal, so that what would read them is not expected to learn.
-    most_evaluated: windows of a split that `windows_evaluation` looks at, evenly spaced; None: all.
+    Three attributes are not in that contract:
+
+    default_config: a config that `--data` reads for this class when no `--config` is given, as a path relative to the
+        file of the class; None: configs/default.yaml only.
+    shares_itself: the loaders deal windows to the processes of a run, so Lightning must add no sampler of its own.
+    most_evaluated: most windows that `windows_evaluation` looks at, evenly spaced; None: all.
 
     Args:
         batch_size: Windows in a batch.
@@ -50,41 +51,47 @@ class SequenceData(LightningDataModule):
         seed: Seed of shuffling and of goals.
         num_workers: Processes that read windows.
         goal_cycle: Training goals repeat after this many epochs, so that their encodings can be kept; 0 means never.
-        level_jitter: Each training window is seen at another level in each epoch, its values times exp(s z) with standard normal z
-            and this s; for amounts whose level drifts away from what little there is to train on. 0: as they are.
-        train_through: The last part that is trained on: train; val, once settings and length of training are chosen on it; or test,
-            before forecasting what is not known yet.
+        level_jitter: Each epoch multiplies the values of a training window by exp(s z), with this s and a standard
+            normal z. It helps amounts whose level drifts away from the few that training shows. 0 keeps values as
+            they are.
+        train_through: The last part that is trained on: train; val, once settings and length of training are chosen on
+            it; or test, before forecasting what is not known yet.
 
-    Raises ValueError for sizes that make no window, a goal step outside the horizon, an empty goal, a negative jitter or an unknown part.
+    Raises ValueError for sizes that make no window, a goal step outside the horizon, an empty goal, a negative jitter
+    or an unknown part.
     """
 
+    default_config: str | None = None
     value_names: tuple[str, ...]
     value_units: tuple[str, ...]
     value_resolution: tuple[float, ...]
+    value_guides: tuple[tuple[float, str], ...] = ()
     goal_dim: int = 0
     known_values: int = 0
-    value_guides: tuple[tuple[float, str], ...] = ()
+    season_steps: int | None = None
     goal_writer: GoalWriter | None = None
-    shares_itself = True
     has_text: bool = True
     has_goals: bool = True
+    scaler: Scaler
+    shares_itself = True
     most_evaluated: int | None = None
 
     def __init__(
         self,
-        batch_size: int,
-        context: int,
-        horizon: int,
-        stride: int,
-        goal: str | None,
-        goal_step: int | None,
-        seed: int,
-        num_workers: int,
+        batch_size: int = 64,
+        context: int = 8,
+        horizon: int = 8,
+        stride: int = 1,
+        goal: str | None = None,
+        goal_step: int | None = None,
+        seed: int = 0,
+        num_workers: int = 0,
         goal_cycle: int = 0,
         level_jitter: float = 0.0,
         train_through: str = "train",
     ) -> None:
         super().__init__()
+        self.save_hyperparameters(logger=False)  # also those of the subclass that calls this
         check_window(context, horizon, stride, goal_step)
         if batch_size < 1 or num_workers < 0 or seed < 0:
             raise ValueError(
@@ -104,16 +111,14 @@ class SequenceData(LightningDataModule):
         self._windows: dict[str, Sequence[Record]] = {}
         self._datasets: dict[str, WindowDataset] = {}
 
-    # ------------------------------------------------------------------ what a subclass says
+    # ------------------------------------------------------------------ what a subclass defines
 
     def read_windows(self) -> dict[str, Sequence[Record]]:
-        """The windows of "train", "val" and "test" (`gssr.sequences.windows.cut`), each of its `parts_of`; no step of a series is in two
-        parts."""
-        raise NotImplementedError
+        """The windows of "train", "val" and "test", each cut from its `parts_of` (`gssr.sequences.windows.cut`).
 
-    def parts_of(self, split: str) -> tuple[str, ...]:
-        """The parts that windows of a split are cut from, in order: its own; those of "train" from all that are trained on."""
-        return SPLITS[: SPLITS.index(self.train_through) + 1] if split == "train" else (split,)
+        No step of a series may be in two parts.
+        """
+        raise NotImplementedError
 
     def predict_windows(self) -> Sequence[Record]:
         """The windows of `predict`: the last one of each series of the test part."""
@@ -123,29 +128,47 @@ class SequenceData(LightningDataModule):
         """The scaler of the training windows, each step of a series counted once."""
         return Scaler(len(self.value_names)).fit(rows_once(windows))
 
-    # ------------------------------------------------------------------ what follows
+    def evaluate(self, network: Any, split: str = "test", samples: int = 64, quick: bool = False) -> Report:
+        """The report that `test` prints and writes: forecasts beside their baselines, and goals that came true.
+
+        A subclass that measures more returns a report of its own, with pictures if it has any. Arguments as in
+        `SequenceSource.evaluate`.
+        """
+        return evaluate_forecasts(network, self, split, samples=samples, quick=quick)
+
+    # ------------------------------------------------------------------ windows
+
+    def parts_of(self, split: str) -> tuple[str, ...]:
+        """The parts that a split is cut from, in order; "train" has all parts up to `train_through`."""
+        return SPLITS[: SPLITS.index(self.train_through) + 1] if split == "train" else (split,)
 
     def setup(self, stage: str | None = None) -> None:
         """Cut the windows of a stage (None: all); training windows always, because the scaler is fitted on them.
 
-        Raises ValueError for a stage whose scores would be of windows that are trained on, and for a part without windows.
+        Raises ValueError for a stage that would score windows that are trained on, and for a part without windows.
         """
         if stage in ("validate", "test") and (part := STAGES[stage][0]) in self.parts_of("train"):
             raise ValueError(
-                f"train_through is {self.train_through}: the {part} part is trained on, and scores of it would say nothing of new data"
+                f"train_through is {self.train_through}: the {part} part is trained on, and scores of it would say "
+                "nothing of new data"
             )
-        if not self._windows:
-            windows = self.read_windows()
-            for split in SPLITS:
-                if not len(windows[split]):
-                    raise ValueError(
-                        f"no series of the {split} part has {self.window['context']} + {self.window['horizon']} "
-                        "steps in a row; choose a shorter context or horizon, or another split"
-                    )
-            self.scaler = self.fit_scaler(windows["train"])
-            self._windows = windows
+        self._read()
         for name in STAGES.get(stage, ("train", "val", "test", "predict")):
             self._datasets.setdefault(name, self._dataset(name))
+
+    def _read(self) -> None:
+        """Read all windows and fit the scaler, once."""
+        if self._windows:
+            return
+        windows = self.read_windows()
+        for split in SPLITS:
+            if not len(windows[split]):
+                raise ValueError(
+                    f"no series of the {split} part has {self.window['context']} + {self.window['horizon']} "
+                    "steps in a row; choose a shorter context or horizon, or another split"
+                )
+        self.scaler = self.fit_scaler(windows["train"])
+        self._windows = windows
 
     def _dataset(self, name: str) -> WindowDataset:
         if name == "train":
@@ -153,9 +176,9 @@ class SequenceData(LightningDataModule):
             return WindowDataset(self._windows["train"], *how)
         windows = self.predict_windows() if name == "predict" else self._windows[name]
         if name == "predict" and self.goal is not None:
-            silent = np.full(len(self.value_names), np.nan, np.float32)
+            unknown = np.full(len(self.value_names), np.nan, np.float32)
             return WindowDataset(
-                [replace(w, goal=self.goal.strip(), goal_low=silent, goal_high=silent) for w in windows]
+                [replace(w, goal=self.goal.strip(), goal_low=unknown, goal_high=unknown) for w in windows]
             )
         return WindowDataset(windows, self.goal_writer, "combinations", self.seed)
 
@@ -163,6 +186,11 @@ class SequenceData(LightningDataModule):
         if name not in self._datasets:
             raise RuntimeError(f"the {name} windows are not set up; call setup() first")
         return self._datasets[name]
+
+    def windows(self, split: str) -> Sequence[Record]:
+        """The windows of a split ("train", "val", "test") as they were cut, before a goal is written."""
+        self._read()
+        return self._windows[split]
 
     @property
     def train_records(self) -> WindowDataset:
@@ -180,13 +208,13 @@ class SequenceData(LightningDataModule):
     def predict_records(self) -> WindowDataset:
         return self._ready("predict")
 
-    def train_dataloader(self) -> StatefulDataLoader:
-        """Shuffled batches; its state resumes in the middle of an epoch with identical batches."""
+    def train_dataloader(self) -> EpochLoader:
+        """Shuffled batches; the loader's state resumes in the middle of an epoch with identical batches."""
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0
         batches = EpochBatches(
             len(self.train_records), self.batch_size, self.seed, not overfit, ranks.rank(), ranks.world()
         )
-        return StatefulDataLoader(self.train_records, batch_sampler=batches, **self._loading())
+        return EpochLoader(self.train_records, batches, **self._loading())
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._evaluation(self.val_records)
@@ -202,9 +230,11 @@ class SequenceData(LightningDataModule):
         return DataLoader(records, batch_sampler=batches, **self._loading())
 
     def _loading(self) -> dict[str, Any]:
-        # A generator of its own: a loader would otherwise draw from torch's global state at every start.
+        # Without its own generator a loader draws from torch's global state at every start.
         generator = torch.Generator().manual_seed(self.seed)
         return {"collate_fn": collate, "num_workers": self.num_workers, "generator": generator}
+
+    # ------------------------------------------------------------------ what evaluation reads
 
     def texts(self) -> list[str]:
         """All distinct texts of the splits that are set up, in order of first appearance."""
@@ -212,23 +242,21 @@ class SequenceData(LightningDataModule):
         return list(dict.fromkeys(text for record in records for text in record.text if text is not None))
 
     def windows_evaluation(self, split: str, goals: str = "combinations") -> list[Record]:
-        """Windows of a split ("train", "val", "test") with goals of a kind not trained on, always the same for a seed.
+        """Windows of a split ("train", "val", "test") with goals that training leaves out; the same for a seed.
 
-        goals "combinations": forms, numbers and classes of training in combinations that training leaves out;
+        "combinations": forms, numbers and classes of training in combinations that training leaves out;
         "numbers": the numbers that training leaves out, in training forms, so only windows that end at one;
-        "forms": sentence forms that training leaves out. Windows without a goal are left out; where there is no goal writer
-        the goals are those that windows bring.
+        "forms": sentence forms that training leaves out. Windows without a goal are dropped. Without a goal writer the
+        goals are those that windows bring.
 
         Raises ValueError for another split or kind.
         """
         if split not in SPLITS or goals not in KINDS:
             raise ValueError(
                 f"windows_evaluation was asked for split {split!r} with goals {goals!r}; expected one "
-                f"of {SPLITS} and one of {KINDS}"
+                f"of {SPLITS} and one of {tuple(KINDS)}"
             )
-        if not self._windows:
-            self.setup("validate")
-        dataset = WindowDataset(self._windows[split], self.goal_writer, goals, self.seed)
+        dataset = WindowDataset(self.windows(split), self.goal_writer, goals, self.seed)
         size = len(dataset)
         most = size if self.most_evaluated is None else min(size, self.most_evaluated)
         records = (dataset[i * size // most] for i in range(most))

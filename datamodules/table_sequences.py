@@ -12,6 +12,7 @@ import numpy as np
 from datamodules.sequence_data import SequenceData
 from datamodules.tables.build import Columns, Reading
 from datamodules.tables.cells import MISSING, one_time
+from datamodules.tables.facts import iso
 from datamodules.tables.goals import (
     GoalFile,
     GoalNotes,
@@ -25,13 +26,14 @@ from datamodules.tables.grid import Grid, infer
 from datamodules.tables.opening import open_table
 from datamodules.tables.options import check_options
 from datamodules.tables.scaling import fit_scaler
-from datamodules.tables.store import ROWS, Store, iso
+from datamodules.tables.store import ROWS, Store
 from datamodules.tables.windows import (
     Cutter,
     LastWindows,
     Segments,
     TableWindows,
     everything,
+    gaps,
     split_at,
     split_series,
     time_cuts,
@@ -81,24 +83,12 @@ class TableSequences(SequenceData):
         dataset_split: Part of a data set of the hub that is read (it is split anew).
         dataset_config: Its configuration. dataset_revision: its commit or tag.
         predict_from: Last time that `predict` knows. Without it, the end of the table: it imagines what is not known yet.
-        batch_size: Windows in a batch.
-        context: Steps C that are observed.
-        horizon: Steps H that are imagined; windows have T = C + H steps.
-        stride: Steps between the starts of two windows.
-        goal: A goal typed by the user, for every window of `predict`; its bounds are unknown (NaN).
-        goal_step: Step of the window, from 0, at which goals should hold; null means the window's last.
-        seed: Seed of shuffling and of goals.
-        num_workers: Processes that read windows.
-        goal_cycle: Training goals repeat after this many epochs, so that their encodings can be kept; 0 means never.
-        level_jitter: Each training window is seen at another level in each epoch, its values times exp(s z) with standard normal z
-            and this s; for amounts whose level drifts away from what little there is to train on. 0: as they are.
-        train_through: The last part that is trained on: train; val, once settings and length of training are chosen on it; or test,
-            before forecasting what is not known yet.
 
     Raises ValueError for options that do not fit, and, when the table is read, for a table that cannot be used.
     """
 
     most_evaluated = 2048
+    default_config = "../configs/any_table.yaml"
 
     def __init__(
         self,
@@ -129,21 +119,9 @@ class TableSequences(SequenceData):
         dataset_config: str | None = None,
         dataset_revision: str | None = None,
         predict_from: str | None = None,
-        batch_size: int = 64,
-        context: int = 8,
-        horizon: int = 8,
-        stride: int = 1,
-        goal: str | None = None,
-        goal_step: int | None = None,
-        seed: int = 0,
-        num_workers: int = 0,
-        goal_cycle: int = 0,
-        level_jitter: float = 0.0,
-        train_through: str = "train",
+        **windows: Any,
     ) -> None:
-        sizes = (batch_size, context, horizon, stride, goal, goal_step, seed, num_workers, goal_cycle)
-        super().__init__(*sizes, level_jitter, train_through)
-        self.save_hyperparameters(logger=False)
+        super().__init__(**windows)
         self.grid = None if step is None else Grid.of(step)
         check_options(self.hparams)
         self.goal_dim = goal_dim
@@ -161,9 +139,13 @@ class TableSequences(SequenceData):
         self.value_names = tuple(columns.values)
         self._check_widths()
         self.templates = self._templates(goals)
-        if level_jitter and self.templates is None and (goal_column is not None or goals not in (None, "hindsight")):
+        if (
+            self.level_jitter
+            and self.templates is None
+            and (goal_column is not None or goals not in (None, "hindsight"))
+        ):
             raise ValueError(
-                f"level_jitter is {level_jitter}, and goals are given, in words that name levels: at another one they would no longer "
+                f"level_jitter is {self.level_jitter}, and goals are given, in words that name levels: at another one they would no longer "
                 "be true; leave one of the two out, or have goals written from hindsight"
             )
         self.has_goals = goal_column is not None or goals is not None
@@ -220,12 +202,7 @@ class TableSequences(SequenceData):
     def _infer(self, store: Store) -> Grid:
         if self.hparams.time_column is None or self.hparams.time_unit == "step":
             return Grid(1.0)
-        gaps = []
-        for _, first, end in everything(store)[:1000]:
-            gaps.append(np.diff(store.read("time", first, min(end, first + ROWS))))
-            if sum(map(len, gaps)) > ROWS:
-                break
-        joined = np.concatenate(gaps)
+        joined = gaps(store)
         if not len(joined):
             raise ValueError(f"no series of {self.source.path} has two rows; windows need {self._needs()}")
         return infer(joined)

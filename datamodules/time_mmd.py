@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from gssr.sequences.windows import cut
 
 TARGET = "OT"
 YEAR_HOURS = 365.25 * 24
-# Rows by which texts tell of a later time than their own dates: Energy's reports of a week give the price of the next Monday.
+# Rows by which texts are about a later time than their dates: Energy's report of a week gives the price of next Monday.
 AHEAD = {("Energy", "report"): 1}
 
 
@@ -28,11 +29,14 @@ class TimeMMD(SequenceData):
     The layout (Liu et al. 2024, "Time-MMD"): `numerical/D/D.csv` with `start_date`, `end_date` and the target `OT`, and
     `textual/D/D_report.csv` and `D_search.csv` with `start_date`, `end_date`, `fact` and `preds`.
 
-    Values: the target, further columns, and (with `calendar`) sine and cosine of the time of year. A text belongs to the
-    first row that ends no earlier than the text's own end date and than the last day that its facts name, so that it is read only
-    from the step at which it was known; Energy's reports, which tell the price of the week after their own, one row later. Boilerplate ("NA", "no relevant
-    information found") is no text. Rows out of order are sorted with a warning; infinities are missing values, with a warning.
-    The first rows train, the next validate, the last test; no window crosses from one part to another, or a gap.
+    Values: the target, further columns, and (with `calendar`) sine and cosine of the time of year.
+
+    A text is read from the step at which it was known. That is the first row that ends no earlier than the text's own
+    end date and the last day that its facts name. Energy's reports give the price of the week after their own, so they
+    are read one row later. Boilerplate ("NA", "no relevant information found") is no text.
+
+    Rows out of order are sorted and infinities become missing values, both with a warning. The first rows train, the
+    next validate, the last test. No window crosses from one part to another, or a gap.
 
     Args:
         path: Folder with `numerical` and `textual`.
@@ -40,23 +44,15 @@ class TimeMMD(SequenceData):
         text: Texts to read: report, search, both or none.
         columns: Further numeric columns as values, by name.
         calendar: Sine and cosine of the time of year as two more values.
-        text_chars: Most characters of a step's texts; of more, the latest are kept.
+        text_chars: Most characters of a step's texts; the latest texts are kept.
         val_share: Share of the rows that validate.
         test_share: Share of the rows that test.
-        batch_size: Windows in a batch.
-        context: Steps C that are observed.
-        horizon: Steps H that are imagined; windows have T = C + H rows.
-        stride: Steps between the starts of two windows.
-        goal: A goal typed by the user, for every window of `predict`; its bounds are unknown (NaN).
-        goal_step: Step of the window, from 0, at which goals should hold; null means the window's last.
-        seed: Seed of shuffling and of goals.
-        num_workers: Processes that read windows.
-        train_through: The last part that is trained on: train; val, once settings and length of training are chosen on it; or test,
-            before forecasting what is not known yet.
 
     Raises ValueError for another layout, an unknown domain or column, dates or numbers that cannot be read, a date that
-    comes twice, shares that leave no part, and parts that are shorter than a window.
+    comes twice, shares that leave no part, and parts that are shorter than a window; and as `SequenceData` does.
     """
+
+    default_config = "../configs/time_mmd.yaml"
 
     def __init__(
         self,
@@ -68,19 +64,13 @@ class TimeMMD(SequenceData):
         text_chars: int = 600,
         val_share: float = 0.15,
         test_share: float = 0.15,
+        *,
         batch_size: int = 32,
         context: int = 24,
         horizon: int = 12,
-        stride: int = 1,
-        goal: str | None = None,
-        goal_step: int | None = None,
-        seed: int = 0,
-        num_workers: int = 0,
-        train_through: str = "train",
+        **windows: Any,
     ) -> None:
-        sizes = (batch_size, context, horizon, stride, goal, goal_step, seed, num_workers)
-        super().__init__(*sizes, train_through=train_through)
-        self.save_hyperparameters(logger=False)
+        super().__init__(batch_size, context, horizon, **windows)
         if text not in (*TEXTS, "both", "none"):
             raise ValueError(f"text is {text!r}; expected report, search, both or none")
         if not (val_share > 0 and test_share > 0 and val_share + test_share < 1) or text_chars < 1:
@@ -90,7 +80,7 @@ class TimeMMD(SequenceData):
             )
         self.folder, self.domain, self.calendar, self.text_chars = Path(path), domain, calendar, text_chars
         self.text_kinds = {"both": TEXTS, "none": ()}.get(text, (text,))
-        self.has_goals, self.has_text = goal is not None, text != "none"
+        self.has_goals, self.has_text = self.goal is not None, text != "none"
         self.shares = val_share, test_share
         self.value_names = (TARGET, *(columns or ()), *(("season_sin", "season_cos") if calendar else ()))
         self.known_values = 2 if calendar else 0
@@ -187,9 +177,10 @@ class TimeMMD(SequenceData):
 
 
 def step_numbers(start: pd.Series) -> tuple[np.ndarray, int | None]:
-    """The number of each row's step, counted through gaps, and the steps of a year (None: a year is no whole number of them).
+    """The number of each row's step, counted through gaps, and the steps of a year.
 
-    Months are steps of one length although their days differ.
+    The steps of a year are None where a year is no whole number of them. Months are steps of one length although their
+    days differ.
     """
     days = start.diff().dt.days.to_numpy()[1:]
     usual = float(np.median(days)) if len(days) else 1.0
@@ -203,19 +194,19 @@ def step_numbers(start: pd.Series) -> tuple[np.ndarray, int | None]:
 
 
 def joined(texts: Sequence[tuple[int, str]], rows: int, most: int) -> list[str | None]:
-    """The texts of each row in one: as many of the latest as fit in `most` characters, in order; None where there is none.
+    """One text a row: as many of its latest texts as fit in `most` characters, in order; None where it has none.
 
     Args:
-        texts: row and text, each row's in order of time.
+        texts: (row, text), those of a row in order of time.
     """
     of_row: list[list[str]] = [[] for _ in range(rows)]
     for row, text in texts:
         of_row[row].append(text)
     steps: list[str | None] = []
-    for said in of_row:
+    for own in of_row:
         kept: list[str] = []
         room = most
-        for text in reversed(list(dict.fromkeys(said))):
+        for text in reversed(list(dict.fromkeys(own))):
             if len(text) > room:
                 if not kept:
                     kept.append(text[:most].rsplit(" ", 1)[0])

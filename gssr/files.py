@@ -1,12 +1,10 @@
-"""Files that are either whole or not there, and what a full disk looks like.
-
-Nothing but the standard library is used here.
-"""
+"""Atomic writing, and how a full disk is recognised. Uses nothing but the standard library."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,30 +14,42 @@ DRAFT = ".tmp"
 
 
 @contextmanager
-def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """What is written in the block becomes `path` at its end; an older file of that name stays readable until then.
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a draft's path beside `path`; what the block puts there, a file or a folder, becomes `path` when it ends.
 
-    The draft lies beside it, so that it takes the name at once (between two file systems that would be a copy, which can be cut
-    short), and is gone after an error. A process that is killed leaves its draft, `<name>.<process>.tmp`.
+    An older file of that name stays readable until then. The draft lies in the same folder because a rename is atomic
+    only within one file system. After an error the draft is removed; a killed process leaves it, as
+    `<name>.<process>.tmp`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}{DRAFT}")
-    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    if draft.is_dir():  # left by a killed process of the same number
+        shutil.rmtree(draft)
     try:
-        with open(draft, mode, **text) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield draft
         os.replace(draft, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a write that fails does not say where
+        error.filename = error.filename or str(path)  # a failed write does not name its file
         raise
     finally:
-        draft.unlink(missing_ok=True)
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a file that becomes `path` when the block ends, synced to disk; makes missing folders. See `atomic_path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    with atomic_path(path) as draft, open(draft, mode, **text) as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def disk_full(error: BaseException | None) -> OSError | None:
-    """The error of a disk without room (or quota) for what was written, where that is what `error` is or comes from."""
+    """Find the error of a full disk (or quota) in `error` or in what caused it."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -1,7 +1,8 @@
-"""The processes of a run on several devices: which one this is, and what all of them together say.
+"""The processes of a run on several devices: the number of this one, and values of all of them.
 
-Everything here goes by torch's process group, which Lightning has opened before it asks for a data loader. Without one, this
-process is the only one and answers for itself. `gather` and `any_rank` are collective: all processes call them, or all wait.
+The functions use torch's process group, which Lightning opens before it asks for a data loader; without a group, this
+process is the only one. `gather` and `any_rank` are collective: unless all processes call them, those that do wait
+forever.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from torch import distributed
 
 
 def world() -> int:
-    """How many processes there are, W."""
+    """The number of processes, W."""
     return distributed.get_world_size() if _grouped() else 1
 
 
 def rank() -> int:
-    """Which of them this one is, from 0."""
+    """The number of this process, from 0."""
     return distributed.get_rank() if _grouped() else 0
 
 
 def is_first() -> bool:
-    """Whether this process is the first of a run, as far as can be told before there is a process group.
+    """Whether this process is the first of a run; needs no process group.
 
-    torchrun numbers processes by RANK; Lightning, which starts those of one node itself, by NODE_RANK and LOCAL_RANK; srun by
-    SLURM_PROCID.
+    torchrun numbers processes by RANK, srun by SLURM_PROCID. Lightning starts those of one node itself, and numbers
+    them by NODE_RANK and LOCAL_RANK.
     """
     names = ("RANK",) if "RANK" in os.environ else ("NODE_RANK", "LOCAL_RANK", "SLURM_PROCID")
     return all(os.environ.get(name, "0") == "0" for name in names)
@@ -47,7 +48,7 @@ def any_rank(flag: bool) -> bool:
     """Whether the flag is up in any process."""
     if world() == 1:
         return flag
-    # NCCL reduces on a GPU alone.
+    # NCCL reduces only on a GPU.
     device = torch.device("cuda", torch.cuda.current_device()) if distributed.get_backend() == "nccl" else "cpu"
     total = torch.tensor(int(flag), device=device)
     distributed.all_reduce(total, distributed.ReduceOp.MAX)
@@ -55,7 +56,7 @@ def any_rank(flag: bool) -> bool:
 
 
 def seed_of(seed: int, which: int) -> int:
-    """A seed (64 bits) for process `which`; that of the first is the run's own, so that one process is as it always was."""
+    """A seed (64 bits) for process number `which`; the first process keeps the seed of the run."""
     return seed if which == 0 else int(np.random.SeedSequence([seed, which]).generate_state(1, np.uint64)[0])
 
 

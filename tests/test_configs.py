@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import train
 from benchmarks.quality import ablations
 from benchmarks.quality.sets import data_set
 from benchmarks.shapes import SHAPES
-from callbacks import RunCheckpoints
+from callbacks import OPTIONAL, RunCheckpoints
+from gssr.network import GoalNetwork
+from gssr.network.options import KINDS
+from gssr.runs.options import flat
 
 CONFIGS = sorted((Path(train.__file__).parent / "configs").glob("*.yaml"))
 ABLATIONS = sorted((CONFIGS[0].parent / "ablations").glob("*.yaml"))
@@ -22,12 +26,19 @@ COMPLETE = ("default.yaml", "pretrain_nano.yaml")
 
 def classes(config: dict[str, Any]) -> list[tuple[type, dict[str, Any]]]:
     parts = [config[section] for section in ("model", "data") if section in config]
-    parts += config.get("trainer", {}).get("callbacks", [])
     found = []
     for part in parts:
         module, name = part["class_path"].rsplit(".", 1)
         found.append((getattr(importlib.import_module(module), name), part.get("init_args", {})))
+    found += [(owner, config[name]) for name, owner in OPTIONAL.items() if config.get(name) is not None]
     return [*found, (RunCheckpoints, config.get("checkpoint", {}))]
+
+
+def options(owner: type) -> set[str]:
+    """The options of a class; those of its base too, where it passes keywords on."""
+    parameters = inspect.signature(owner.__init__).parameters
+    own = {name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD} - {"self"}
+    return own if len(own) == len(parameters) - 1 else own | options(owner.__base__)
 
 
 def test_there_are_configs() -> None:
@@ -51,15 +62,18 @@ def test_every_config_parses(path: Path, capsys: pytest.CaptureFixture[str], tmp
 @pytest.mark.parametrize("path", [*CONFIGS, *ABLATIONS], ids=lambda path: path.name)
 def test_no_key_is_unknown_to_its_class(path: Path) -> None:
     for owner, given in classes(yaml.safe_load(path.read_text(encoding="utf-8"))):
-        known = set(inspect.signature(owner.__init__).parameters)
+        known = options(owner)
         assert set(given) <= known, f"{owner.__name__} has no {set(given) - known}"
 
 
 @pytest.mark.parametrize("path", [p for p in CONFIGS if p.name in COMPLETE], ids=lambda path: path.name)
 def test_every_option_of_the_classes_is_there_to_be_seen(path: Path) -> None:
     for owner, given in classes(yaml.safe_load(path.read_text(encoding="utf-8"))):
-        wanted = set(inspect.signature(owner.__init__).parameters) - {"self"}
+        wanted = options(owner)
         assert set(given) == wanted, f"{path.name} does not show {sorted(wanted - set(given))} of {owner.__name__}"
+        for group in KINDS if owner is GoalNetwork else ():
+            wanted = {item.name for item in fields(KINDS[group])}
+            assert set(given[group]) == wanted, f"{path.name} does not show {sorted(wanted - set(given[group]))}"
 
 
 @pytest.mark.parametrize("path", [*CONFIGS, *ABLATIONS], ids=lambda path: path.name)
@@ -93,13 +107,14 @@ def test_a_granite_config_alone_is_the_main_job_with_another_backbone(
     for more in ([], ["--config", str(CONFIGS[0].parent / f"granite-{size}.yaml")]):
         with pytest.raises(SystemExit):
             train.main(["fit", *more, "--print_config"])
-        used.append(train._flat(yaml.safe_load(capsys.readouterr().out)))
+        used.append(flat(yaml.safe_load(capsys.readouterr().out)))
     default, granite = used
-    changed = {key.split(".")[-1]: granite[key] for key in default if granite[key] != default[key]}
+    start = "model.init_args."
+    changed = {key.removeprefix(start): granite[key] for key in default if granite[key] != default[key]}
     assert set(granite) == set(default)
-    assert changed.pop("backbone") == f"ibm-granite/granite-4.0-h-{size}"
-    assert changed.pop("backbone_dtype") == "bfloat16"
-    goal, (text,) = changed.pop("goal_layer"), changed.pop("text_layers")
+    assert changed.pop("backbone.name") == f"ibm-granite/granite-4.0-h-{size}"
+    assert changed.pop("backbone.dtype") == "bfloat16"
+    goal, (text,) = changed.pop("world.goal_layer"), changed.pop("world.text_layers")
     assert 0 < goal < text < SHAPES[size]["num_hidden_layers"]
     assert changed == {}
 
@@ -113,14 +128,18 @@ def test_an_ablation_changes_what_it_says_and_nothing_else(capsys: pytest.Captur
         for name in ablations.names() if data.name == "storms" else ("as_shipped", "posterior_mlp"):
             with pytest.raises(SystemExit):
                 train.main(["fit", *data.arguments(ablations.configs(data, name)), "--print_config"])
-            used[name] = train._flat(yaml.safe_load(capsys.readouterr().out))
+            used[name] = flat(yaml.safe_load(capsys.readouterr().out))
         base = used.pop("as_shipped")
-        assert base["model.init_args.alpha_text"] == 0 and base["model.init_args.backbone"] == "nano"
+        assert base["model.init_args.objective.alpha_text"] == 0 and base["model.init_args.backbone.name"] == "nano"
         assert base["data.init_args.horizon"] == 8
         for name, options in used.items():
             given = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
-            changed = {key for key in options if options[key] != base[key]}
-            assert changed == {f"model.init_args.{key}" for key in given["model"]["init_args"]}, name
+            named = {key for key in flat(given) if given["model"].get("init_args") or key == "model.class_path"}
+            named -= {"model.class_path"} if given["model"].get("init_args") else set()
+            changed = {key for key in options if options[key] != base.get(key)}
+            # A class is named by its path, or by class_path and init_args.
+            assert all(any(key.startswith(each) for each in named) for key in changed), name
+            assert all(any(key.startswith(each) for key in changed) for each in named if "class_path" not in each), name
     with pytest.raises(ValueError, match="no ablation 'no_rain'"):
         ablations.configs(data, "no_rain")
 

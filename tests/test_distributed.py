@@ -14,8 +14,10 @@ import torch
 import yaml
 
 import train
+from callbacks import OPTIONAL
 from callbacks.resume import random_state
 from gssr import ranks
+from gssr.runs import command_line
 from gssr.runs.folders import LAST, checkpoint_file, runs
 from tests.callbacks.training import same
 from tests.distributed import gradients, toy, validated
@@ -147,7 +149,8 @@ def test_the_command_makes_one_run_and_tests_it_on_one_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "toy.yaml").write_text(CONFIG.replace("trainer:", "trainer:\n  callbacks: []", 1))  # not the default's
+    off = "".join(f"{name}: null\n" for name in OPTIONAL)
+    (tmp_path / "toy.yaml").write_text(CONFIG + off)
     arguments = ["fit", "--config", "toy.yaml", "--trainer.strategy", "ddp", "--trainer.devices", "2"]
     command = [sys.executable, str(ROOT / "train.py"), *arguments, "--trainer.max_epochs", "1"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=800)
@@ -155,7 +158,7 @@ def test_the_command_makes_one_run_and_tests_it_on_one_device(
     assert done.stdout.count("Trained 2 steps.") == 1  # 20 rows, twice 5 a step
     (run,) = runs()
     assert str(yaml.safe_load((run / "config.yaml").read_text())["trainer"]["devices"]) == "2"
-    monkeypatch.setattr(train, "prepare_cpu", lambda: None)
+    monkeypatch.setattr(command_line, "prepare_cpu", lambda: None)
     train.main(["test", "--ckpt_path", "best"])
     assert "test runs on one device, not on 2" in capsys.readouterr().out
 
@@ -163,7 +166,7 @@ def test_the_command_makes_one_run_and_tests_it_on_one_device(
 def test_what_is_started_from_outside_needs_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "toy.yaml").write_text(CONFIG)
-    monkeypatch.setattr(train, "prepare_cpu", lambda: None)
+    monkeypatch.setattr(command_line, "prepare_cpu", lambda: None)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(SystemExit, match="start it with --run NAME"):

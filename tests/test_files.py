@@ -1,4 +1,4 @@
-"""A file is whole, or what it was before."""
+"""A file is complete, or what it was before."""
 
 import errno
 import os
@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from gssr.files import disk_full, whole_file
+from gssr.files import atomic_path, atomic_write, disk_full
 
 
 def test_a_file_appears_at_the_end_of_the_block(tmp_path: Path) -> None:
     file = tmp_path / "new" / "a.txt"
-    with whole_file(file) as draft:
+    with atomic_write(file) as draft:
         draft.write("one")
         assert not file.exists()
-    with whole_file(file, "wb") as draft:
+    with atomic_write(file, "wb") as draft:
         draft.write(b"two")
         assert file.read_text() == "one"
     assert file.read_text() == "two"
@@ -25,7 +25,7 @@ def test_a_file_appears_at_the_end_of_the_block(tmp_path: Path) -> None:
 def test_after_an_error_the_older_file_is_there_and_no_draft(error: type[BaseException], tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("old")
-    with pytest.raises(error), whole_file(file) as draft:
+    with pytest.raises(error), atomic_write(file) as draft:
         draft.write("new")
         raise error
     assert file.read_text() == "old"
@@ -37,7 +37,7 @@ def test_a_full_disk_is_told_and_leaves_the_older_file(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("old")
     (tmp_path / f"a.txt.{os.getpid()}.tmp").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"No space left on device: '.*a\.txt'") as stopped, whole_file(file) as draft:
+    with pytest.raises(OSError, match=r"No space left on device: '.*a\.txt'") as stopped, atomic_write(file) as draft:
         draft.write("new")
     assert disk_full(stopped.value) is stopped.value
     assert file.read_text() == "old"
@@ -51,3 +51,18 @@ def test_a_full_disk_is_found_behind_other_errors() -> None:
     assert disk_full(other) is full
     assert disk_full(OSError(errno.ENOENT, "gone")) is None
     assert disk_full(None) is None
+
+
+def test_a_folder_is_written_atomically_too(tmp_path: Path) -> None:
+    folder = tmp_path / "table"
+    stale = tmp_path / f"table.{os.getpid()}.tmp"
+    stale.mkdir()
+    with pytest.raises(ValueError), atomic_path(folder) as draft:
+        draft.mkdir()
+        (draft / "a").write_text("half")
+        raise ValueError
+    assert list(tmp_path.iterdir()) == []
+    with atomic_path(folder) as draft:
+        draft.mkdir()
+        (draft / "a").write_text("all")
+    assert [path.name for path in tmp_path.iterdir()] == ["table"] and (folder / "a").read_text() == "all"

@@ -4,6 +4,8 @@ import csv
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,10 @@ from lightning import Callback
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 import train
+from callbacks import OPTIONAL
 from gssr.network.compatibility import CheckpointMismatch
+from gssr.runs import command_line, options
+from gssr.runs.command_line import RunCLI
 from gssr.runs.folders import BEST, CLAIM, LAST, checkpoint_file, runs
 from tests.toy import ToyData, ToyNetwork
 
@@ -45,14 +50,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder without runs, where the toy's config stands for configs/default.yaml."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "toy.yaml").write_text(CONFIG)
-    monkeypatch.setattr(train, "DEFAULT_CONFIG", tmp_path / "toy.yaml")
-    monkeypatch.setattr(train, "prepare_cpu", lambda: None)
+    monkeypatch.setattr(options, "DEFAULT_CONFIG", tmp_path / "toy.yaml")
+    monkeypatch.setattr(command_line, "prepare_cpu", lambda: None)
     threads = torch.get_num_threads()
     yield tmp_path
     torch.set_num_threads(threads)
 
 
-def call(*args: str) -> train.RunCLI:
+def call(*args: str) -> RunCLI:
     return train.main([*args])
 
 
@@ -78,7 +83,7 @@ def test_a_run_has_its_folder_and_a_second_run_another(here: Path, capsys: pytes
     assert names == {"checkpoints", "config", "events", "hparams", "metrics"}
     config = yaml.safe_load((first / "config.yaml").read_text())
     assert config["data"]["init_args"]["batch_size"] == 5
-    assert set(config) == set(train.SECTIONS)
+    assert set(config) == set(command_line.SECTIONS)
     said = capsys.readouterr().out
     assert f"the run               {Path('runs') / first.name}" in said
     assert "tensorboard --logdir runs" in said
@@ -163,10 +168,10 @@ def test_an_older_checkpoint_starts_a_run_of_its_own() -> None:
     old = runs()[0]
     before = (old / "metrics.csv").read_bytes()
     cli = call("fit", "--ckpt_path", str(old / "checkpoints" / "step-000006.ckpt"), "--trainer.max_epochs", "3")
-    assert cli.folder != old
+    assert cli.start.folder != old
     assert cli.trainer.global_step == 12
     assert (old / "metrics.csv").read_bytes() == before
-    assert min(losses(cli.folder)) == 6
+    assert min(losses(cli.start.folder)) == 6
 
 
 def test_steps_after_the_last_checkpoint_of_a_killed_run_are_made_again_once() -> None:
@@ -202,9 +207,9 @@ def test_other_data_by_name_alone() -> None:
     assert cli.datamodule.size == 30
 
 
-def test_a_data_module_with_a_config_of_its_own_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_module_brings_its_default_config(monkeypatch: pytest.MonkeyPatch) -> None:
     configs = Path(train.__file__).parent / "configs"
-    monkeypatch.setattr(train, "DEFAULT_CONFIG", configs / "default.yaml")
+    monkeypatch.setattr(options, "DEFAULT_CONFIG", configs / "default.yaml")
     chosen = {
         "strikes.yaml": (["fit", "--data", "datamodules.Strikes"], ["fit", "--data=Strikes", "--data.horizon", "4"]),
         "time_mmd.yaml": (["fit", "--data", "datamodules.TimeMMD", "--data.path", "x"],),
@@ -213,13 +218,70 @@ def test_a_data_module_with_a_config_of_its_own_brings_it(monkeypatch: pytest.Mo
         None: (
             ["fit"],
             ["fit", "--data", "datamodules.Storms"],
+            ["fit", "--data", "no.such.Module"],
             ["fit", "--data.horizon", "4"],
             ["fit", "--data"],
             ["fit", "--config", "mine.yaml", "--data", "datamodules.Strikes"],
         ),
     }
     for name, lines in chosen.items():
-        assert [train.config_of_data(args) for args in lines] == [name and configs / name] * len(lines)
+        expected = [configs / "default.yaml", *([configs / name] if name else [])]
+        assert [options.default_configs(args) for args in lines] == [expected] * len(lines)
+
+
+MINE = """
+from tests.toy import ToyData
+
+class Mine(ToyData):
+    default_config = "mine.yaml"
+
+class Child(Mine):
+    pass
+"""
+
+
+def test_a_data_module_of_the_user_brings_its_default_config(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "mine").mkdir()
+    (here / "mine" / "my_data.py").write_text(MINE)
+    monkeypatch.syspath_prepend(str(here / "mine"))
+    assert "Mine.default_config is 'mine.yaml', but there is no file" in refused("fit", "--data", "my_data.Child")
+    (here / "mine" / "mine.yaml").write_text("trainer:\n  max_epochs: 1\ndata:\n  class_path: my_data.Child\n")
+    cli = call("fit", "--data", "my_data.Child", "--data.batch_size", "10")
+    assert (type(cli.datamodule).__name__, cli.trainer.global_step) == ("Child", 2)
+
+
+# Callbacks that sections of the config turn on.
+
+
+def on(cli: RunCLI) -> list[str]:
+    return [type(callback).__name__ for callback in cli.trainer.callbacks if type(callback) in OPTIONAL.values()]
+
+
+def test_sections_turn_callbacks_on_in_a_fixed_order_and_null_turns_them_off(here: Path) -> None:
+    (here / "toy.yaml").write_text(CONFIG + "gradient_norms:\n  patience: 3\nweight_average:\n  decay: 0.5\n")
+    (here / "less.yaml").write_text("weight_average: null\n")
+    cli = call("fit", "--weight_average.decay", "0.9", "--trainer.callbacks", "tests.test_train.Mine")
+    assert on(cli) == ["WeightAverage", "GradientNormCheck"]
+    names = [type(callback).__name__ for callback in cli.trainer.callbacks]
+    assert names.index("ResumePosition") < names.index("WeightAverage") < names.index("Mine") < len(names) - 1
+    assert names[-1] == "RunCheckpoints"
+    average, norms = (c for c in cli.trainer.callbacks if type(c) in OPTIONAL.values())
+    assert (average.decay, norms.patience) == (0.9, 3)
+    assert on(call("fit", "--config", "less.yaml")) == ["GradientNormCheck"]
+    assert on(call("fit", "--config", "less.yaml", "--gradient_norms", "null")) == []
+    run = runs()[0]
+    assert yaml.safe_load((run / "config.yaml").read_text())["gradient_norms"] is None
+    assert on(call("fit", "--ckpt_path", "last", "--trainer.max_epochs", "3")) == []  # as in the run's own config
+
+
+def test_a_callback_is_off_for_a_model_without_what_it_needs(here: Path) -> None:
+    (here / "toy.yaml").write_text(CONFIG + "plan_rollouts:\n  windows: 2\nfree_nats:\n  steps: 2\n")
+    assert on(call("fit")) == ["FreeNatsAnnealing"]
+    assert yaml.safe_load((runs()[0] / "config.yaml").read_text())["plan_rollouts"] is None
+
+
+class Mine(Callback):
+    """A callback of the user's own."""
 
 
 def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
@@ -230,6 +292,17 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
         said = capsys.readouterr().out
         assert "python train.py fit --config configs/debug.yaml" in said
         assert "--ckpt_path last" in said
+
+
+def test_a_wrong_stage_is_refused_with_those_that_there_are() -> None:
+    assert "'fitt' is no stage; expected fit, validate, test, predict" in refused("fitt")
+
+
+def test_the_general_help_imports_neither_torch_nor_lightning(here: Path) -> None:
+    code = f"import runpy, sys; sys.argv = ['train.py', '--help']\ntry: runpy.run_path({train.__file__!r}, run_name='__main__')\n"
+    code += "finally: print({'torch', 'lightning', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(train.__file__).parent)
+    assert done.returncode == 0 and done.stdout.endswith("set()\n"), done.stdout + done.stderr
 
 
 class At(Callback):
@@ -247,14 +320,14 @@ class At(Callback):
 def added(monkeypatch: pytest.MonkeyPatch) -> list[Callback]:
     """Callbacks that come first in every trainer from now on."""
     callbacks: list[Callback] = []
-    original = train.RunCLI.instantiate_trainer
+    original = RunCLI.instantiate_trainer
 
-    def instantiate(self: train.RunCLI, **kwargs: Any) -> Any:
+    def instantiate(self: RunCLI, **kwargs: Any) -> Any:
         trainer = original(self, **kwargs)
         trainer.callbacks[:0] = callbacks
         return trainer
 
-    monkeypatch.setattr(train.RunCLI, "instantiate_trainer", instantiate)
+    monkeypatch.setattr(RunCLI, "instantiate_trainer", instantiate)
     return callbacks
 
 
@@ -308,7 +381,7 @@ def test_a_run_stopped_before_its_first_step_begins_anew(
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
     added.clear()
     cli = call("fit", "--ckpt_path", "last")
-    assert len(runs()) == 1 and cli.folder == runs()[0]
+    assert len(runs()) == 1 and cli.start.folder == runs()[0]
     assert (cli.datamodule.batch_size, cli.trainer.global_step) == (10, 4)
     assert sorted(losses(runs()[0])) == list(range(4))
     assert f"Beginning {runs()[0]} anew: it was stopped before its first checkpoint" in capsys.readouterr().out
@@ -320,8 +393,8 @@ def test_the_run_that_was_stopped_is_meant_not_the_one_before_it(added: list[Cal
     with pytest.raises(SystemExit):
         call("fit", "--run", "mine")
     added.clear()
-    assert call("test", "--ckpt_path", "last").found.run != Path("runs/mine")  # there is nothing to test in it
-    assert call("fit", "--ckpt_path", "last").folder == Path("runs/mine")
+    assert call("test", "--ckpt_path", "last").start.run != Path("runs/mine")  # there is nothing to test in it
+    assert call("fit", "--ckpt_path", "last").start.folder == Path("runs/mine")
 
 
 def test_a_run_that_never_could_begin_leaves_no_folder(added: list[Callback]) -> None:
@@ -344,18 +417,18 @@ def test_a_last_that_is_cut_short_is_stood_in_for_by_the_newest_whole_state(caps
     for name in ("last.ckpt", "step-000008.ckpt"):  # one file with two names, as a damaged disk would have it
         os.truncate(run / "checkpoints" / name, 3000)
     (run / "checkpoints" / "best.ckpt").unlink()
-    assert "the newest whole one of its run is --ckpt_path" in refused("test", "--ckpt_path", "last")
+    assert "the newest readable one of its run is --ckpt_path" in refused("test", "--ckpt_path", "last")
     cli = call("fit", "--ckpt_path", "last")
     said = capsys.readouterr().out
     assert "last.ckpt cannot be read as a checkpoint" in said
-    assert "step-000006.ckpt instead, of step 6, the newest that is whole" in said
-    assert cli.folder == run and cli.trainer.global_step == 8
+    assert "step-000006.ckpt instead, of step 6, the newest that can be read" in said
+    assert cli.start.folder == run and cli.trainer.global_step == 8
     again = torch.load(checkpoint_file(run, LAST), weights_only=True)
     assert all(torch.equal(value, again["state_dict"][name]) for name, value in expected["state_dict"].items())
     assert (run / "metrics.csv").read_text() == log
     for file in (run / "checkpoints").iterdir():
         os.truncate(file, 3000)
-    assert f"no other checkpoint of {run} is whole" in refused("fit", "--ckpt_path", "last")
+    assert f"no other checkpoint of {run} can be read" in refused("fit", "--ckpt_path", "last")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
@@ -367,7 +440,7 @@ def test_a_full_disk_ends_training_cleanly_with_every_older_state(added: list[Ca
         At("on_train_epoch_end", lambda: (run / f"checkpoints/last.ckpt.{os.getpid()}.tmp").symlink_to("/dev/full"))
     )
     message = refused("fit", "--run", "mine", "--trainer.max_epochs", "4")
-    assert re.search(r"the disk is full: .*No space left on device.*make room, then go on as said above", message)
+    assert re.search(r"the disk is full: .*No space left on device.*make room, then go on as shown above", message)
     assert torch.load(checkpoint_file(run, LAST), weights_only=True)["global_step"] == 3
     assert not list(run.rglob("*.tmp"))
     added.clear()
@@ -395,9 +468,6 @@ def test_a_log_that_cannot_be_written_ends_training_cleanly(monkeypatch: pytest.
 
 
 def test_a_run_is_not_trained_twice_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    import subprocess
-    import sys
-
     call("fit")
     run = runs()[0]
     hold = "import sys; from gssr.runs.folders import *; f = claim(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"

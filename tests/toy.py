@@ -8,10 +8,9 @@ import torch
 from lightning import LightningDataModule, LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from torchdata.stateful_dataloader import StatefulDataLoader
 
 from gssr import ranks
-from gssr.sequences.batches import DealtBatches, EpochBatches
+from gssr.sequences.batches import DealtBatches, EpochBatches, EpochLoader
 
 
 class ToyRows(Dataset[tuple[Tensor, Tensor]]):
@@ -46,10 +45,10 @@ class ToyData(LightningDataModule):
         self.save_hyperparameters(logger=False)
         self.batch_size, self.size, self.seed, self.num_workers, self.goal = batch_size, size, seed, num_workers, goal
 
-    def train_dataloader(self) -> StatefulDataLoader:
+    def train_dataloader(self) -> EpochLoader:
         batches = EpochBatches(self.size, self.batch_size, self.seed, rank=ranks.rank(), world=ranks.world())
         rows = ToyRows(self.size, self.seed)
-        return StatefulDataLoader(rows, batch_sampler=batches, num_workers=self.num_workers)
+        return EpochLoader(rows, batches, num_workers=self.num_workers)
 
     def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(ToyRows(8, self.seed + 1), batch_sampler=DealtBatches(8, 4, ranks.rank(), ranks.world()))

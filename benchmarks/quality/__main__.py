@@ -1,16 +1,16 @@
 """Forecasts, goals, texts and plans of the goal network beside their baselines, on the same origins.
 
-python -m benchmarks.quality --data storms                          trains what is missing (three seeds), then measures both parts
-python -m benchmarks.quality --data storms --quick                  a smoke test in two minutes
-python -m benchmarks.quality --data storms --part val               while choosing; the test part is for the table in docs/results.md
-python -m benchmarks.quality --data storms --network runs/seed0 runs/seed1 runs/seed2      runs that are there
-python -m benchmarks.quality --data Energy --path path/to/time_mmd --forecasts     data that are not bundled: weather, Time-MMD's domains
-python -m benchmarks.quality --data strikes --forecasts --part refit     the test part by what learned from the validation part, too
-python -m benchmarks.quality --data storms --ablations              the network with one thing changed at a time
-python -m benchmarks.quality --report docs/results.md               the tables of all that was measured, nothing is run
+python -m benchmarks.quality --data storms                  train what is missing (three seeds), then measure both parts
+python -m benchmarks.quality --data storms --quick          a smoke test in two minutes
+python -m benchmarks.quality --data storms --part val       while choosing; the test part is for docs/results.md
+python -m benchmarks.quality --data storms --network runs/seed0 runs/seed1      measure runs that exist
+python -m benchmarks.quality --data Energy --path FOLDER --forecasts            data that are not bundled
+python -m benchmarks.quality --data strikes --forecasts --part refit            methods that learn from validation too
+python -m benchmarks.quality --data storms --ablations      the network with one thing changed at a time
+python -m benchmarks.quality --report docs/results.md       write the pages of all measurements; nothing is run
 
-Whatever is finished lies in `--out` as one JSON file a piece; started again, the rest is done. `pip install -e '.[bench]'` brings
-AutoETS and AutoARIMA; without it they are left out.
+`--out` holds every finished piece as a JSON file; the same command continues from there. `pip install -e '.[bench]'`
+brings AutoETS and AutoARIMA; without it they are left out.
 """
 
 import argparse
@@ -52,7 +52,11 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--out", type=Path, default=Path("runs") / "quality")
-    parser.add_argument("--report", type=Path, help="write the tables of all that was measured into this file")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        help="write the summary of all measurements into this file, and a page for each data set beside it",
+    )
     options = parser.parse_args()
     warnings.filterwarnings("ignore", module="(lightning|transformers|torch).*")
     transformers.logging.set_verbosity_error()

@@ -19,15 +19,16 @@ def ablations(part: Part) -> str:
     if not rows:
         return ""
     note = (
-        "One thing changed at a time, the training that `configs/ablations/short_*.yaml` shortens, its text loss off; the same seeds "
-        "each. The difference is paired, in percent of the CRPS of `as_shipped`, with a 95 % interval; negative: better than that. Hits "
-        "of goals in words not trained on, with the goal and without."
+        "Each row changes one thing and has the same seeds. Ablations train without the text loss and, where there is "
+        "a `configs/ablations/short_*.yaml` for the data, for a shorter time. The difference is paired, in percent of "
+        "the CRPS of `as_shipped`, with a 95 % interval; negative is better. Hits are of goals in words that training "
+        "left out, with the goal and without it."
     )
     return "\n".join([f"**Ablations.** {note}", "", *table(rows), ""])
 
 
 def against_base(part: Part, name: str) -> Estimate | None:
-    """The CRPS of an ablation relative to `as_shipped`, paired over windows and seeds; None where either was not measured."""
+    """The CRPS of an ablation relative to `as_shipped`, paired over windows and seeds; None where one is missing."""
     paired = _of_seeds(part.seeds(STEM + name), part.seeds(STEM + BASE))
     if not paired:
         return None

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gssr.files import whole_file
+from gssr.files import atomic_write
 
 FIGURES = 6  # significant digits of a number
 
@@ -36,7 +36,7 @@ class Cells:
         found = self.get(name, settings)
         if found is None:
             found = plain({"settings": settings, **work()})
-            with whole_file(self.folder / f"{name}.json") as file:
+            with atomic_write(self.folder / f"{name}.json") as file:
                 json.dump(found, file, allow_nan=False)
         return found
 

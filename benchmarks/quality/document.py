@@ -1,77 +1,107 @@
-"""Markdown files with the plots beside them: one of each data set's part, and docs/results.md of all."""
+"""Markdown of what was measured: a summary page, and a page with plots for each data set."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 
 from benchmarks.quality.ablation_report import ablations
 from benchmarks.quality.cells import Cells
 from benchmarks.quality.plots import draw
 from benchmarks.quality.report import Part, table
 from benchmarks.quality.sets import NAMES
-from benchmarks.quality.summary import summary
+from benchmarks.quality.summary import BEST, CHOSEN, DIFFERENCE, LARGER, OURS, SEEDS, SHOWN, TEXTS, summary
 from benchmarks.quality.training import NUMBERS
 from benchmarks.quality.work import REFIT
-from gssr.files import whole_file
+from gssr.files import atomic_write
 
 PARTS = {"val": "Validation part", "test": "Test part", REFIT: "Test part, refitted"}
+WIDTH = 110
 INTRO = """\
 # Results
 
-Does the language model help, does the goal do anything, is it better than the simple thing? Written by
-`python -m benchmarks.quality --report docs/results.md` from what was measured; what is not here was not run. All settings were chosen on
-the validation part; the checkpoint of a run is the one with the smallest `val/open_loop_mae`, and the GRU is the best of its epochs
-there too, so that the validation part flatters both alike. One choice was made again, on more years of validation, after the test part had been seen: how much the levels
-of strikes are jittered ([small series](small-series.md)).
-
-Every method forecasts from the same origins. The network, linear autoregression and the GRU see the steps of the context; AutoETS and
-AutoARIMA see the series from its first step to the origin (at most its last 600 steps), anew at each, behind a decomposition by STL where the
-season is longer than 24 (AutoARIMA: 4) steps; climatology and all fits see the training part. Persistence,
-the seasonal naive forecast and linear autoregression get their distribution from their own errors on training windows, AutoETS and
-AutoARIMA from their 80 % intervals. The GRU has as many parameters as the network's numeric part and learns from the same windows, at jittered levels where the
-network does, by the closed form of the CRPS; "of changes" forecasts changes from the last value. Where `--forecasts` is in the command, the network was trained
-without the text loss: it reads texts and writes none. Ablations train without it, too, except for `with_text_loss`.
+CRPS of the goal network on the test part of every data set, beside the best other method. Smaller is better.
+Each name leads to a page with all methods, steps, seeds, goals and ablations. [What the results
+show](findings.md) draws the conclusions.
 """
 
-SUMMARY = """\
-## In short
+COLUMNS = f"""\
+- Scores are means over steps and seeds, ± one standard error.
+- *{BEST}*: the best one on this test part, which nobody could have known beforehand.
+- *{DIFFERENCE}*: paired, in percent of the other method's CRPS, with a 95 % interval. Negative: the network
+  is better.
+- *{TEXTS}*: the change of the CRPS on validation when the network reads no texts.
+  Positive: it needs them.
 
-CRPS of the test part, mean over steps and seeds, ± one standard error; differences paired, with a 95 % interval, negative where the
-network is better, and for texts positive where it needs them. The best of the others is the best of them *on this part*, which nobody could have
-known; the one that is best on validation is what would have been chosen in place of the network. What a test part can show at all is told by which of all methods have an
-interval beside that one that ends below +2 %, and by the network beside itself with another seed: the upper end of the interval, for the pair of seeds where it is largest.
+The pages of the data sets add four more rows:
+
+- *{CHOSEN}*: the same difference, to the method that one would
+  have chosen in place of the network.
+- *{SHOWN}*: the methods whose interval beside that one ends below
+  +2 %. A test part that lists none can show it for no method.
+- *{LARGER}*: how many methods have a larger CRPS than the network.
+- *{SEEDS}*: the upper end of the interval of one seed beside another, for the
+  pair where it is largest. Smaller differences between methods may be chance.
 """
 
 REFITTED = """\
-**Refitted.** The same, by methods that have learned from the validation part, too, as one would before forecasting in earnest: the network for as many passes
-and the GRU for as many epochs as were best on validation before, the simple ones from all windows of both parts. AutoETS and AutoARIMA knew that part in any case.
-Of the network nothing is left to calibrate its fans with. The one that is best on validation was so before. It was asked after the test part had been seen, and nothing was chosen by it.
+## Refitted
+
+Before forecasting in earnest one trains on the validation part too. These methods did: the network for as
+many passes and the GRU for as many epochs as were best on validation before, the simple methods from all
+windows of both parts. AutoETS and AutoARIMA knew that part in any case. The network has no data left to
+calibrate its fans with. This comparison was made after the test part had been seen. Nothing was chosen by it.
+"""
+
+METHODS = """\
+## How it was measured
+
+- `python -m benchmarks.quality --report docs/results.md` writes these pages from the measurements. What is
+  not here was not run.
+- All settings were chosen on the validation part, with one exception: how much the levels of strikes are
+  jittered was chosen again, on more years of validation, after the test part had been seen ([small
+  series](small-series.md)).
+- The checkpoint of a run is the one with the smallest `val/open_loop_mae`. The GRU is the best of its epochs
+  on validation. So the validation part flatters both alike.
+- Every method forecasts from the same origins.
+- The network, linear autoregression and the GRU see the steps of the context.
+- AutoETS and AutoARIMA are fitted anew at each origin, on the series from its first step to the origin (at
+  most its last 600 steps). Where the season is longer than 24 steps (AutoARIMA: 4), STL decomposes the series
+  first.
+- Climatology and all fits see the training part.
+- Persistence, the seasonal naive forecast and linear autoregression get their distribution from their own
+  errors on training windows. AutoETS and AutoARIMA get it from their 80 % intervals.
+- The GRU has as many parameters as the numeric part of the network. It learns from the same windows, at
+  jittered levels where the network does, by the closed form of the CRPS. "GRU of changes" forecasts changes
+  from the last value.
+- Where a command has `--forecasts`, the network was trained without the text loss: it reads texts and writes
+  none. Ablations train without it too, except for `with_text_loss`.
 """
 
 
 def of_part(folder: Path, part: str, draws: int) -> str:
-    """The report of a part, written into its folder too."""
+    """The report of a part. It is also written into the folder of the data set."""
     found = Part(folder / part, draws)
     text = found.markdown([ablations(found), *draw(found, folder / "images", part)])
-    with whole_file(folder / f"{part}.md") as file:
+    with atomic_write(folder / f"{part}.md") as file:
         file.write(f"# {folder.name}: {PARTS[part].lower()}\n\n{text}")
     return text
 
 
 def write(out: Path, file: Path) -> None:
-    """`file` of all data sets that were measured under `out`.
+    """Write the summary of all measurements under `out` into `file`, and a page for each data set beside it.
 
-    Raises ValueError where nothing was.
+    The pages lie in a folder that has the file's name without its suffix, the pictures in its folder `images`.
+
+    Raises ValueError where nothing was measured.
     """
     parts = {
         part: {name: Part(out / name / part) for name in NAMES if (out / name / part / "origins.json").exists()}
         for part in PARTS
     }
-    lines = [INTRO]
-    for part, words in (("test", SUMMARY), (REFIT, REFITTED)):
-        if rows := summary(parts[part], parts["val"], texts=part == "test"):
-            lines += [words, *table(rows), ""]
-    start = len(lines)
+    rows = {part: summary(parts[part], parts["val"], texts=part == "test") for part in ("test", REFIT)}
+    folder, pages = file.parent / file.stem, {}
     for name in NAMES:
         measured = [part for part in PARTS if name in parts[part]]
         if not measured:
@@ -80,16 +110,60 @@ def write(out: Path, file: Path) -> None:
         networks = Cells(out / name / measured[0]).named("network")
         if any(cell["settings"]["run"].startswith(NUMBERS) for cell in networks.values()):
             more += " --forecasts"
-        command = f"python -m benchmarks.quality --data {name}{more}"
-        lines += [f"## {name[0].upper()}{name[1:]}", "", f"    {command}", ""]
-        # Pictures of one part alone: two sets of the same kind are hard to tell apart.
+        # Pictures of one part only: two sets of the same kind are hard to tell apart.
         pictured = "test" if "test" in measured else measured[0]
+        texts = {}
         for part in measured:
             found = parts[part][name]
-            charts = draw(found, file.parent / "images", f"{name}_{part}") if part == pictured else []
-            refit = [f"    {command} --part {REFIT}", ""] if part == REFIT else []
-            lines += [f"### {PARTS[part]}", "", *refit, found.markdown([ablations(found), *charts]), ""]
-    if len(lines) == start:
+            charts = draw(found, folder / "images", f"{name}_{part}") if part == pictured else []
+            texts[part] = found.markdown([ablations(found), *charts])
+        short = {part: row for part, found in rows.items() for row in found if row[""] == name}
+        pages[name] = page(name, f"python -m benchmarks.quality --data {name}{more}", short, texts)
+    if not pages:
         raise ValueError(f"nothing was measured under {out} yet; name a data set with --data")
-    with whole_file(file) as stream:
-        stream.write("\n".join(lines).rstrip() + "\n")
+    for name, text in pages.items():
+        with atomic_write(folder / f"{name}.md") as stream:
+            stream.write(text)
+    with atomic_write(file) as stream:
+        stream.write(index(rows, pages, folder.name))
+
+
+def index(rows: Mapping[str, Sequence[dict[str, str]]], pages: Sequence[str], folder: str) -> str:
+    """The summary page: `rows` of the test part and of the refitted one, with links to the `pages` in `folder`."""
+    lines = [INTRO]
+    for part, words in (("test", COLUMNS), (REFIT, REFITTED)):
+        shown = [
+            {"": f"[{row['']}]({folder}/{row['']}.md)"}
+            | {key: row[key] for key in (OURS, BEST, DIFFERENCE, TEXTS) if key in row}
+            for row in rows[part]
+        ]
+        if shown:
+            lines += [*table(shown), "", words] if part == "test" else [words, *table(shown), ""]
+    listed = ", ".join(f"[{name}]({folder}/{name}.md)" for name in pages)
+    return "\n".join([*lines, wrapped(f"All pages: {listed}."), "", METHODS])
+
+
+def page(name: str, command: str, short: Mapping[str, dict[str, str]], texts: Mapping[str, str]) -> str:
+    """The page of a data set: its rows of the summary first, then the text of every part that was measured."""
+    lines = [f"# Results: {name}", ""]
+    keys = [key for key in dict.fromkeys(key for row in short.values() for key in row) if key]
+    if keys:
+        lines += table([{"": key} | {PARTS[part]: row.get(key, "") for part, row in short.items()} for key in keys])
+        lines += [
+            "",
+            "The [summary](../results.md) explains these rows and how everything was measured.",
+            "",
+        ]
+    commands = [command, *([f"{command} --part {REFIT}"] if REFIT in texts else [])]
+    lines += ["```bash", *commands, "```", ""]
+    for part, text in texts.items():
+        lines += [f"## {PARTS[part]}", "", wrapped(text.strip()), ""]
+    return "\n".join(lines)
+
+
+def wrapped(text: str) -> str:
+    """Prose in lines of at most `WIDTH` characters; tables and pictures stay as they are."""
+    return "\n".join(
+        fill(line, WIDTH, break_long_words=False, break_on_hyphens=False) if line[:1] not in ("|", "!", "") else line
+        for line in text.splitlines()
+    )

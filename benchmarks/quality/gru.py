@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from benchmarks.quality.origins import Origins
 from benchmarks.quality.scores import Forecast
-from gssr.network.context import context_length, last_observed
 from gssr.network.forecast_error import ForecastError
 from gssr.network.gaussian import Gaussian
 from gssr.network.heads import ValueHead
 from gssr.network.layers import mlp
 from gssr.network.options import Options
 from gssr.network.rssm import RSSM
+from gssr.sequences.context import context_length, last_observed
 from gssr.sequences.record import Batch
 from gssr.sequences.scaler import Scaler
 

@@ -56,7 +56,7 @@ class Origins:
     @property
     def jittered(self) -> bool:
         """Whether every epoch of training sees the windows at other levels."""
-        return getattr(self.data, "level_jitter", 0.0) > 0
+        return self.data.level_jitter > 0
 
     def training_at(self, epoch: int) -> Batch:
         """`training` at the levels of one epoch, those that the network sees."""
@@ -68,13 +68,7 @@ class Origins:
     @property
     def every(self) -> list[Record]:
         """The windows of all parts; the caller must use nothing that lies behind an origin."""
-        return [window for part in ("train", "val", "test") for window in windows_of(self.data, part)]
-
-
-def windows_of(data: Any, part: str) -> list[Record]:
-    """The windows of a part without writing goals."""
-    dataset = getattr(data, f"{part}_records")
-    return list(getattr(dataset, "records", dataset))
+        return [window for part in ("train", "val", "test") for window in self.data.windows(part)]
 
 
 def find_origins(data: Any, part: str, most: int) -> Origins:
@@ -86,12 +80,12 @@ def find_origins(data: Any, part: str, most: int) -> Origins:
         raise ValueError(f"scores are of the parts val and test, not of {part!r}")
     for stage in ("fit", "test"):
         data.setup(stage)
-    windows = {name: windows_of(data, name) for name in ("train", "val", "test")}
+    windows = {name: list(data.windows(name)) for name in ("train", "val", "test")}
     length = max(map(len, windows["train"]))
     scored = [window for window in windows[part] if len(window) == length]
     scored = [scored[i] for i in pick_evenly(len(scored), most)]
     training = [window for window in windows["train"] if len(window) == length]
-    dimension = getattr(data, "goal_dim", 0)
+    dimension = data.goal_dim
     batch = collate(scored)
     return Origins(
         data=data,
@@ -103,7 +97,7 @@ def find_origins(data: Any, part: str, most: int) -> Origins:
         training=collate([training[i] for i in pick_evenly(len(training), MOST_TRAINING)]),
         validation=collate([window for window in windows["val"] if len(window) == length]),
         dimension=dimension,
-        period=getattr(data, "season_steps", None),
+        period=data.season_steps,
     )
 
 

@@ -1,4 +1,4 @@
-"""Markdown from cells: what every forecast is worth beside the others, what goals do, what texts and plans say."""
+"""Markdown from cells: scores of every forecast, of goals, of texts and of plans."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ SIMPLE = ("persistence", "climatology", "seasonal naive", "linear autoregression
 SEEDED = ("GRU", "GRU of changes", "network")
 NETWORK = "network"
 HOURS = (6, 24, 48)
+POINT_NOTE = "Of the median forecast; a method that forecasts one path is scored by it."
+PAIRED_NOTE = "In percent of the other method's CRPS, with a 95 % interval. Negative: the network is better."
+TEXT_NOTE = (
+    "Nats per token of a step's text behind the prefix of its own belief, behind that of another series, and without a "
+    "prefix."
+)
+PLAN_NOTE = "Status in a plan's texts beside the wind of its steps; then the same texts, shuffled between plans."
 Rows = list[dict[str, str]]
 
 
@@ -44,7 +51,7 @@ class Part:
 
     @property
     def columns(self) -> dict[str, int | None]:
-        """What a table shows: the step of some hours ahead where they are among them, else first, middle and last; and all."""
+        """The steps that a table shows: 6, 24, 48 hours ahead where they exist, else first, middle, last; then all."""
         hours = [round(hour, 2) for hour in self.about["hours"]]
         shown = {f"{hour} h": hours.index(hour) for hour in HOURS if hour in hours}
         if len(shown) < 2:
@@ -135,21 +142,22 @@ class Part:
         if not found:
             return ""
         return (
-            f"Under the weakest and the strongest plausible goal from one context (what the lowest and highest tenth of windows "
-            f"with a like start reached) the 80 % fans do not touch at the goal's step in {seeds_of(found, 'disjoint', 100, ' %')} of "
+            "From one context, two goals: the values that the lowest and the highest tenth of windows with a similar "
+            "start reached. "
+            f"The two 80 % intervals do not overlap at the goal's step in {seeds_of(found, 'disjoint', 100, ' %')} of "
             f"{found[0]['contexts']} contexts."
         )
 
     def texts(self) -> Rows:
-        """Nats a token, latent health and plan texts of every seed."""
+        """Nats per token of every seed."""
         rows = []
         for number, cell in enumerate(self.seeds("text")):
             if "own" not in cell:
                 continue
             row = {"": f"seed {number}"}
-            for key, words in (("own", "own belief"), ("other", "another's"), ("none", "none")):
-                row[f"nats a token, {words}"] = written(cell.get(key), 3)
-            row["another's − own"] = written(cell["other_minus_own"], 3)
+            for key, words in (("own", "own belief"), ("other", "another belief"), ("none", "no prefix")):
+                row[words] = written(cell.get(key), 3)
+            row["another − own"] = written(cell["other_minus_own"], 3)
             rows.append(row)
         return rows
 
@@ -158,10 +166,10 @@ class Part:
         for number, cell in enumerate(self.seeds("plans")):
             for name in ("own", "shuffled"):
                 if name in cell:
-                    told = {key: written(cell[name][key], 1, 100, " %") for key in ("same", "near", "direction")}
-                    words = ("status of the wind's class", "or a neighbouring one", "rises or falls alike")
+                    shares = {key: written(cell[name][key], 1, 100, " %") for key in ("same", "near", "direction")}
+                    words = ("status fits the wind", "or a neighbouring class does", "same direction as the wind")
                     rows.append(
-                        {"": f"seed {number}, {name} values"} | dict(zip(words, told.values(), strict=True))
+                        {"": f"seed {number}, {name} values"} | dict(zip(words, shares.values(), strict=True))
                         | {"texts with a status": f"{100 * cell[name]['judged']:.0f} %"}
                     )  # fmt: skip
         return rows
@@ -172,44 +180,46 @@ class Part:
                 "": f"seed {number}",
                 "dimensions in use": f"{100 * cell['used']:.0f} %",
                 "raw KL, nats": figures(cell["raw_kl"]),
-                "value error with x permuted, times": figures(cell["permuted"]),
+                "value error with x permuted, ratio": figures(cell["permuted"]),
             }
             for number, cell in enumerate(self.seeds("latent"))
             if "used" in cell
         ]
 
     def runs(self) -> str:
-        """Which checkpoints the network's rows are of."""
+        """The checkpoints behind the network's rows."""
         found = [cell["settings"] for cell in self.forecasts.get(NETWORK, ())]
         if not found:
             return "The network was not run here."
         return "Runs of the network: " + ", ".join(f"{run['run']} (step {run['step']})" for run in found) + "."
 
     def markdown(self, charts: Sequence[str] = ()) -> str:
-        """The whole part, under headings of the third degree."""
+        """The report of the part, without a heading. `charts`: lines of Markdown at its end."""
         s, a = self.about["settings"], self.about
         of = f"{a['name']}{' in ' + a['unit'] if a['unit'] else ''}"
-        drawn = "series" if a["series"] > 9 else "stretches of time as long as the horizon"
+        drawn = "series" if a["series"] > 9 else "stretches of time, each as long as the horizon"
         lines = [
-            f"{s['origins']} origins of {a['series']} series ({len(set(self.clusters))} {drawn} in the bootstrap), {s['context']} steps of "
-            f"context and {s['horizon']} of horizon, {s['samples']} samples a forecast; scores of {of}. ± is one standard error over "
-            f"{drawn}; of several seeds the scores are means. {'**Shrunk for a quick look, not a result.**' if s['quick'] else ''}".rstrip(),
+            f"{s['origins']} origins of {a['series']} series, {s['context']} steps of context, "
+            f"{s['horizon']} steps of horizon, {s['samples']} samples per forecast. "
+            f"Scores are of {of}. ± is one standard error, by bootstrap over {len(set(self.clusters))} {drawn}. "
+            "Rows of several seeds are means. "
+            f"{'**Shrunk for a quick look, not a result.**' if s['quick'] else ''}".rstrip(),
             "",
             self.runs(),
             "",
         ]
         tables = [
-            (f"Mean absolute error of {of}", "Of the median; persistence and the like: of their one path.", self.errors("absolute")),
+            (f"Mean absolute error of {of}", POINT_NOTE, self.errors("absolute")),
             ("CRPS", "", self.errors("crps")),
             ("Root mean square error", "", self.rmse()),
             ("Coverage of intervals", "", self.coverage()),
-            ("CRPS of the network against each, paired", "In percent of the other's, with a 95 % interval; negative: the network is better.", self.against()),
-            ("Every seed, CRPS", "", self.seed_spread()),
-            ("Goals by gain", "Means over seeds, with their range. " + self.opposing(), self.goals()),
-            ("What the belief tells the language model", "", self.texts()),
-            ("Plans in words", "", self.plans()),
+            ("CRPS of the network relative to each method, paired", PAIRED_NOTE, self.against()),
+            ("CRPS by seed", "", self.seed_spread()),
+            ("Goals by gain", f"Means over seeds, with their range. {self.opposing()}", self.goals()),
+            ("Text likelihood", TEXT_NOTE, self.texts()),
+            ("Plans in words", PLAN_NOTE, self.plans()),
             ("Latent", "On validation windows.", self.latent()),
-        ]  # fmt: skip
+        ]
         for title, note, rows in tables:
             if rows:
                 lines += [f"**{title}.** {note}".rstrip(), "", *table(rows), ""]
@@ -227,7 +237,7 @@ def table(rows: Rows) -> list[str]:
 
 
 def figures(value: float | None, digits: int = 3) -> str:
-    """A number with three figures, a dash for what is not known."""
+    """A number with three significant figures; a dash where it is missing."""
     if value is None or not np.isfinite(value):
         return "–"
     places = int(np.clip(digits - 1 - np.floor(np.log10(abs(value))), 0, 6)) if value else 0
@@ -235,16 +245,16 @@ def figures(value: float | None, digits: int = 3) -> str:
 
 
 def written(found: Estimate | dict[str, Any] | None, digits: int = 3, scale: float = 1, unit: str = "") -> str:
-    """A score with its error; `digits` figures, or places behind the point where there is a scale."""
+    """A score with its error: `digits` significant figures, or decimal places where there is a scale."""
     if found is None:
         return "–"
-    told = found.to_dict() if isinstance(found, Estimate) else found
-    if told["value"] is None:
+    score = found.to_dict() if isinstance(found, Estimate) else found
+    if score["value"] is None:
         return "–"
-    value = told["value"] * scale
+    value = score["value"] * scale
     size = max(abs(value), 1e-9)
     places = digits if scale != 1 else int(np.clip(digits - 1 - np.floor(np.log10(size)), 0, 6))
-    error = "" if told["error"] is None else f" ± {told['error'] * scale:.{places}f}"
+    error = "" if score["error"] is None else f" ± {score['error'] * scale:.{places}f}"
     return f"{value:.{places}f}{error}{unit}"
 
 
@@ -256,7 +266,7 @@ def percent_interval(found: Estimate) -> str:
 
 
 def seeds_of(scores: Sequence[dict[str, Any]], key: str, scale: float = 1, unit: str = "") -> str:
-    """Mean over seeds, and from where to where they go."""
+    """Mean over seeds, with the smallest and the largest."""
     values = [score[key]["value"] for score in scores if score[key]["value"] is not None]
     if not values:
         return "–"

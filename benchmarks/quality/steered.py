@@ -16,7 +16,7 @@ from datamodules.storms.report import change_quantile
 from gssr.evaluation.baselines import persistence
 from gssr.evaluation.bootstrap import cluster_mean, cluster_ratio
 from gssr.evaluation.forecast_report import stretches, tolerance_of
-from gssr.evaluation.imagining import borrow, imagine, pick_evenly, seed_of, window_key
+from gssr.evaluation.imagining import imagine, match_donors, pick_evenly, seed_of, window_key
 from gssr.metrics import at_step, changes_beyond, goal_hits, outside, plotting_quantiles
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch
@@ -48,7 +48,7 @@ def find_goals(origins: Origins, most: int) -> Goals:
     """Goals in combinations that training leaves out, of at most `most` of the part's windows."""
     data, y = origins.data, origins.dimension
     scored = {(name, float(time)) for name, time in zip(origins.batch.series, origins.batch.time[:, 0], strict=True)}
-    tolerance = tolerance_of(data, [], y)
+    tolerance = tolerance_of(data, y)
     lenders = [
         r
         for r in data.windows_evaluation(origins.part, "combinations")
@@ -61,7 +61,7 @@ def find_goals(origins: Origins, most: int) -> Goals:
     batch, donors = collate(own), collate(lenders)
     # Windows of a single series lend to each other, so the stretch that a window starts in stands for its series.
     apart = [_renamed(part, stretches(part)) for part in (batch, donors)]
-    kept, chosen = borrow(*apart, y, tolerance, seed_of(0, origins.part))
+    kept, chosen = match_donors(*apart, y, tolerance, seed_of(0, origins.part))
     borrowed = _lent(batch, kept, donors, chosen) if kept else None
     rows, low, high = _opposing(*apart, y, tolerance)
     weak, strong = (_lent(batch, rows, donors, side) if rows else None for side in (low, high))

@@ -1,4 +1,4 @@
-"""One row for each data set: the network beside the best of all others, and what texts are worth."""
+"""One row for each data set: the network beside the best other method, and the effect of texts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,22 @@ from gssr.evaluation.bootstrap import Estimate
 WITHOUT_TEXT = "no_text"
 WORSE = 0.02
 
+# The rows and columns of the summary.
+OURS = "CRPS of the network"
+BEST = "best other method"
+DIFFERENCE = "difference to it"
+CHOSEN = "difference to the method that is best on validation"
+SHOWN = "shown to be less than 2 % worse than that method"
+LARGER = "methods with a larger CRPS"
+SEEDS = "one seed of the network beside another"
+TEXTS = "without texts (validation)"
+
 
 def summary(test: Mapping[str, Part], val: Mapping[str, Part], texts: bool = True) -> Rows:
-    """Parts by data set. Forecasts are those of the test part; ablations are measured on validation, and left out unless `texts`."""
+    """A row for each data set of `test`, with the parts by data set.
+
+    Forecasts are scored on `test`. With `texts`, the ablation of texts is added, which is measured on `val`.
+    """
     rows = []
     for name, part in test.items():
         if NETWORK not in part.forecasts or len(part.forecasts) == 1:
@@ -34,26 +47,26 @@ def summary(test: Mapping[str, Part], val: Mapping[str, Part], texts: bool = Tru
         rows.append(
             {
                 "": name,
-                "CRPS of the network": written(scores[NETWORK]),
-                "best of the others": f"{best}, {written(scores[best])}",
-                "the network beside it": beside(best),
-                "beside the one that is best on validation": "" if chosen is None else f"{chosen}, {beside(chosen)}",
-                "who excludes being 2 % worse than that": "" if chosen is None else _who_excludes(part, chosen),
-                "better than": f"{worse} of {len(others)}",
-                "a seed of it beside another": _seeds_apart(part),
+                OURS: written(scores[NETWORK]),
+                BEST: f"{best}, {written(scores[best])}",
+                DIFFERENCE: beside(best),
+                CHOSEN: "" if chosen is None else f"{chosen}, {beside(chosen)}",
+                SHOWN: "" if chosen is None else _who_excludes(part, chosen),
+                LARGER: f"{worse} of {len(others)}",
+                SEEDS: _seeds_apart(part),
             }
         )
         if texts:
             without = against_base(val[name], WITHOUT_TEXT) if name in val else None
-            rows[-1]["without texts (validation)"] = "not run" if without is None else percent_interval(without)
+            rows[-1][TEXTS] = "not run" if without is None else percent_interval(without)
     return rows
 
 
 def _who_excludes(part: Part, chosen: str) -> str:
-    """Of all methods those whose interval beside the chosen one ends below `WORSE`."""
+    """The methods whose interval beside the chosen one ends below `WORSE`."""
     others = [method for method in part.forecasts if method != chosen]
     found = [method for method in others if _relative(part, method, chosen).high < WORSE]
-    return f"{', '.join(found) or 'nobody'} ({len(found)} of {len(others)})"
+    return f"{', '.join(found) or 'none'} ({len(found)} of {len(others)})"
 
 
 def _relative(part: Part, ours: str, other: str) -> Estimate:
@@ -61,7 +74,7 @@ def _relative(part: Part, ours: str, other: str) -> Estimate:
 
 
 def _seeds_apart(part: Part) -> str:
-    """The upper end of the interval of the network beside itself, the largest of all pairs of seeds: what the part cannot tell apart."""
+    """The upper end of the interval of one seed beside another, the largest of all pairs."""
     ends = [
         relative([a], [b], "crps", None, part.clusters, part.draws).high
         for a, b in permutations(part.forecasts[NETWORK], 2)
@@ -70,7 +83,7 @@ def _seeds_apart(part: Part) -> str:
 
 
 def _best_on(part: Part, methods: Iterable[str]) -> str | None:
-    """Which of the methods has the smallest CRPS on a part; None where none was measured there."""
+    """The method with the smallest CRPS on a part; None where none was measured there."""
     found = {
         method: estimate(part.forecasts[method], "crps", None, part.clusters, part.draws).value
         for method in methods

@@ -20,14 +20,12 @@ def texts(network: Any, origins: Origins, steps: int, seed: int, draws: int = 20
     if told is None:
         return {}
     parts = {"own": told.own, "other": told.other, "none": told.none, "other_minus_own": told.gain}
-    return {name: part.to_dict() for name, part in parts.items() if part is not None}
+    return {name: part.to_dict() for name, part in parts.items()}
 
 
 def latent(network: Any, origins: Origins, windows: int, seed: int) -> dict[str, Any]:
     """Share of latent dimensions in use, raw KL in nats, and the error of values from another's latent over one's own."""
     health = latent_health(network, origins.validation, windows, seed)
-    if health is None:
-        return {}
     return {"used": health.used, "raw_kl": sum(health.kl_per_dim), "permuted": health.permuted_ratio}
 
 
@@ -40,8 +38,6 @@ def plans(network: Any, origins: Origins, goals: Goals, windows: int, seed: int,
         return {}
     own = goals.own.select(pick_evenly(len(goals.own), windows))
     written = write_plans(network, own, origins.dimension, True, seed=seed)
-    if written is None:
-        return {}
     return {
         name: {
             "same": told.same.to_dict(),
@@ -49,5 +45,5 @@ def plans(network: Any, origins: Origins, goals: Goals, windows: int, seed: int,
             "direction": told.direction.to_dict(),
             "judged": told.judged,
         }
-        for name, told in plan_agreement(written, draws, seed).items()
+        for name, told in zip(("own", "shuffled"), plan_agreement(written, draws, seed), strict=True)
     }

@@ -22,7 +22,7 @@ from benchmarks.quality.simple import simple
 from benchmarks.quality.steered import find_goals, measure
 from benchmarks.quality.training import identity, load
 from gssr.evaluation.imagining import imagine, seed_of
-from gssr.files import whole_file
+from gssr.files import atomic_write
 
 GRUS = {"GRU": False, "GRU of changes": True}
 REFIT = "refit"
@@ -185,7 +185,7 @@ class Work:
         file = self.folder / "gru" / f"{stem}.safetensors"
         if not file.exists():
             trained, epoch = train_gru(origins, width, GRUS[name], seed, epochs, self.tick, choose)
-            with whole_file(file, "wb") as stream:
+            with atomic_write(file, "wb") as stream:
                 stream.write(save(trained.state_dict() | {"epoch": torch.tensor(epoch)}))
         tensors = load_file(file)
         epoch = int(tensors.pop("epoch").item())

@@ -1,11 +1,11 @@
-"""Effect against damage of everything that can steer the nano backbone towards a domain of its training text.
+"""Effect and damage of each method that steers the nano backbone towards a domain of its training text.
 
     python -m benchmarks.steering                    # an hour on a busy core
     python -m benchmarks.steering --quick            # everything shrunk, one to two minutes; the numbers mean nothing
     python -m benchmarks.steering --tables-only      # tables and plot again, from what was measured
 
-Stopped anywhere, the same command goes on behind the last finished piece. Prompts are 24 tokens of one domain, from held-out
-text; the text written behind them should belong to another domain. Writes steering.json, steering.md and steering.png.
+After an interruption, the same command goes on behind the last finished piece. Prompts are 24 tokens of held-out text
+of one domain; the generated text should belong to another domain. Writes steering.json, steering.md and steering.png.
 """
 
 import argparse
@@ -57,7 +57,7 @@ class Benchmark:
         if self.file.exists() and (kept := json.loads(self.file.read_text()))["about"] == about:
             self.results = kept
         else:
-            # What another model or plan has left, or nobody knows which, must not be taken for this one's.
+            # Results of another or an unknown model or plan must not mix with this one's.
             for old in folder.glob("material-*.safetensors"):
                 print(f"{old} is of another model or plan and is made anew", file=sys.stderr)
                 old.unlink()
@@ -164,13 +164,13 @@ class Benchmark:
     def _measure(self, prompts: Tensor, texts: Tensor, rows: int) -> dict[str, Any]:
         """By ordered pair: share of the target domain, nats a token, repetition, and a sample; over all: distinct-2."""
         decoded = self.backbone.tokenizer.batch_decode(texts)
-        said = self.classifier.predict(decoded)
+        domains_found = self.classifier.predict(decoded)
         surprise = nats(self.backbone, prompts, texts)
         pairs = {}
         for i, (source, target) in enumerate(PAIRS):
             part = slice(i * rows, (i + 1) * rows)
             pairs[f"{source}>{target}"] = {
-                "target": float((said[part] == target).mean()),
+                "target": float((domains_found[part] == target).mean()),
                 "nats": surprise[part].mean().item(),
                 "repetition": repetition(texts[part]),
                 "distinct": distinct(texts[part]),

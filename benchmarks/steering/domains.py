@@ -1,4 +1,4 @@
-"""The domains of the benchmark: prompts, texts that begin where a text may begin, and a classifier trained apart from the model."""
+"""The domains of the benchmark: prompts, texts from the beginning of a line, and a classifier."""
 
 import re
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ STARTS = re.compile(r"\n+|(?<=[.!?]) +(?=[A-Z])")
 
 @dataclass
 class Domain:
-    """One source's text of one split as a stream, its documents joined by line breaks, with the places where a line begins."""
+    """The text of one source and split as a stream of documents, and the places where a line begins."""
 
     text: str
     starts: np.ndarray
@@ -38,7 +38,7 @@ class Domain:
         return self.ids[begin[:, None] + np.arange(tokens)]
 
     def continuations(self, count: int, characters: int, rng: np.random.Generator) -> list[str]:
-        """A line break and the text from the beginning of a line, which may go on over the next lines."""
+        """A line break and the text from the beginning of a line on; it may span several lines."""
         return ["\n" + self.text[s : s + characters] for s in rng.choice(self.starts, count)]
 
 
@@ -61,7 +61,7 @@ def read_corpus(
 def train_classifier(
     corpus: dict[tuple[str, str], Domain], tokenizer: PreTrainedTokenizerBase, tokens: int, count: int = 1200
 ) -> tuple[Pipeline, float]:
-    """Logistic regression on character 1- to 4-grams of real texts, half from anywhere, half from the beginning of a line.
+    """Logistic regression on character 1- to 4-grams of real texts; half of them start at the beginning of a line.
 
     Returns:
         The classifier, which predicts a domain's name, and its accuracy on held-out text.

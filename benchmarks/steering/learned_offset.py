@@ -1,4 +1,4 @@
-"""Offsets of recurrent states, learned by gradient through the frozen model: what the benchmark compares learned states with.
+"""Offsets of recurrent states, learned by gradient through the frozen model, for comparison with learned states.
 
 Shapes: M heads of dimension R, N state dimensions.
 """

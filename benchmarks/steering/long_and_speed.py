@@ -29,8 +29,8 @@ def long_texts(
     """Measure one text for every ordered pair under the learned state at full strength.
 
     Returns:
-        By schedule: distinct-2, repetition, nats in the last quarter, and the largest norm of a recurrent state over the
-        unsteered model's at the same place.
+        By schedule: distinct-2, repetition, nats in the last quarter, and the largest norm of a recurrent state over
+        the unsteered model's at the same place.
     """
     rows = prompts[:, 0]
     learned = state_of([directions[target] for _, target in pairs])

@@ -1,4 +1,4 @@
-"""What is measured of a sample: what the unsteered model thinks of it, and how much it repeats itself. B samples, L tokens."""
+"""Measures of samples: nats under the unsteered model, and repetition. Shapes: B samples, L tokens."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from gssr.backbone import FrozenBackbone
 def nats(backbone: FrozenBackbone, prompts: Tensor, texts: Tensor) -> Tensor:
     """Mean nats a token of texts (B, L) behind prompts (B, P) under the unsteered model: (B,).
 
-    End-of-text is taken out of the distribution, as it is in sampling: a text that may end is another question.
+    The distribution excludes end-of-text, as sampling does.
     """
     found = []
     for prompt, text in zip(prompts.split(50), texts.split(50), strict=True):
@@ -24,7 +24,7 @@ def nats(backbone: FrozenBackbone, prompts: Tensor, texts: Tensor) -> Tensor:
 
 
 def repetition(texts: Tensor, n: int = 4) -> float:
-    """Share of n-grams that the same text has had before, averaged over texts (B, L)."""
+    """Share of n-grams that occur earlier in the same text, mean over texts (B, L)."""
     shares = []
     for row in texts.tolist():
         grams = [tuple(row[i : i + n]) for i in range(len(row) - n + 1)]
@@ -33,5 +33,5 @@ def repetition(texts: Tensor, n: int = 4) -> float:
 
 
 def distinct(texts: Tensor, n: int = 2) -> float:
-    """Different n-grams over n-grams within a text, averaged over texts (B, L)."""
+    """Number of different n-grams over number of n-grams of a text, mean over texts (B, L)."""
     return 1 - repetition(texts, n)

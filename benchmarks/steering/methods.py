@@ -1,6 +1,7 @@
 """The methods that the benchmark compares: what each makes for one target domain, and how it steers generation.
 
-A method's material for a target is a dictionary of tensors, so that it fits into a file. A batch has a target for each row.
+A method's material for a target is a dictionary of tensors, so that it fits into a file. A batch has a target for
+each row.
 
 Shapes: B samples, P prompt tokens, E backbone width.
 """
@@ -140,7 +141,7 @@ def _pulled(
 def residual(
     backbone: FrozenBackbone, vectors: dict[int, Tensor], schedule: Schedule, whole_call: bool = False
 ) -> Iterator[None]:
-    """Add a vector (E) or (B, E) to the outputs of the given layers, at the last token of a prompt and at every later token.
+    """Add a vector (E) or (B, E) to the outputs of layers, from the last token of a prompt on.
 
     Args:
         whole_call: act at every token of a single call, whose first token is token 0, as training needs.
@@ -259,7 +260,7 @@ def _nothing(*_: object) -> Material:
 
 
 LEARNED = "learned state"
-# Each is the best of three rates by the training loss towards storms after 40 steps, in units of the size of what is learned.
+# Each is the best of three by the training loss towards storms after 40 steps. Units are sizes of the learned tensors.
 OFFSET_RATE, RESIDUAL_RATE, PREFIX_RATE = 0.4, 0.05, 0.3
 METHODS = {
     "unsteered": Method(_nothing, lambda *_: nullcontext()),

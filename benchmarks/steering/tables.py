@@ -48,26 +48,27 @@ def is_harmless(row: dict[str, Any], real: dict[str, Any]) -> bool:
 def _about(results: dict[str, Any]) -> str:
     about, real = results["about"], results["real"]["pairs"]
     return (
-        f"Backbone `{about['backbone']}` ({about['fingerprint']}), {about['tokens']} tokens sampled at temperature 1 behind "
-        f"24-token prompts; classifier on held-out real text {results['classifier_accuracy']:.0%}; real target text behind the "
-        f"same prompts: perplexity {math.exp(_mean(p['nats'] for p in real.values())):.1f}, repetition "
-        f"{_mean(p['repetition'] for p in real.values()):.3f}, distinct-2 {_mean(p['distinct'] for p in real.values()):.3f}. "
+        f"Backbone `{about['backbone']}` ({about['fingerprint']}), {about['tokens']} tokens sampled at temperature 1 "
+        f"behind 24-token prompts; classifier on held-out real text {results['classifier_accuracy']:.0%}; real target "
+        f"text behind the same prompts: perplexity {math.exp(_mean(p['nats'] for p in real.values())):.1f}, repetition "
+        f"{_mean(p['repetition'] for p in real.values()):.3f}, distinct-2 "
+        f"{_mean(p['distinct'] for p in real.values()):.3f}. "
         f"Measured in {sum(results['seconds'].values()) / 60:.0f} minutes."
     )
 
 
 def _cells(row: dict[str, Any]) -> str:
     return (
-        f"{row['target']:.0%} ± {row['error']:.0%} | {row['ratio']:.2f} | {row['repetition']:.3f} | {row['distinct']:.3f} "
-        f"| {row['texts']}"
+        f"{row['target']:.0%} ± {row['error']:.0%} | {row['ratio']:.2f} | {row['repetition']:.3f} | "
+        f"{row['distinct']:.3f} | {row['texts']}"
     )
 
 
 def _best(rows: list[dict[str, Any]], real: dict[str, Any]) -> str:
     lines = [
-        f"Each method at its best: the largest share of the target at no more than {BAR_PERPLEXITY} times the perplexity of real "
-        f"target text and at most {BAR_REPETITION} more repetition; in brackets where no setting is that harmless, and the "
-        "largest share is shown. All layers.",
+        "The best setting of each method: the largest share of the target at no more than "
+        f"{BAR_PERPLEXITY} times the perplexity of real target text and at most {BAR_REPETITION} more repetition. "
+        "Brackets: no setting is that harmless, and the row shows the largest share. All layers.",
         "",
         "| method | strength | target domain | perplexity / real | repetition | distinct-2 | texts |",
         "|---|---|---|---|---|---|---|",
@@ -120,7 +121,8 @@ def _long(results: dict[str, Any]) -> str:
     lines = [
         f"{results['about']['long']} tokens, one text for each ordered pair.",
         "",
-        "| | distinct-2 | over unsteered | repetition | nats a token in the last quarter | largest norm / unsteered | at the end |",
+        "| | distinct-2 | over unsteered | repetition | nats a token in the last quarter | largest norm / unsteered "
+        "| at the end |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, row in results["long"].items():

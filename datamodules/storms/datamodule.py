@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 
 from datamodules.sequence_data import SequenceData
 from datamodules.storms.best_tracks import Storm, advisories, read_storms
+from datamodules.storms.report import evaluate_storms
+from gssr.evaluation.report import Report
 from gssr.sequences.goals import GoalWriter
 from gssr.sequences.record import Record
 from gssr.sequences.windows import cut
@@ -22,13 +25,13 @@ YEARS = {"train": range(0, 2010), "val": range(2010, 2016), "test": range(2016, 
 
 
 def storm_goal_writer(**changes: object) -> GoalWriter:
-    """The writer of goals about a storm's wind, from `storm_goals.yaml`; `changes` replace single arguments."""
+    """The writer of goals about a storm's wind, from `goals.yaml`; `changes` replace single arguments."""
     with open(GOALS_FILE, encoding="utf-8") as file:
         return GoalWriter(**(yaml.safe_load(file) | changes))
 
 
 def storm_record(storm: Storm) -> Record:
-    """The whole track as a record without a goal: values wind, pressure, latitude, longitude; labels are the status."""
+    """A track as a record without a goal: values wind, pressure, latitude, longitude; the status as step label."""
     value = np.stack([storm.wind, storm.pressure, storm.latitude, storm.longitude], axis=1)
     return Record(storm.series, storm.time, value, advisories(storm), step_label=storm.status)
 
@@ -36,29 +39,19 @@ def storm_record(storm: Storm) -> Record:
 class Storms(SequenceData):
     """Windows of Atlantic storms with goals about their wind.
 
-    Values (Y = 4): wind in knots, pressure in hPa, latitude and longitude in degrees (west negative); text: an advisory
-    a step; goals: hindsight goals about the wind at `goal_step`. Storms before 2010 train, 2010-2015 validate, from
-    2016 on test. Validation, test and prediction use goals in combinations of form and number that training leaves out.
+    Values (Y = 4): wind in knots, pressure in hPa, latitude and longitude in degrees (west negative), six-hourly. Text:
+    an advisory a step. Goals: hindsight goals about the wind at `goal_step`. Storms before 2010 train, those of 2010 to
+    2015 validate, those from 2016 on test. Validation, test and prediction use goals in combinations of form and number
+    that training leaves out.
 
     Args:
-        batch_size: Windows in a batch.
-        context: Steps C that are observed.
-        horizon: Steps H that are imagined; windows have T = C + H six-hourly steps.
-        stride: Steps between the starts of two windows.
-        goal: A goal typed by the user, for every window of `predict`; its bounds are unknown (NaN).
-        goal_step: Step of the window, from 0, at which goals should hold; null means the window's last.
         storm: Predict all windows of this storm of the test years, by name and year ("Ian 2022"). Without it, predict takes
-            one window of each: the one whose context ends at the storm's strongest wind.
-        seed: Seed of shuffling and of goals.
-        num_workers: Processes that read windows.
+            one window of each storm: the one whose context ends at the strongest wind.
         goal_jitter: A training goal's number differs from the best track (rounded to 5 kt) by up to this many knots.
-        class_share: Share of goals that name a class although a number could be named. A fifth of the windows ends at a
-            number held out of training and has a class goal in any case, so 0.15 makes a third of all goals classes.
-        goal_cycle: Training goals repeat after this many epochs, so that their encodings can be kept; 0 means never.
-        train_through: The last part that is trained on: train; val, once settings and length of training are chosen on it; or test,
-            before forecasting what is not known yet.
+        class_share: Share of goals that name a class although they could name a number. A fifth of the windows ends at a
+            number held out of training and gets a class goal in any case, so 0.15 makes a third of all goals classes.
 
-    Raises ValueError for sizes that make no window, a goal step outside the horizon, an empty goal or an unknown storm.
+    Raises ValueError for an unknown storm, and as `SequenceData` does.
     """
 
     value_names: tuple[str, ...] = ("wind", "pressure", "latitude", "longitude")
@@ -76,34 +69,9 @@ class Storms(SequenceData):
     )
 
     def __init__(
-        self,
-        batch_size: int = 64,
-        context: int = 8,
-        horizon: int = 8,
-        stride: int = 1,
-        goal: str | None = None,
-        goal_step: int | None = None,
-        storm: str | None = None,
-        seed: int = 0,
-        num_workers: int = 0,
-        goal_jitter: int = 2,
-        class_share: float = 0.15,
-        goal_cycle: int = 0,
-        train_through: str = "train",
+        self, *, storm: str | None = None, goal_jitter: int = 2, class_share: float = 0.15, **windows: Any
     ) -> None:
-        super().__init__(
-            batch_size,
-            context,
-            horizon,
-            stride,
-            goal,
-            goal_step,
-            seed,
-            num_workers,
-            goal_cycle,
-            train_through=train_through,
-        )
-        self.save_hyperparameters(logger=False)
+        super().__init__(**windows)
         self.storm = storm
         self.goal_writer = storm_goal_writer(jitter=goal_jitter, class_share=class_share)
 
@@ -115,6 +83,10 @@ class Storms(SequenceData):
             chosen = [record for year, record in records if any(year in span for span in years)]
             windows[split] = [window for record in chosen for window in cut(record, step=STEP_HOURS, **self.window)]
         return windows
+
+    def evaluate(self, network: Any, split: str = "test", samples: int = 64, quick: bool = False) -> Report:
+        """The report on storms: beside forecasts, borrowed goals, plausibility, the belief, and plans in words."""
+        return evaluate_storms(network, self, split, samples=samples, quick=quick)
 
     def predict_windows(self) -> Sequence[Record]:
         windows = self._windows["test"]

@@ -1,7 +1,7 @@
-"""Do the texts of a plan say what its numbers say? A parser of storm advisories, and their agreement with the plan's own wind.
+"""A parser of storm advisories, and how well the texts of a plan agree with the plan's own wind.
 
-A status names a range of winds: below a tropical storm, a storm, a hurricane (`datamodules.storms.best_tracks` writes it, never the wind).
-An extratropical cyclone may have any wind, and its status is not judged.
+An advisory names a status, never the wind (`datamodules.storms.best_tracks`). A status names a range of winds: below a
+tropical storm, a tropical storm, a hurricane. An extratropical cyclone may have any wind, so its status is not judged.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from lightning.fabric.utilities import move_data_to_device
 
 from gssr.evaluation.bootstrap import Estimate, cluster_mean
-from gssr.evaluation.imagining import device_of, evaluating, seed_of
+from gssr.evaluation.imagining import evaluating, seed_of
+from gssr.evaluation.network import SpeakingNetwork
 from gssr.sequences.record import Batch
 
 WEAK, STORM, HURRICANE = range(3)
@@ -42,10 +42,11 @@ def wind_level(wind: float) -> int:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Shares of what could be judged, with errors by series; NaN where nothing could.
+    """Shares with errors by series; NaN where nothing could be judged.
 
-    `same`, `near`: texts whose level is that of their step's decoded wind, or that or a neighbouring one; `direction`: plans whose
-    last named level lies above or below the first one and whose wind rises or falls alike; `judged`: share of texts that name one.
+    `same`: texts that name the level of their step's decoded wind; `near`: or a neighbouring level. `direction`: plans
+    whose wind rises or falls as the named level does from the first text to the last, of those where it changes.
+    `judged`: texts that name a level.
     """
 
     same: Estimate
@@ -79,7 +80,7 @@ def agreement(
 
 @dataclass(frozen=True)
 class PlanTexts:
-    """Plans of N windows: texts (N lists of H), the winds (N, H) that they are written from, and the windows."""
+    """Plans of N windows: texts (N lists of H), the winds (N, H) that they are written from, and the series (N)."""
 
     texts: list[list[str]]
     wind: np.ndarray
@@ -87,44 +88,44 @@ class PlanTexts:
 
 
 def write_plans(
-    network: Any,
+    network: SpeakingNetwork,
     batch: Batch,
     dimension: int,
     goals: bool,
     samples: int = 16,
     seed: int = 0,
     batch_size: int = 64,
-    **options: Any,
-) -> PlanTexts | None:
-    """Plans under the windows' own goals, or without. None where the network writes none (`plan` with `texts` and `spoken`)."""
+    gain: float = 1.0,
+) -> PlanTexts:
+    """Plans under the windows' own goals, every gain times ``gain``, or without goals."""
     texts, winds = [], []
-    if not hasattr(network, "plan"):
-        return None
     with evaluating(network, seed_of(seed, "plan texts")):
         for start in range(0, len(batch), batch_size):
             rows = list(range(start, min(start + batch_size, len(batch))))
-            part = move_data_to_device(batch.select(rows), device_of(network))
+            part = move_data_to_device(batch.select(rows), network.device)
             generator = torch.Generator().manual_seed(seed_of(seed, "plan texts", start))
-            plan = network.plan(part, part.goal if goals else [None] * len(part), samples, generator=generator, **options)
-            if getattr(plan, "spoken", None) is None:
-                return None
+            asked = part.goal if goals else [None] * len(part)
+            plan = network.plan(part, asked, samples, generator=generator, gain=gain)
+            assert plan.spoken is not None
             texts += plan.text
             winds.append(plan.spoken[..., dimension].cpu().numpy())
     return PlanTexts(texts, np.concatenate(winds), batch.series)
 
 
-def plan_agreement(plans: PlanTexts, draws: int = 2000, seed: int = 0) -> dict[str, Agreement]:
-    """Agreement of plans, and of the same texts shuffled between windows: step h of one plan with the wind of step h of another."""
+def plan_agreement(plans: PlanTexts, draws: int = 2000, seed: int = 0) -> tuple[Agreement, Agreement]:
+    """Agreement of plans with their own winds, and with the winds of other plans at the same step."""
     other = np.roll(np.arange(len(plans.wind)), len(plans.wind) // 2)
-    return {
-        "own": agreement(plans.texts, plans.wind, plans.series, draws, seed),
-        "shuffled": agreement(plans.texts, plans.wind[other], plans.series, draws, seed),
-    }
+    return (
+        agreement(plans.texts, plans.wind, plans.series, draws, seed),
+        agreement(plans.texts, plans.wind[other], plans.series, draws, seed),
+    )
 
 
 def clear_cases(batch: Batch, dimension: int, least: float = 10.0) -> list[int]:
-    """Rows whose goal clearly asks for another level: the wind at goal_start and the middle of the goal's bounds lie on different levels,
-    each at least so many knots away from every level's bound.
+    """Rows whose goal clearly asks for another level.
+
+    The wind at goal_start and the middle of the goal's bounds lie on different levels, each at least `least` knots away
+    from the bounds of all levels.
     """
     middle = ((batch.goal_low + batch.goal_high) / 2)[:, dimension].cpu().numpy()
     rows = torch.arange(len(batch), device=batch.value.device)
@@ -144,11 +145,11 @@ def turned_to_goal(
     draws: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """Share of plans whose named level moves, from the first text that names one to the last, towards the goal's level.
+    """Share of plans whose named level moves towards the goal's level, from the first text that names one to the last.
 
-    A plan's first text is one step ahead, and may name the goal's level already. With ``from_now`` the last text is compared with
-    the level of the wind at goal_start instead. Of the windows whose goal asks for another level than the wind has at
-    goal_start; a plan whose texts name no other level at its end than at its beginning has not turned.
+    A plan's first text is one step ahead and may already name the goal's level; with `from_now` the last text is compared
+    with the level of the wind at goal_start instead. Only windows whose goal asks for another level than that wind's
+    count. A plan whose texts name the same level at both ends, or none, has not turned.
     """
     turned = np.full(len(batch), np.nan)
     middle = ((batch.goal_low + batch.goal_high) / 2)[:, dimension].cpu().numpy()

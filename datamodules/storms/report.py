@@ -1,111 +1,42 @@
 """The report on storms: forecasts without a goal, goals that came true and borrowed ones, plausibility, belief.
 
-    report = evaluate_storms(network, datamodule)      # test years; split="val" while choosing
+    report = evaluate_storms(network, Storms())      # test years; split="val" while choosing
     print(report.to_markdown()); report.write(run_folder)
 
 Every error is a bootstrap over storms. The bars at the end are the project's own: a network that ignores its goal fails
-them, and so does one that leaps to it.
+them, and so does one that jumps to it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from datamodules.storms import tables
+from datamodules.storms.evaluation import Evaluation
 from gssr.evaluation.baselines import LinearAutoregression, persistence
-from gssr.evaluation.imagining import Imagined, borrow, imagine, pick_evenly, seed_of, window_key
+from gssr.evaluation.imagining import imagine, pick_evenly, seed_of, window_key
+from gssr.evaluation.network import SpeakingNetwork
 from gssr.evaluation.report import Check, Report
 from gssr.sequences.collate import collate
-from gssr.sequences.record import Batch, Record
+from gssr.sequences.goals import KINDS
+from gssr.sequences.record import Batch
+from gssr.sequences.source import SequenceSource
 
-KINDS = {
-    "combinations": "combinations not trained on",
-    "numbers": "numbers not trained on",
-    "forms": "sentence forms never seen",
-}
-BARS = {  # least share of hits: goals that came true, borrowed goals
+# Least share of hits: goals that came true, borrowed goals.
+BARS = {
     "combinations": (0.85, 0.75),
     "numbers": (0.65, 0.65),
     "forms": (0.60, 0.60),
 }
 MOST_IMPLAUSIBLE = 2.0  # times the truth's share of large changes
-HOURS = (24, 48)
-
-
-class StormsReport(Report):
-    """What `evaluate_storms` returns."""
-
-
-@dataclass
-class Steered:
-    """Rollouts under goals: the windows with the goals they were given, and their rows in the evaluation's batch."""
-
-    batch: Batch
-    rows: list[int]
-    paths: Imagined
-
-
-@dataclass
-class Evaluation:
-    """What every table needs: windows of the split, forecasts for them, and the options."""
-
-    network: Any
-    batch: Batch  # the union of all windows that any table scores
-    index: dict[tuple[str, float], int]  # of a window in `batch`
-    plain: list[int]  # windows scored without a goal
-    unsteered: Imagined  # for `batch`
-    persistent: Tensor  # (B, H, Y), for `batch`
-    linear: Tensor  # (B, H, Y), for `batch`
-    dimension: int
-    name: str  # of that dimension
-    unit: str
-    threshold: float
-    samples: int
-    seed: int
-    draws: int
-    tolerance: float
-    batch_size: int
-
-    @property
-    def hours(self) -> dict[int, int]:
-        """Hours ahead to report -> horizon step; the horizon's end instead of hours that lie behind it."""
-        start = int(self.batch.goal_start[0])
-        ahead = (self.batch.time[0, start + 1 :] - self.batch.time[0, start]).round().int().tolist()
-        return {hour: ahead.index(hour) for hour in HOURS if hour in ahead} | {ahead[-1]: len(ahead) - 1}
-
-    @property
-    def bootstrap(self) -> dict[str, int]:
-        """The options of every bootstrap."""
-        return {"draws": self.draws, "seed": self.seed}
-
-    def steer(self, kind: str, records: Sequence[Record], donors: Sequence[Record] | None) -> Steered | None:
-        """Rollouts under the windows' own goals, or under goals borrowed from `donors`; None where there is no
-        window.
-        """
-        if not records:
-            return None
-        batch, rows = collate(records), [self.index[window_key(record)] for record in records]
-        if donors is not None:
-            lenders = collate(donors)
-            kept, chosen = borrow(batch, lenders, self.dimension, self.tolerance, seed_of(self.seed, kind))
-            if not kept:
-                return None
-            lent = lenders.select(chosen)
-            batch = batch.select(kept).with_goals(lent.goal, lent.goal_low, lent.goal_high)
-            rows = [rows[i] for i in kept]
-        seed = seed_of(self.seed, kind, "came true" if donors is None else "borrowed")
-        return Steered(batch, rows, imagine(self.network, batch, batch.goal, self.samples, seed, self.batch_size))
 
 
 def evaluate_storms(
-    network: Any,
-    datamodule: Any,
+    network: SpeakingNetwork,
+    data: SequenceSource,
     split: str = "test",
     samples: int = 64,
     seed: int = 0,
@@ -113,13 +44,12 @@ def evaluate_storms(
     max_windows: int = 1500,
     tolerance: float = 10.0,
     batch_size: int = 256,
-) -> StormsReport:
+) -> Report:
     """Score a network on the windows of a split ("test" or "val"); the same arguments give the same numbers.
 
-    `network` has `rollout` (see `imagining.Imagines`) and, for the last table, what `belief` describes. `datamodule`
-    is `datamodules.Storms` or a twin of it; its stages are set up here. At most `max_windows` windows a row, evenly
-    picked; `tolerance`, in the value's unit, decides what is a hit. `quick` shrinks windows, rollouts and bootstrap
-    draws to a few seconds' work: a smoke test, not a result.
+    The stages of `data` are set up here. At most `max_windows` windows a row are scored, evenly picked. `tolerance`, in
+    the value's unit, decides what is a hit. `quick` shrinks windows, rollouts and bootstrap draws to a few seconds'
+    work: a smoke test, not a result.
 
     Raises ValueError for another split and for fewer than 2 samples.
     """
@@ -129,17 +59,17 @@ def evaluate_storms(
         )
     if quick:
         max_windows, samples = min(max_windows, 128), min(samples, 16)
-    datamodule.setup("fit")
-    datamodule.setup("test")
-    windows = plain_windows(getattr(datamodule, f"{split}_records"))
+    data.setup("fit")
+    data.setup("test")
+    windows = data.windows(split)
     windows = [windows[i] for i in pick_evenly(len(windows), max_windows)]
-    with_goals = {kind: datamodule.windows_evaluation(split, kind) for kind in KINDS}
+    with_goals = {kind: data.windows_evaluation(split, kind) for kind in KINDS}
     picked = {kind: [found[i] for i in pick_evenly(len(found), max_windows)] for kind, found in with_goals.items()}
     every = {window_key(record): record for part in (windows, *picked.values()) for record in part}
-    training = collate(plain_windows(datamodule.train_records))
+    training = collate(data.windows("train"))
     batch = collate(list(every.values()))
     index = {key: row for row, key in enumerate(every)}
-    dimension = datamodule.goal_dim
+    dimension = data.goal_dim
     evaluation = Evaluation(
         network=network,
         batch=batch,
@@ -149,8 +79,8 @@ def evaluate_storms(
         persistent=persistence(batch),
         linear=LinearAutoregression().fit(training).predict(batch),
         dimension=dimension,
-        name=datamodule.value_names[dimension],
-        unit=datamodule.value_units[dimension],
+        name=data.value_names[dimension],
+        unit=data.value_units[dimension],
         threshold=change_quantile(training, dimension, 0.99),
         samples=samples,
         seed=seed,
@@ -167,7 +97,7 @@ def evaluate_storms(
     }
     steered = {name: row for name, row in steered.items() if row is not None}
     lent = steered.get(f"borrowed, {KINDS['combinations']}")
-    validation = collate(plain_windows(datamodule.val_records))
+    validation = collate(data.windows("val"))
     made = [
         tables.forecasts(evaluation),
         *tables.goals(evaluation, steered),
@@ -197,12 +127,7 @@ def evaluate_storms(
         f"{max_windows} windows a row, evenly picked"
     )
     intro += "; **shrunk for a quick look, not a result**." if quick else "."
-    return StormsReport(f"storms_{split}", f"Storms, {years} years", intro, settings, made, _checks(made, evaluation))
-
-
-def plain_windows(dataset: Any) -> list[Record]:
-    """The windows of a data set without writing goals, where it can do so."""
-    return list(getattr(dataset, "records", dataset))
+    return Report(f"storms_{split}", f"Storms, {years} years", intro, settings, made, _checks(made, evaluation))
 
 
 def change_quantile(batch: Batch, dimension: int, level: float) -> float:

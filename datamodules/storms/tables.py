@@ -1,15 +1,15 @@
-"""The single tables of the report on storms; what they score is prepared by `storms_report.evaluate_storms`."""
+"""The tables of the report on storms, each a function of an `Evaluation`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.storms.evaluation import Evaluation, Steered
 from datamodules.storms.plan_texts import clear_cases, plan_agreement, turned_to_goal, write_plans
 from gssr.evaluation.baselines import horizon_truth, straight_line
 from gssr.evaluation.belief import latent_health, text_evidence
@@ -18,9 +18,6 @@ from gssr.evaluation.imagining import pick_evenly
 from gssr.evaluation.report import Cell, Table
 from gssr.metrics import at_step, changes_beyond, fair_crps, goal_hits, interval_covers
 from gssr.sequences.record import Batch
-
-if TYPE_CHECKING:
-    from datamodules.storms.report import Evaluation, Steered
 
 Rows = dict[str, dict[str, Cell]]
 
@@ -161,13 +158,12 @@ def intervals(evaluation: Evaluation) -> Table:
 
 
 def belief(evaluation: Evaluation, validation: Batch, quick: bool) -> Table:
-    """Whether the latent is used (on validation windows), and whether it says something to the language model."""
+    """Whether the latent is used (on validation windows), and whether it informs the language model."""
     rows: Rows = {}
     health = latent_health(evaluation.network, validation, windows=64 if quick else 384, seed=evaluation.seed)
-    if health is not None:
-        rows[USED] = {"value": health.used}
-        rows[PERMUTED] = {"value": health.permuted_ratio}
-        rows["raw KL, nats (validation)"] = {"value": sum(health.kl_per_dim)}
+    rows[USED] = {"value": health.used}
+    rows[PERMUTED] = {"value": health.permuted_ratio}
+    rows["raw KL, nats (validation)"] = {"value": sum(health.kl_per_dim)}
     windows = evaluation.batch.select(evaluation.plain)
     text = text_evidence(
         evaluation.network,
@@ -203,9 +199,9 @@ def _turned(texts: Sequence[Sequence[str]], batch: Batch, evaluation: Evaluation
 
 
 def _turned_clearly(evaluation: Evaluation, borrowed: Batch, windows: int) -> Rows:
-    """The same of clear cases alone, by the strength of the goal's pull."""
+    """The same for clear cases, by the strength of the goal's gain."""
     clear, rows = clear_cases(borrowed, evaluation.dimension), {}
-    if not clear or not hasattr(evaluation.network, "forecaster"):
+    if not clear:
         return rows
     lent = borrowed.select([clear[i] for i in pick_evenly(len(clear), windows)])
     stronger = [(times, f", gain times {times}") for times in STRONG]
@@ -217,35 +213,33 @@ def _turned_clearly(evaluation: Evaluation, borrowed: Batch, windows: int) -> Ro
 
 
 def plan_texts(evaluation: Evaluation, came_true: Batch, borrowed: Batch | None, quick: bool) -> Table:
-    """Whether the texts of steered plans say what the plans' own winds say, and whether a goal turns them its way."""
+    """Whether the texts of steered plans agree with the plans' own winds, and whether a goal turns them towards itself."""
     windows, dimension, rows = 16 if quick else 128, evaluation.dimension, {}
     own = came_true.select(pick_evenly(len(came_true), windows))
     plans = write_plans(evaluation.network, own, dimension, True, seed=evaluation.seed)
-    found = {} if plans is None else plan_agreement(plans, **evaluation.bootstrap)
-    for name, told in zip((PLAN_TEXTS, PLAN_SHUFFLED), found.values(), strict=False):
+    for name, found in zip((PLAN_TEXTS, PLAN_SHUFFLED), plan_agreement(plans, **evaluation.bootstrap), strict=True):
         rows[name] = {
-            "status of the wind's class": told.same,
-            "or a neighbouring one": told.near,
-            "rises or falls alike": told.direction,
-            "texts with a status": told.judged,
+            "status of the wind's class": found.same,
+            "or a neighbouring one": found.near,
+            "rises or falls alike": found.direction,
+            "texts with a status": found.judged,
         }
-    if found:
-        first = int(came_true.goal_start[0]) + 1
-        told = [[text or "" for text in row[first:]] for row in came_true.text]
-        rows[TURNED_TRULY] = _turned(told, came_true, evaluation)
-        clear = clear_cases(came_true, dimension)
-        if clear:
-            rows[CLEAR_TRULY] = _turned([told[i] for i in clear], came_true.select(clear), evaluation)
-    if found and borrowed is not None:
+    first = int(came_true.goal_start[0]) + 1
+    written = [[text or "" for text in row[first:]] for row in came_true.text]
+    rows[TURNED_TRULY] = _turned(written, came_true, evaluation)
+    if clear := clear_cases(came_true, dimension):
+        rows[CLEAR_TRULY] = _turned([written[i] for i in clear], came_true.select(clear), evaluation)
+    if borrowed is not None:
         lent = borrowed.select(pick_evenly(len(borrowed), 2 * windows))
         for name, steered in ((TURNED, True), (UNTURNED, False)):
             plans = write_plans(evaluation.network, lent, dimension, steered, seed=evaluation.seed)
             rows[name] = _turned(plans.texts, lent, evaluation)
         rows |= _turned_clearly(evaluation, borrowed, windows)
     note = (
-        "Status that a step's text names, against the wind of the rollout it is written from, under goals that came true; and, under "
-        "borrowed goals that ask for another class than the storm has now, whether the texts name a class nearer to it at the end than at the beginning, "
-        "or than the storm's own class now: the first text of a plan is six hours ahead. Clearly another class: the wind now and the goal's are on "
-        "different sides of a bound of classes, each 10 knots or more away from all of them."
+        "Status that a step's text names, against the wind of the rollout it is written from, under goals that came true; "
+        "and, under borrowed goals that ask for another class than the storm has now, whether the texts name a class "
+        "nearer to it at the end than at the beginning, or than the storm's own class now: the first text of a plan is "
+        "six hours ahead. Clearly another class: the wind now and the goal's are on different sides of a bound of "
+        "classes, each 10 knots or more away from all of them."
     )
     return Table("plan_texts", "Plans in words", note, rows, unit="%")

@@ -7,6 +7,7 @@ import gzip
 from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -22,19 +23,19 @@ GOALS_FILE = Path(__file__).parent / "goals.yaml"
 STEP_HOURS = 168.0
 YEAR_WEEKS = 52
 YEAR_DAYS = 365.25
-# The years of the weeks' Mondays. 1996 is what the nano backbone was never trained on; it has no remark of 1997 at all.
+# The years of the weeks' Mondays. The nano backbone was not trained on 1996; 1997 has no remark at all.
 YEARS = {"train": range(1990, 1996), "val": range(1996, 1997), "test": range(1997, 1998)}
-FIRST_WEEK = date(1990, 4, 30)  # before, hardly any airport had begun to report
+FIRST_WEEK = date(1990, 4, 30)  # hardly any airport reported before
 
 
 def strike_goal_writer() -> GoalWriter:
-    """The writer of goals about a week's count, from `strike_goals.yaml`."""
+    """The writer of goals about a week's count, from `goals.yaml`."""
     with open(GOALS_FILE, encoding="utf-8") as file:
         return GoalWriter(**yaml.safe_load(file))
 
 
 def read_strikes(path: str | Path = STRIKES_FILE) -> dict[date, tuple[int, int, str | None]]:
-    """{Monday: (strikes, those with an effect on the flight, remarks or None)} of a file made by `build_strikes.py`."""
+    """{Monday: (strikes, those with an effect on the flight, remarks or None)} of a file made by `build.py`."""
     with gzip.open(path, "rt", encoding="ascii", newline="") as file:
         return {
             date.fromisoformat(row["week"]): (int(row["strikes"]), int(row["affected"]), row["remarks"] or None)
@@ -43,7 +44,7 @@ def read_strikes(path: str | Path = STRIKES_FILE) -> dict[date, tuple[int, int, 
 
 
 def season(monday: date) -> tuple[float, float]:
-    """Sine and cosine of the time of year: known of every week, and what makes a year's end meet its beginning."""
+    """Sine and cosine of the time of year, so that the end of a year meets its beginning."""
     angle = 2 * np.pi * (monday.timetuple().tm_yday - 1) / YEAR_DAYS
     return float(np.sin(angle)), float(np.cos(angle))
 
@@ -59,55 +60,27 @@ def year_record(years: Collection[int]) -> Record:
 class Strikes(SequenceData):
     """Windows of weekly wildlife strikes in the United States with goals about their number.
 
-    Values (Y = 4): strikes a week, those with an effect on the flight, and sine and cosine of the time of year; text: the
-    remarks of the week's reports, shortened, None where there are none; goals: hindsight goals about the strikes of the
-    week at `goal_step`. One series: weeks of 1990 to 1995 train, 1996 validates, 1997 tests, and no window crosses a new year
-    from one of these to the next.
+    Values (Y = 4): strikes a week, those with an effect on the flight, and sine and cosine of the time of year. Text:
+    the shortened remarks of the week's reports, None where there are none. Goals: hindsight goals about the strikes of
+    the week at `goal_step`. There is one series: the weeks of 1990 to 1995 train, 1996 validates, 1997 tests, and no
+    window crosses from one part to the next.
 
-    Args:
-        batch_size: Windows in a batch.
-        context: Steps C that are observed.
-        horizon: Steps H that are imagined; windows have T = C + H weeks.
-        stride: Steps between the starts of two windows.
-        goal: A goal typed by the user, for every window of `predict`; its bounds are unknown (NaN).
-        goal_step: Step of the window, from 0, at which goals should hold; null means the window's last.
-        seed: Seed of shuffling and of goals.
-        num_workers: Processes that read windows.
-        goal_cycle: Training goals repeat after this many epochs, so that their encodings can be kept; 0 means never.
-        level_jitter: Each training window is seen at another level in each epoch, its values times exp(s z) with standard normal z
-            and this s; for amounts whose level drifts away from what little there is to train on. 0: as they are.
-        train_through: The last part that is trained on: train; val, once settings and length of training are chosen on it; or test,
-            before forecasting what is not known yet.
-
-    Raises ValueError for sizes that make no window, a goal step outside the horizon, an empty goal or a negative jitter.
+    `level_jitter` helps here: there are more strikes each year, and what six years teach has to hold at the level of
+    the seventh.
     """
 
+    default_config = "../../configs/strikes.yaml"
     value_names: tuple[str, ...] = ("strikes", "affected", "season_sin", "season_cos")
     value_units: tuple[str, ...] = ("a week", "a week", "", "")
-    # A count has no resolution of its own: the chance in a week's reports is far larger than one.
+    # The chance in a week's reports is far larger than one strike, so the resolution of a count says nothing.
     value_resolution: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
     goal_dim: int = 0
     known_values: int = 2
     value_guides: tuple[tuple[float, str], ...] = ((25.0, "ordinary"), (45.0, "busy"), (65.0, "very busy"))
-    season_steps: int = YEAR_WEEKS
+    season_steps: int | None = YEAR_WEEKS
 
-    def __init__(
-        self,
-        batch_size: int = 16,
-        context: int = 16,
-        horizon: int = 8,
-        stride: int = 1,
-        goal: str | None = None,
-        goal_step: int | None = None,
-        seed: int = 0,
-        num_workers: int = 0,
-        goal_cycle: int = 0,
-        level_jitter: float = 0.0,
-        train_through: str = "train",
-    ) -> None:
-        sizes = (batch_size, context, horizon, stride, goal, goal_step, seed, num_workers, goal_cycle)
-        super().__init__(*sizes, level_jitter, train_through)
-        self.save_hyperparameters(logger=False)
+    def __init__(self, *, batch_size: int = 16, context: int = 16, **windows: Any) -> None:
+        super().__init__(batch_size, context, **windows)
         self.goal_writer = strike_goal_writer()
 
     def read_windows(self) -> dict[str, Sequence[Record]]:

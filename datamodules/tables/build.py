@@ -1,10 +1,8 @@
-"""From the columns of a source to a store on disk: which columns are used, and how their cells are read."""
+"""Read the columns of a source into a store on disk."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +11,20 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.tables import cells
+from datamodules.tables.facts import Column, Facts
 from datamodules.tables.goals import check_bounds
 from datamodules.tables.source import Source
-from datamodules.tables.store import ABOUT, Column, Store, Writer
+from datamodules.tables.store import ABOUT, Store, Writer
+from gssr.files import atomic_path
 
 VERSION = 1  # of what a store holds; a change makes all stores be written again
 
 
 @dataclass
 class Columns:
-    """Which columns of a source are what; `values` None: all columns of numbers that are nothing else.
+    """The columns of a source by their use; `values` None means all other columns of numbers.
 
-    Raises ValueError, by `resolve`, for a name that is not there, used twice, or not of its kind.
+    `resolve` raises ValueError for a name that is absent or used twice, and for a table without numbers.
     """
 
     time: str | None
@@ -99,25 +99,25 @@ class Reading:
         return None if name is None else cells.Times(name, self.time_unit, self.time_format)
 
     def store(self, source: Source, cache: Path) -> Store:
-        """The store of a source, from the cache if it was written before. Raises ValueError for a table that cannot be used."""
+        """The store of a source, from the cache if it is there.
+
+        Raises ValueError for a table that cannot be used.
+        """
         key = repr((VERSION, source.identity, self))
         folder = cache / hashlib.sha256(key.encode()).hexdigest()[:24]
         if not (folder / ABOUT).exists():
-            partial = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-            shutil.rmtree(partial, ignore_errors=True)
             try:
-                self._write(source, partial)
-                os.replace(partial, folder)
+                with atomic_path(folder) as draft:
+                    self._check(self.write(source, draft).columns, source)
             except OSError as error:
                 if not (folder / ABOUT).exists():  # another process was faster
                     raise ValueError(
                         f"the table cannot be prepared in {cache}: {error}; set GSSR_CACHE to a folder with room for it"
                     ) from error
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
         return Store(folder)
 
-    def _write(self, source: Source, folder: Path) -> None:
+    def write(self, source: Source, folder: Path) -> Facts:
+        """Write a store to a new folder. Raises ValueError for a cell or a column that cannot be read."""
         names, times = self.columns, self.times()
         assert names.values is not None
         writer = Writer(folder, source.path, names.values, self.sort_rows, names.series is not None)
@@ -136,14 +136,15 @@ class Reading:
             if first == 1:
                 raise ValueError(f"{source.path} names columns but has no rows; expected one row a step")
             facts = writer.close()
-            self._check(facts.columns, source)
             if names.text and facts.has_text and texts_are_numbers:
                 raise ValueError(
-                    f"the text column {names.text!r} holds nothing but numbers; expected words; name it in value_columns, or leave "
+                    f"the text column {names.text!r} holds nothing but numbers; expected words; name it in "
+                    "value_columns, or leave "
                     "text_column out"
                 )
             if names.goal and not facts.has_goal:
                 raise ValueError(f"the goal column {names.goal!r} is empty in all rows; leave goal_column out")
+            return facts
         finally:
             for file in writer.files.values():
                 file.close()
@@ -152,7 +153,8 @@ class Reading:
         found = cells.words(array, str(self.columns.series))
         if None in found:
             raise ValueError(
-                f"series column {self.columns.series!r} is empty in row {first + found.index(None)}; each row belongs to a series"
+                f"series column {self.columns.series!r} is empty in row {first + found.index(None)}; each row "
+                "belongs to a series"
             )
         return found  # type: ignore[return-value]
 
@@ -181,6 +183,7 @@ class Reading:
                 )
             if column.low == column.high:
                 raise ValueError(
-                    f"value column {column.name!r} of {source.path} is constant ({column.low:g}); there is nothing to learn from it; "
+                    f"value column {column.name!r} of {source.path} is constant ({column.low:g}); there is "
+                    "nothing to learn from it; "
                     "leave it out of value_columns"
                 )

@@ -1,4 +1,4 @@
-"""Cells of a table: numbers, times and words from columns of any type, and messages that show the cell that is wrong."""
+"""Read numbers, times and texts from columns of any type; errors show the wrong cell."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def as_strings(array: pa.Array, name: str, missing: Sequence[str] = MISSING) -> pa.Array:
-    """Any flat column as strings without surrounding blanks, null where a cell is missing. Raises ValueError for others."""
+    """A flat column as strings without surrounding blanks, null where a cell is missing.
+
+    Raises ValueError for a nested or binary column.
+    """
     kind = array.type
     if pa.types.is_dictionary(kind):
         array, kind = array.dictionary_decode(), kind.value_type
     if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         raise ValueError(
-            f"column {name!r} holds {kind}; expected one number, time or text in each cell; write its parts into columns"
+            f"column {name!r} holds {kind}; expected one number, time or text in each cell; write its parts "
+            "into columns"
         )
     if pa.types.is_null(kind):
         return pa.nulls(len(array), pa.string())
@@ -39,9 +43,10 @@ def as_strings(array: pa.Array, name: str, missing: Sequence[str] = MISSING) -> 
 
 
 def numbers(array: pa.Array, name: str, first: int, missing: Sequence[str] = MISSING) -> np.ndarray:
-    """A column of numbers as float64, NaN where a cell is missing; infinities are kept. `first`: its first row's number.
+    """A column of numbers as (n) float64, NaN where a cell is missing; infinities stay.
 
-    Raises ValueError with the first cell that is no number, or one that float32 cannot hold.
+    `first` is the number of its first row, for errors. Raises ValueError for the first cell that is no number, and for
+    a number that float32 cannot hold.
     """
     kind = array.type
     if pa.types.is_temporal(kind):
@@ -62,7 +67,8 @@ def numbers(array: pa.Array, name: str, first: int, missing: Sequence[str] = MIS
     finite = values[np.isfinite(values)]
     if len(finite) and np.abs(finite).max() > _LARGEST:
         raise ValueError(
-            f"value column {name!r} holds {finite[np.abs(finite).argmax()]:g}, more than float32 can hold; divide the column, or "
+            f"value column {name!r} holds {finite[np.abs(finite).argmax()]:g}, more than float32 can hold; "
+            "divide the column, or "
             "name the code of a missing value in `missing`"
         )
     return values
@@ -88,7 +94,7 @@ def _no_number(words: list[str | None], name: str, first: int) -> str:
             elif re.search(r"\d", word) and re.fullmatch(r"\W*[\d.,]+\W*\w{0,4}", word):
                 advice = "leave out units and signs of currency"
             else:
-                advice = "correct the cell, leave the column out of value_columns, or name a code of missing values in `missing`"
+                advice = "correct the cell, leave the column out of value_columns, or name its code in `missing`"
             return f"value column {name!r} holds {shown!r} in row {first + i}; expected a number; {advice}"
     raise AssertionError("a column that could not be cast has no wrong cell")
 
@@ -111,7 +117,7 @@ def all_numbers(texts: Sequence[str | None]) -> bool:
 
 @dataclass
 class Times:
-    """Reads a time column chunk by chunk, to hours since 1970-01-01T00Z; times without a zone are taken as UTC.
+    """Reads a time column chunk by chunk, to hours since 1970-01-01T00Z; times without a zone are UTC.
 
     unit: what numbers count: "s" or "ms" since 1970, "h" or "D" since 1970, "year", "step" (no clock: steps are hours);
     None: there are no numbers. form: a strptime format, None: ISO 8601.
@@ -152,7 +158,8 @@ class Times:
             bad = np.flatnonzero((hours < _HOURS[0]) | (hours > _HOURS[1]))
             if len(bad):
                 raise ValueError(
-                    f"time column {self.name!r} holds {array[int(bad[0])].as_py()!r} in row {first + bad[0]}; expected a time between "
+                    f"time column {self.name!r} holds {array[int(bad[0])].as_py()!r} in row {first + bad[0]}; "
+                    "expected a time between "
                     f"{EARLIEST} and {LATEST}; is it a placeholder, or is time_unit ({self.unit}) wrong?"
                 )
         return hours
@@ -189,7 +196,8 @@ class Times:
     def _refuse_mixed(self) -> None:
         (with_row, with_text), (row, text) = self._zoned[True], self._zoned[False]
         raise ValueError(
-            f"time column {self.name!r} mixes times with a time zone ({with_text!r}, row {with_row}) and without ({text!r}, row "
+            f"time column {self.name!r} mixes times with a time zone ({with_text!r}, row {with_row}) and "
+            f"without ({text!r}, row "
             f"{row}); write all of them in UTC, or all with their offset"
         )
 
@@ -199,7 +207,8 @@ class Times:
         except pa.ArrowInvalid:
             wrong = next(i for i, text in enumerate(texts.to_pylist()) if text is not None and not _is_number(text))
             raise ValueError(
-                f"time column {self.name!r} holds {texts[wrong].as_py()!r} in row {first + wrong}; with time_unit {self.unit} each "
+                f"time column {self.name!r} holds {texts[wrong].as_py()!r} in row {first + wrong}; with "
+                f"time_unit {self.unit} each "
                 "time must be a number; leave time_unit out for dates"
             ) from None
         if self.unit != "year":
@@ -207,7 +216,8 @@ class Times:
         wrong = np.flatnonzero(np.isfinite(counts) & ((counts != np.round(counts)) | (np.abs(counts - 2000) > 300)))
         if len(wrong):
             raise ValueError(
-                f"time column {self.name!r} holds {counts[wrong[0]]:g} in row {first + wrong[0]}; expected whole years from 1700 to 2300"
+                f"time column {self.name!r} holds {counts[wrong[0]]:g} in row {first + wrong[0]}; expected "
+                "whole years from 1700 to 2300"
             )
         whole = np.where(np.isfinite(counts), counts, 1970).astype(np.int64)
         hours = (whole - 1970).astype("datetime64[Y]").astype("datetime64[h]").astype(np.float64)
@@ -223,12 +233,13 @@ class Times:
                 expected = (
                     f"the time_format {self.form!r}"
                     if self.form
-                    else "ISO 8601, such as 2024-05-31 or 2024-05-31T18:00Z; for another form give time_format, such as %d/%m/%Y"
+                    else "ISO 8601, such as 2024-05-31T18:00Z; for another form give time_format, such as %d/%m/%Y"
                 )
                 shown = text if len(text) <= 40 else text[:37] + "..."
                 return f"time column {self.name!r} holds {shown!r} in row {first + i}; expected {expected}"
         return (
-            f"time column {self.name!r} cannot be read from row {first} on: its times, such as {listed[0]!r}, are of different "
+            f"time column {self.name!r} cannot be read from row {first} on: its times, such as {listed[0]!r}, "
+            "are of different "
             "precision or too far apart; write all of them alike, as ISO 8601"
         )
 

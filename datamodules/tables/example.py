@@ -1,9 +1,10 @@
-"""Small tables to try things out with, and goals for one of them.
+"""Write small example tables, and goals for one of them.
 
     python -m datamodules.tables.example        writes my.csv, runs.jsonl, goals.csv and ian.csv into this folder
 
-my.csv: a daily price that goes up and down in twelve days, and news that announces tomorrow's jump, so that reading them pays. runs.jsonl: machines
-that warm up to a temperature of their own, 24 readings each, without times. goals.csv: for each machine, where it is to end.
+my.csv: a daily price with a period of twelve days, and news that announce the next day's jump.
+runs.jsonl: machines that warm up, each to its own temperature; 24 readings each, without times.
+goals.csv: a goal for the last reading of each machine.
 ian.csv: two days of Hurricane Ian of 2022, a history for `gssr plan`.
 """
 
@@ -25,7 +26,7 @@ NEWS = {
 
 
 def write(folder: Path = Path("."), days: int = 1500, machines: int = 60, seed: int = 0) -> None:
-    """Write the files about prices and machines; the same numbers for the same seed."""
+    """Write the tables of prices and machines; a seed gives the same numbers each time."""
     g = np.random.default_rng(seed)
     with open(folder / "my.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
@@ -53,7 +54,7 @@ def write(folder: Path = Path("."), days: int = 1500, machines: int = 60, seed: 
 
 
 def write_storm(folder: Path = Path("."), window: int = 4) -> None:
-    """Write ian.csv: what is known at the start of one of the storm's windows, a row a step."""
+    """Write ian.csv: the context of one window of the storm, a row a step."""
     storms = Storms(storm="Ian 2022")
     storms.setup("predict")
     record = storms.predict_records[window]

@@ -1,4 +1,4 @@
-"""Goals of a table: written from hindsight about one of its values, or noted in a column or in a file of their own."""
+"""Goals of a table: hindsight goals about one of its values, or goals in a column or in a file."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def nice(size: float) -> float:
 
 
 def numbers_of(mean: float, std: float, low: float, high: float, resolution: float) -> dict[str, Any]:
-    """Arguments of `GoalWriter` that follow from the training values: how numbers are written and which are held out."""
+    """Arguments of `GoalWriter` from the training values: the rounding of numbers, and which are held out."""
     step = max(nice(std / STEPS_PER_STD), resolution)
     levels = (high - low) / step
-    told: dict[str, Any] = {"number_step": step, "jitter": 0 if step == resolution else 2, "still": 2.5 * step}
+    numbers: dict[str, Any] = {"number_step": step, "jitter": 0 if step == resolution else 2, "still": 2.5 * step}
     first, last = max(low, mean - 6 * std), min(high, mean + 6 * std)
     if levels >= 2 * BAND:
         centres = (
@@ -50,7 +50,7 @@ def numbers_of(mean: float, std: float, low: float, high: float, resolution: flo
     else:  # few levels: every fifth, if there are enough to hold some out
         held = [first + step * k for k in range(2, round((last - first) / step), 5)] if levels >= 6 else []
         margin, rounding = 0.0, step
-    return told | {"held_out_values": held, "held_out_margin": margin, "rounding": rounding}
+    return numbers | {"held_out_values": held, "held_out_margin": margin, "rounding": rounding}
 
 
 def words_of(name: str, unit: str) -> dict[str, list[str]]:
@@ -61,7 +61,9 @@ def words_of(name: str, unit: str) -> dict[str, list[str]]:
 def goal_writer(
     given: Mapping[str, Any] | None, dimension: int, computed: Mapping[str, Any], words: Mapping[str, Any]
 ) -> GoalWriter:
-    """The writer for a value dimension, from the user's templates (None: those for any table); `computed` fills what they lack.
+    """The writer for a value dimension, from the user's templates (None: those for any table).
+
+    `computed` holds arguments that the templates may lack.
 
     Raises ValueError for arguments that the writer does not know.
     """
@@ -97,10 +99,10 @@ def read_templates(path: Path) -> dict[str, Any]:
 
 @dataclass
 class GoalNotes:
-    """Goals that are said, not written: from the table's own column, or by series from a file.
+    """Goals that the user gives: in a column of the table, or in a file by series.
 
-    The goal of a window is the last one said in its context, at or before its last step; one said for a series without a
-    time is said before all. Bounds are of one value dimension.
+    The goal of a window is the last one in its context. A goal of a series without a time comes before all others.
+    Bounds are of one value dimension.
     """
 
     dimension: int
@@ -108,7 +110,7 @@ class GoalNotes:
     by_series: dict[str | None, list[tuple[float, str, float, float]]] | None = None  # None: the column
 
     def give(self, record: Record, store: Store, begin: int, at: np.ndarray) -> Record:
-        """The record with its goal, if one was said; its rows are those of `at` (n positions in it) from `begin` on."""
+        """The record with its goal, if it has one; `at` holds the positions (n) of the rows from `begin` on."""
         found = self._in_column(record, store, begin, at) if self.by_series is None else self._in_file(record)
         if found is None:
             return record
@@ -141,7 +143,7 @@ class GoalNotes:
 def check_bounds(
     low: np.ndarray, high: np.ndarray, first: int, where: str, seen: tuple[float, float] | None
 ) -> np.ndarray:
-    """Bounds (n, 2) of goals with a missing side filled by what was `seen` (None: it stays open until it is known).
+    """Bounds (n, 2) of goals; a missing side becomes the end of the range `seen` (None: infinite).
 
     Raises ValueError for a row whose low is above its high.
     """
@@ -149,7 +151,8 @@ def check_bounds(
     if len(wrong):
         row = int(wrong[0])
         raise ValueError(
-            f"{where}: row {first + row} has the lower bound {low[row]:g} above the upper bound {high[row]:g}; swap them"
+            f"{where}: row {first + row} has the lower bound {low[row]:g} above the upper bound {high[row]:g}; "
+            "swap them"
         )
     ends = (-math.inf, math.inf) if seen is None else seen
     one = np.isnan(low) != np.isnan(high)
@@ -208,7 +211,8 @@ class GoalFile:
                 if owner is not None and owner not in names:
                     near = difflib.get_close_matches(owner, known[:100_000], n=1)
                     raise ValueError(
-                        f"{self.path} has a goal for the series {owner!r} in row {first + i}, which the table does not have"
+                        f"{self.path} has a goal for the series {owner!r} in row {first + i}, which the table "
+                        "does not have"
                         + (
                             f"; did you mean {near[0]!r}?"
                             if near
@@ -227,7 +231,8 @@ class GoalFile:
 
 def warn_outside(goal: str, seen: tuple[float, float]) -> None:
     warnings.warn(
-        f"the goal {goal!r} lies outside anything seen: values go from {seen[0]:g} to {seen[1]:g}; what is imagined there is "
+        f"the goal {goal!r} lies outside anything seen: values go from {seen[0]:g} to {seen[1]:g}; what is "
+        "imagined there is "
         "a guess",
         stacklevel=3,
     )

@@ -96,8 +96,10 @@ def infer(gaps: np.ndarray) -> Grid:
     if np.mean((np.abs(steps - np.rint(steps)) <= 0.25) & (steps > 0.5)) >= 0.9:
         return Grid(median)
     raise ValueError(
-        f"times are irregular: gaps between rows go from {Grid(float(gaps.min()))} to {Grid(float(gaps.max()))}, with a median of "
-        f"{Grid(median)}, and are no multiples of it; say on which grid rows belong with step, {EXAMPLES}; it needs at most one row a step"
+        f"times are irregular: gaps between rows go from {Grid(float(gaps.min()))} to "
+        f"{Grid(float(gaps.max()))}, with a median of "
+        f"{Grid(median)}, and are no multiples of it; give the grid with step, {EXAMPLES}; each step holds at "
+        "most one row"
     )
 
 

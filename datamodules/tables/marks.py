@@ -1,4 +1,4 @@
-"""Some of very many rows, at one bit a row."""
+"""Marks on very many rows, at one bit a row."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ BLOCK = 512  # bytes of bits between two counts
 
 
 class Marks:
-    """The marked ones of N rows: how many there are, and which is the k-th, without a list of them.
+    """The marked rows among N: their number, and the row of the k-th mark.
 
-    A bit says of each row whether it is marked, and of each block of rows it is known how many are marked before it: 0.13 bytes
-    a row, where a list would take 8.
+    A bit marks a row, and each block of rows has the number of marks before it. This takes 0.13 bytes a row; a list of
+    rows takes 8.
 
     Args:
-        chunks: whether rows are marked, bool, any number of them at a time.
+        chunks: True for each marked row, any number of rows at a time.
     """
 
     def __init__(self, chunks: Iterable[np.ndarray]) -> None:
@@ -36,7 +36,7 @@ class Marks:
         return int(self._before[-1])
 
     def find(self, k: int) -> int:
-        """The row that is marked as the k-th, from 0."""
+        """The row of the k-th mark, from 0."""
         assert 0 <= k < len(self)
         block = int(np.searchsorted(self._before, k, "right")) - 1
         inside = np.flatnonzero(np.unpackbits(self._bits[block * BLOCK : (block + 1) * BLOCK]))

@@ -1,4 +1,4 @@
-"""Opening a table by its path: what it is, and what it looks like where it is no table."""
+"""Open a table by its path; errors name the format of a file that is no table."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def open_table(
 ) -> Source:
     """The table at a path (or hub id). `delimiter` of CSV; `split`, `config`, `revision` of a data set of the hub.
 
-    Raises ValueError for what is no table, with what it looks like.
+    Raises ValueError for a file that is no table.
     """
     if not path.strip():
         raise ValueError(f"the path is empty; {EXPECTED}")
@@ -71,7 +71,8 @@ def _open_file(file: Path, delimiter: str | None) -> Source:
     if kind == "parquet":
         if not head.startswith(b"PAR1"):
             raise ValueError(
-                f"{file} is no Parquet file (it begins with {head[:4]!r}); give it the ending of what it is: .csv or .jsonl"
+                f"{file} is no Parquet file (it begins with {head[:4]!r}); give it the ending of what it is: "
+                ".csv or .jsonl"
             )
         return ParquetSource(file)
     if file.suffix != ".gz" or not head.startswith(b"\x1f\x8b"):

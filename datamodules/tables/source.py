@@ -1,4 +1,4 @@
-"""Tables on disk: CSV, JSON Lines, Parquet, data sets of the hub; columns come in chunks, so that size does not matter."""
+"""Tables as CSV, JSON Lines, Parquet or data sets of the hub, read in chunks so that any size fits in memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ class Source:
     identity: tuple[Any, ...]
 
     def chunks(self, names: Sequence[str]) -> Iterator[dict[str, pa.Array]]:
-        """The named columns, some ten thousand rows at a time. Raises ValueError where the file breaks off or changes shape."""
+        """The named columns, some ten thousand rows at a time.
+
+        Raises ValueError where the file ends early or changes shape.
+        """
         raise NotImplementedError
 
     def column(self, name: str, option: str) -> str:
@@ -69,8 +72,10 @@ def _not_utf8(file: Path) -> str:
             except UnicodeDecodeError as error:
                 seen = raw[max(0, error.start - 12) : error.start + 6]
                 return (
-                    f"{file} is not UTF-8 throughout: byte {raw[error.start]:#04x} in line {line}, near {seen!r}; if all of it is "
-                    f"Latin-1, write it as UTF-8 with iconv -f LATIN1 -t UTF-8; if encodings are mixed, correct that line"
+                    f"{file} is not UTF-8 throughout: byte {raw[error.start]:#04x} in line {line}, near "
+                    f"{seen!r}; if all of it is "
+                    "Latin-1, write it as UTF-8 with iconv -f LATIN1 -t UTF-8; if encodings are mixed, "
+                    "correct that line"
                 )
             line += 1
     return f"{file} cannot be read as UTF-8"
@@ -82,7 +87,7 @@ def _identity(file: Path) -> tuple[Any, ...]:
 
 
 class CsvSource(Source):
-    """All cells are read as they are written; `cells` says what they mean."""
+    """All cells stay strings; `datamodules.tables.cells` reads them."""
 
     def __init__(self, file: Path, delimiter: str) -> None:
         if len(delimiter) != 1:
@@ -95,7 +100,8 @@ class CsvSource(Source):
         others = [mark for mark in ";\t|," if mark != delimiter and line.count(mark) > line.count(delimiter)]
         if others and delimiter not in line:
             raise ValueError(
-                f"{file} has no {delimiter!r} in its first line, but {others[0]!r}: {line[:80]!r}; give delimiter: {others[0]!r}"
+                f"{file} has no {delimiter!r} in its first line, but {others[0]!r}: {line[:80]!r}; give "
+                f"delimiter: {others[0]!r}"
             )
         with self._reader(None) as reader:
             self.columns = reader.schema.names
@@ -171,8 +177,8 @@ class JsonLinesSource(Source):
                     continue
                 if not isinstance(line, dict):
                     raise ValueError(
-                        f'line {number} of {self.path} is no JSON object: {text[:60]!r}; expected one such as {{"time": "2024-05-31", '
-                        '"price": 12.5} in each line'
+                        f"line {number} of {self.path} is no JSON object: {text[:60]!r}; "
+                        'expected one such as {"time": "2024-05-31", "price": 12.5} in each line'
                     )
                 yield number, line
 
@@ -192,7 +198,8 @@ class JsonLinesSource(Source):
             return {name: pa.array(cells, pa.string()) for name, cells in rows.items()}
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"{self.path} holds half of a surrogate pair ({error.object[error.start : error.end]!r}), which is no character"
+                f"{self.path} holds half of a surrogate pair ({error.object[error.start : error.end]!r}), "
+                "which is no character"
             ) from None
 
     def _cell(self, cell: Any, name: str, number: int) -> str | None:
@@ -232,7 +239,10 @@ class ParquetSource(Source):
 
 
 class HubSource(Source):
-    """A data set through `datasets`: an id of the hub, a folder of files, or what `save_to_disk` wrote. No code of it is run."""
+    """A data set through `datasets`: an id of the hub, a folder of files, or a folder of `save_to_disk`.
+
+    No code of the data set runs.
+    """
 
     def __init__(self, path: str, split: str, config: str | None, revision: str | None) -> None:
         import datasets
@@ -255,7 +265,8 @@ class HubSource(Source):
         except Exception as error:  # every kind of file has errors of its own
             what = "folder" if folder.is_dir() else "data set"
             raise ValueError(
-                f"the {what} {path!r} cannot be loaded: {type(error).__name__}: {str(error)[:300]}; {EXPECTED}; is the hub reachable?"
+                f"the {what} {path!r} cannot be loaded: {type(error).__name__}: {str(error)[:300]}; "
+                f"{EXPECTED}; is the hub reachable?"
             ) from error
         if isinstance(found, dict):
             if split not in found:

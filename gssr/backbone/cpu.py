@@ -12,8 +12,8 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 def prepare_cpu() -> None:
     """Flush denormal floats, and keep freed memory in the process.
 
-    The scan's decays underflow into denormals, on which a CPU is slow. glibc returns every large tensor to the system when
-    it is freed, and half of a training step then goes into page faults; where malloc is not glibc's nothing happens.
+    The scan's decays underflow into denormals, on which a CPU is slow. glibc returns every freed large tensor to the
+    system, and half of a training step then goes into page faults. Other mallocs stay as they are.
     """
     torch.set_flush_denormal(True)
     if sys.platform != "linux":

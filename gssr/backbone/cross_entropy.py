@@ -9,17 +9,17 @@ from torch.autograd.function import once_differentiable
 
 
 def token_nats(hidden: Tensor, target: Tensor, logits: Callable[[Tensor], Tensor], rows: int) -> Tensor:
-    """Negative log-likelihood (M,) of target (M,) in nats, differentiable in hidden (M, E) alone.
+    """Negative log-likelihood (M,) of target (M,) in nats, differentiable in hidden (M, E) only.
 
     Args:
-        logits: maps (m, E) to (m, V), row by row; its weights get no gradient, as those of a frozen model.
+        logits: maps (m, E) to (m, V), row by row; its weights get no gradient.
         rows: rows whose logits exist at a time.
     """
     return _TokenNats.apply(hidden, target, logits, rows)
 
 
 class _TokenNats(torch.autograd.Function):
-    """A row's gradient is known up to a factor as soon as its logits are, so that they are needed once."""
+    """Computes each row's gradient, up to a factor, together with its logits, which are then needed only once."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, target: Tensor, logits: Callable[[Tensor], Tensor], rows: int) -> Tensor:
@@ -39,7 +39,7 @@ class _TokenNats(torch.autograd.Function):
             if wanted:
                 scores.div_(total).scatter_add_(1, labels, torch.full_like(total, -1.0))
                 (gradient[chunk],) = torch.autograd.grad(out, part, scores.to(out.dtype))
-            # What a name still holds would stand beside the next chunk's.
+            # Free the logits before the next chunk needs memory.
             del out, scores
         ctx.save_for_backward(gradient)
         return nats

@@ -23,8 +23,8 @@ def one_step(
 ) -> Tensor:
     """One step of the scan when a single token is decoded; ``state`` is changed in place, as by the library.
 
-    The library expands dt, A and D over R and N and takes an exponential of each copy; here each head has one. Unlike the
-    library's step, this one has a backward pass: nothing overwrites what autograd saves.
+    The library expands dt, A and D over R and N and takes an exponential of each copy; here each head has one. Unlike
+    the library's step, this one has a backward pass: nothing overwrites what autograd saves.
 
     Args:
         state: (B, M, R, N). hidden_states: x (B, M, R). dt: (B, M, R), A: (M, R, N), D and dt_bias: (M, R), all

@@ -39,6 +39,7 @@ class FrozenBackbone:
         self.decoder = self.model.get_decoder()
         self.head = self.model.get_output_embeddings()
         self.table: nn.Embedding = self.model.get_input_embeddings()
+        self.hidden_size: int = self.table.weight.shape[1]  # E, the width of embeddings and hidden states
         if self.head is None or self.decoder is self.model:
             raise ValueError(
                 f"{type(self.model).__name__} has no separate decoder and output head; give a causal language model"
@@ -50,11 +51,6 @@ class FrozenBackbone:
         self.embedding_scale = (squares / self.table.weight.numel()) ** 0.5
 
     @property
-    def hidden_size(self) -> int:
-        """E, the width of embeddings and hidden states."""
-        return self.table.weight.shape[1]
-
-    @property
     def device(self) -> torch.device:
         return self.table.weight.device
 
@@ -63,7 +59,7 @@ class FrozenBackbone:
         return self
 
     def identity(self) -> dict[str, str | int | None]:
-        """What a checkpoint records of the backbone; ``commit`` is the one that the hub gave for a revision."""
+        """The backbone's entry in a checkpoint; ``commit`` is the hub's for the revision."""
         return {
             "name": self.name,
             "revision": self.revision,
@@ -81,9 +77,9 @@ class FrozenBackbone:
             )
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Token ids (…) as the embeddings (…, E) that mean the same to the model."""
+        """Embeddings (…, E) that the model treats like token ids (…)."""
         embedded = self.table(ids)
-        # Falcon-H1 multiplies the embeddings of ids alone.
+        # Falcon-H1 multiplies the embeddings of ids, and not embeddings that it is given.
         return embedded if self._embedding_factor == 1.0 else embedded * self._embedding_factor
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
@@ -141,11 +137,11 @@ class FrozenBackbone:
     ) -> tuple[Tensor, Tensor]:
         """Negative log-likelihood of each text, closed by end-of-text, behind its prefix: one batched call.
 
-        Neither prompt nor prefix nor padding is a target, and logits exist only where a target is.
+        Prompt, prefix and padding are no targets; logits are computed at targets only.
 
         Args:
             prefix: (N, P, E) at the scale of the embedding table (``embedding_scale``).
-            around: what a call of the model for these of the N texts happens in, such as a change of its states.
+            around: makes a context for the call that reads some of the N texts, such as a change of the states.
 
         Returns:
             nats (N,), summed over the text's tokens, differentiable in ``prefix``; tokens (N,), targets of each text.
@@ -159,12 +155,12 @@ class FrozenBackbone:
             with around(group):
                 parts.append(self._group_nats(prefix[group], [ids[i] for i in group]))
         tokens = torch.tensor([len(i) - 1 for i in ids], device=self.device)
-        # A permutation as an index sorts back: row i of the result is where i stands in the order.
+        # The inverse of the permutation restores the order of the texts.
         back = torch.tensor(order, device=self.device).argsort()
         return (torch.cat(parts)[back] if parts else prefix.new_zeros(0)), tokens
 
     def _groups(self, order: list[int], ids: list[Tensor]) -> Iterator[list[int]]:
-        """The texts, in order of length, in groups whose padded tokens stay within one call."""
+        """Groups of texts in order of length; the padded tokens of a group fit into one call."""
         limit = TOKENS_PER_GRADIENT if self.device.type == "cpu" else TOKENS_PER_GRADIENT_GPU
         group: list[int] = []
         for i in order:
@@ -176,7 +172,7 @@ class FrozenBackbone:
             yield group
 
     def _group_nats(self, prefix: Tensor, ids: list[Tensor]) -> Tensor:
-        """Nats (N,) of token ids, from the start token to end-of-text, behind prefix (N, P, E), in one call of the model."""
+        """Nats (N,) of token ids, from start token to end-of-text, behind prefix (N, P, E), in one model call."""
         padded = pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.eos_token_id).to(self.device)
         tokens = torch.tensor([len(i) - 1 for i in ids], device=self.device)
         is_target = torch.arange(padded.shape[1] - 1, device=self.device) < tokens[:, None]
@@ -203,7 +199,10 @@ class FrozenBackbone:
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(…, E) to (…, V), with what families do to their logits: Granite divides, Falcon-H1 and Cohere multiply, Gemma bounds."""
+        """Hidden states (…, E) to logits (…, V).
+
+        Granite divides logits by a constant, Falcon-H1 and Cohere multiply them, Gemma bounds them.
+        """
         logits = self.head(hidden.to(self.head.weight.dtype))
         for name in ("lm_head_multiplier", "logit_scale"):
             if getattr(self.config, name, None) is not None:
@@ -213,7 +212,7 @@ class FrozenBackbone:
         return logits if bound is None else bound * torch.tanh(logits / bound)
 
     def _states_after(self, ids: Tensor, layer: int) -> Tensor:
-        """Hidden states (N, L, E) after ``layer`` layers; the layers behind it are not run."""
+        """Hidden states (N, L, E) after ``layer`` layers; later layers do not run."""
         if layer == 0:
             return self.embed(ids)
         found: list[Tensor] = []

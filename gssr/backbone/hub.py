@@ -7,7 +7,7 @@ SECONDS = 5.0
 
 
 def hub_answers() -> bool:
-    """Asked once, for a few seconds: the hub's client tries each file of an unreachable one for half a minute, which adds up to two."""
+    """Whether the hub answers within seconds. Its client would try each file for half a minute, up to two in all."""
     try:
         get_session().head(constants.ENDPOINT, timeout=SECONDS)
     except Exception:  # of the HTTP library, of a proxy or of the socket

@@ -18,9 +18,10 @@ from gssr.backbone.cpu import prepare_cpu
 from gssr.backbone.hub import hub_answers
 
 NANO = "nano"
-RANDOM = "nano-random"  # its shape and tokenizer around weights that were never trained, for comparison
+RANDOM = "nano-random"  # nano's shape and tokenizer with untrained weights, for comparison
 PART = 2**22
-# What tokenizer files begin with: tokenizer.json, tokenizer.model, vocab.json, sentencepiece.bpe.model, spiece.model, tekken.json.
+# What tokenizer files begin with: tokenizer.json, tokenizer.model, vocab.json, sentencepiece.bpe.model, spiece.model,
+# tekken.json.
 TOKENIZERS = ("tokenizer.", "vocab", "sentencepiece", "spiece", "tekken")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -31,15 +32,16 @@ def load_model(
     """Load model and tokenizer, never running code that comes with the weights.
 
     Args:
-        name: ``nano``, ``nano-random`` (nano's shape, weights as initialized from a fixed seed), a local folder or a hub id.
+        name: ``nano``, ``nano-random`` (nano's shape, weights as initialized from a fixed seed), a local folder or a
+            hub id.
         revision: branch, tag or commit of a hub id; a commit pins it for good.
         dtype: precision of the weights, a key of ``DTYPES``.
-        offline: look into the hub cache alone.
+        offline: use the hub cache only.
 
     Raises:
-        ValueError: the dtype is unknown; the folder or hub id cannot be read; it holds no causal language model, damaged,
-            incomplete or pickled weights, or needs code of its own; the tokenizer is absent, has no end-of-text token or
-            belongs to another model.
+        ValueError: the dtype is unknown; the folder or hub id cannot be read; it holds no causal language model,
+            damaged, incomplete or pickled weights, or needs code of its own; the tokenizer is absent, has no
+            end-of-text token or belongs to another model.
     """
     if dtype not in DTYPES:
         raise ValueError(f"backbone dtype {dtype!r} is not known; expected one of {sorted(DTYPES)}")
@@ -68,13 +70,14 @@ def load_model(
     absent = sorted(loaded["missing_keys"])
     if absent:
         raise ValueError(
-            f"the weights of {name!r} are incomplete: {len(absent)} are missing, such as {absent[0]}; they would be random "
-            "numbers. Fetch the model again"
+            f"the weights of {name!r} are incomplete: {len(absent)} are missing, such as {absent[0]}; they would be "
+            "random numbers. Fetch the model again"
         )
     largest, rows = max(tokenizer.get_vocab().values()), len(model.get_input_embeddings().weight)
     if largest >= rows:
         raise ValueError(
-            f"the tokenizer of {name!r} has token ids up to {largest}, the model embeds {rows}; they do not belong together"
+            f"the tokenizer of {name!r} has token ids up to {largest}, the model embeds {rows}; they do not belong "
+            "together"
         )
     prepare_cpu()
     accelerate(model)
@@ -83,19 +86,24 @@ def load_model(
 
 
 def _untrained(source: str, dtype: torch.dtype) -> PreTrainedModel:
-    """A model of the config's shape with initial weights, the same ones always."""
+    """A model of the config's shape with initial weights from a fixed seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source), dtype=dtype)
 
 
 def _source(name: str, revision: str | None) -> str:
-    """The folder or hub id that ``name`` means; what a folder lacks is told before anything is read."""
+    """The folder or hub id that ``name`` means.
+
+    Raises:
+        ValueError: no such folder, or a folder without config, weights or tokenizer; nothing was read yet.
+    """
     folder = Path(str(resources.files("gssr.backbone") / "nano")) if name in (NANO, RANDOM) else Path(name)
     if not folder.exists():
         if "/" not in name or name.startswith((".", "/", "~")):
             raise ValueError(
-                f"no backbone at {name!r}; give 'nano', an existing folder, or a hub id such as ibm-granite/granite-4.0-h-350m"
+                f"no backbone at {name!r}; give 'nano', an existing folder, or a hub id such as "
+                "ibm-granite/granite-4.0-h-350m"
             )
         return name
     if revision is not None:
@@ -112,8 +120,8 @@ def _source(name: str, revision: str | None) -> str:
         pickled = [file for file in files if file.endswith((".bin", ".pt", ".pth", ".ckpt"))]
         if pickled:
             raise ValueError(
-                f"{what}; {pickled[0]} is a pickle, which can run code when it is read, and is never opened. Give the model as "
-                "safetensors: load it where you trust it, then save_pretrained(folder)"
+                f"{what}; {pickled[0]} is a pickle, which can run code when it is read, and is never opened. Give the "
+                "model as safetensors: load it where you trust it, then save_pretrained(folder)"
             )
         raise ValueError(f"{what}; there are no weights (*.safetensors)")
     if not any(file.startswith(TOKENIZERS) for file in files):
@@ -122,39 +130,39 @@ def _source(name: str, revision: str | None) -> str:
 
 
 def _explained(what: str, name: str, error: Exception, offline: bool, silent: bool) -> ValueError:
-    """The library's complaint with what it means for a user; silent: the hub did not answer."""
-    told = (str(error).strip() or type(error).__name__).split("\n")[0][:300]
+    """The library's error with advice for the user; ``silent``: the hub did not answer."""
+    problem = (str(error).strip() or type(error).__name__).split("\n")[0][:300]
     if "trust_remote_code" in str(error):
         advice = "It needs code of its own, which is never executed; choose a model that transformers knows."
     elif "Unrecognized configuration class" in str(error):
-        told = told.split(" for this kind")[0]
+        problem = problem.split(" for this kind")[0]
         advice = "That is no causal language model; choose one that writes text from left to right."
     elif "ignore_mismatched_sizes" in str(error):
-        advice = f"The weights have other shapes than {CONFIG_NAME} says; they do not belong together."
+        advice = f"The shapes of the weights differ from those in {CONFIG_NAME}; they do not belong together."
     elif Path(name).exists() or name == NANO:
         advice = "The folder must be as save_pretrained writes it: config, tokenizer.json, whole safetensors files."
     elif silent:
-        told = f"{constants.ENDPOINT} does not answer, and the hub cache does not hold it"
+        problem = f"{constants.ENDPOINT} does not answer, and the hub cache does not hold it"
         advice = "Check the network, or give a local folder; there is none of that name here."
     elif offline or constants.HF_HUB_OFFLINE:
         advice = (
-            "Only the hub cache was looked at (offline: true or HF_HUB_OFFLINE is set): fetch it once without that, or give a "
-            "local folder; there is none of that name here."
+            "Only the hub cache was looked at (offline: true or HF_HUB_OFFLINE is set): fetch it once without that, or "
+            "give a local folder; there is none of that name here."
         )
     else:
         advice = "Check the spelling of id and revision, or give a local folder; there is none of that name here."
-    return ValueError(f"{what} {name!r} could not be loaded: {told}\n{advice}")
+    return ValueError(f"{what} {name!r} could not be loaded: {problem}\n{advice}")
 
 
 def accelerate(model: PreTrainedModel) -> None:
-    """Put the CPU scan in place where the model's own module has the scan that it stands in for."""
+    """Replace the Mamba-2 functions of the model's module where it has them."""
     modeling = sys.modules[type(model).__module__]
     if hasattr(modeling, "mamba2_chunk_scan"):
         accelerate_on_cpu(modeling)
 
 
 def _name_embeddings(model: PreTrainedModel) -> None:
-    """Let ``generate`` see that the model takes embeddings: Bamba and Falcon-H1 pass them on, but do not name them."""
+    """Show ``generate`` that the model takes embeddings: Bamba and Falcon-H1 take them under ``kwargs``."""
     prepare = model.prepare_inputs_for_generation
     if "inputs_embeds" in inspect.signature(prepare).parameters:
         return
@@ -166,7 +174,7 @@ def _name_embeddings(model: PreTrainedModel) -> None:
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """The list of the model's layers, found by its length, since architectures name it differently."""
+    """The list of the model's layers, found by its length: each architecture has another name for it."""
     count = model.config.get_text_config().num_hidden_layers
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
@@ -177,11 +185,11 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
 
 
 def fingerprint(model: PreTrainedModel) -> str:
-    """SHA-256 over names, shapes and values of all weights, as float32, the first 16 hex digits: the identity of a backbone."""
+    """The identity of a backbone: 16 hex digits of the SHA-256 of names, shapes and float32 values of all weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        # In parts: a whole embedding table in float32 would be the largest tensor of all.
+        # In parts, since an embedding table in float32 would be the largest tensor of all.
         for part in tensor.detach().reshape(-1).split(PART):
             digest.update(part.to("cpu", torch.float32).numpy().data)
     return digest.hexdigest()[:16]

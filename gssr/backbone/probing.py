@@ -1,4 +1,4 @@
-"""What `FrozenBackbone` relies on in a language model, tried on eight tokens when it is loaded."""
+"""A trial of a language model on eight tokens: does it do what `FrozenBackbone` relies on?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOKENS = 8
 
 
 class Reached(Exception):
-    """Ends a forward pass at the layer whose input or output was wanted."""
+    """Ends a forward pass at the layer whose input or output is needed."""
 
 
 @torch.no_grad()
@@ -25,8 +25,8 @@ def check_model(backbone: FrozenBackbone) -> float:
         The factor by which the model multiplies the embeddings of token ids, but not ``inputs_embeds``.
 
     Raises:
-        ValueError: it takes no embeddings, has two widths, is not causal, gives states that are not finite, or does to ids or
-            logits what is not known here.
+        ValueError: the model takes no embeddings, has two widths, is not causal, computes states that are not finite,
+            or treats ids or logits in an unknown way.
     """
     model, decoder, table = backbone.model, backbone.decoder, backbone.table
     kind, ids, half = f"{type(model).__name__} of {backbone.name!r}", torch.arange(TOKENS)[None], TOKENS // 2
@@ -42,22 +42,23 @@ def check_model(backbone: FrozenBackbone) -> float:
         ) from error
     if hidden.shape[-1] != backbone.hidden_size:
         raise ValueError(
-            f"{kind} has embeddings of width {backbone.hidden_size} and states of width {hidden.shape[-1]}; a prefix needs a "
-            "backbone that has one width"
+            f"{kind} has embeddings of width {backbone.hidden_size} and states of width {hidden.shape[-1]}; a prefix "
+            "needs a backbone that has one width"
         )
     if not hidden.isfinite().all():
         raise ValueError(
-            f"the states of {kind} are not finite in {table.weight.dtype}: damaged weights, or a precision in which they "
-            "overflow; try backbone_dtype float32"
+            f"the states of {kind} are not finite in {table.weight.dtype}: damaged weights, or a precision in which "
+            "they overflow; try backbone_dtype float32"
         )
     if not _close(hidden[:, :half], changed[:, :half], 1e-3):
-        raise ValueError(f"{kind} is no causal language model: what it says of a token depends on later ones")
+        raise ValueError(f"{kind} is no causal language model: its states of a token depend on later tokens")
     from_ids = _entering(backbone, input_ids=ids)
     factors = (1.0, getattr(backbone.config, "embedding_multiplier", 1.0))
     fitting = [factor for factor in factors if _close(factor * plain, from_ids)]
     if not fitting:
         raise ValueError(
-            f"{kind} treats embeddings otherwise than token ids, in a way that is not known here; choose another backbone"
+            f"{kind} treats embeddings otherwise than token ids, in a way that is not known here; choose another "
+            "backbone"
         )
     if not _close(backbone.logits(hidden), expected):
         raise ValueError(f"the output head of {kind} does more than is known here; choose another backbone")
@@ -65,7 +66,7 @@ def check_model(backbone: FrozenBackbone) -> float:
 
 
 def _entering(backbone: FrozenBackbone, **inputs: Tensor) -> Tensor:
-    """What the first layer is given."""
+    """The input of the first layer."""
     found: list[Tensor] = []
 
     def stop(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
@@ -83,7 +84,7 @@ def _entering(backbone: FrozenBackbone, **inputs: Tensor) -> Tensor:
 
 
 def _close(a: Tensor, b: Tensor, tolerance: float | None = None) -> bool:
-    """Equal, up to the rounding of their precision, over the whole tensor: single elements may be near zero."""
+    """Whether two tensors agree in norm up to rounding; single elements may be near zero and differ more."""
     if tolerance is None:
         tolerance = 1e-3 if a.dtype == b.dtype == torch.float32 else 3e-2
     return bool((a.float() - b.float()).norm() <= tolerance * b.float().norm())

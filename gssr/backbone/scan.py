@@ -1,9 +1,9 @@
 """The Mamba-2 scan for CPUs, a drop-in for the torch path of transformers.
 
-The reference path pads every sequence to ``chunk_size`` (256 in Granite-4.0-H), repeats B and C over all heads and leaves the
-backward pass to autograd. Here a chunk is as long as the sequence needs, the score matrix C·Bᵀ is computed once for all heads
-of a group, states exist only where one chunk hands them to the next, and the backward pass is written out. The numbers agree
-with the reference to rounding; a GPU keeps the library's path.
+The reference path pads every sequence to ``chunk_size`` (256 in Granite-4.0-H), repeats B and C over all heads and
+leaves the backward pass to autograd. Here a chunk is as long as the sequence needs, the score matrix C·Bᵀ is computed
+once for all heads of a group, states exist only where one chunk hands them to the next, and the backward pass is
+written out. The numbers agree with the reference to rounding; a GPU keeps the library's path.
 
 Shapes: n chunks of Q steps, M = J · P heads of dimension R in J groups, N state dimensions; B and L as in the legend.
 Source: Dao & Gu 2024, "Transformers are SSMs", section 6 (block decomposition of the semiseparable matrix).
@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-# One chunk, which needs no state, is cheapest up to so many steps for each state dimension; longer sequences take chunks of
-# the second length. Measured forward and backward at the shapes of nano and of Granite-4.0-H-350m.
-ALONE, CHUNK = 1.0, 0.5
+# Steps for each state dimension. A sequence of up to ONE_CHUNK is one chunk, which needs no state; longer sequences
+# have chunks of length CHUNK. Measured forward and backward at the shapes of nano and of Granite-4.0-H-350m.
+ONE_CHUNK, CHUNK = 1.0, 0.5
 
 
-# Compiled code cannot follow buffers that the written-out passes fill in place; the layers around the scan are still fused.
+# The passes fill buffers in place, which compiled code cannot follow. The layers around the scan are still fused.
 @torch.compiler.disable
 def chunk_scan(
     hidden_states: Tensor,
@@ -45,7 +45,7 @@ def chunk_scan(
         dt: step sizes before bias and softplus, (B, L, M).
         A: negative decay rates, (M).
         B, C: input and output maps, (B, L, J, N).
-        chunk_size: not used; Q depends on L and N alone.
+        chunk_size: not used; Q depends on L and N only.
         initial_states: (B, M, R, N) or None for zeros.
 
     Returns:
@@ -68,7 +68,7 @@ def chunk_scan(
     if pad:
         dt, x = F.pad(dt, (0, 0, 0, pad)), F.pad(x, (0, 0, 0, 0, 0, pad))
         B, C = F.pad(B, (0, 0, 0, 0, 0, pad)), F.pad(C, (0, 0, 0, 0, 0, pad))
-    # Sums in float64, kept as two float32 numbers: differences of large sums must not lose the small steps between them.
+    # float64 sums as two float32 numbers, since a difference of large sums would lose the small steps between them.
     exact = (A.float() * dt).reshape(b, n, q, heads).double().cumsum(2)
     total = exact.float()
     rest = (exact.detach() - total.detach()).float()
@@ -87,18 +87,21 @@ def chunk_scan(
 
 
 def _chunks(length: int, state_dim: int) -> int:
-    return 1 if length <= max(16, ALONE * state_dim) else -(-length // max(16, int(CHUNK * state_dim)))
+    return 1 if length <= max(16, ONE_CHUNK * state_dim) else -(-length // max(16, int(CHUNK * state_dim)))
 
 
 class _Scan(torch.autograd.Function):
-    """x (B, n, Q, M, R), dt and total (B, n, Q, M), B and C (B, n, Q, J, N), D (M) or None, first state or None; all float32.
+    """The scan in chunks, all in float32.
 
-    ``total`` is the sum of A · dt from the start of the chunk, ``rest`` its part below float32. Within a chunk, with S = C·Bᵀ and W_qk = S_qk exp(total_q − total_k)
-    for k <= q, y = W (dt x) + D x; what came before is read by C from the state at the chunk's start. The first chunk reads
-    and the last one writes a state only where one is given or wanted.
+    Inputs are x (B, n, Q, M, R), dt and total (B, n, Q, M), B and C (B, n, Q, J, N), D (M) or None, and the first
+    state or None. ``total`` is the sum of A · dt from the start of the chunk, ``rest`` its part below float32.
 
-    Every entry of dW ∘ W is proportional to exp(total_q − total_k), so the gradient of total is its row sums less its column
-    sums, and in the same way for what is read from and written into states.
+    Within a chunk y = W (dt x) + D x, where W_qk = S_qk exp(total_q − total_k) for k <= q and S = C·Bᵀ. C reads earlier
+    steps from the state at the chunk's start. The first chunk reads a state only if one is given, the last chunk writes
+    one only if the caller needs it.
+
+    Every entry of dW ∘ W is proportional to exp(total_q − total_k). So the gradient of ``total`` is the row sums of
+    dW ∘ W minus its column sums. The same holds for reading from states and writing into them.
     """
 
     @staticmethod
@@ -237,15 +240,15 @@ def _written(x: Tensor, scale: Tensor, groups: int) -> Tensor:
     return (x * scale[..., None]).view(*x.shape[:3], groups, -1).transpose(2, 3)
 
 
-def _whole(total: Tensor, groups: int) -> Tensor:
-    """Decay over a whole chunk, (B, n, J, P, 1, 1)."""
+def _chunk_decay(total: Tensor, groups: int) -> Tensor:
+    """Decay over a chunk, (B, n, J, P, 1, 1)."""
     return total[:, :, -1].exp().view(*total.shape[:2], groups, -1, 1, 1)
 
 
-def _add_decayed(state: Tensor, other: Tensor, whole: Tensor) -> None:
-    """state += whole · other, for states (B, J, P·R, N) and whole (B, J, P, 1, 1), in place."""
-    shape = (*state.shape[:2], whole.shape[2], -1, state.shape[-1])
-    state.view(shape).addcmul_(other.reshape(shape), whole)
+def _add_decayed(state: Tensor, other: Tensor, decay: Tensor) -> None:
+    """state += decay · other, for states (B, J, P·R, N) and decay (B, J, P, 1, 1), in place."""
+    shape = (*state.shape[:2], decay.shape[2], -1, state.shape[-1])
+    state.view(shape).addcmul_(other.reshape(shape), decay)
 
 
 def _states(x: Tensor, dt: Tensor, total: Tensor, B: Tensor, first: Tensor | None, writing: int) -> Tensor:
@@ -254,11 +257,11 @@ def _states(x: Tensor, dt: Tensor, total: Tensor, B: Tensor, first: Tensor | Non
     x, dt, total, B = x[:, :writing], dt[:, :writing], total[:, :writing], B[:, :writing]
     to_end = (total[:, :, -1:] - total).exp_()
     state = _written(x, dt * to_end, groups).transpose(-1, -2) @ B.transpose(2, 3)
-    whole = _whole(total, groups)
+    decay = _chunk_decay(total, groups)
     for c in range(writing):
         before = first if c == 0 else state[:, c - 1]
         if before is not None:
-            _add_decayed(state[:, c], before, whole[:, c])
+            _add_decayed(state[:, c], before, decay[:, c])
     return state
 
 
@@ -274,9 +277,9 @@ def _before(after: Tensor | None, first: Tensor | None, n: int) -> Tensor:
 def _states_back(
     dbefore: Tensor, total: Tensor, dlast: Tensor | None, first: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients of the states after each chunk that writes one, and of the first state; ``dbefore`` is changed in place."""
+    """Gradients of the states after each writing chunk, and of the first state; ``dbefore`` changes in place."""
     n, groups = total.shape[1], dbefore.shape[2]
-    whole = _whole(total, groups)
+    decay = _chunk_decay(total, groups)
     states = (
         dbefore
         if dlast is None
@@ -289,5 +292,5 @@ def _states_back(
     for chunk in reversed(range(offset, n)):
         place = chunk - offset
         if place + 1 < states.shape[1]:
-            _add_decayed(states[:, place], states[:, place + 1], whole[:, chunk])
+            _add_decayed(states[:, place], states[:, place + 1], decay[:, chunk])
     return (states[:, 1:], states[:, 0]) if first is not None else (states, None)

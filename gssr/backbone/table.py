@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from gssr.backbone.frozen import FrozenBackbone
 from gssr.backbone.readings import MeanReading, Reading
+from gssr.files import atomic_path
 
 TEXTS_PER_STEP = 512
 SECONDS_BETWEEN_SAVES = 300.0
@@ -33,9 +34,9 @@ def cache_folder() -> Path:
 class TextTable:
     """Features (N, F) of texts, F = len(layers) · E, looked up by the text itself.
 
-    ``add`` keeps features in a safetensors file, under a hash of each text, for other splits and other runs. The backbone's
-    fingerprint, the layers and the reading name the file. It is written every few minutes, and after an interruption, too. A
-    warning reports a file that cannot be read, and replaces it, or one that cannot be written.
+    ``add`` keeps features in a safetensors file, under a hash of each text, for other splits and other runs. The
+    backbone's fingerprint, the layers and the reading name the file. It is written every few minutes, and after an
+    interruption, too. A warning reports a file that cannot be read, and replaces it, or one that cannot be written.
 
     Args:
         layers: layers of the backbone to read.
@@ -52,7 +53,7 @@ class TextTable:
         self.file = cache_folder() / f"texts-{hashlib.sha256(identity).hexdigest()[:24]}.safetensors"
 
     def add(self, texts: Iterable[str], keep: bool = True) -> None:
-        """Read the texts that are not in the table yet; with ``keep``, take what the file holds and add the rest to it."""
+        """Read the texts that are not in the table yet. With ``keep``, use the file's features and add to it."""
         if not self.reading.observes:
             return
         new = [text for text in dict.fromkeys(texts) if text not in self.rows]
@@ -131,19 +132,16 @@ class TextTable:
         return nothing
 
     def _save(self, keys: Tensor, states: Tensor) -> None:
-        """Replace the file in one step. Of two processes that write at once the later one wins, and the other reads again."""
-        partial = self.file.with_suffix(f".{os.getpid()}.part")
+        """Replace the file in one step. Of two processes that write at once the later wins; the other reads again."""
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"hashes": keys, "states": states.contiguous()}, partial)
-            os.replace(partial, self.file)
+            with atomic_path(self.file) as draft:
+                save_file({"hashes": keys, "states": states.contiguous()}, draft)
         except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
             warnings.warn(
                 f"the text cache {self.file} could not be written ({error}); the texts will be read again next time",
                 stacklevel=3,
             )
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def _hash(text: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""`gssr generate`: a text unsteered and steered, side by side; options first, and what becomes of them."""
+"""`gssr generate`: a text without and with steering, side by side."""
 
 import argparse
 import json
@@ -12,6 +12,7 @@ from gssr.commands.options import (
     backbone_options,
     count,
     decoding_options,
+    json_option,
     layer_list,
     load_backbone,
     read_decoding,
@@ -24,47 +25,61 @@ if TYPE_CHECKING:
 
 EXAMPLES = [
     'gssr generate --prompt "The Congress shall" --random --max-share 0.5',
-    'gssr generate --prompt "The Congress shall" --learn storms.txt --learn-from speeches.txt --save storms.safetensors',
+    'gssr generate --prompt "The Congress shall" --learn storms.txt --save storms.safetensors',
     'gssr generate --prompt "The Congress shall" --learned storms.safetensors --strength 0.8 --json',
 ]
 
 
 def add_commands(subparsers: Subparsers) -> None:
     parser = add_command(
-        subparsers, "generate", "write on behind a prompt, unsteered and steered side by side", EXAMPLES,
-        "Both texts have the same decoding and seed. A file of texts holds one after the other, with a line of --- between two.",
+        subparsers, "generate", "continue a prompt without and with steering, side by side", EXAMPLES,
+        "Both texts have the same decoding and seed. A line of --- separates the texts of a file.",
     )  # fmt: skip
-    parser.add_argument("--prompt", required=True, help="the text to go on from")
+    parser.add_argument("--prompt", required=True, help="the text to continue")
     backbone_options(parser)
 
     sources = parser.add_argument_group("source of the direction, one of").add_mutually_exclusive_group(required=True)
-    sources.add_argument("--learn", type=Path, metavar="FILE", help="learn a state from texts that should follow")
-    sources.add_argument("--learned", type=Path, metavar="FILE", help="a state learned before, kept by --save")
-    sources.add_argument("--towards", type=Path, metavar="FILE", help="mean state behind these texts minus --away's")
-    sources.add_argument("--like", metavar="TEXT", help="pull the states to those behind this text")
-    sources.add_argument("--state", type=Path, metavar="FILE", help="pull them to a state kept by gssr state capture")
-    sources.add_argument("--random", action="store_true", help="a random direction as large as the states: the control")
-    parser.add_argument("--learn-from", type=Path, metavar="FILE", help="texts to lead away from; default the prompt")
+    sources.add_argument(
+        "--learn", type=Path, metavar="FILE", help="learn a state from texts that should follow the prompt"
+    )
+    sources.add_argument("--learned", type=Path, metavar="FILE", help="a learned state that --save wrote")
+    sources.add_argument(
+        "--towards", type=Path, metavar="FILE", help="mean state after these texts minus that of --away"
+    )
+    sources.add_argument("--like", metavar="TEXT", help="pull the states to those after this text")
+    sources.add_argument(
+        "--state", type=Path, metavar="FILE", help="pull the states to one that gssr state capture wrote"
+    )
+    sources.add_argument(
+        "--random", action="store_true", help="a random direction as large as the states, for comparison"
+    )
+    parser.add_argument(
+        "--learn-from", type=Path, metavar="FILE", help="prompts of the texts to learn; default the prompt"
+    )
     parser.add_argument("--away", type=Path, metavar="FILE", help="texts whose mean state is subtracted, for --towards")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="keep the learned state, .safetensors")
-    parser.add_argument("--steps", type=count, default=200, help="of learning; default 200, a minute on nano")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the learned state, .safetensors")
+    parser.add_argument("--steps", type=count, default=200, help="steps of learning; default 200, a minute on nano")
 
-    rule = parser.add_argument_group("how it acts")
+    rule = parser.add_argument_group("how the direction acts")
     rule.add_argument(
         "--strength",
         type=float,
         default=1.0,
-        help="times the direction, or times the gates of states to pull to, in [0, 1]; default 1",
+        help="factor of the direction; of a pull to a state, the share of the way, in [0, 1]; default 1",
     )
-    rule.add_argument("--max-share", type=float, help="bound of the change as a share of the state's norm")
+    rule.add_argument("--max-share", type=float, help="largest change, as a share of the state's norm")
     rule.add_argument("--layers", type=layer_list, metavar="LIST", help="such as 0,2,4-6; default all recurrent layers")
-    rule.add_argument("--heads", type=layer_list, metavar="LIST", help="likewise, not of learned states; default all")
-    rule.add_argument("--once", action="store_true", help="at the first new token alone, as learned states do")
-    rule.add_argument("--stop", type=int, help="new token before which it ends; default 24, 0 never ends")
-    rule.add_argument("--half-life", type=float, metavar="TOKENS", help="tokens in which the strength halves")
+    rule.add_argument(
+        "--heads", type=layer_list, metavar="LIST", help="such as 0,2,4-6, but not for learned states; default all"
+    )
+    rule.add_argument(
+        "--once", action="store_true", help="act before the first new token only, the default of learned states"
+    )
+    rule.add_argument("--stop", type=int, help="act before this many new tokens; default 24, 0 for all")
+    rule.add_argument("--half-life", type=float, metavar="TOKENS", help="halve the strength in so many tokens")
 
     decoding_options(parser)
-    parser.add_argument("--json", action="store_true", help="texts and what every step did, for programs")
+    json_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -92,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
     shares = [share for row in rows for share in row["share"].values()]
     kl = [row["kl"] for row in rows]
     if not rows:
-        print("strength 0: nothing was changed")
+        print("the strength is 0, so no state was changed")
     elif shares:
         print(
             f"changed the states before {sum(bool(row['share']) for row in rows)} of {len(rows)} tokens, by "
@@ -107,10 +122,10 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError("the prompt is empty; give a text of at least one character")
     read_decoding(options)
     if (options.towards is None) != (options.away is None):
-        raise ValueError("--towards and --away belong together: texts of both kinds make a difference")
+        raise ValueError("--towards and --away belong together: the direction is the difference of their mean states")
     for name in ("save", "learn_from"):
         if getattr(options, name) is not None and options.learn is None:
-            raise ValueError(f"--{name.replace('_', '-')} belongs to --learn, which is missing")
+            raise ValueError(f"--{name.replace('_', '-')} belongs to --learn, which is missing; add it")
 
 
 def _schedule(options: argparse.Namespace) -> "Schedule":
@@ -133,10 +148,14 @@ def _rules(backbone: "FrozenBackbone", options: argparse.Namespace) -> "list[Rul
     common = {"strength": options.strength, "layers": options.layers, "heads": options.heads}
     pulls = [name for name in ("learn", "learned", "like", "state") if getattr(options, name) is not None]
     if pulls and options.max_share is not None:
-        raise ValueError(f"--max-share bounds what is added; --{pulls[0]} pulls, and --strength is its bound")
+        raise ValueError(
+            f"--max-share bounds an added direction; --{pulls[0]} pulls to a state, and --strength is its bound"
+        )
     if options.learn is not None or options.learned is not None:
         if options.heads is not None:
-            raise ValueError("--heads says which of recurrent states to change; a learned state has other parts, too")
+            raise ValueError(
+                "--heads selects heads of recurrent states; a learned state has other parts, too; leave it out"
+            )
         learned = (
             _learn(backbone, options) if options.learn is not None else LearnedState.load(options.learned, backbone)
         )

@@ -3,9 +3,11 @@
     gssr --help
     gssr state capture --prompt "The storm turned north" --out storm.safetensors
 
-A module with commands offers ``add_commands(subparsers)``: for each command it adds a parser, with an example in its help, and
-names what runs with ``set_defaults(run=function)``, function(namespace) -> exit code or None. Options that several
-commands share are in `gssr.commands.options`. What a user got wrong is a ``ValueError`` there, and one line and exit code 2 here.
+Each module of `MODULES` has a function ``add_commands(subparsers)``. It adds a parser for each command with
+`gssr.commands.options.add_command` and sets the function that runs with ``set_defaults(run=function)``. The function
+takes the namespace and returns an exit code or None. Its ``ValueError`` is a user error: one line and exit code 2.
+
+Modules here import neither torch nor any other large library at their top: help must answer at once.
 """
 
 import argparse
@@ -21,7 +23,8 @@ MODULES = (state, generate, plan, share)
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gssr",
-        description="Look at, keep, blend and steer the recurrent states of a frozen hybrid language model.",
+        description="Inspect, save, blend and steer the states of a frozen hybrid language model; plan with and share "
+        "goal networks.",
     )
     parser.add_argument("--version", action="version", version=f"gssr {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -31,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is 0, 2 for what the user got wrong, 130 after Ctrl-C."""
+    """Run one command. The exit code is 0, 2 after a user error, 130 after Ctrl-C."""
     options = build_parser().parse_args(arguments)
     try:
         return options.run(options) or 0

@@ -1,6 +1,6 @@
-"""Options that several `gssr` commands share, and what becomes of them; knows `gssr.backbone` alone.
+"""Options that several `gssr` commands share, and the functions that read them.
 
-torch and transformers take seconds to import. They are imported when a command runs, so that help and refusals come at once.
+torch and transformers take seconds to import. Functions import them when a command runs, so that help answers at once.
 """
 
 import argparse
@@ -12,12 +12,19 @@ if TYPE_CHECKING:
     from gssr.backbone import FrozenBackbone
 
 Subparsers = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Options = argparse._ActionsContainer  # a parser or a group of its options
 
 
 def add_command(
     subparsers: Subparsers, name: str, does: str, examples: str | list[str], more: str = ""
 ) -> argparse.ArgumentParser:
-    """A command's parser: ``does`` is its line in the list of commands, ``more`` and the examples stand in its own help."""
+    """Add the parser of a command.
+
+    Args:
+        does: The command's line in the list of commands.
+        examples: Commands at the end of its help.
+        more: Further sentences at the top of its help.
+    """
     lines = [examples] if isinstance(examples, str) else examples
     return subparsers.add_parser(
         name,
@@ -30,21 +37,43 @@ def add_command(
 
 
 def backbone_options(parser: argparse.ArgumentParser) -> None:
-    """Which language model, how precise, and where; ``load_backbone`` reads them."""
+    """The language model, its precision and its device; ``load_backbone`` reads them."""
     group = parser.add_argument_group("language model")
     group.add_argument(
         "--backbone", default="nano", metavar="NAME", help="nano (bundled), a local folder or a hub id; default nano"
     )
-    group.add_argument("--revision", metavar="REV", help="of a hub id: branch, tag or commit")
+    hub_options(group)
     group.add_argument("--dtype", default="float32", help="float32 (default), bfloat16 or float16")
     group.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
-    group.add_argument("--offline", action="store_true", help="use only what the hub cache already holds")
+
+
+def hub_options(parser: Options) -> None:
+    parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub id")
+    parser.add_argument("--offline", action="store_true", help="use only what the hub cache already holds")
+
+
+def run_option(parser: Options) -> None:
+    """The run whose checkpoints ``best`` and ``last`` name; it is read as ``run_folder``."""
+    parser.add_argument("--run", dest="run_folder", metavar="NAME", help="run of best or last; default the newest")
+
+
+def seed_option(parser: Options, of: str) -> None:
+    parser.add_argument("--seed", type=int, default=0, help=f"of {of}; default 0")
+
+
+def json_option(parser: Options) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+
+
+def plot_option(parser: Options, picture: str) -> None:
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help=f"draw {picture}")
 
 
 def load_backbone(options: argparse.Namespace) -> "FrozenBackbone":
-    """
+    """The frozen language model of ``backbone_options``.
+
     Raises:
-        ValueError: no such model, type or device.
+        ValueError: There is no such model, type or device.
     """
     import torch
     from transformers.utils import logging
@@ -65,14 +94,14 @@ def prompt_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prompt", action="append", default=[], metavar="TEXT", help="a text to read; repeat it for a batch"
     )
-    parser.add_argument("--prompt-file", type=Path, metavar="FILE", help="a whole file as one more text, UTF-8")
+    parser.add_argument("--prompt-file", type=Path, metavar="FILE", help="a UTF-8 file whose content is one more text")
 
 
 def read_prompts(options: argparse.Namespace) -> list[str]:
-    """Prompts in the order given, the file's last.
+    """Prompts in the order given, then that of the file.
 
     Raises:
-        ValueError: no prompt, an empty one, or a file that cannot be read as text.
+        ValueError: There is no prompt, one is empty, or the file is not UTF-8 text.
     """
     prompts = list(options.prompt)
     if options.prompt_file is not None:
@@ -88,21 +117,21 @@ def read_prompts(options: argparse.Namespace) -> list[str]:
 
 
 def decoding_options(parser: argparse.ArgumentParser) -> None:
-    """How a text is written; ``read_decoding`` reads them."""
+    """How new text is decoded; ``read_decoding`` reads them."""
     group = parser.add_argument_group("decoding")
     group.add_argument("--tokens", type=count, default=64, help="new tokens at most; default 64")
     group.add_argument(
         "--temperature", type=number, default=0.8, help="of sampling; 0 takes the most likely token; default 0.8"
     )
     group.add_argument("--top-p", type=number, default=1.0, help="sample within this probability mass; default 1")
-    group.add_argument("--seed", type=int, default=0, help="of sampling; default 0")
+    seed_option(group, "sampling")
 
 
 def read_decoding(options: argparse.Namespace) -> dict[str, Any]:
-    """What ``model.generate`` takes; the seed is for the caller to set.
+    """Keyword arguments of ``model.generate``; the caller sets the seed.
 
     Raises:
-        ValueError: a probability mass that is none.
+        ValueError: --top-p is no probability mass.
     """
     if not 0 < options.top_p <= 1:
         raise ValueError(f"--top-p {options.top_p:g} is not above 0 and at most 1")
@@ -113,7 +142,7 @@ def read_decoding(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def layer_list(text: str) -> list[int]:
-    """Layers counted from 0: ``0,2,4-6`` is 0, 2, 4, 5 and 6. An argparse type; whether they exist the backbone knows."""
+    """Layers counted from 0: ``0,2,4-6`` is 0, 2, 4, 5 and 6. An argparse type."""
     layers: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")

@@ -1,4 +1,4 @@
-"""`gssr inspect` and `gssr state capture | show | blend | generate`: options here, work in the modules beside it."""
+"""`gssr inspect` and `gssr state capture | show | blend | generate`."""
 
 import argparse
 import json
@@ -11,49 +11,54 @@ from gssr.commands.options import (
     backbone_options,
     count,
     decoding_options,
+    json_option,
     layer_list,
     load_backbone,
     number,
+    plot_option,
     prompt_options,
     read_decoding,
     read_prompts,
+    seed_option,
 )
 
 if TYPE_CHECKING:
     from gssr.states.hybrid_state import HybridState
 
-INSPECT_PROMPT = "Hurricane Ian near 20.1 north 83.5 west, moving north at 9 knots. The center of the hurricane"
+INSPECT_PROMPT = "The river rose by two feet after three days of rain. The mayor of the town"
 
 
 def add_commands(subparsers: Subparsers) -> None:
     parser = add_command(
-        subparsers, "inspect", "show the state of each layer behind a prompt, and where a change of it bites",
+        subparsers, "inspect", "show the state of each layer after a prompt, and what a change of it does",
         ["gssr inspect", 'gssr inspect --prompt "The storm turned north" --leverage --share 0.5 --plot leverage.png'],
     )  # fmt: skip
     prompt_options(parser)
     backbone_options(parser)
     group = parser.add_argument_group("leverage")
     group.add_argument(
-        "--leverage", action="store_true", help="change each layer's state at random and report the effect"
+        "--leverage", action="store_true", help="change each layer's state at random and measure the effect"
     )
     group.add_argument(
         "--share", type=number, default=0.5, help="size of the change over the state's norm; default 0.5"
     )
-    group.add_argument("--tokens", type=count, default=32, help="of continuation to measure under; default 32")
+    group.add_argument(
+        "--tokens", type=count, default=32, help="new tokens over which the effect is measured; default 32"
+    )
     group.add_argument("--directions", type=count, default=4, help="random directions for each layer; default 4")
-    group.add_argument("--layers", type=layer_list, metavar="LIST", help="such as 0,2,4-6, counted from 0; default all")
-    group.add_argument("--seed", type=int, default=0, help="of the directions; default 0")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture too, such as states.png")
+    group.add_argument("--layers", type=layer_list, metavar="LIST", help="such as 0,2,4-6, from 0; default all")
+    seed_option(group, "the directions")
+    json_option(parser)
+    plot_option(parser, "the states, and the leverage if it is measured")
     parser.set_defaults(run=inspect)
 
     state = add_command(
         subparsers, "state", "capture, show, blend and continue states", "gssr state capture --help",
-        "A state is what the model knows behind a text; going on from it needs no second reading.",
+        "A state is all that the model keeps of a text. It continues from the state without reading the text again.",
     ).add_subparsers(title="commands", metavar="COMMAND", required=True)  # fmt: skip
 
     parser = add_command(
-        state, "capture", "read prompts and save the state behind them",
+        state, "capture", "read prompts and save the state after them",
         'gssr state capture --prompt "The storm turned north" --out storm.safetensors',
     )  # fmt: skip
     prompt_options(parser)
@@ -62,11 +67,11 @@ def add_commands(subparsers: Subparsers) -> None:
     parser.set_defaults(run=capture)
 
     parser = add_command(
-        state, "show", "show what a saved state holds, what of it grows with the text and what does not",
+        state, "show", "show the parts of a saved state, and which of them grow with the text",
         "gssr state show storm.safetensors",
     )  # fmt: skip
     parser.add_argument("file", type=Path)
-    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    json_option(parser)
     parser.set_defaults(run=show)
 
     parser = add_command(
@@ -74,18 +79,18 @@ def add_commands(subparsers: Subparsers) -> None:
         ["gssr state blend a.safetensors b.safetensors --ratio 0.5 --out c.safetensors",
          "gssr state blend a.safetensors b.safetensors --ratio 0 --layer 4-6=0.8 --out c.safetensors",
          "gssr state blend a.safetensors b.safetensors c.safetensors --weights 1,1,2 --out d.safetensors"],
-        "Recurrent states become weighted means. Attention keys and values, conv states and the text are taken whole\n"
-        "from one state, the anchor: by default the one with the largest weight.",
+        "Recurrent states become weighted means. Attention keys and values, conv states and the text come from one\n"
+        "state, the anchor. By default the anchor is the state with the largest weight.",
     )  # fmt: skip
     parser.add_argument("files", type=Path, nargs="+", metavar="file")
     share = parser.add_mutually_exclusive_group()
-    share.add_argument("--ratio", type=number, help="of two states: 0 is the first, 1 the second; default 0.5")
+    share.add_argument("--ratio", type=number, help="between two states: 0 is the first, 1 the second; default 0.5")
     share.add_argument("--weights", type=weight_list, metavar="LIST", help="one for each state, such as 1,1,2")
     parser.add_argument(
         "--layer", type=layer_share, action="append", default=[], metavar="LIST=SHARE",
         help="another ratio, or other weights, for some layers, such as 4-6=0.8; may be repeated",
     )  # fmt: skip
-    parser.add_argument("--anchor", type=Path, metavar="FILE", help="the one of the files that is the anchor")
+    parser.add_argument("--anchor", type=Path, metavar="FILE", help="the file of the anchor")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors file to write")
     parser.set_defaults(run=blend)
 
@@ -97,7 +102,7 @@ def add_commands(subparsers: Subparsers) -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--read", metavar="TEXT", help="a further text to read first; mind the space at its start")
     decoding_options(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
+    json_option(parser)
     backbone_options(parser)
     parser.set_defaults(run=generate)
 
@@ -123,7 +128,7 @@ def inspect(options: argparse.Namespace) -> None:
     from gssr.states.inspect import describe, leverage
 
     if options.layers is not None and not options.leverage:
-        raise ValueError("--layers says where to measure leverage; add --leverage")
+        raise ValueError("--layers chooses the layers of --leverage, which is missing; add --leverage")
     if not options.prompt and options.prompt_file is None:
         options.prompt = [INSPECT_PROMPT]
     prompts = read_prompts(options)
@@ -141,10 +146,8 @@ def inspect(options: argparse.Namespace) -> None:
     if options.json:
         found = tables.summary(state) | {"layers": [asdict(layer) for layer in describe(state)]}
         if effects is not None:
-            found["leverage"] = {
-                "share": options.share, "tokens": options.tokens, "directions": options.directions, "seed": options.seed,
-                "layers": [asdict(effect) for effect in effects],
-            }  # fmt: skip
+            settings = {name: getattr(options, name) for name in ("share", "tokens", "directions", "seed")}
+            found["leverage"] = settings | {"layers": [asdict(effect) for effect in effects]}
         print(json.dumps(found, indent=2))
         return
     tables.print_state(state, prompts)
@@ -186,7 +189,7 @@ def blend(options: argparse.Namespace) -> None:
     if len(files) < 2:
         raise ValueError("a blend needs at least two states; give their files one after the other")
     if options.weights is None and len(files) > 2:
-        raise ValueError(f"a ratio is between two states and {len(files)} were given; give --weights, one for each")
+        raise ValueError(f"--ratio blends two states, and {len(files)} were given; give --weights, one for each")
     if options.anchor is not None and options.anchor not in files:
         raise ValueError(f"the anchor {options.anchor} is not one of the files: {', '.join(map(str, files))}")
 
@@ -194,7 +197,7 @@ def blend(options: argparse.Namespace) -> None:
     from gssr.states import tables
 
     def weights(share: list[float]) -> list[float]:
-        """One number is a ratio where there are two states."""
+        """Weights of the states; one number for two states is a ratio."""
         return list(blending.ratio_weights(share[0])) if len(files) == 2 and len(share) == 1 else share
 
     ratio = 0.5 if options.ratio is None else options.ratio

@@ -12,18 +12,8 @@ import torch
 from torch import Tensor
 
 from gssr.sequences.collate import collate
+from gssr.sequences.context import context_length, last_observed
 from gssr.sequences.record import Batch, Record
-
-
-def context_length(batch: Batch) -> int:
-    """The one context length C of a batch. Raises ValueError when its sequences differ or leave no horizon."""
-    lengths = set(batch.context.tolist())
-    if len(lengths) != 1 or (length := lengths.pop()) >= batch.value.shape[1]:
-        raise ValueError(
-            f"baselines and scores need sequences of one context length with a horizon behind it; got context lengths "
-            f"{sorted(set(batch.context.tolist()))} in {batch.value.shape[1]} steps"
-        )
-    return length
 
 
 def filled_context(batch: Batch) -> Tensor:
@@ -42,15 +32,17 @@ def horizon_truth(batch: Batch) -> Tensor:
 
 
 def persistence(batch: Batch) -> Tensor:
-    """The last observed value for ever, (B, H, Y); NaN where the context holds none."""
-    return filled_context(batch)[:, -1:].repeat(1, batch.value.shape[1] - context_length(batch), 1)
+    """The last observed value at every step, (B, H, Y); NaN where the context holds none."""
+    length = context_length(batch)
+    unknown = torch.full_like(batch.value[0, 0], torch.nan)
+    return last_observed(batch, length, unknown).repeat(1, batch.value.shape[1] - length, 1)
 
 
 def seasonal_naive(windows: Sequence[Record], batch: Batch, period: int) -> Tensor:
     """The value one period (`period` steps) before each step of the horizon, (B, H, Y); NaN where no window holds it.
 
-    `windows` are all that is known of the series. A period shorter than the horizon is gone back as often as it takes to
-    leave the horizon, so that no step is forecast by another one of it.
+    `windows` hold all that is known of the series. Where the period is shorter than the horizon, the value comes from
+    several periods before, so that no step of the horizon forecasts another.
 
     Raises ValueError for a period below 1.
     """
@@ -77,9 +69,9 @@ def seasonal_naive(windows: Sequence[Record], batch: Batch, period: int) -> Tens
 def straight_line(batch: Batch) -> Tensor:
     """From the last context value straight to the goal's range at goal_step, and staying there, (B, H, Y).
 
-    The line ends at the point of [goal_low, goal_high] nearest to where it starts: at the number for a number, at the
-    nearest bound for a class, nowhere else when the start lies inside. Dimensions of which the goal is silent
-    persist."""
+    The line ends at the point of [goal_low, goal_high] that is nearest to its start: the number, the nearest bound of a
+    class, or the start itself where it lies inside. Dimensions without bounds persist.
+    """
     path = persistence(batch)
     start = path[:, 0]
     end = torch.minimum(torch.maximum(start, batch.goal_low), batch.goal_high)
@@ -94,8 +86,9 @@ class LinearAutoregression:
     """Least squares from the C·Y values of the context (and 1) straight to each value of the horizon; no recursion.
 
     Inputs are standardised and missing ones filled by the last observation (before the first: by the training mean).
-    A missing target leaves its row out of that target's fit alone. `ridge` is the penalty, as a share of the number
-    of windows, on the coefficients of standardised inputs; 0 is plain least squares."""
+    Where a target is missing, only the fit of that target leaves the window out. `ridge` is the penalty, as a share of
+    the number of windows, on the coefficients of standardised inputs; 0 is plain least squares.
+    """
 
     def __init__(self, ridge: float = 0.0) -> None:
         if ridge < 0:
@@ -104,7 +97,7 @@ class LinearAutoregression:
         self.coefficients: Tensor | None = None  # (C·Y + 1, H·Y) float64
 
     def fit(self, windows: Sequence[Record] | Batch) -> LinearAutoregression:
-        """Fit on windows of the training part alone. Raises ValueError for no windows."""
+        """Fit on windows, which must be of the training part. Raises ValueError for no windows."""
         batch = windows if isinstance(windows, Batch) else collate(windows)
         context = filled_context(batch).double()
         self.mean = context.nanmean((0, 1))

@@ -1,28 +1,20 @@
 """Whether the belief is used, and whether it says something to the language model.
 
-The network computes what needs its inside; here it is only called on the right windows and summed up. Expected of it:
-
-    latent_health(batch) -> {"kl_per_dim": (D) mean raw KL, nats, "value_error": float, "value_error_permuted": float}
-        goal off; error (any unit) of values decoded from posterior samples x, and from x permuted between sequences
-    prior_samples(batch, generator=) -> (B, T, D)
-        x_t ~ p(x_t | h_t), h_t filtered on values and texts before t, goal off
-    text_nats(x (N, D), texts) -> (nats (N,), tokens (N,))
-        negative log-likelihood of each text behind x and its number of tokens, end of text included in both
-    silent_nats(texts) -> (nats (N,), tokens (N,))
-        the same behind nothing, optional
+The network computes what needs its inside (`gssr.evaluation.network.SpeakingNetwork`). Here it is called on the right
+windows, and the results are summed up.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from lightning.fabric.utilities import move_data_to_device
 
 from gssr.evaluation.bootstrap import Estimate, cluster_ratio
-from gssr.evaluation.imagining import device_of, evaluating, pick_evenly, seed_of
+from gssr.evaluation.imagining import evaluating, pick_evenly, seed_of
+from gssr.evaluation.network import SpeakingNetwork
 from gssr.sequences.record import Batch
 
 USED_NATS = 0.02
@@ -30,8 +22,8 @@ USED_NATS = 0.02
 
 @dataclass(frozen=True)
 class LatentHealth:
-    """`kl_per_dim` D mean nats; `used` share of the dimensions above 0.02 nats; `permuted_ratio`: how many times
-    larger the value's error becomes when x is permuted between sequences.
+    """`kl_per_dim`: D mean KLs in nats; `used`: share of them above 0.02 nats; `permuted_ratio`: error of the decoded
+    value with x permuted between sequences, divided by its error with the own x.
     """
 
     kl_per_dim: list[float]
@@ -39,32 +31,30 @@ class LatentHealth:
     permuted_ratio: float
 
 
-def latent_health(network: Any, batch: Batch, windows: int = 384, seed: int = 0) -> LatentHealth | None:
-    """The network's own account of its latent on evenly picked windows, None where the network gives none."""
-    if not hasattr(network, "latent_health"):
-        return None
-    picked = move_data_to_device(batch.select(pick_evenly(len(batch), windows)), device_of(network))
+def latent_health(network: SpeakingNetwork, batch: Batch, windows: int = 384, seed: int = 0) -> LatentHealth:
+    """The network's own account of its latent, on evenly picked windows."""
+    picked = move_data_to_device(batch.select(pick_evenly(len(batch), windows)), network.device)
     with evaluating(network, seed_of(seed, "latent health")):
-        told = network.latent_health(picked)
-    kl = torch.as_tensor(told["kl_per_dim"]).float().cpu()
-    ratio = float(told["value_error_permuted"]) / float(told["value_error"])
+        found = network.latent_health(picked)
+    kl = torch.as_tensor(found["kl_per_dim"]).float().cpu()
+    ratio = float(found["value_error_permuted"]) / float(found["value_error"])
     return LatentHealth(kl.tolist(), float((kl > USED_NATS).float().mean()), ratio)
 
 
 @dataclass(frozen=True)
 class TextEvidence:
-    """Nats per token of a text behind its own belief (`own`), behind another storm's (`other`), `gain` = other - own, and behind
-    no belief at all (`none`; None where the network cannot say).
+    """Nats per token of a text behind the belief of its own series (`own`), of another series (`other`) and behind no
+    belief (`none`); `gain` is other - own.
     """
 
     gain: Estimate
     own: Estimate
     other: Estimate
-    none: Estimate | None = None
+    none: Estimate
 
 
 def text_evidence(
-    network: Any,
+    network: SpeakingNetwork,
     batch: Batch,
     steps: int = 600,
     first_step: int | None = None,
@@ -72,21 +62,19 @@ def text_evidence(
     batch_size: int = 256,
     draws: int = 2000,
 ) -> TextEvidence | None:
-    """Is text t likelier behind x_t ~ p(x_t | h_t) than behind such an x of another series at a step with the same
-    step_label?
+    """Whether text t is likelier behind its own x_t ~ p(x_t | h_t) than behind that of another series.
 
-    `steps` steps are picked evenly over series and time, each step of a series once although windows overlap, none
-    before `first_step` (default C: as much history as a forecast has). Nats per token are sums over sums, with errors
-    by series. None where the network lacks `prior_samples` or `text_nats`, or where no two steps of different series
-    share a label."""
-    if not (hasattr(network, "prior_samples") and hasattr(network, "text_nats")):
-        return None
+    The other x comes from a step with the same step_label. `steps` steps are picked evenly over series and time, each
+    step of a series once although windows overlap, and none before `first_step`. Its default is C: as much history as a
+    forecast has. Nats per token are sums over sums, with errors by series. None where no two steps of different series
+    share a label.
+    """
     generator = np.random.default_rng([seed, 1])
     rows, times = _pick_steps(batch, steps, first_step, generator)
     partners = _partners(batch, rows, times, generator)
     if not partners:
         return None
-    device = device_of(network)
+    device = network.device
     with evaluating(network, seed_of(seed, "text evidence")):
         x, noise = [], torch.Generator().manual_seed(seed_of(seed, "prior samples"))
         for start in range(0, len(rows), batch_size):
@@ -97,11 +85,9 @@ def text_evidence(
         own_at, other_at = (torch.as_tensor(side) for side in zip(*partners, strict=True))
         texts = [batch.text[rows[i]][times[i]] for i in own_at.tolist()]
         (own, tokens), (other, _) = (_nats(network, x[side], texts, batch_size // 4) for side in (own_at, other_at))
-        compared = [other - own, own, other]
-        if hasattr(network, "silent_nats"):
-            compared.append(network.silent_nats(texts)[0].double().cpu().numpy())
+        none = network.silent_nats(texts)[0].double().cpu().numpy()
     series = [batch.series[rows[i]] for i in own_at.tolist()]
-    return TextEvidence(*(cluster_ratio(nats, tokens, series, draws, seed) for nats in compared))
+    return TextEvidence(*(cluster_ratio(nats, tokens, series, draws, seed) for nats in (other - own, own, other, none)))
 
 
 def _pick_steps(
@@ -133,7 +119,7 @@ def _partners(batch: Batch, rows: list[int], times: list[int], generator: np.ran
     return pairs
 
 
-def _nats(network: Any, x: torch.Tensor, texts: list[str], size: int) -> tuple[np.ndarray, np.ndarray]:
+def _nats(network: SpeakingNetwork, x: torch.Tensor, texts: list[str], size: int) -> tuple[np.ndarray, np.ndarray]:
     nats, tokens = [], []
     for start in range(0, len(texts), size):
         part = network.text_nats(x[start : start + size], texts[start : start + size])

@@ -1,8 +1,8 @@
 """Errors of mean scores when windows overlap: whole series are drawn with replacement, never single windows.
 
-Windows of one storm share steps and fate, so their number says little; the cluster bootstrap (Field and Welsh 2007)
-keeps all windows of a drawn series together. The draws are the same for every quantity with the same clusters and
-seed."""
+Windows of one series share steps, so they are not independent. The cluster bootstrap (Field and Welsh 2007) keeps all
+windows of a drawn series together. Quantities with the same clusters and seed share their draws.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Clusters = Sequence[str] | np.ndarray
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score with its bootstrap standard error, its percentile interval [low, high] and what it rests on.
+    """A score, its bootstrap standard error, its percentile interval [low, high], and the windows and series behind it.
 
-    All NaN where there was nothing to score; `error` and the interval are NaN where there was only one series.
+    All are NaN where there was nothing to score; `error` and the interval are NaN where there was only one series.
     """
 
     value: float
@@ -38,9 +38,7 @@ class Estimate:
 def cluster_mean(
     values: np.ndarray, clusters: Clusters, draws: int = 2000, seed: int = 0, level: float = 0.95
 ) -> Estimate:
-    """The mean of `values` (N), one per window, NaN = not scored, with an error by drawing series. See
-    `cluster_ratio`.
-    """
+    """The mean of `values` (N), one a window, NaN where not scored, as `cluster_ratio` estimates it."""
     values = np.asarray(values, dtype=np.float64)
     return cluster_ratio(values, np.where(np.isnan(values), np.nan, 1.0), clusters, draws, seed, level)
 
@@ -81,7 +79,7 @@ def cluster_ratio(
     if len(names) > 1:
         times = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
         drawn = _divide(times @ above, times @ below)
-        drawn = drawn[np.isfinite(drawn)]  # a draw of series without any denominator says nothing
+        drawn = drawn[np.isfinite(drawn)]  # a draw without any denominator has no ratio
         if len(drawn) > 1:
             error = float(drawn.std(ddof=1))
             low, high = (float(q) for q in np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))

@@ -1,13 +1,13 @@
-"""A picture of one window: what was, what came, and the fans of imagined futures with the goal and without it.
+"""A picture of one window: its context, what came, and fans of rollouts with the goal and without it.
 
-Object API of matplotlib alone (no pyplot, no global state): safe in any thread, process and callback.
+It uses matplotlib's objects without pyplot and so without global state: safe in any thread and callback.
 """
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
+from torch import Tensor
 
+from gssr.evaluation.network import Plan
 from gssr.metrics import plotting_quantiles
 from gssr.sequences.record import Batch
 
@@ -46,14 +48,19 @@ def fan_chart(
 ) -> Figure:
     """Draw one value dimension of one window; hours count from the end of the context.
 
-    `context_hours` (C) up to 0 and `context` (C); `horizon_hours` (H); rollouts with value noise `without_goal`,
-    `with_goal` (S, H), drawn as bands from 10 to 90 % and 25 to 75 % around the median; `paths` (S', H): a few single
-    rollouts with the goal, drawn as thin lines (best decoded without value noise); `truth` (H), NaN where unknown.
-    The goal is a sentence, with `goal_hour` and, where they are known, bounds: a mark for a number, a bracket for a
-    range. `guides`: named levels of the value; `texts`: (hour, text) of a plan, written below. NaN or None bounds are
-    unknown.
+    Args:
+        context_hours, context: (C), hours up to 0 and values.
+        horizon_hours: (H).
+        without_goal, with_goal: rollouts with value noise (S, H), drawn as bands from 10 to 90 % and 25 to 75 % around
+            the median.
+        truth: (H), NaN where unknown.
+        goal: A sentence; drawn at `goal_hour` as a mark for a number, a bracket for a range, a line for unknown bounds
+            (NaN or None).
+        paths: A few single rollouts with the goal (S', H), drawn as thin lines, best without value noise.
+        guides: Named levels of the value.
+        texts: (hour, text) of a plan, written below.
 
-    Raises ValueError when shapes do not fit together.
+    Raises ValueError where shapes do not fit together.
     """
     context_hours, context, horizon_hours, without_goal = (
         np.asarray(part, dtype=np.float64) for part in (context_hours, context, horizon_hours, without_goal)
@@ -103,8 +110,8 @@ def fan_chart(
 def fan_chart_of(
     batch: Batch,
     index: int,
-    plan_with: Any | None,
-    plan_without: Any,
+    plan_with: Plan | None,
+    plan_without: Plan,
     dimension: int,
     value_names: Sequence[str],
     value_units: Sequence[str],
@@ -113,11 +120,9 @@ def fan_chart_of(
     text_steps: Sequence[int] | None = None,
     guides: Sequence[tuple[float, str]] = (),
 ) -> Figure:
-    """The fan chart of sequence `index` of a batch: plans (or rollouts) of the same batch with and without its goal.
+    """The fan chart of sequence `index` of a batch, from plans of that batch with and without its goal.
 
-    A plan has `rollouts` (or is one) with `mean` and `sample` (S, B, H, Y), and may have `text` (B lists of H, or of
-    none). `singles`: number of single rollouts drawn; `text_steps`: horizon steps whose texts are written below
-    (None: three of them; (): none).
+    `singles`: single rollouts drawn; `text_steps`: horizon steps whose texts are written below (None: three; (): none).
     """
     row = batch.select([index])
     length = int(row.context[0])
@@ -128,20 +133,20 @@ def fan_chart_of(
     )
     horizon = steps - length
 
-    def rollouts(plan: Any, name: str) -> np.ndarray:
-        return getattr(getattr(plan, "rollouts", plan), name)[:, index, :horizon, dimension].float().cpu().numpy()
+    def fan(rollouts: Tensor) -> np.ndarray:
+        return rollouts[:, index, :horizon, dimension].float().cpu().numpy()
 
-    written = getattr(plan_with if plan_with is not None else plan_without, "text", None)
+    written = (plan_without if plan_with is None else plan_with).text[index]
     if text_steps is None:
         text_steps = sorted({horizon // 4, horizon // 2, horizon - 1}) if horizon > 2 else range(horizon)
-    texts = [(hours[length + h], written[index][h]) for h in text_steps] if written and written[index] else []
+    texts = [(hours[length + h], written[h]) for h in text_steps] if written else []
     goal = row.goal[0] if plan_with is not None else None
     return fan_chart(
         hours[:length],
         value[:length],
         hours[length:],
-        rollouts(plan_without, "sample"),
-        None if plan_with is None else rollouts(plan_with, "sample"),
+        fan(plan_without.rollouts.sample),
+        None if plan_with is None else fan(plan_with.rollouts.sample),
         truth=value[length:],
         goal=goal,
         goal_hour=None if goal is None else float(hours[int(row.goal_step[0])]),
@@ -150,13 +155,13 @@ def fan_chart_of(
         name=value_names[dimension],
         unit=value_units[dimension],
         title=row.series[0],
-        paths=None if plan_with is None else rollouts(plan_with, "mean")[:singles],
+        paths=None if plan_with is None else fan(plan_with.rollouts.mean)[:singles],
         guides=guides,
         texts=texts,
     )
 
 
-def save(figure: Figure, path: Any) -> None:
+def save(figure: Figure, path: str | Path) -> None:
     """Write a figure to a PNG file, without the time of writing in it: the same picture gives the same bytes."""
     figure.savefig(path, format="png", metadata={"Software": None})
 
@@ -262,19 +267,10 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
         places[-1] = top - apart / 2
         for i in range(len(places) - 2, -1, -1):
             places[i] = min(places[i], places[i + 1] - apart)
+    style = {"textcoords": "offset points", "fontsize": 9, "fontweight": "bold", "va": "center"}
     for place, (_, colour, label) in zip(places, ends, strict=True):
-        axes.annotate(
-            label,
-            (1, place),
-            xycoords=("axes fraction", "data"),
-            xytext=(9, 0),
-            textcoords="offset points",
-            color=colour,
-            fontsize=9,
-            fontweight="bold",
-            va="center",
-            annotation_clip=False,
-        )
+        at = {"xycoords": ("axes fraction", "data"), "xytext": (9, 0), "annotation_clip": False}
+        axes.annotate(label, (1, place), color=colour, **at, **style)
 
 
 def _titles(figure: Figure, height: float, title: str, goal: str | None, name: str) -> None:

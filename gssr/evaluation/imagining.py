@@ -6,61 +6,42 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
+from gssr.evaluation.network import ForecastNetwork
 from gssr.sequences.record import Batch, Record
 
 
-class Imagines(Protocol):
-    """What evaluation needs of a network (`gssr.network.GoalNetwork`): rollouts from the filtered context of each
-    sequence.
-    """
-
-    def rollout(
-        self, batch: Batch, goals: list[str | None], samples: int, generator: torch.Generator | None = None
-    ) -> Any:
-        """An object with `mean` and `sample` (S, B, H, Y) in data units: decoded without and with value noise; the
-        generator is on the CPU.
-        """
-
-
 @dataclass
-class Imagined:
+class Ensemble:
     """Rollouts on the CPU: `mean` without and `sample` with value noise, both (S, B, H, Y) float32 in data units."""
 
     mean: Tensor
     sample: Tensor
 
-    def select(self, indices: Sequence[int] | Tensor) -> Imagined:
+    def select(self, indices: Sequence[int] | Tensor) -> Ensemble:
         """The rollouts of some sequences, in that order."""
         index = torch.as_tensor(indices, dtype=torch.int64)
-        return Imagined(self.mean[:, index], self.sample[:, index])
-
-
-def device_of(network: Any) -> torch.device:
-    """Where a network lives; networks without the attribute live on the CPU."""
-    return torch.device(getattr(network, "device", "cpu"))
+        return Ensemble(self.mean[:, index], self.sample[:, index])
 
 
 def seed_of(seed: int, *parts: str | int) -> int:
-    """A seed for one purpose: a 63-bit hash of the run's seed and what the numbers are for."""
+    """A seed for one purpose: a 63-bit hash of the run's seed and the purpose's name."""
     words = [part if isinstance(part, int) else zlib.crc32(part.encode()) for part in parts]
     return int(np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0] >> 1)
 
 
 @contextmanager
-def evaluating(network: Any, seed: int) -> Iterator[None]:
-    """Evaluation mode, no gradients, and the global random numbers seeded; all put back at the end.
+def evaluating(network: ForecastNetwork, seed: int) -> Iterator[None]:
+    """Evaluation mode, no gradients and seeded global random numbers; all are restored at the end.
 
-    No inference mode: what a network keeps for later (encoded texts) must stay usable in training.
+    It is no inference mode, because training goes on with what a network keeps meanwhile (encoded texts).
     """
-    training = getattr(network, "training", False)
-    device = device_of(network)
+    training, device = network.training, network.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
         torch.manual_seed(seed)
         if training:
@@ -73,36 +54,35 @@ def evaluating(network: Any, seed: int) -> Iterator[None]:
 
 
 def imagine(
-    network: Imagines,
+    network: ForecastNetwork,
     batch: Batch,
     goals: Sequence[str | None] | None,
     samples: int,
     seed: int,
     batch_size: int = 256,
-    **options: Any,
-) -> Imagined:
+    gain: float = 1.0,
+) -> Ensemble:
     """`samples` rollouts of every sequence under `goals` (None: no goals), a few hundred sequences at a time.
 
-    `options` go to the network's `rollout`, such as `gain=0`.
+    Every gain of the goals' pull is multiplied with `gain`.
 
-    The same arguments give the same numbers: each chunk has a generator of its own.
+    Each chunk has its own generator, so the same arguments give the same numbers.
 
-    Raises ValueError for another number of goals than sequences.
+    Raises ValueError where the numbers of goals and sequences differ.
     """
     goals = [None] * len(batch) if goals is None else list(goals)
     if len(goals) != len(batch):
         raise ValueError(f"imagine was given {len(goals)} goals for {len(batch)} sequences; expected one each, or None")
-    device = device_of(network)
     means, noisy = [], []
     with evaluating(network, seed_of(seed, "global")):
         for start in range(0, len(batch), batch_size):
             rows = range(start, min(start + batch_size, len(batch)))
-            part = move_data_to_device(batch.select(list(rows)), device)
+            part = move_data_to_device(batch.select(list(rows)), network.device)
             generator = torch.Generator().manual_seed(seed_of(seed, start))
-            rollouts = network.rollout(part, [goals[row] for row in rows], samples, generator=generator, **options)
+            rollouts = network.rollout(part, [goals[row] for row in rows], samples, generator=generator, gain=gain)
             means.append(rollouts.mean.float().cpu())
             noisy.append(rollouts.sample.float().cpu())
-    return Imagined(torch.cat(means, dim=1), torch.cat(noisy, dim=1))
+    return Ensemble(torch.cat(means, dim=1), torch.cat(noisy, dim=1))
 
 
 def pick_evenly(count: int, most: int) -> list[int]:
@@ -111,18 +91,19 @@ def pick_evenly(count: int, most: int) -> list[int]:
 
 
 def window_key(record: Record) -> tuple[str, float]:
-    """What names a window: its series and the time of its first step."""
+    """The identity of a window: its series and the time of its first step."""
     return record.series, float(record.time[0])
 
 
-def borrow(
+def match_donors(
     recipients: Batch, donors: Batch, dimension: int, tolerance: float, seed: int = 0
 ) -> tuple[list[int], list[int]]:
-    """For each recipient a donor whose goal it borrows, drawn evenly among the donors that may give one.
+    """For each recipient a donor whose goal it borrows, drawn uniformly among all that fit.
 
-    A donor is a window of another series, has a goal, and its value in `dimension` at the last context step
-    (goal_start) differs from the recipient's by at most `tolerance`. Returns the indices of the recipients that found
-    one, and of their donors."""
+    A donor fits if it has a goal, is of another series, and its value in `dimension` at the last context step
+    (goal_start) differs from the recipient's by at most `tolerance`. Returns the indices of the recipients that have a
+    donor, and of these donors.
+    """
     receives, gives = (_start_value(batch, dimension) for batch in (recipients, donors))
     series = np.asarray(donors.series)
     has_goal = np.array([goal is not None for goal in donors.goal], dtype=bool)

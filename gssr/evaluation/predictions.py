@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from gssr.evaluation.fan_chart import fan_chart_of, save
+from gssr.evaluation.network import Plan
 from gssr.sequences.record import Batch
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,8 +35,8 @@ FILE = "predictions.jsonl"
 
 
 def write_predictions(
-    plan_with_goal: Any | None,
-    plan_without_goal: Any,
+    plan_with_goal: Plan | None,
+    plan_without_goal: Plan,
     batch: Batch,
     folder: str | Path,
     value_names: Sequence[str],
@@ -76,8 +77,8 @@ def write_predictions(
 
 
 def prediction_lines(
-    plan_with_goal: Any | None,
-    plan_without_goal: Any,
+    plan_with_goal: Plan | None,
+    plan_without_goal: Plan,
     batch: Batch,
     value_names: Sequence[str],
     value_units: Sequence[str],
@@ -133,13 +134,12 @@ def _window(batch: Batch, row: int, digits: int) -> dict[str, Any]:
     }
 
 
-def _plan(plan: Any, row: int, horizon: int, rollouts: int | None, digits: int) -> dict[str, Any]:
-    text = getattr(plan, "text", None)
+def _plan(plan: Plan, row: int, horizon: int, rollouts: int | None, digits: int) -> dict[str, Any]:
     return {
         "mean": _numbers(plan.mean[row, :horizon], digits),
         "quantiles": _numbers(plan.quantiles[row, :horizon], digits),
         "rollouts": _numbers(plan.rollouts.mean[:rollouts, row, :horizon], digits),
-        "text": list(text[row][:horizon]) if text and text[row] else None,
+        "text": plan.text[row][:horizon] or None,
     }
 
 

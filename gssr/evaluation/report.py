@@ -1,4 +1,4 @@
-"""Tables of estimates with the bars they must clear, as Markdown, JSON and scalars."""
+"""Reports: tables of estimates, the bars that they must clear, and pictures, as Markdown, JSON and scalars."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gssr.evaluation.bootstrap import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Cell = Estimate | float | str
 
@@ -19,8 +22,8 @@ Cell = Estimate | float | str
 class Table:
     """Rows of named cells.
 
-    `unit` tells how numbers are written: "%" as percentages, anything else as they are, with `digits` behind the point.
-    Rows with Estimates show the number of windows and series of the first one, too.
+    Numbers are written as percentages where `unit` is "%", and else as they are with `digits` behind the point; `units`
+    overrides it for single columns. Rows with Estimates also show the windows and series of the first one.
     """
 
     key: str
@@ -29,7 +32,7 @@ class Table:
     rows: dict[str, dict[str, Cell]]
     unit: str = ""
     digits: int = 2
-    units: Mapping[str, str] = field(default_factory=dict)  # of single columns
+    units: Mapping[str, str] = field(default_factory=dict)
 
     def to_markdown(self) -> str:
         columns = list(dict.fromkeys(column for row in self.rows.values() for column in row))
@@ -68,7 +71,7 @@ class Table:
 
 @dataclass
 class Check:
-    """One thing that must hold: `value` at most or at least `bar`. `passed` is None where it could not be measured."""
+    """A requirement: `value` is at least `bar`, or with `at_most` no more than it. `passed` is None if not measured."""
 
     name: str
     value: float
@@ -84,7 +87,10 @@ class Check:
 
 @dataclass
 class Report:
-    """Tables and checks of one evaluation; `settings` says of what (plain values)."""
+    """Tables, checks and pictures of one evaluation.
+
+    `settings`: plain values that describe what was evaluated; `pictures`: matplotlib figures by caption.
+    """
 
     name: str
     title: str
@@ -92,6 +98,7 @@ class Report:
     settings: dict[str, Any]
     tables: list[Table]
     checks: list[Check]
+    pictures: Mapping[str, Figure] = field(default_factory=dict)
 
     def table(self, key: str) -> Table:
         """The table of that key. Raises KeyError for another."""
@@ -109,10 +116,12 @@ class Report:
                 for check in self.checks
             ]
             parts += ["### What it must show", "", "| | value | bar | holds |", "|---|---|---|---|", *rows, ""]
+        for caption in self.pictures:
+            parts += [f"![{caption}]({self._file(caption)})", ""]
         return "\n".join(parts).replace("| nan |", "| – |")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for strict JSON: None for what is not known."""
+        """Plain values for strict JSON; None stands for unknown numbers."""
         return {
             "name": self.name,
             "settings": self.settings,
@@ -133,7 +142,7 @@ class Report:
         }
 
     def scalars(self) -> dict[str, float]:
-        """Every known number by a flat name ("goals/came_true_combinations/steered"), for a logger."""
+        """Every finite number by a flat name ("goals/came_true_combinations/steered"), for a logger."""
         named = {}
         for table in self.tables:
             for row, cells in table.rows.items():
@@ -144,7 +153,10 @@ class Report:
         return named
 
     def write(self, folder: str | Path) -> tuple[Path, Path]:
-        """Write `<name>.md` and `<name>.json` into a folder (made if need be); returns both paths."""
+        """Write `<name>.md`, `<name>.json` and the pictures beside them into a folder, made where it is missing.
+
+        Returns the paths of the first two.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         text, data = folder / f"{self.name}.md", folder / f"{self.name}.json"
@@ -152,13 +164,33 @@ class Report:
         data.write_text(
             json.dumps(self.to_dict(), indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
         )
+        for caption, picture in self.pictures.items():
+            from gssr.evaluation.fan_chart import save  # matplotlib is slow to import, and data modules import this
+
+            save(picture, folder / self._file(caption))
         return text, data
+
+    def _file(self, caption: str) -> str:
+        """The file name of a picture."""
+        return f"{self.name}_{_slug(caption)}.png"
+
+
+def digits_for(size: float, figures: int = 3, least: int = 0, most: int = 12) -> int:
+    """Digits behind the point that show so many figures of a number of this size; 2 for 0 and for NaN.
+
+    Never fewer than `least` nor more than `most`.
+    """
+    if not (math.isfinite(size) and size > 0):
+        return 2
+    return min(most, max(least, figures - 1 - math.floor(math.log10(size))))
 
 
 def _plain(cell: Cell) -> Any:
     if isinstance(cell, Estimate):
         return cell.to_dict()
-    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
+    if isinstance(cell, str):
+        return cell
+    return float(cell) if math.isfinite(cell) else None  # float: JSON refuses numbers of numpy
 
 
 def _slug(name: str) -> str:

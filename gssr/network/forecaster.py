@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from gssr.network.calibration import Calibration
-from gssr.network.context import context_length, cut
 from gssr.network.losses import kl_terms, masked_mean
 from gssr.network.speaker import Speaker
 from gssr.network.world_model import WorldModel
+from gssr.sequences.context import context_length, first_steps
 from gssr.sequences.record import Batch
 
 QUANTILE_LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -88,7 +88,7 @@ class Forecaster:
         generator = generator or torch.Generator().manual_seed(0)
         noise = world.draw(samples * size, first, world.config.latent_dim, generator=generator)
         scale, strength = world.scale(batch), self.strength * gain
-        filtered = world.observe(cut(batch, first), noise, samples=samples, scale=scale)
+        filtered = world.observe(first_steps(batch, first), noise, samples=samples, scale=scale)
         belief = filtered.belief.at(torch.full((samples * size,), first - 1, device=world.device))
         error = world.errors(filtered)[:, -1]
         pull = world.steering.towards(world.encode_goals(batch, goals).repeat(samples), strength)

@@ -43,6 +43,7 @@ class GoalNetwork(LightningModule):
     """
 
     world: WorldModel
+    objective: Objective | None
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class GoalNetwork(LightningModule):
         self.backbone.require_layers([*self.options.world.text_layers, self.options.world.goal_layer])
         self.noise = torch.Generator().manual_seed(seed)
         self._saved_noise: list[Tensor] = []  # by rank, of the checkpoint that was loaded
-        self.built = False
+        self.built, self.objective = False, None
         if self.options.values.names is not None:
             self._build()
 

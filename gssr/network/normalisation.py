@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gssr.network.context import context_length, last_observed
+from gssr.sequences.context import context_length, last_observed
 from gssr.sequences.record import Batch
 from gssr.sequences.scaler import Scaler
 

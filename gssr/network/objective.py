@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gssr.network.context import context_length
 from gssr.network.goal_encoder import LatentGoal
 from gssr.network.losses import antithetic_crps, goal_distance, kl_terms, masked_mean, value_nll
 from gssr.network.rssm import Filtered
 from gssr.network.speaker import Speaker
 from gssr.network.world_model import WorldModel
+from gssr.sequences.context import context_length
 from gssr.sequences.record import Batch
 
 # Each loss and the components that it sends a gradient into.

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from gssr import ranks
 from gssr.network.calibration import stretch
-from gssr.network.context import last_observed
 from gssr.network.forecaster import Forecaster, Rollouts
 from gssr.network.losses import goal_distance
 from gssr.network.objective import Objective
 from gssr.sequences.batches import DealtBatches, steps
+from gssr.sequences.context import last_observed
 from gssr.sequences.record import Batch
 
 SAMPLES = 16

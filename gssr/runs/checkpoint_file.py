@@ -1,4 +1,4 @@
-"""Read a checkpoint file: a whole one that holds nothing but tensors and plain values, or a clear refusal. Nothing in it is run."""
+"""Reads checkpoint files without running anything in them: tensors and plain values are loaded, all else is refused."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ class DamagedCheckpoint(RunError):
 
 
 def read_checkpoint(file: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """What the file holds.
+    """The contents of the file.
 
     Raises:
-        DamagedCheckpoint: it is not whole, or no checkpoint at all.
+        DamagedCheckpoint: it is damaged, or no checkpoint at all.
         RunError: it asks for code.
     """
     try:
         if not zipfile.is_zipfile(file):
             raise DamagedCheckpoint(
-                f"{file} cannot be read as a checkpoint: it is cut short, or was never one ({file.stat().st_size} bytes)"
+                f"{file} cannot be read as a checkpoint: it is cut short, or was never one "
+                f"({file.stat().st_size} bytes)"
             )
         with zipfile.ZipFile(file) as parts:
             if parts.testzip() is not None:  # torch itself does not compare the checksums that it writes
@@ -37,8 +38,8 @@ def read_checkpoint(file: Path, map_location: Any = "cpu") -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         found = re.search(r"(?:GLOBAL|global:?|class|type) (?:GLOBAL )?([\w.]+\.\w+)", str(error))
         raise RunError(
-            f"{file} was not loaded: it asks for {found[1] if found else 'something'}, which is no tensor or plain value; what "
-            "asks for code could run code. Take a checkpoint that this program wrote, from a source that you trust"
+            f"{file} was not loaded: it asks for {found[1] if found else 'something'}, which is no tensor or plain "
+            "value and could run code. Take a checkpoint that this program wrote, from a source that you trust"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         if isinstance(error, DamagedCheckpoint):
@@ -58,7 +59,7 @@ def steps_done(file: Path) -> int:
     return step
 
 
-def newest_whole(run: Path) -> tuple[Path, int] | None:
+def newest_readable(run: Path) -> tuple[Path, int] | None:
     """The readable state of a run that is furthest on, and its optimizer steps; None if there is none."""
     states = []
     for file in sorted((run / CHECKPOINTS).glob("*.ckpt"), key=lambda file: file.stem in (LAST, BEST)):
@@ -70,25 +71,29 @@ def newest_whole(run: Path) -> tuple[Path, int] | None:
     return None if file is None else (file, step)
 
 
-def whole(found: Found, to_train: bool) -> tuple[Found, int, str]:
-    """A checkpoint that was found, with its optimizer steps, and what a user should hear of it, or "".
+def readable(found: Found, to_train: bool) -> tuple[Found, int, str]:
+    """A checkpoint that can be read, its optimizer steps, and a note for the user, or "".
 
-    A `last` that is damaged is stood in for by the newest state of its run that is not, if the run is to train on. What training
-    makes from an older state is what it made before, bit for bit: only time is lost.
+    Where training is to go on from a damaged `last`, the newest readable state of the run replaces it. Training repeats
+    the steps since then bit for bit, so that only time is lost.
 
-    Raises RunError for a damaged one otherwise, with the newest whole one of its run.
+    Raises RunError for a damaged checkpoint otherwise; the message names the newest readable one of its run.
     """
     if found.checkpoint is None:
         return found, 0, ""
     try:
         return found, steps_done(found.checkpoint), ""
     except DamagedCheckpoint as error:
-        other = None if found.run is None else newest_whole(found.run)
+        other = None if found.run is None else newest_readable(found.run)
         if other is None:
-            where = "" if found.run is None else f"; no other checkpoint of {found.run} is whole"
+            where = "" if found.run is None else f"; no other checkpoint of {found.run} can be read"
             raise RunError(f"{error}{where}") from error
         file, step = other
         if not (to_train and found.is_last):
-            raise RunError(f"{error}; the newest whole one of its run is --ckpt_path {file}, of step {step}") from error
-        note = f"{error}.\nTaking {file} instead, of step {step}, the newest that is whole; the steps since then are made again."
+            raise RunError(
+                f"{error}; the newest readable one of its run is --ckpt_path {file}, of step {step}"
+            ) from error
+        note = (
+            f"{error}.\nUsing {file} instead, of step {step}, the newest that can be read; later steps are made again."
+        )
         return replace(found, checkpoint=file, stands_in=True), step, note

@@ -1,4 +1,4 @@
-"""The config of a run is read when its checkpoint is used, and may have come from elsewhere: it must not bring code along."""
+"""Reads the config of a run, which may come from someone else, without running code that lies beside it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from gssr.runs.folders import CONFIG, RunError
 def read_run_config(run: Path) -> dict[str, Any]:
     """The options of a run, as plain values.
 
-    A class path names code that is imported, so it must not name a file that lies in the run's own folder. (That it names a
-    subclass of what is wanted is for the parser to check, which also refuses the modules that run commands, such as os.)
+    A class path is imported, so it must not lead into the run's own folder. The parser checks that it names a class of
+    the right kind, and refuses modules that run commands, such as os.
 
     Raises RunError where the file asks for objects or names such a path, and where it cannot be read.
     """
@@ -25,7 +25,8 @@ def read_run_config(run: Path) -> dict[str, Any]:
         options = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.constructor.ConstructorError as error:
         raise RunError(
-            f"{file} was not read: it asks for an object ({error.problem}), which could run code; a config holds plain values alone"
+            f"{file} was not read: it asks for an object ({error.problem}), which could run code; expected plain "
+            "values only"
         ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RunError(f"{file} cannot be read: {error}; give the options with --config FILE") from error
@@ -34,7 +35,8 @@ def read_run_config(run: Path) -> dict[str, Any]:
     for key, text in _texts(options):
         if _lies_in(run, text):
             raise RunError(
-                f"{file} was not used: {key} is {text}, code that lies in the run's own folder; put code that you trust elsewhere"
+                f"{file} was not used: {key} is {text}, code that lies in the run's own folder; move code that you "
+                "trust to another folder"
             )
     return options
 
@@ -51,7 +53,7 @@ def _texts(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _lies_in(run: Path, text: str) -> bool:
-    """Whether an import path leads into a folder. Decided by names alone: to look for a module in a package imports the package."""
+    """Whether an import path leads into a folder, by names only: a search for a module would import its package."""
     parts = text.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         return False

@@ -1,4 +1,4 @@
-"""Run folders and the checkpoints in them: where a run lives, which one is the newest, what `last` and `best` mean.
+"""Run folders and the checkpoints in them: the newest run, and the files that `last` and `best` name.
 
     runs/storms-20250131-142501/
         config.yaml                 every option of the run
@@ -6,12 +6,11 @@
         checkpoints/last.ckpt       newest, best.ckpt by the monitored score, step-000400.ckpt older ones
         metrics.csv, events.out...  logs
 
-Nothing but the standard library is used here.
+Uses nothing but the standard library.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import socket
@@ -32,21 +31,20 @@ CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
 CLAIM = ".claim"
 LAST, BEST = "last", "best"
-STAGES = ("fit", "validate", "test", "predict")
 _STAMP = "%Y%m%d-%H%M%S"
 _STAMPED = re.compile(r"-(\d{8}-\d{6})(?:-(\d+))?$")
 
 
 class RunError(ValueError):
-    """What was asked for is not there; the message says what is, and what to do."""
+    """A run, checkpoint or option that cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Found:
     """A checkpoint file and the run that it belongs to (None: it lies outside of any run).
 
-    A run that was stopped before its first checkpoint has none; training begins it anew. `stands_in` marks an older state that
-    takes the place of a `last` that cannot be read.
+    A run that was stopped before its first checkpoint has none; training begins it anew. `stands_in` marks an older
+    state that replaces a `last` that cannot be read.
     """
 
     checkpoint: Path | None
@@ -55,31 +53,10 @@ class Found:
 
     @property
     def is_last(self) -> bool:
-        """Whether this is where its run stands, so that training from here goes on with that run."""
+        """Whether this is the newest state of its run, so that training from here goes on in the run's folder."""
         if self.run is None or self.checkpoint is None:
             return self.run is not None
         return self.stands_in or self.checkpoint == checkpoint_file(self.run, LAST)
-
-
-def choose(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Take what decides about the run off the command line: it must be known before the options can be read.
-
-    Lightning, given `ckpt_path` among its options, would also put the checkpoint's hyper-parameters over the user's.
-
-    Returns:
-        stage, ckpt_path, run (None where they are not given) and asks (for help); and the other arguments.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--ckpt_path")
-    parser.add_argument("--run")
-    chosen, rest = parser.parse_known_args(args)
-    if chosen.ckpt_path in ("null", "None", "none", ""):
-        chosen.ckpt_path = None
-    chosen.stage = rest[0] if rest and rest[0] in STAGES else None
-    chosen.asks = any(arg in ("-h", "--help") or ".help" in arg.split("=")[0] for arg in rest)
-    if chosen.run is not None and chosen.ckpt_path is None and chosen.stage != "fit":
-        chosen.ckpt_path = BEST
-    return chosen, rest
 
 
 def checkpoint_file(run: Path, name: str) -> Path:
@@ -87,9 +64,9 @@ def checkpoint_file(run: Path, name: str) -> Path:
 
 
 def new_folder(parent: Path, name: str, now: datetime | None = None) -> Path:
-    """Make and return `parent/name-<date-time>`, with -2, -3, … behind it where that is taken.
+    """Make and return `parent/name-<date-time>`, with -2, -3, … appended where that exists.
 
-    `mkdir` either makes the folder or fails, so that two processes that ask at the same moment get two folders.
+    `mkdir` either makes the folder or fails, so that two processes at the same moment get two folders.
     """
     stem = f"{name}-{(now or datetime.now()).strftime(_STAMP)}"
     parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +81,7 @@ def new_folder(parent: Path, name: str, now: datetime | None = None) -> Path:
 
 
 def new_run(data: str, name: str | None = None, root: Path = RUNS) -> Path:
-    """The folder of a new run, named after its data and the time, or as the user says. Raises RunError if that is taken."""
+    """The folder of a new run, named by the user or after its data and the time. Raises RunError if the name exists."""
     if name is None:
         return new_folder(root, data)
     folder = run_path(name, root)
@@ -124,16 +101,16 @@ def run_path(name: str, root: Path = RUNS) -> Path:
 
 
 def runs(root: Path = RUNS) -> list[Path]:
-    """All runs, the one that was started last first."""
+    """All runs, the newest first."""
     found = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
     return sorted(found, key=_started, reverse=True)
 
 
 def find_checkpoint(which: str, run: str | None = None, root: Path = RUNS, to_train: bool = False) -> Found:
-    """The file that `which` means: `last` or `best` of the named run, or of the newest run that has one, or a path.
+    """The file that `which` names: `last` or `best` of the named run, or of the newest run that has one, or a path.
 
-    With `to_train`, `last` is also a run that was stopped before its first checkpoint, to be begun anew: whoever was stopped goes
-    on with the run that was stopped, not with the one before it.
+    With `to_train`, `last` may be a run that was stopped before its first checkpoint, which then begins anew: a user
+    who was stopped wants to go on with that run, not with the one before it.
 
     Raises RunError when there is none.
     """
@@ -164,15 +141,15 @@ def find_checkpoint(which: str, run: str | None = None, root: Path = RUNS, to_tr
 
 
 def _of(run: Path) -> Found:
-    """Where a run stands: at its `last`, whether or not that can be read, or at its beginning."""
+    """The newest state of a run: its `last`, even if that cannot be read, or its beginning."""
     saved = any((run / CHECKPOINTS).glob("*.ckpt"))
     return Found(checkpoint_file(run, LAST) if saved else None, run)
 
 
 def claim(run: Path) -> IO[str]:
-    """Make a run this process's own until the file that is returned is closed or the process ends, however it ends.
+    """Lock a run for this process until the returned file is closed or the process ends, even by a kill.
 
-    What a killed owner left half written is removed. Raises RunError when another process trains this run.
+    Removes drafts that a killed owner left. Raises RunError when another process trains this run.
     """
     file = open(run / CLAIM, "a+", encoding="utf-8")  # noqa: SIM115 (open for as long as the run is ours)
     if fcntl is not None:
@@ -183,7 +160,7 @@ def claim(run: Path) -> IO[str]:
             owner = file.read().strip() or "another process"
             file.close()
             raise RunError(
-                f"run {run} is being trained right now by {owner}; stop that first, wait for it, or name another run with --run"
+                f"run {run} is being trained right now by {owner}; stop that, wait for it, or name another run by --run"
             ) from None
         except OSError:
             pass  # a file system without locks
@@ -210,7 +187,7 @@ def _explicit(which: str, run: str | None, root: Path) -> Found:
 
 
 def _started(run: Path) -> tuple[datetime, int]:
-    """When a run began: its name says so, else the age of its config (a run that was named by its user)."""
+    """When a run began, from its name; for a name that the user chose, from the time of its config."""
     match = _STAMPED.search(run.name)
     if match:
         try:

@@ -1,4 +1,4 @@
-"""What SIGTERM and Ctrl-C do before training begins and after it ends; while it runs, `callbacks.RunCheckpoints` listens."""
+"""SIGTERM and Ctrl-C before and after training. While it runs, `callbacks.RunCheckpoints` handles them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from types import FrameType
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM while there was nothing to finish first."""
+    """SIGTERM outside of training."""
 
 
 @contextmanager
-def signals_end_with_a_word() -> Iterator[None]:
-    """SIGTERM ends the process as Ctrl-C does, with a word about how to go on, and Ctrl-C does even where a shell had it ignored."""
+def signals_as_exceptions() -> Iterator[None]:
+    """SIGTERM raises `Terminated`, Ctrl-C `KeyboardInterrupt`, even where the parent process had these ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Which windows make a batch: shuffled for training, in order for evaluation, and shared out between W processes."""
+"""Which windows make a batch: shuffled for training, in order for evaluation, and divided between W processes."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gssr.sequences.shuffle import Shuffle
 
 Key = tuple[int, int]
-MOST_SHUFFLED = 2**17  # indices whose order is kept in memory, at 8 bytes each; that of more is computed step by step
+MOST_SHUFFLED = 2**17  # indices whose order is kept in memory, at 8 bytes each; a longer order is computed step by step
 
 
 def step_size(left: int, batch_size: int, world: int = 1) -> int:
-    """How many indices the W processes together take in their next step, when `left` are left of an epoch (0 or at least W).
+    """Indices that the W processes together use in their next step, when `left` are left of an epoch (0 or at least W).
 
-    Full batches, as long as each process then still finds one index for every step that follows. Where the end of an epoch would
-    leave some process without any, the step before gives up a few; from batches of 1 nothing can be given up, and some of
-    the last ones hold 2.
+    A step has full batches as long as each later step then has an index for every process. Otherwise the step before
+    the last gives up a few indices; a batch of 1 cannot give any up, so that some of the last batches hold 2.
     """
     full = world * batch_size
     if full < left < full + world:
@@ -28,36 +27,32 @@ def step_size(left: int, batch_size: int, world: int = 1) -> int:
 
 
 def steps(left: int, batch_size: int, world: int = 1) -> int:
-    """In how many steps `left` indices are used up."""
+    """Steps in which `left` indices are used up."""
     count, rest = divmod(left, world * batch_size)
     return count if rest == 0 or (batch_size == 1 and count) else count + 1
-
-
-def taken(size: int, batch_size: int, world: int, count: int) -> int:
-    """How many of `size` indices are used up after `count` steps."""
-    done = 0
-    for _ in range(count):
-        done += step_size(size - done, batch_size, world)
-    return done
 
 
 class EpochBatches(Sampler[list[Key]]):
     """Batches of (epoch, index): every index once an epoch, in an order that depends on (seed, epoch) alone.
 
-    W processes walk through that order together and deal out what each step takes of it, so that no index is seen twice or left
-    out, all make the same number of steps, and batches of b in each of them are together a batch of W · b in one.
+    W processes walk through that order together and divide each step's indices between them. So no index is used twice
+    or left out, all processes make the same number of steps, and batches of b in each are together a batch of W · b in
+    one.
 
-    Each new iterator is the next epoch; an iterator from which nothing was taken does not count (torchdata makes such ones).
-    The state (of this object or of its iterator, torchdata's `StatefulDataLoader` restores both) counts indices over all
-    processes. So it is the same in each of them, a resumed run sees the very batches it would have seen, and one with another
-    batch size or number of processes sees what is left of the epoch, each index once.
+    The state is a pair of numbers, `epoch` and `position`: the next iterator yields what is left of that epoch behind
+    `position` indices, counted over all processes. Iterating does not move it, since a loader's workers read ahead:
+    `advance` does, for each batch that training received. Any batch size and any number of processes can go on from the
+    state.
 
     Args:
-        size: number of indices. batch_size: of them in a batch of one process.
-        seed: of the order. shuffle: False gives the indices in order and epoch 0 again and again (`overfit_batches`).
-        rank, world: which of how many processes this one is.
+        size: number of indices.
+        batch_size: indices in a batch of one process.
+        seed: of the order.
+        shuffle: False yields the indices in order and epoch 0 again and again, as `overfit_batches` needs.
+        rank: number of this process, from 0.
+        world: number of processes, W.
 
-    Raises ValueError where sizes are too small, there being fewer indices than processes among them.
+    Raises ValueError for sizes that are too small and for fewer indices than processes.
     """
 
     def __init__(
@@ -65,23 +60,33 @@ class EpochBatches(Sampler[list[Key]]):
     ) -> None:
         if size < 1 or batch_size < 1 or seed < 0:
             raise ValueError(
-                f"EpochBatches needs a size and a batch_size of at least 1 and a seed of at least 0, got {size}, {batch_size} "
-                f"and {seed}"
+                f"EpochBatches needs a size and a batch_size of at least 1 and a seed of at least 0, got {size}, "
+                f"{batch_size} and {seed}"
             )
         assert 0 <= rank < world
         if size < world:
             raise ValueError(f"{size} windows cannot be shared between {world} processes; use fewer devices")
         self.size, self.batch_size, self.seed, self.shuffle = size, batch_size, seed, shuffle
         self.rank, self.world = rank, world
-        self._now = (0, 0)  # epoch and position of the current pass
-        self._resumed = False  # whether that position was loaded and nothing has been taken since
+        self.epoch = self.position = 0
+        self._begun = False  # whether a batch of this epoch was received since the state was set
+
+    @property
+    def sampler(self) -> EpochBatches:
+        """Lightning calls `set_epoch` on the `sampler` of a batch sampler."""
+        return self
 
     def __len__(self) -> int:
-        """Batches of this process (of any) in a whole epoch."""
+        """Batches of one process in a complete epoch."""
         return steps(self.size, self.batch_size, self.world)
 
-    def __iter__(self) -> _EpochIterator:
-        return _EpochIterator(self, *self._next())
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, position = (self.epoch if self.shuffle else 0), self.position
+        order = self.order(epoch)
+        while position < self.size:
+            end = position + step_size(self.size - position, self.batch_size, self.world)
+            yield [(epoch, int(index)) for index in order[position + self.rank : end : self.world]]
+            position = end
 
     def order(self, epoch: int) -> np.ndarray | Shuffle | range:
         """The indices of an epoch in order; a slice of it is what a step needs."""
@@ -91,22 +96,26 @@ class EpochBatches(Sampler[list[Key]]):
         large = self.size > MOST_SHUFFLED
         return Shuffle(self.size, key) if large else np.random.default_rng(key).permutation(self.size)
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self._now[0], "position": self._now[1], "size": self.size, "seed": self.seed}
+    def set_epoch(self, epoch: int) -> None:
+        """Move to the start of an epoch; within that epoch already, stay."""
+        if epoch != self.epoch:
+            self.epoch, self.position, self._begun = epoch, 0, False
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The next iterator goes on from here. Raises ValueError when the state is of other data or another seed."""
-        self._now = self._checked(state)
-        self._resumed = True
+    def begin(self) -> None:
+        """Move to the next epoch if this one is complete or was begun by an earlier iterator."""
+        if self._begun or self.position >= self.size:
+            self.set_epoch(self.epoch + 1)
 
-    def _next(self) -> tuple[int, int]:
-        """Where a new iterator begins: at a restored position, or at the epoch after the one that was begun."""
-        epoch, position = self._now
-        if position == 0 or (self._resumed and position < self.size):
-            return epoch, position
-        return epoch + self.shuffle, 0
+    def advance(self) -> None:
+        """Count a batch (of each process) as received."""
+        self.position += step_size(self.size - self.position, self.batch_size, self.world)
+        self._begun = True
 
-    def _checked(self, state: dict[str, Any]) -> tuple[int, int]:
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "position": self.position, "size": self.size, "seed": self.seed}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from a state. Raises ValueError for other data, another seed, or fewer indices left than processes."""
         if (state["size"], state["seed"]) != (self.size, self.seed):
             raise ValueError(
                 f"the saved order is of {state['size']} windows with seed {state['seed']}, this run has {self.size} "
@@ -115,48 +124,51 @@ class EpochBatches(Sampler[list[Key]]):
         left = self.size - state["position"]
         if 0 < left < self.world:
             raise ValueError(
-                f"{left} windows are left of the epoch in which the checkpoint was saved, for {self.world} processes; resume with "
-                f"at most {left} until the epoch ends"
+                f"{left} windows are left of the epoch in which the checkpoint was saved, for {self.world} processes; "
+                f"resume with at most {left} until the epoch ends"
             )
-        return int(state["epoch"]), int(state["position"])
+        self.epoch, self.position, self._begun = state["epoch"], state["position"], False
 
 
-class _EpochIterator(Iterator[list[Key]]):
-    def __init__(self, batches: EpochBatches, epoch: int, position: int) -> None:
-        self.batches, self.epoch, self.position = batches, epoch, position
-        self._order: np.ndarray | Shuffle | range | None = None
+class EpochLoader(DataLoader[Any]):
+    """A DataLoader over `EpochBatches` whose state counts the batches that were received, with and without workers.
 
-    def __next__(self) -> list[Key]:
-        b = self.batches
-        if self.position >= b.size:
-            raise StopIteration
-        if self._order is None:
-            self._order = b.order(self.epoch)
-        end = self.position + step_size(b.size - self.position, b.batch_size, b.world)
-        mine = self._order[self.position + b.rank : end : b.world]
-        self.position = end
-        self._tell()
-        return [(self.epoch, int(index)) for index in mine]
+    An iterator begins at its first batch, not when it is made. So a state can be loaded after Lightning has made one,
+    and one that is never used costs nothing. Each iterator is the next epoch, unless a state was loaded or an epoch was
+    set.
 
-    def _tell(self) -> None:
-        self.batches._now = (self.epoch, self.position)
-        self.batches._resumed = False
+    Args:
+        dataset: its keys are pairs (epoch, index).
+        batches: the order, which this loader moves.
+        options: of the DataLoader.
+    """
 
-    def state_dict(self) -> dict[str, Any]:
-        return self.batches.state_dict() | {"epoch": self.epoch, "position": self.position}
+    batch_sampler: EpochBatches
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch, self.position = self.batches._checked(state)
-        self._order = None
-        self._tell()
+    def __init__(self, dataset: Dataset[Any], batches: EpochBatches, **options: Any) -> None:
+        super().__init__(dataset, batch_sampler=batches, **options)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        self.batch_sampler.begin()
+        for batch in super().__iter__():
+            self.batch_sampler.advance()
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return self.batch_sampler.state_dict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Raises ValueError as `EpochBatches.load_state_dict` does."""
+        self.batch_sampler.load_state_dict(state)
 
 
 class DealtBatches(Sampler[list[int]]):
-    """All indices in order, in the batches of one process, dealt out: batch n goes to process n mod W.
+    """All indices in order, in the batches of a single process: process r evaluates batches r, r + W, r + 2W, ...
 
-    What is measured on a batch depends on what else is in it (whose goal is borrowed, which texts are drawn); dealt out whole,
-    batches are the same for any number of processes. Where there are fewer of them than processes, some get one that another
-    has, too, and that does not count: Lightning would skip the loop of a process without any, and the others would wait for it.
+    A score depends on what else is in its batch (whose goal is borrowed, which texts are drawn). Batches that are the
+    same for any number of processes give the same scores. Where there are fewer batches than processes, some processes
+    repeat a batch that does not count: Lightning would skip the loop of a process without any, and the others would
+    wait for it.
     """
 
     def __init__(self, size: int, batch_size: int, rank: int = 0, world: int = 1) -> None:

@@ -20,7 +20,13 @@ import numpy as np
 from gssr.sequences.phrases import WHENS, counted_spans, form_core, number_word, numerals, tidy, time_spans
 from gssr.sequences.record import Record
 
-MODES = ("train", "combinations", "numbers", "forms", "all")
+# The goals that training leaves out, and what a report calls them.
+KINDS = {
+    "combinations": "combinations not trained on",
+    "numbers": "numbers not trained on",
+    "forms": "sentence forms never seen",
+}
+MODES = ("train", *KINDS, "all")
 DIRECTIONS = ("any", "lower", "raise", "hold")
 _SLOT = re.compile(r"\{(\w+)\}")
 
@@ -77,7 +83,7 @@ class GoalClass:
 
 
 @dataclass
-class Goal:
+class GoalSentence:
     """A sentence and the range [low, high] it speaks of; `form` and `key` tell what it was made from."""
 
     text: str
@@ -202,7 +208,7 @@ class GoalWriter:
 
     def sentence(
         self, start: float, target: float, hours: float, steps: int, mode: str, generator: np.random.Generator
-    ) -> Goal | None:
+    ) -> GoalSentence | None:
         """A goal reached by going from `start` (NaN: unknown) to `target` in `hours`, which are `steps` steps.
 
         None where the mode has nothing to say about this target. The written number n is goal.low = goal.high.
@@ -223,7 +229,8 @@ class GoalWriter:
         for forms, key, low, high, names in options:
             if forms:
                 form, name = _choose(forms, generator), _choose(names, generator)
-                return Goal(self._fill(form, name, hours, steps, generator), float(low), float(high), form, key)
+                text = self._fill(form, name, hours, steps, generator)
+                return GoalSentence(text, float(low), float(high), form, key)
         return None
 
     def _number(self, target: float, mode: str, generator: np.random.Generator) -> float | None:

@@ -1,8 +1,8 @@
 """Continue from a cache: the one primitive with which everything in this package reads on.
 
-Rows of a batch may have different numbers of new tokens. Padding inside a continuation would let the recurrent states decay
-and shift the conv states, so rows with equally many tokens are read together, without padding. Attention keys and values of
-all rows stand at the columns of ``mask``, with zeros at padding, which no later token attends to.
+Rows of a batch may have different numbers of new tokens. Padding inside a continuation would let the recurrent states
+decay and shift the conv states, so rows with equally many tokens are read together, without padding. Attention keys
+and values of all rows stand at the columns of ``mask``, with zeros at padding, which no later token attends to.
 
 Shapes: B rows, K positions in the cache, L new positions, n tokens of a row among them, E backbone width.
 """
@@ -26,8 +26,8 @@ def advance(backbone: FrozenBackbone, cache: Cache, embeddings: Tensor, mask: Te
         mask: (B, K + L), False at padding: the positions in the cache, then the new ones.
 
     Returns:
-        Hidden states (B, L, E) behind the last layer, zero at padding, of which ``backbone.logits`` makes logits; and a new
-        cache of K + L positions.
+        Hidden states (B, L, E) behind the last layer, zero at padding, of which ``backbone.logits`` makes logits; and
+        a new cache of K + L positions.
 
     Raises:
         ValueError: shapes that do not fit each other, or a row without a token in front of an empty cache.
@@ -108,14 +108,14 @@ def _is_empty(layers: tuple[LayerState, ...]) -> bool:
 def _check(layers: tuple[LayerState, ...], embeddings: Tensor, mask: Tensor) -> None:
     if embeddings.ndim != 3 or embeddings.shape[1] < 1 or len(mask) != len(embeddings) or mask.ndim != 2:
         raise ValueError(
-            f"embeddings {tuple(embeddings.shape)} and mask {tuple(mask.shape)}; expected (B, L, E) with L of at least 1 "
-            "and (B, K + L), where K positions are in the cache"
+            f"embeddings {tuple(embeddings.shape)} and mask {tuple(mask.shape)}; expected (B, L, E) with L of at least "
+            "1 and (B, K + L), where K positions are in the cache"
         )
     for layer in layers:
         for name, part in layer.parts():
             length = mask.shape[1] - embeddings.shape[1]
             if len(part) != len(mask) or (name in ATTENTION and part.shape[2] != length):
                 raise ValueError(
-                    f"the cache holds {name} {tuple(part.shape)}; the mask {tuple(mask.shape)} and {embeddings.shape[1]} new "
-                    f"positions expect {len(mask)} rows and {length} positions in the cache"
+                    f"the cache holds {name} {tuple(part.shape)}; the mask {tuple(mask.shape)} and "
+                    f"{embeddings.shape[1]} new positions expect {len(mask)} rows and {length} positions in the cache"
                 )

@@ -1,10 +1,10 @@
-"""A state between states.
+"""Blend states: weighted means of recurrent states, and everything else from one of the states.
 
-A Mamba-2 layer reads its state linearly, y = h C: a weighted mean of recurrent states is a memory in which every text is
-written with its weight, whatever the texts' lengths. Nothing of the kind holds for what depends on positions: attention keys and values
-of texts of different length do not lie above each other, and the convolution's window is the last few tokens as such. So these,
-and with them the text, its unread token and the position, are taken whole from one state, the *anchor*: the one with the largest
-weight (mean over the recurrent layers; the first of equals), or the one that is named.
+A Mamba-2 layer reads its state linearly, y = h C. So a weighted mean of recurrent states holds every text with its
+weight, whatever the texts' lengths. Keys, values and conv states depend on positions and have no such mean: texts of
+different length do not align. They come from one state, the *anchor*, together with the text, its unread token and the
+position. The anchor is the state with the largest weight (mean over the recurrent layers; the first of equals) by
+default.
 """
 
 import math
@@ -31,12 +31,14 @@ def blend(
         anchor: index of the state that gives attention keys and values, conv states, tokens and position.
 
     Raises:
-        ValueError: states that do not fit, weights or an anchor that are none, or a layer without a recurrent state.
+        ValueError: states that do not fit each other, wrong weights, no such anchor, or a layer without a recurrent
+            state.
     """
     check_same_backbone(states)
     if not states or any(state.rows != states[0].rows for state in states):
         raise ValueError(
-            f"states with {[state.rows for state in states]} rows cannot be blended row by row; select or expand their rows"
+            f"states with {[state.rows for state in states]} rows cannot be blended row by row; select or expand their "
+            "rows"
         )
     recurrent = states[0].recurrent_layers
     for layer in layers or {}:
@@ -76,7 +78,7 @@ def _shares(weights: Sequence[float], count: int) -> list[float]:
 
 
 def _mean(tensors: Sequence[Tensor | None], share: Sequence[float]) -> Tensor:
-    """States without weight are left out, not multiplied by zero, so that an end is that state bit for bit."""
+    """The weighted mean. States of weight 0 are skipped, so that weight 1 gives exactly that state."""
     total: Tensor | None = None
     for tensor, w in zip(tensors, share, strict=True):
         assert tensor is not None

@@ -1,9 +1,9 @@
-"""The cache of transformers, layer by layer: made empty or from states, and taken apart again.
+"""Caches of transformers, layer by layer: build an empty one, fill one with states, and get the states back.
 
 Only the public part of the cache is used, since the rest changes between releases of transformers.
 
-Shapes: B rows; K positions in the cache, padding included; M heads of dimension R and N state dimensions in a Mamba-2 layer.
-Other recurrent layers of transformers have shapes of their own.
+Shapes: B rows; K positions in the cache, padding included; M heads of dimension R and N state dimensions in a Mamba-2
+layer. Other recurrent layers of transformers have shapes of their own.
 """
 
 import inspect
@@ -54,7 +54,7 @@ def empty_cache(model: PreTrainedModel) -> DynamicCache:
     """A cache that has read nothing.
 
     Raises:
-        ValueError: the model has no recurrent states, or keeps states that cannot be taken out and put back.
+        ValueError: the model has no recurrent states, or states that cannot be moved between caches.
     """
     cache = DynamicCache(config=model.config)
     name = type(model).__name__

@@ -16,8 +16,8 @@ def check_consistent(layers: Sequence[LayerState], tokens: Tensor, mask: Tensor)
     """
     if tokens.ndim != 2 or tokens.dtype != torch.int64 or mask.shape != tokens.shape or mask.dtype != torch.bool:
         raise ValueError(
-            f"tokens {tokens.dtype} {tuple(tokens.shape)} and mask {mask.dtype} {tuple(mask.shape)} do not fit; expected "
-            "torch.int64 and torch.bool, both (B, L+1)"
+            f"tokens {tokens.dtype} {tuple(tokens.shape)} and mask {mask.dtype} {tuple(mask.shape)} do not fit; "
+            "expected torch.int64 and torch.bool, both (B, L+1)"
         )
     rows, length = len(tokens), tokens.shape[1] - 1
     if all(layer.recurrent is None for layer in layers):
@@ -28,8 +28,8 @@ def check_consistent(layers: Sequence[LayerState], tokens: Tensor, mask: Tensor)
             found = tuple(part.shape[d] for d in ((0, 2) if name in ATTENTION else (0,)) if d < part.ndim)
             if found != expected or not part.is_floating_point():
                 raise ValueError(
-                    f"{name} of layer {i} is {part.dtype} {tuple(part.shape)}, which does not fit {rows} rows of {length} "
-                    "tokens read"
+                    f"{name} of layer {i} is {part.dtype} {tuple(part.shape)}, which does not fit {rows} rows of "
+                    f"{length} tokens read"
                 )
 
 

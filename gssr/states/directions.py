@@ -1,7 +1,7 @@
 """Directions to steer in: random ones, and differences of mean states.
 
-A direction is a tensor (M, R, N) for each recurrent layer. The states behind a text have the same form; they can be targets of
-`gssr.states.rules.Interpolation`. `gssr.states.learned_state` learns targets by gradient.
+A direction is a tensor (M, R, N) for each recurrent layer. The states behind a text have the same form; they can be
+targets of `gssr.states.rules.Interpolation`. `gssr.states.learned_state` learns targets by gradient.
 """
 
 from collections.abc import Mapping, Sequence

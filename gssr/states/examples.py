@@ -1,4 +1,5 @@
-"""Fit what acts on states by gradient: prompts, what should follow them, and prompts whose next token should stay as it is.
+"""Fit what acts on states by gradient: prompts, what should follow them, and prompts whose next token should stay as
+it is.
 
 Shapes: B rows, L tokens, P prefix tokens, E backbone width, V vocabulary.
 """
@@ -27,7 +28,8 @@ class Learning:
         steps, rate, batch: of Adam; the rate falls linearly over the last 40 % of the steps.
         first_weight: weight of the first token of a continuation; a late token has weight 1.
         first_tokens: number of tokens in which the weight above 1 falls to 1/e.
-        keep_weight: weight of the KL divergence on ``Examples.kept``, in nats, beside the cross-entropy, in nats a token.
+        keep_weight: weight of the KL divergence on ``Examples.kept``, in nats, beside the cross-entropy, in nats a
+            token.
         seed: of the draws of prompts and continuations.
     """
 
@@ -64,12 +66,13 @@ class Intervention:
 class Examples:
     """Prompts with what should follow them.
 
-    Without ``paired`` each step draws prompts and continuations independently. That needs many different prompts: what is
-    learned has room for a few dozen of them by heart.
+    Without ``paired`` each step draws prompts and continuations independently. That needs many different prompts:
+    what is learned has room for a few dozen of them by heart.
 
     Args:
         prompts: texts that the model has read; their last ``prompt_tokens`` tokens count.
-        continuations: texts that should follow; their first ``tokens`` tokens count. A text brings its own leading break.
+        continuations: texts that should follow; their first ``tokens`` tokens count. A text brings its own leading
+            break.
         paired: the continuation of each prompt is the one with the same number.
         kept: further prompts; the distribution of the token behind them should stay that of the unchanged model.
 
@@ -90,7 +93,8 @@ class Examples:
         follow = backbone.tokenize(continuations) if continuations else []
         if not prompts or not follow or not all(follow):
             raise ValueError(
-                f"{len(prompts)} prompts and {len(continuations)} continuations; expected at least one of each, none empty"
+                f"{len(prompts)} prompts and {len(continuations)} continuations; expected at least one of each, none "
+                "empty"
             )
         if paired and len(prompts) != len(follow):
             raise ValueError(
@@ -210,7 +214,7 @@ def _continue(
     behind: Tensor,
     intervention: Intervention,
 ) -> Tensor:
-    """Hidden states (B, W+1, E) at the end of prompts (B, L) and at tokens ``behind`` (B, W); the cache may be changed."""
+    """Hidden states (B, W+1, E) at the end of prompts (B, L) and at tokens ``behind`` (B, W). May change the cache."""
     intervention.change(cache)
     parts = [backbone.embed(prompts[:, -1:]), backbone.embed(behind)]
     if intervention.prefix is not None:

@@ -2,8 +2,8 @@
 
 Shapes: B rows; L positions read, left padding included; shapes of a layer's states as in `gssr.states.cache`.
 
-The last token of each text is known but not read. Stock ``model.generate`` needs at least one token to read, and so the first
-step of a continuation reads this one. A change of the state thus acts on the very next token.
+The last token of each text is known but not read. Stock ``model.generate`` needs at least one token to read, and so
+the first step of a continuation reads this one. A change of the state thus acts on the very next token.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,8 +27,8 @@ from gssr.states.checks import check_consistent, check_layout
 class HybridState:
     """States of all layers behind B texts. No method and no continuation changes it.
 
-    ``tokens`` and ``mask`` are (B, L+1), left-padded. Each text begins with its begin-of-text token; the last column is not
-    read yet. ``fingerprint`` and ``backbone`` (a name for messages) identify the model.
+    ``tokens`` and ``mask`` are (B, L+1), left-padded. Each text begins with its begin-of-text token; the last column
+    is not read yet. ``fingerprint`` and ``backbone`` (a name for messages) identify the model.
     """
 
     layers: tuple[LayerState, ...]
@@ -54,38 +54,7 @@ class HybridState:
         pad = _pad_id(backbone)
         tokens = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
         mask = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows])
-        return cls.capture_tokens(backbone, tokens, mask)
-
-    @classmethod
-    def capture_tokens(cls, backbone: FrozenBackbone, tokens: Tensor, mask: Tensor | None = None) -> "HybridState":
-        """Read all but the last column of token ids (B, L+1), L > 0; ``mask`` is False at left padding.
-
-        Raises:
-            ValueError: other shapes, or padding that is not on the left.
-        """
-        tokens = tokens.to(backbone.device)
-        mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.to(backbone.device, torch.bool)
-        if tokens.ndim != 2 or tokens.shape[1] < 2 or mask.shape != tokens.shape:
-            raise ValueError(
-                f"tokens {tuple(tokens.shape)} and mask {tuple(mask.shape)}; expected both (B, L+1) with at least two tokens"
-            )
-        if not mask[:, -2:].all() or (mask[:, 1:] < mask[:, :-1]).any():
-            raise ValueError("only left padding before two or more tokens can be read into a state")
-        empty = empty_cache(backbone.model)
-        with torch.no_grad():
-            _, cache = advance(backbone, empty, backbone.embed(tokens[:, :-1]), mask[:, :-1])
-        return cls.from_cache(backbone, cache, tokens, mask)
-
-    @classmethod
-    def from_cache(
-        cls, backbone: FrozenBackbone, cache: Cache, tokens: Tensor, mask: Tensor | None = None
-    ) -> "HybridState":
-        """A copy of the states in a cache that has read ``tokens[:, :-1]``; arguments as in ``capture_tokens``."""
-        layers = tuple(layer.map(lambda part: part.detach().clone()) for layer in layer_states(cache))
-        mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
-        state = cls(layers, tokens.clone(), mask.clone(), backbone.fingerprint, backbone.name)
-        check_consistent(state.layers, state.tokens, state.mask)
-        return state
+        return capture_tokens(backbone, tokens, mask)
 
     @property
     def rows(self) -> int:
@@ -101,18 +70,6 @@ class HybridState:
     def recurrent_layers(self) -> list[int]:
         return [i for i, layer in enumerate(self.layers) if layer.recurrent is not None]
 
-    @property
-    def attention_layers(self) -> list[int]:
-        return [i for i, layer in enumerate(self.layers) if layer.keys is not None]
-
-    def nbytes(self) -> dict[str, int]:
-        """Bytes by kind: ``recurrent`` and ``conv`` have a fixed size, ``attention`` and ``tokens`` grow with every token."""
-        sizes = dict.fromkeys(("recurrent", "conv", "attention"), 0)
-        for layer in self.layers:
-            for name, part in layer.parts():
-                sizes["attention" if name in ATTENTION else name] += part.nbytes
-        return sizes | {"tokens": self.tokens.nbytes + self.mask.nbytes}
-
     def to_cache(self, model: PreTrainedModel) -> DynamicCache:
         """A new cache on the model's device that shares no storage with this state."""
         return fill_cache(model, self.layers)
@@ -121,9 +78,10 @@ class HybridState:
         """Arguments with which stock ``model.generate(**state.inputs(model), ...)`` continues without a prefill.
 
         Args:
-            copies: the larger of ``num_beams`` and ``num_return_sequences``; ``generate`` repeats the tokens, not the cache.
+            copies: the larger of ``num_beams`` and ``num_return_sequences``; ``generate`` repeats the tokens, not the
+                cache.
         """
-        cache = self.expand(copies).to_cache(model)
+        cache = repeat_rows(self, copies).to_cache(model)
         tokens, mask = self.tokens.to(model.device), self.mask.long().to(model.device)
         if cache_name(model) == "cache_params":
             return {"input_ids": tokens[:, -1:], "attention_mask": mask[:, -1:], "cache_params": cache}
@@ -136,7 +94,7 @@ class HybridState:
         Args:
             options: of ``model.generate``, such as ``max_new_tokens``.
         """
-        self.check_backbone(backbone)
+        check_backbone(self, backbone)
         copies = max(options.get("num_beams") or 1, options.get("num_return_sequences") or 1)
         inputs = self.inputs(backbone.model, copies)
         options.setdefault("pad_token_id", _pad_id(backbone))
@@ -149,7 +107,7 @@ class HybridState:
         Raises:
             ValueError: a text without a token, or another model's state.
         """
-        self.check_backbone(backbone)
+        check_backbone(self, backbone)
         (ids,) = backbone.tokenize([text])
         if not ids:
             raise ValueError(f"the text {text!r} has no token; give a text of at least one character")
@@ -158,7 +116,7 @@ class HybridState:
         mask = F.pad(self.mask.to(backbone.device), (0, len(ids)), value=True)
         unread = backbone.embed(tokens[:, self.tokens.shape[1] - 1 : -1])
         _, cache = advance(backbone, self.to_cache(backbone.model), unread, mask[:, :-1])
-        return HybridState.from_cache(backbone, cache, tokens, mask)
+        return from_cache(backbone, cache, tokens, mask)
 
     def with_layers(self, layers: Mapping[int, LayerState]) -> "HybridState":
         """A state with some layers replaced; it shares the other layers, which nothing changes."""
@@ -178,45 +136,6 @@ class HybridState:
         layers = [layer.map(lambda part: part[index]) for layer in self.layers]
         layers = [layer.map(lambda part: part[:, :, start:], ATTENTION) for layer in layers]
         return replace(self, layers=tuple(layers), tokens=self.tokens[index, start:], mask=self.mask[index, start:])
-
-    def expand(self, copies: int) -> "HybridState":
-        """(B · copies, …): every row ``copies`` times in a row, as ``generate`` repeats its inputs."""
-        if copies == 1:
-            return self
-        return self.select([row for row in range(self.rows) for _ in range(copies)])
-
-    @staticmethod
-    def stack(states: Sequence["HybridState"]) -> "HybridState":
-        """All rows of several states of one backbone, padded on the left to the longest.
-
-        Raises:
-            ValueError: states of different backbones.
-        """
-        first = states[0]
-        check_same_backbone(states)
-        width = max(state.tokens.shape[1] for state in states)
-        padded = [state._padded(width - state.tokens.shape[1]) for state in states]
-        layers = [
-            LayerState.concatenate(of_layer) for of_layer in zip(*(state.layers for state in padded), strict=True)
-        ]
-        tokens, mask = (torch.cat([getattr(state, name) for state in padded]) for name in ("tokens", "mask"))
-        return replace(first, layers=tuple(layers), tokens=tokens, mask=mask)
-
-    def _padded(self, more: int) -> "HybridState":
-        layers = [layer.map(lambda part: F.pad(part, (0, 0, more, 0)), ATTENTION) for layer in self.layers]
-        tokens = torch.cat([self.tokens[:, :1].expand(-1, more), self.tokens], 1)
-        return replace(self, layers=tuple(layers), tokens=tokens, mask=F.pad(self.mask, (more, 0), value=False))
-
-    def check_backbone(self, backbone: FrozenBackbone) -> None:
-        """
-        Raises:
-            ValueError: the state comes from another model.
-        """
-        if self.fingerprint != backbone.fingerprint:
-            raise ValueError(
-                f"this state comes from the backbone {self.backbone!r} (fingerprint {self.fingerprint}), not from "
-                f"{backbone.name!r} (fingerprint {backbone.fingerprint}); use the backbone that it was captured with"
-            )
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file in one step: an interruption leaves no partial file.
@@ -248,8 +167,8 @@ class HybridState:
             state = cls(parts, tokens, mask, about["fingerprint"], about["backbone"])
             check_consistent(state.layers, state.tokens, state.mask)
             if backbone is not None:
-                state.check_backbone(backbone)
-                check_layout(state.layers, cls.capture_tokens(backbone, torch.full((1, 2), backbone.start_id)).layers)
+                check_backbone(state, backbone)
+                check_layout(state.layers, capture_tokens(backbone, torch.full((1, 2), backbone.start_id)).layers)
                 if not 0 <= int(tokens.min()) <= int(tokens.max()) < backbone.table.num_embeddings:
                     raise ValueError(
                         f"it holds token ids that are not among the {backbone.table.num_embeddings} of the model"
@@ -257,6 +176,76 @@ class HybridState:
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise ValueError(f"{path} is not a state that can be used: {error}") from error
         return state
+
+
+def capture_tokens(backbone: FrozenBackbone, tokens: Tensor, mask: Tensor | None = None) -> HybridState:
+    """Read all but the last column of token ids (B, L+1), L > 0; ``mask`` is False at left padding.
+
+    Raises:
+        ValueError: other shapes, or padding that is not on the left.
+    """
+    tokens = tokens.to(backbone.device)
+    mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.to(backbone.device, torch.bool)
+    if tokens.ndim != 2 or tokens.shape[1] < 2 or mask.shape != tokens.shape:
+        raise ValueError(
+            f"tokens {tuple(tokens.shape)} and mask {tuple(mask.shape)}; expected both (B, L+1) with at least two "
+            "tokens"
+        )
+    if not mask[:, -2:].all() or (mask[:, 1:] < mask[:, :-1]).any():
+        raise ValueError("only left padding before two or more tokens can be read into a state")
+    empty = empty_cache(backbone.model)
+    with torch.no_grad():
+        _, cache = advance(backbone, empty, backbone.embed(tokens[:, :-1]), mask[:, :-1])
+    return from_cache(backbone, cache, tokens, mask)
+
+
+def from_cache(backbone: FrozenBackbone, cache: Cache, tokens: Tensor, mask: Tensor | None = None) -> HybridState:
+    """A copy of the states in a cache that has read ``tokens[:, :-1]``; arguments as in ``capture_tokens``."""
+    layers = tuple(layer.map(lambda part: part.detach().clone()) for layer in layer_states(cache))
+    mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+    state = HybridState(layers, tokens.clone(), mask.clone(), backbone.fingerprint, backbone.name)
+    check_consistent(state.layers, state.tokens, state.mask)
+    return state
+
+
+def repeat_rows(state: HybridState, copies: int) -> HybridState:
+    """(B · copies, …): every row ``copies`` times in a row, as ``generate`` repeats its inputs."""
+    if copies == 1:
+        return state
+    return state.select([row for row in range(state.rows) for _ in range(copies)])
+
+
+def stack(states: Sequence[HybridState]) -> HybridState:
+    """All rows of several states of one backbone, padded on the left to the longest.
+
+    Raises:
+        ValueError: states of different backbones.
+    """
+    first = states[0]
+    check_same_backbone(states)
+    width = max(state.tokens.shape[1] for state in states)
+    padded = [_padded(state, width - state.tokens.shape[1]) for state in states]
+    layers = [LayerState.concatenate(of_layer) for of_layer in zip(*(state.layers for state in padded), strict=True)]
+    tokens, mask = (torch.cat([getattr(state, name) for state in padded]) for name in ("tokens", "mask"))
+    return replace(first, layers=tuple(layers), tokens=tokens, mask=mask)
+
+
+def _padded(state: HybridState, more: int) -> HybridState:
+    layers = [layer.map(lambda part: F.pad(part, (0, 0, more, 0)), ATTENTION) for layer in state.layers]
+    tokens = torch.cat([state.tokens[:, :1].expand(-1, more), state.tokens], 1)
+    return replace(state, layers=tuple(layers), tokens=tokens, mask=F.pad(state.mask, (more, 0), value=False))
+
+
+def check_backbone(state: HybridState, backbone: FrozenBackbone) -> None:
+    """
+    Raises:
+        ValueError: the state comes from another model.
+    """
+    if state.fingerprint != backbone.fingerprint:
+        raise ValueError(
+            f"this state comes from the backbone {state.backbone!r} (fingerprint {state.fingerprint}), not from "
+            f"{backbone.name!r} (fingerprint {backbone.fingerprint}); use the backbone that it was captured with"
+        )
 
 
 def check_same_backbone(states: Sequence[HybridState]) -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from gssr.backbone import FrozenBackbone
 from gssr.states.advance import advance
 from gssr.states.cache import ATTENTION, LayerState
-from gssr.states.hybrid_state import HybridState
+from gssr.states.hybrid_state import HybridState, check_backbone, repeat_rows
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,10 @@ class LayerReport:
 class Leverage:
     """Effect of a random change of one layer's state, mean over rows and directions.
 
-    ``kl_next`` is KL(unchanged ‖ changed) of the next token's distribution, in nats, with its standard error over directions
-    in ``kl_next_error``. The changed model also reads the unchanged model's greedy continuation: ``kl_continuation`` is the
-    mean KL of its tokens, ``agreement`` the share of places at which the most likely token stays the same.
+    ``kl_next`` is KL(unchanged ‖ changed) of the next token's distribution, in nats, with its standard error over
+    directions in ``kl_next_error``. The changed model also reads the unchanged model's greedy continuation:
+    ``kl_continuation`` is the mean KL of its tokens, ``agreement`` the share of places at which the most likely token
+    stays the same.
     """
 
     layer: int
@@ -69,6 +70,15 @@ def describe(state: HybridState) -> list[LayerReport]:
     return reports
 
 
+def nbytes(state: HybridState) -> dict[str, int]:
+    """Bytes by kind: ``recurrent`` and ``conv`` have a fixed size, ``attention`` and ``tokens`` grow."""
+    sizes = dict.fromkeys(("recurrent", "conv", "attention"), 0)
+    for layer in state.layers:
+        for name, part in layer.parts():
+            sizes["attention" if name in ATTENTION else name] += part.nbytes
+    return sizes | {"tokens": state.tokens.nbytes + state.mask.nbytes}
+
+
 @torch.no_grad()
 def leverage(
     backbone: FrozenBackbone,
@@ -81,12 +91,13 @@ def leverage(
 ) -> list[Leverage]:
     """Add a random direction to each layer's state, one layer at a time, and measure its effect.
 
-    A direction's norm is ``share`` times the norm of what it changes: the recurrent state of a Mamba-2 layer, the keys and
-    the values of an attention layer. The change happens once, before the first token of the continuation.
+    A direction's norm is ``share`` times the norm of what it changes: the recurrent state of a Mamba-2 layer, the
+    keys and the values of an attention layer. The change happens once, before the first token of the continuation.
 
     Args:
         tokens: W, length of the continuation under which the effect is measured.
-        directions: random directions for each layer and row. A layer's directions depend on ``seed`` and not on ``layers``.
+        directions: random directions for each layer and row. A layer's directions depend on ``seed`` and not on
+            ``layers``.
         layers: counted from 0; all layers with a state by default.
 
     Raises:
@@ -99,13 +110,13 @@ def leverage(
             raise ValueError(f"layer {i} has no state; {backbone.name!r} has one in layers {having}")
     if not share >= 0 or tokens < 1 or directions < 1:
         raise ValueError(
-            f"share {share:g}, {tokens} tokens and {directions} directions; expected a share of at least 0 and at least one "
-            "of the others"
+            f"share {share:g}, {tokens} tokens and {directions} directions; expected a share of at least 0 "
+            "and at least one of the others"
         )
     # All rows must have equally many words: an end-of-text token would end some rows early.
     words = state.generate(backbone, do_sample=False, max_new_tokens=tokens, min_new_tokens=tokens)
     expected = continuation_log_probs(backbone, state, words).repeat_interleave(directions, 0)
-    copies, words = state.expand(directions), words.repeat_interleave(directions, 0)
+    copies, words = repeat_rows(state, directions), words.repeat_interleave(directions, 0)
     found = []
     for i in layers:
         changed = copies.with_layers({i: _changed(copies, i, share, seed)})
@@ -121,7 +132,7 @@ def leverage(
 @torch.no_grad()
 def continuation_log_probs(backbone: FrozenBackbone, state: HybridState, words: Tensor) -> Tensor:
     """Log-probabilities (B, W, V), float64, at each place of a continuation ``words`` (B, W) of the state."""
-    state.check_backbone(backbone)
+    check_backbone(state, backbone)
     words = words.to(backbone.device)
     tokens = torch.cat([state.tokens[:, -1:].to(backbone.device), words[:, :-1]], 1)
     mask = F.pad(state.mask.to(backbone.device), (0, words.shape[1] - 1), value=True)

@@ -1,16 +1,16 @@
-"""Steer a model while it writes: change its recurrent states between forward calls, by rules, and leave no trace.
+"""Steer a model while it writes: rules change its states between forward calls; afterwards the model is as before.
 
     with steer(model, Offset(direction, strength=0.5)) as report:
         model.generate(**inputs, do_sample=True)
 
-One forward pre-hook on the whole model reads and writes the states in the cache, with the cache's public methods, before the
-call that reads the next token. That is the one place through which greedy decoding, sampling, beams, batches and streaming all
-pass, it knows the call as a whole (which token, which rows, whether it is a prompt), it needs no layer's name, and removing it
-restores the model. Hooks on single layers would see the same states later, and each its own part alone.
+One forward pre-hook on the model changes the states in the cache before the call that reads the next token. Greedy
+decoding, sampling, beams, batches and streaming all pass through this place. The hook sees the token's number, the
+rows, and whether the call reads a prompt. It needs no layer's name, and removing it restores the model.
 
-A call that reads several tokens is a prompt: all of it but the last token is read unsteered, then the states are changed, then the
-last token is read; so the first new token is steered, too, and such a call returns logits for the last position alone. Where no rule
-acts the call goes through untouched, bit for bit. To train through a change use ``inject`` before a call of two or more tokens.
+A call that reads several tokens is a prompt. The hook reads all but its last token unsteered and then changes the
+states, so that the first new token is steered, too; the call returns logits for the last position only. It splits the
+caller's own call rather than use `gssr.states.advance`, since arguments and cache belong to the caller. Where no rule
+acts, the call stays as it is. To train through a change, use ``inject`` and then ``advance``.
 """
 
 import copy
@@ -36,9 +36,12 @@ _STEERED: "weakref.WeakSet[PreTrainedModel]" = weakref.WeakSet()
 
 @dataclass(frozen=True)
 class Step:
-    """What was done before one token: ``share`` is the norm of the change over the state's, (B,) by layer, or by a name such as
-    ``0 conv`` for parts other than the recurrent state; ``kl`` (B,) in nats is KL(steered || unsteered) of the next-token
-    distributions, the unsteered model having read the same text."""
+    """The steering before one token.
+
+    ``share`` (B,) is the norm of the change over the norm of the state, by layer for recurrent states, and by a name
+    such as ``0 conv`` for other parts. ``kl`` (B,), in nats, is KL(steered || unsteered) of the next token; the
+    unsteered model has read the same text.
+    """
 
     generation: int
     token: int
@@ -51,7 +54,7 @@ class Report:
     steps: list[Step] = field(default_factory=list)
 
     def as_rows(self) -> list[dict[str, Any]]:
-        """For JSON or a table: one dictionary a step, averaged over the rows of the batch."""
+        """One dictionary a step, with means over the rows of the batch, for JSON or a table."""
         return [
             {
                 "generation": step.generation,
@@ -64,9 +67,7 @@ class Report:
 
 
 def inject(cache: Cache, rules: Sequence[Rule], token: int = 0) -> dict[int | str, Tensor]:
-    """Change the states in a cache as the rules say for ``token``; differentiable in their changes and strengths.
-
-    Gradients reach the changes through the next call if it reads two or more tokens; a call of one updates the state in place.
+    """Apply the rules for ``token`` to the states in a cache, in place; differentiable in changes and strengths.
 
     Returns:
         The norm of the change over the state's norm, (B,), see ``Step.share``.
@@ -79,7 +80,7 @@ def inject(cache: Cache, rules: Sequence[Rule], token: int = 0) -> dict[int | st
     acting = [(rule, weight) for rule, weight in weights if weight]
     for layer, part in sorted({(layer, rule.part) for rule, _ in acting for layer in rule.acting_layers}):
         before = _state(cache, layer, part)
-        # The cache is written in place, and a gradient of a gate needs what was there.
+        # The cache is overwritten, and the gradient of a gate needs the old state.
         before = after = before.clone() if torch.is_grad_enabled() else before
         changes = []
         for rule, weight in acting:
@@ -87,7 +88,7 @@ def inject(cache: Cache, rules: Sequence[Rule], token: int = 0) -> dict[int | st
                 after, changed = rule.apply(layer, after, weight)
                 changes.append(changed)
         with torch.no_grad():
-            # A rule knows the norm of its own change without another pass over the states, which decoding would feel.
+            # A rule computes the norm of its change on the way; another pass over the states would slow down decoding.
             changed = changes[0] if len(changes) == 1 else norm(after - before)
             share[layer if part == "recurrent" else f"{layer} {part}"] = (
                 (changed / norm(before).clamp(min=torch.finfo(before.dtype).tiny)).flatten().detach()
@@ -98,16 +99,16 @@ def inject(cache: Cache, rules: Sequence[Rule], token: int = 0) -> dict[int | st
 
 @contextmanager
 def steer(model: PreTrainedModel, *rules: Rule, kl: bool = False) -> Iterator[Report]:
-    """Steer every ``model.generate``, or loop of calls with a cache, inside the block; a new cache starts at token 0 again.
+    """Steer ``model.generate``, or a loop of calls with a cache, inside the block; each new cache starts at token 0.
 
-    Rules act one after the other. On leaving, with an exception or without, the model is as it was.
+    Rules act one after the other. The block restores the model when it ends, with an exception or without.
 
     Args:
-        kl: measure what the steering did to the next-token distribution, by a second, unsteered pass over a cache of its own.
+        kl: measure the KL divergence of the next token by a second, unsteered pass with a cache of its own.
 
     Raises:
-        ValueError: no rule, a model that is being steered already, a call without a cache, a rule that does not fit the
-            model or the batch; and on leaving, when nothing was touched though a strength is not 0.
+        ValueError: no rule, a model that is being steered already, a call without a cache, or a rule that does not fit
+            the model or the batch; at the end of the block, if no rule acted though one has a strength.
     """
     if not rules:
         raise ValueError("there is nothing to steer with; give at least one rule, such as Offset(direction)")
@@ -162,7 +163,7 @@ class _Hook:
         if prompt is not None:
             self._run(prompt)
         elif acts and not _has_read(cache, self.rules):
-            # A single token behind nothing: there is no state yet, and the rules begin with the token after it.
+            # A single token in front of an empty cache: there is no state yet, so the rules begin with the next token.
             self.token = token
             return None
         if self.kl:
@@ -182,7 +183,7 @@ class _Hook:
         self.report.steps[-1] = Step(step.generation, step.token, step.share, kl)
 
     def forget(self) -> None:
-        """Let go of the cache of the last generation."""
+        """Drop the cache of the last generation."""
         if self.shadow is not None:
             self.shadow.close()
         self.cache = self.shadow = self.unsteered = None
@@ -197,7 +198,7 @@ class _Hook:
 
 
 class _Shadow:
-    """A cache that reads the same text without being steered, and whose rows follow the beams of the steered one."""
+    """An unsteered cache that reads the same text; its rows follow the beams of the steered cache."""
 
     def __init__(self, cache: Cache) -> None:
         self.cache = copy.deepcopy(cache)
@@ -219,13 +220,13 @@ def _cache(kwargs: dict[str, Any]) -> tuple[str, Cache]:
         if isinstance(kwargs.get(name), Cache):
             return name, kwargs[name]
     raise ValueError(
-        "the model was called without a cache, and recurrent states live there; use model.generate with use_cache=True, or "
-        "pass past_key_values=DynamicCache(config=model.config)"
+        "the model was called without a cache, and recurrent states live there; use model.generate with "
+        "use_cache=True, or pass past_key_values=DynamicCache(config=model.config)"
     )
 
 
 def _split(kwargs: dict[str, Any], name: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """The call in two: all tokens but the last, None if there is but one, and the last."""
+    """Arguments for all tokens except for the last, None if there is only one, and arguments for the last token."""
     given = {key: kwargs[key] for key in PER_TOKEN if kwargs.get(key) is not None}
     length = next(given[key].shape[1] for key in ("input_ids", "inputs_embeds") if key in given)
     if length == 1:

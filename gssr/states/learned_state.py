@@ -1,13 +1,15 @@
-"""A state to continue from, learned by gradient through the frozen model: it makes given texts likely behind any prompt.
+"""A state to continue from, learned by gradient through the frozen model: it makes given texts likely behind any
+prompt.
 
 Behind the prompt, once, each part of the state is interpolated to a learned target,
 
     h' = (1 - a) h + a T,    a and T learned for each layer and part.
 
-The parts are the recurrent and conv states of Mamba-2 layers and the values of attention layers. Each of the three can lead the
-text back to the prompt. The conv states hold its last tokens and decide the very next one; the values hold all of its tokens.
-All positions of an attention layer get the same target for their values; keys, lengths and positions stay. The change happens
-once and is bounded by its target. It does not add up over a long text and costs nothing in decoding.
+The parts are the recurrent and conv states of Mamba-2 layers and the values of attention layers. Each of the three
+can lead the text back to the prompt. The conv states hold its last tokens and decide the very next one; the values
+hold all of its tokens. All positions of an attention layer get the same target for their values; keys, lengths and
+positions stay. The change happens once and is bounded by its target. It does not add up over a long text and costs
+nothing in decoding.
 
 Shapes: B rows; (M, R, N) recurrent states, (channels, width) conv states, (KV heads, 1, head dimension) values.
 """
@@ -88,8 +90,8 @@ class LearnedState:
             raise ValueError(f"{path} holds no learned state; make one with gssr generate --learn FILE --save {path}")
         if about.get("fingerprint") != backbone.fingerprint:
             raise ValueError(
-                f"{path} was made for the model {about.get('fingerprint')}, this is {backbone.fingerprint} ({backbone.name}); "
-                "use the backbone that the state was learned with"
+                f"{path} was made for the model {about.get('fingerprint')}, this is {backbone.fingerprint} "
+                f"({backbone.name}); use the backbone that the state was learned with"
             )
         return cls.from_tensors(tensors)
 
@@ -148,7 +150,7 @@ def learn_state(
 def _start(
     examples: Examples, layers: Sequence[int] | None, parts: Sequence[str]
 ) -> tuple[dict[str, dict[int, Tensor]], dict[str, dict[int, Tensor]], dict[str, dict[int, float]]]:
-    """By part and layer: targets in units of the states' size, so that one rate suits all; logits of the gates; the sizes."""
+    """By part and layer: targets in units of the states' size, logits of the gates, and sizes; one rate suits all."""
     states = layer_states(examples.read_some())
     targets: dict[str, dict[int, Tensor]] = {}
     gates: dict[str, dict[int, Tensor]] = {}

@@ -1,7 +1,8 @@
 """Train through an offset that acts before every token, in one forward call.
 
-`gssr.states.intervention.steer` adds an offset between calls of one token; training reads many tokens in a call. A Mamba-2
-layer is linear in its state and decays by one number a head. So an offset O, added before each token l with weight s_l, adds
+`gssr.states.intervention.steer` adds an offset between calls of one token; training reads many tokens in a call. A
+Mamba-2 layer is linear in its state and decays by one number a head. So an offset O, added before each token l with
+weight s_l, adds
 
     y_l += g_l · O C_l,    g_l = a_l (g_{l-1} + s_l),    a_l = exp(A dt_l)
 
@@ -40,8 +41,8 @@ def scan_offsets(backbone: FrozenBackbone, change: Change, schedule: Schedule) -
     scan = getattr(modeling, SCAN, None)
     if scan is None:
         raise ValueError(
-            f"{type(backbone.model).__name__} has no Mamba-2 scan to train an offset through; give a model with one, such as "
-            "GraniteMoeHybrid or Bamba. Directions from states work with every hybrid model"
+            f"{type(backbone.model).__name__} has no Mamba-2 scan to train an offset through; give a model with one, "
+            "such as GraniteMoeHybrid or Bamba. Directions from states work with every hybrid model"
         )
     names = list(inspect.signature(inspect.unwrap(scan)).parameters)
     current: list[int] = []

@@ -12,7 +12,7 @@ KINDS = {"mamba": "tab:blue", "attention": "tab:orange"}
 
 
 def plot_states(reports: Sequence[LayerReport], effects: Sequence[Leverage] | None, share: float) -> Figure:
-    """Norms of all parts; with effects, beside them the KL that a change of each layer's state brings."""
+    """Plot the norms of all parts and, with effects, the KL divergence under a change of each layer's state."""
     figure = Figure(figsize=(9 if effects is not None else 5, 0.28 * len(reports) + 1.6), layout="constrained")
     axes = figure.subplots(1, 1 if effects is None else 2, squeeze=False)[0]
     for name, colour in COLOURS.items():
@@ -32,7 +32,7 @@ def plot_states(reports: Sequence[LayerReport], effects: Sequence[Leverage] | No
 def _plot_leverage(axes, effects: Sequence[Leverage], share: float) -> None:
     for offset, field, label in ((-0.2, "kl_next", "next token"), (0.2, "kl_continuation", "a token of continuation")):
         places = [effect.layer + offset for effect in effects]
-        # Zero has no place on a logarithmic axis: a change that did nothing leaves its row empty.
+        # A logarithmic axis cannot show zero: the row of a change without effect stays empty.
         sizes = [max(getattr(effect, field), 0.0) for effect in effects]
         colours = [KINDS.get(effect.kind, "tab:purple") for effect in effects]
         alpha = 1.0 if field == "kl_next" else 0.45
@@ -46,7 +46,7 @@ def _plot_leverage(axes, effects: Sequence[Leverage], share: float) -> None:
 def save(figure: Figure, path: Path) -> None:
     """
     Raises:
-        ValueError: the place cannot be written to, or the ending is of no known picture format.
+        ValueError: the file cannot be written, or its ending names no known picture format.
     """
     try:
         figure.savefig(path, dpi=150)

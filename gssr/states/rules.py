@@ -1,8 +1,8 @@
-"""Rules: what is done to a recurrent state at one token. Pure functions of tensors; `gssr.states.intervention` applies them.
+"""Rules: pure functions that change a state at one token. `gssr.states.intervention` applies them.
 
-Shapes: B rows; L tokens read; a layer's recurrent state is (B, M, R, N), M heads of dimension R with N state dimensions in
-Mamba-2; other recurrent layers bring axes of their own, of which the first after B counts as heads. Conv states are (B, channels,
-width), attention values (B, KV heads, L, head dimension).
+Shapes: B rows; L tokens read. A recurrent state is (B, M, R, N), M heads of dimension R with N state dimensions in
+Mamba-2; other recurrent layers have axes of their own, the first after B being their heads. Conv states are (B,
+channels, width), attention values (B, KV heads, L, head dimension).
 """
 
 import math
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class LowRank:
-    """A change of rank k, leftᵀ·right: left (…, M, R, k), right (…, M, N, k). Differentiable; a network can make it cheaply."""
+    """A change of rank k, left · rightᵀ: left (…, M, R, k), right (…, M, N, k). A network can output it cheaply."""
 
     left: Tensor
     right: Tensor
@@ -25,21 +25,21 @@ class LowRank:
         return self.left @ self.right.transpose(-1, -2)
 
 
-# What of a layer a rule changes.
+# The parts of a layer that a rule can change.
 PARTS = ("recurrent", "conv", "values")
-# By layer: (M, R, N), the same for every row, or (B, M, R, N), a change for each row; for other parts in their shapes, with one
-# token in place of L in the values, which every token read gets.
+# By layer: (M, R, N) for all rows, or (B, M, R, N) with a change for each row. Other parts have their own shapes; for
+# values the axis of tokens has length 1, and every token read gets the same change.
 Change = Mapping[int, Tensor | LowRank]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How strongly a rule acts at which token, counted from 0: the step that writes the first new one.
+    """The strength of a rule at each token. Token 0 is the step that writes the first new token.
 
     Args:
-        start, stop: first token, and the one before which it ends; None never ends.
-        every: act at each token, or at each second, third, …
-        half_life: tokens in which the strength halves, from ``start`` on; None keeps it.
+        start, stop: the rule acts at tokens start … stop − 1; without an end if ``stop`` is None.
+        every: act at every token (1), every second token (2), …
+        half_life: tokens, from ``start`` on, in which the strength halves; None keeps it constant.
     """
 
     start: int = 0
@@ -75,12 +75,12 @@ class Rule:
 
     Args:
         change: by layer, see ``Change``.
-        strength: one for all rows, or (B,), one for each. A batch of B texts that generation widens to B·k rows (beams,
-            several returned sequences) keeps one strength and one change a text.
-        part: of the layers' states, one of ``PARTS``.
-        layers: of those in ``change``; None is all.
-        heads: of every layer, or by layer; None is all.
-        schedule: at which tokens.
+        strength: one number, or (B,), one for each row. Where generation widens B texts to B·k rows (beams, several
+            returned sequences), all rows of a text have its strength and its change.
+        part: the part to change, one of ``PARTS``.
+        layers: some of those in ``change``; None is all.
+        heads: heads to change, in every layer or by layer; None is all.
+        schedule: the strength at each token.
     """
 
     change: Change
@@ -96,7 +96,7 @@ class Rule:
             raise ValueError(f"strength {self.strength} must be finite: one number, or one for each row of the batch")
         if self.part not in PARTS or (self.heads is not None and self.part != "recurrent"):
             raise ValueError(
-                f"part {self.part!r}, heads {self.heads}; expected a part of {PARTS}, heads of the first alone"
+                f"part {self.part!r}, heads {self.heads}; expected a part of {PARTS}, and heads with the first only"
             )
         if not self.change:
             raise ValueError("the change names no layer; give a tensor for each layer to steer")
@@ -110,11 +110,12 @@ class Rule:
 
     @property
     def is_zero(self) -> bool:
-        """Strength 0 in every row: the rule must leave every bit as it is."""
+        """Whether the strength is 0 in every row; then no bit may change."""
         return not torch.as_tensor(self.strength).any()
 
     def tensor(self, layer: int, state: Tensor) -> Tensor:
-        """The layer's change for a state (B, M, R, N): (1 or B, M, R, N), in its dtype and on its device; other parts likewise.
+        """The layer's change for a state (B, M, R, N): (1 or B, M, R, N), in its dtype and on its device; other parts
+        likewise.
 
         Raises:
             ValueError: another shape, or rows that do not divide the batch.
@@ -150,7 +151,7 @@ class Rule:
         return rows(strength, len(state)).reshape(-1, *[1] * (state.ndim - 1))
 
     def apply(self, layer: int, state: Tensor, weight: float) -> tuple[Tensor, Tensor]:
-        """The changed state (B, M, R, N) and the norm of its change, (1 or B, 1, 1, 1); ``weight`` is the schedule's."""
+        """The changed state (B, M, R, N) and the norm of the change (1 or B, 1, 1, 1), by the schedule's ``weight``."""
         raise NotImplementedError
 
 
@@ -159,7 +160,7 @@ class Offset(Rule):
     """h' = h + strength · weight · change.
 
     Args:
-        max_share: bound of the change's norm as a share of the state's own, by row and layer, over the heads it changes.
+        max_share: largest norm of the change, as a share of the state's, by row and layer, over the changed heads.
     """
 
     max_share: float | None = None
@@ -219,7 +220,7 @@ def norm(state: Tensor) -> Tensor:
 
 
 def rows(per_row: Tensor, count: int) -> Tensor:
-    """(1 or B, …) as it is, or with every row k times in a row where generation has widened B texts to B·k rows."""
+    """(1 or B, …) for ``count`` rows: repeats each row k times if generation has widened B texts to B·k rows."""
     have = len(per_row)
     if have in (1, count):
         return per_row

@@ -1,7 +1,6 @@
-"""Tensors and a few strings in a safetensors file with a checksum over all of it; reading executes nothing."""
+"""Tensors and a few strings in a safetensors file with a checksum of its content. Reading executes no code."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,25 +9,25 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gssr.files import atomic_path
+
 FORMAT = "gssr hybrid state 1"
 
 
 def write(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
-    """Write whole or not at all.
+    """Write a file in one step: an interruption leaves no partial file.
 
     Raises:
-        ValueError: the place cannot be written to.
+        ValueError: the file cannot be written.
     """
     path = Path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     about = {**about, "format": FORMAT}
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        # The folder is the user's to name: a mistyped one is told, not made.
-        save_file(tensors, partial, metadata={**about, "digest": _digest(tensors, about)})
-        os.replace(partial, path)
+        # Makes no folder: the user names it, and a mistyped one should be an error.
+        with atomic_path(path) as draft:
+            save_file(tensors, draft, metadata={**about, "digest": _digest(tensors, about)})
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         raise ValueError(f"{path} cannot be written: {error}") from error
 
 

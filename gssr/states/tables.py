@@ -8,14 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 from gssr.states.hybrid_state import HybridState
-from gssr.states.inspect import Leverage, describe
+from gssr.states.inspect import Leverage, describe, nbytes
 
 PARTS = ("recurrent", "conv", "keys", "values")
 
 
 def summary(state: HybridState) -> dict[str, Any]:
-    """What a state is, without its layers: position, bytes by part, bytes that one more token adds to all rows."""
-    sizes = state.nbytes()
+    """Facts about a state without its layers: positions, bytes by part, and bytes that one more token adds."""
+    sizes = nbytes(state)
     length = state.tokens.shape[1] - 1
     growing = {name: sizes[name] for name in ("attention", "tokens")}
     return {
@@ -29,12 +29,13 @@ def summary(state: HybridState) -> dict[str, Any]:
 
 
 def print_summary(state: HybridState) -> None:
-    """What grows with the text, and what does not."""
+    """Print which parts of a state grow with the text."""
     about = summary(state)
     sizes, positions = about["bytes"], about["tokens_read"]
     table = Table(
         title=Text(
-            f"{state.backbone} {state.fingerprint}, {state.rows} row{'s' * (state.rows > 1)}, {_span(positions)} tokens read"
+            f"{state.backbone} {state.fingerprint}, {state.rows} row{'s' * (state.rows > 1)}, {_span(positions)} "
+            "tokens read"
         )
     )
     table.add_column("part")
@@ -50,7 +51,7 @@ def print_summary(state: HybridState) -> None:
 
 
 def print_state(state: HybridState, prompts: Sequence[str] = ()) -> None:
-    """Layer by layer, then the summary."""
+    """Print the layers of a state, then its summary."""
     for prompt in prompts:
         _print(Text(prompt if len(prompt) < 200 else f"{prompt[:100]} … {prompt[-90:]}", style="dim"))
     table = Table(title="states, layer by layer (shapes: rows × …; norms: of a row, mean over rows)")
@@ -81,7 +82,8 @@ def print_leverage(effects: Sequence[Leverage], share: float, tokens: int, direc
         error = "" if e.kl_next_error != e.kl_next_error else f" ± {e.kl_next_error:.0e}"
         style = "bold" if e.kl_continuation == most > 0 else ""
         table.add_row(
-            str(e.layer), e.kind, f"{e.kl_next:.2e}{error}", f"{e.kl_continuation:.2e}", f"{e.agreement:.1%}", style=style
+            str(e.layer), e.kind, f"{e.kl_next:.2e}{error}", f"{e.kl_continuation:.2e}", f"{e.agreement:.1%}",
+            style=style,
         )  # fmt: skip
     _print(table)
 

@@ -24,8 +24,9 @@ from gssr.training.optimizers import MuonAdamWConfig
 class LanguageModelData(Protocol):
     """What the training needs of a LightningDataModule whose batches are those of `gssr.training.objectives`.
 
-    ``sources`` names the validation loaders in their order. ``heldout_bytes`` holds the bytes of each source's held-out text; a
-    mapping without entries stands for data that is not measured in bytes. ``tokenizer`` is saved with the finished model.
+    ``sources`` names the validation loaders in their order. ``heldout_bytes`` holds the bytes of each source's
+    held-out text; a mapping without entries stands for data that is not measured in bytes. ``tokenizer`` is saved
+    with the finished model.
     """
 
     sources: Sequence[str]
@@ -64,8 +65,8 @@ class LanguageModelTraining(LightningModule):
     def on_fit_start(self) -> None:
         if self.trainer.world_size > 1:
             raise ValueError(
-                f"language models are trained in one process, not in {self.trainer.world_size}: validation sums over all "
-                "held-out rows; set --trainer.devices 1"
+                f"language models are trained in one process, not in {self.trainer.world_size}: validation sums over "
+                "all held-out rows; set --trainer.devices 1"
             )
         if self.compile_layers:
             for layer in decoder_layers(self.model):

@@ -1,4 +1,4 @@
-"""What a language model is trained for. An objective is chosen by ``class_path``; a new one is a class with one method.
+"""Objectives of language models. A config chooses one by ``class_path``; a new one is a class with one method.
 
 A batch is a dictionary:
 
@@ -44,8 +44,8 @@ class WeightedTokens(Objective):
     def __call__(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
         if "weights" not in batch:
             raise ValueError(
-                f"the batch holds {sorted(batch)}; WeightedTokens needs weights, one for each token. Let the data module give "
-                "them, or train with gssr.training.objectives.NextToken"
+                f"the batch holds {sorted(batch)}; WeightedTokens needs weights, one for each token. Let the data "
+                "module give them, or train with gssr.training.objectives.NextToken"
             )
         logits, target = predictions(model, batch["tokens"])
         nats = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="none")

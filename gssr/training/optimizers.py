@@ -1,7 +1,7 @@
 """The optimizer of language models: Muon (Jordan et al. 2024) for matrices, AdamW for everything else.
 
-After warm-up the rate stays constant. It falls linearly to zero over the last share of the steps, so that the length of a run
-(``trainer.max_steps`` or ``max_epochs``) needs no other option beside it.
+After warm-up the rate stays constant. It falls linearly to zero over the last share of the steps, so that the length
+of a run (``trainer.max_steps`` or ``max_epochs``) needs no other option beside it.
 """
 
 from collections.abc import Iterable

@@ -35,7 +35,8 @@ FAMILIES: dict[str, PretrainedConfig] = {
     "mamba2": Mamba2Config(**SIZES, **IDS, num_heads=4, head_dim=16, state_size=8, n_groups=2, chunk_size=16),
     "bamba": BambaConfig(**SIZES, **IDS, **HEADS, **MAMBA, attn_layer_indices=[1]),
     "falcon_h1": FalconH1Config(
-        **SIZES, **IDS, **HEADS, **MAMBA, mamba_d_ssm=64, head_dim=16, embedding_multiplier=5.0, lm_head_multiplier=0.25,
+        **SIZES, **IDS, **HEADS, **MAMBA, mamba_d_ssm=64, head_dim=16, embedding_multiplier=5.0,
+        lm_head_multiplier=0.25,
         key_multiplier=0.5, ssm_in_multiplier=1.5,
     ),
     "llama": LlamaConfig(**SIZES, **IDS, **HEADS),
@@ -61,7 +62,7 @@ def backbone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def naive_nats(backbone: FrozenBackbone, before: list[int], text: str) -> torch.Tensor:
-    """One text behind the tokens ``before``: token ids into the whole model, its own logits, losses picked out by hand."""
+    """Nats of one text behind the tokens ``before``, from token ids, by the model's own logits."""
     ids = [*before, backbone.start_id, *backbone.tokenize([text])[0], backbone.tokenizer.eos_token_id]
     log_probs = F.log_softmax(backbone.model(input_ids=torch.tensor([ids[:-1]])).logits[0].float(), -1)
     return -sum(log_probs[i - 1, ids[i]] for i in range(len(before) + 1, len(ids)))

@@ -106,21 +106,36 @@ def only(folder: Path, *kept: str) -> None:
 
 
 DAMAGES = {
-    "empty folder": (lambda f: only(f), "holds nothing; expected a model as save_pretrained writes it, but there is no config.json"),
+    "empty folder": (
+        lambda f: only(f),
+        "holds nothing; expected a model as save_pretrained writes it, but there is no config.json",
+    ),
     "no config": (lambda f: (f / "config.json").unlink(), "but there is no config.json"),
     "config cut": (lambda f: (f / "config.json").write_text("{"), "is not a valid JSON file"),
     "config of nothing": (lambda f: (f / "config.json").write_text("{}"), "model_type"),
     "unknown type": (lambda f: edit(f / "config.json", model_type="mine"), "does not recognize this architecture"),
-    "no causal model": (lambda f: (f / "config.json").write_text('{"model_type": "t5"}'), "That is no causal language model"),
+    "no causal model": (
+        lambda f: (f / "config.json").write_text('{"model_type": "t5"}'),
+        "That is no causal language model",
+    ),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"there are no weights \(\*.safetensors\)"),
     "weights cut": (cut_in_half, "could not be loaded: .*\n.*whole safetensors files"),
     "weights are text": (lambda f: (f / "model.safetensors").write_text("x" * 99), "could not be loaded"),
     "a weight is missing": (lose_a_weight, "incomplete: 1 are missing, such as model.layers.1.mlp.up_proj.weight"),
-    "other shapes": (lambda f: edit(f / "config.json", intermediate_size=40), "other shapes than config.json says"),
+    "other shapes": (
+        lambda f: edit(f / "config.json", intermediate_size=40),
+        "shapes of the weights differ from those in config.json",
+    ),
     "not a number": (not_a_number, "are not finite in torch.float32: damaged weights"),
     "no tokenizer": (lambda f: only(f, "config.json", "model.safetensors"), "there is no tokenizer"),
-    "tokenizer cut": (lambda f: (f / "tokenizer.json").write_text("{"), "the tokenizer of the backbone .* could not be loaded"),
-    "no end of text": (lambda f: edit(f / "tokenizer_config.json", eos_token=None), "no end-of-text token.*set eos_token"),
+    "tokenizer cut": (
+        lambda f: (f / "tokenizer.json").write_text("{"),
+        "the tokenizer of the backbone .* could not be loaded",
+    ),
+    "no end of text": (
+        lambda f: edit(f / "tokenizer_config.json", eos_token=None),
+        "no end-of-text token.*set eos_token",
+    ),
     "other tokenizer": (no_embeddings_row, "token ids up to .*, the model embeds 100; they do not belong together"),
 }  # fmt: skip
 
@@ -220,7 +235,7 @@ def test_a_model_without_inputs_embeds_is_refused(tmp_path: Path) -> None:
 def test_a_model_that_looks_ahead_is_refused(tmp_path: Path, dtype: str) -> None:
     save(tmp_path, AutoModelForCausalLM.from_config(BertConfig(**SIZES)))
     said = refusal(tmp_path, dtype=dtype)
-    assert "is no causal language model: what it says of a token depends on later ones" in said
+    assert "is no causal language model: its states of a token depend on later tokens" in said
 
 
 def test_a_head_with_an_unknown_factor_is_refused(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def forward_and_gradients(function, a: dict, last: bool) -> dict[str, torch.Tens
     ],
 )
 def test_scan_equals_the_library_forward_and_backward(length, groups, shape, given, last) -> None:
-    """Within 1e-5 of each tensor's largest entry; sums over all steps, which only a trained model needs, within 1e-4."""
+    """Within 1e-5 of each tensor's largest entry; sums over all steps within 1e-4."""
     a = arguments(length, groups, shape=shape)
     if not given:
         del a["initial_states"]

@@ -20,7 +20,8 @@ from benchmarks.quality.scores import Forecast, estimate, relative, score
 from benchmarks.quality.sets import DOMAINS, data_set
 from benchmarks.quality.simple import climatology, simple
 from benchmarks.quality.steered import find_goals, measure
-from benchmarks.quality.summary import summary
+from benchmarks.quality.summary import BEST as BEST_OTHER
+from benchmarks.quality.summary import CHOSEN, DIFFERENCE, LARGER, OURS, SEEDS, SHOWN, TEXTS, summary
 from benchmarks.quality.work import Sizes, Work
 from datamodules.sequence_data import SequenceData
 from gssr.network.gaussian import Gaussian
@@ -306,18 +307,18 @@ def test_the_report_shows_who_is_better_on_the_same_origins(tmp_path: Path) -> N
     assert against.count("-9") >= 3 and "| network, 2 seeds |" in text and "| 6 h | 24 h | all |" in text
     part = Part(tmp_path / "val", 50)
     (row,) = summary({"made": part}, {"made": part})
-    assert row["best of the others"].startswith("persistence, ") and row["better than"] == "1 of 1"
-    assert row["the network beside it"].startswith("-9") and row["without texts (validation)"].startswith("+")
-    assert row["beside the one that is best on validation"] == "persistence, " + row["the network beside it"]
-    assert row["who excludes being 2 % worse than that"] == "network (1 of 1)"
-    assert row["a seed of it beside another"] == "up to +0.0 %"  # both seeds forecast the same
+    assert row[BEST_OTHER].startswith("persistence, ") and row[LARGER] == "1 of 1"
+    assert row[DIFFERENCE].startswith("-9") and row[TEXTS].startswith("+")
+    assert row[CHOSEN] == "persistence, " + row[DIFFERENCE]
+    assert row[SHOWN] == "network (1 of 1)"
+    assert row[SEEDS] == "up to +0.0 %"  # both seeds forecast the same
     (alone,) = summary({"made": part}, {})
-    assert alone["without texts (validation)"] == "not run" and alone["beside the one that is best on validation"] == ""
+    assert alone[TEXTS] == "not run" and alone[CHOSEN] == ""
     off = Forecast(simple(origins, 16)["persistence"]().samples + 2)  # worse than persistence, by less than ten times
     cells.make("climatology", settings, lambda: score(off, origins.truth))
     with_worse = Part(tmp_path / "val", 50)
     (row,) = summary({"made": with_worse}, {"made": with_worse})
-    assert row["who excludes being 2 % worse than that"] == "network (1 of 2)"
+    assert row[SHOWN] == "network (1 of 2)"
     cells.make("persistence", settings | {"samples": 8}, dict)  # of an older run with other samples: left out
     assert "persistence |" not in Part(tmp_path / "val", draws=50).markdown()
 
@@ -405,9 +406,12 @@ def test_all_baselines_of_a_bundled_data_set_end_in_a_table_and_are_not_made_twi
     for piece in again.pieces(without_classical=True):
         again.cells.make(piece.name, piece.settings, lambda: pytest.fail("was made before"))
     document.write(tmp_path, tmp_path / "docs" / "results.md")
-    page = (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
-    assert "python -m benchmarks.quality --data strikes" in page and "Shrunk for a quick look" in page
-    assert (tmp_path / "docs" / "images" / "strikes_val_horizon.png").exists()
+    page = (tmp_path / "docs" / "results" / "strikes.md").read_text(encoding="utf-8")
+    assert "python -m benchmarks.quality --data strikes\n" in page and "Shrunk for a quick look" in page
+    assert "](images/strikes_val_horizon.png)" in page
+    assert (tmp_path / "docs" / "results" / "images" / "strikes_val_horizon.png").exists()
+    assert max(len(line) for line in page.splitlines() if line[:1] not in ("|", "!")) <= document.WIDTH
+    assert "[strikes](results/strikes.md)" in (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="nothing was measured"):
         document.write(tmp_path / "other", tmp_path / "x.md")
 
@@ -429,8 +433,19 @@ def test_what_is_refitted_learns_from_validation_and_is_asked_the_same(tmp_path:
     chosen, last = (work.cells.get("GRU-seed0") for work in works.values())
     assert chosen["epoch"] == last["epoch"] and chosen["by_step"]["crps"] != last["by_step"]["crps"]
     document.write(tmp_path, tmp_path / "docs" / "results.md")
-    page = (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
-    assert page.index("### Test part\n") < page.index("### Test part, refitted") < page.index("--part refit\n")
+    page = (tmp_path / "docs" / "results" / "strikes.md").read_text(encoding="utf-8")
+    assert page.index("--part refit\n") < page.index("## Test part\n") < page.index("## Test part, refitted")
+
+
+def test_the_summary_page_has_few_columns_and_links_to_a_page_that_has_all() -> None:
+    keys = (OURS, BEST_OTHER, DIFFERENCE, CHOSEN, SHOWN, LARGER, SEEDS, TEXTS)
+    row = {"": "strikes"} | {key: f"value of {i}" for i, key in enumerate(keys)}
+    index = document.index({"test": [row], "refit": []}, ["strikes"], "results")
+    line = "| [strikes](results/strikes.md) | value of 0 | value of 1 | value of 2 | value of 7 |"
+    assert line in index and "## Refitted" not in index
+    page = document.page("strikes", "python -m benchmarks.quality --data strikes", {"test": row}, {"test": "Text."})
+    assert all(f"| {key} | value of {i} |" in page for i, key in enumerate(keys))
+    assert page.startswith("# Results: strikes") and page.endswith("## Test part\n\nText.\n")
 
 
 def test_the_gru_that_does_not_choose_is_that_of_the_last_epoch() -> None:

@@ -243,7 +243,7 @@ def test_a_score_of_what_is_trained_on_does_not_choose_the_best(tmp_path: Path) 
     data = ToyData()
     data.train_through = "val"
     with pytest.raises(
-        ValueError, match=r"train_through is val: the windows that val/loss .*--checkpoint.monitor null"
+        ValueError, match=r"train_through is val: val/loss scores windows that are .*--checkpoint.monitor null"
     ):
         train(tmp_path / "a", data=data, checkpoint={"monitor": "val/loss"})
     train(tmp_path / "b", data=data, checkpoint={"monitor": None})

@@ -37,6 +37,8 @@ def record(series: str, level: float = 0.0) -> Record:
 
 
 class Windows(ToyData):
+    goal_dim, value_guides, has_text, has_goals = 0, (), True, True
+
     def windows_evaluation(self, split: str, goals: str) -> list[Record]:
         assert (split, goals) == ("val", "combinations")
         return [record(f"series {i // 3}", float(i)) for i in range(12)]

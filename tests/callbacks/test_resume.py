@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import SequentialSampler
-from torchdata.stateful_dataloader import StatefulDataLoader
 
 from callbacks import ConfigOfResumedRun, HonourOptimizerOptions
-from callbacks.resume import random_state, set_random_state, with_workers
+from callbacks.resume import random_state, set_random_state
 from gssr.sequences.scaler import Scaler
 from tests.callbacks.training import same, train, weights
-from tests.toy import ToyData, ToyNetwork, ToyRows
+from tests.toy import ToyData, ToyNetwork
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
 
@@ -81,14 +79,6 @@ def test_validation_does_not_disturb_the_training_stream(tmp_path: Path) -> None
     assert same(weights(with_validation), weights(without))
 
 
-class PlainSequence(ToyData):
-    """A sampler that knows nothing of states."""
-
-    def train_dataloader(self) -> StatefulDataLoader[Any]:
-        rows = ToyRows(self.size, self.seed)
-        return StatefulDataLoader(rows, batch_size=self.batch_size, sampler=SequentialSampler(rows))
-
-
 class Watched(ToyNetwork):
     def __init__(self) -> None:
         super().__init__()
@@ -99,15 +89,12 @@ class Watched(ToyNetwork):
         return super().training_step(batch, batch_idx)
 
 
-@pytest.mark.parametrize("data", [ToyData, PlainSequence])
 @pytest.mark.parametrize(("stop", "size"), [(1, 10), (1, 7), (3, 2), (4, 3), (6, 5)])
-def test_another_batch_size_is_honoured_within_an_epoch(
-    data: type[ToyData], stop: int, size: int, tmp_path: Path
-) -> None:
+def test_another_batch_size_is_honoured_within_an_epoch(stop: int, size: int, tmp_path: Path) -> None:
     whole, first, second = Watched(), Watched(), Watched()
-    train(tmp_path / "whole", network=whole, data=data(6), max_epochs=2)
-    train(tmp_path / "run", network=first, data=data(6), stop=stop, max_epochs=2)
-    train(tmp_path / "run", network=second, data=data(size), resume=True, max_epochs=2)
+    train(tmp_path / "whole", network=whole, data=ToyData(6), max_epochs=2)
+    train(tmp_path / "run", network=first, data=ToyData(6), stop=stop, max_epochs=2)
+    train(tmp_path / "run", network=second, data=ToyData(size), resume=True, max_epochs=2)
     assert torch.equal(torch.cat(first.rows + second.rows), torch.cat(whole.rows)), "rows were left out or seen twice"
     with open(tmp_path / "run" / "metrics.csv", newline="") as file:
         steps = [int(row["step"]) for row in csv.DictReader(file)]
@@ -135,15 +122,6 @@ def test_another_number_of_workers_changes_nothing(
     resumed = train(tmp_path / "run", data=ToyData(num_workers=after), resume=True, **options)
     assert same(weights(resumed), weights(whole))
     assert (tmp_path / "run" / "metrics.csv").read_text() == (tmp_path / "whole" / "metrics.csv").read_text()
-
-
-def test_another_number_of_workers_is_refused_where_the_data_keep_a_state() -> None:
-    state = {"_sampler_iter_state": None, "_num_yielded": 3, "dataset_state": {"at": 5}}
-    with pytest.raises(
-        ValueError, match="state of their own with num_workers 0 and cannot go on with 2; leave num_workers"
-    ):
-        with_workers(state, 2)
-    assert with_workers(state, 0) is state
 
 
 class Scaled(ToyData):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 
-from callbacks import AtomicCheckpointIO, CsvLog, Interrupted, ResumeLoader, RunCheckpoints, TrainingRandomness
+from callbacks import AtomicCheckpointIO, CsvLog, Interrupted, ResumePosition, RunCheckpoints, TrainingRandomness
 from gssr.runs.folders import LAST, checkpoint_file
 from tests.toy import ToyData, ToyNetwork
 
@@ -36,7 +36,7 @@ def trainer_for(
         options["logger"] = CsvLog(folder, resume_step)
     return Trainer(
         default_root_dir=folder,
-        callbacks=[TrainingRandomness(), ResumeLoader(), *callbacks, checkpoint],
+        callbacks=[TrainingRandomness(), ResumePosition(), *callbacks, checkpoint],
         plugins=[AtomicCheckpointIO()],
         accelerator="cpu",
         log_every_n_steps=1,

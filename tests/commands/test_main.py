@@ -16,6 +16,7 @@ import torch
 from gssr.backbone import FrozenBackbone
 from gssr.commands.main import build_parser, main
 from gssr.states.hybrid_state import HybridState
+from gssr.states.inspect import nbytes
 from tests.states.test_hybrid_state import same
 
 LONG, SHORT = "Hurricane Ian near 20.1 north 83.5 west, moving north at 9 knots.", "Weaken to 35 knots"
@@ -60,9 +61,17 @@ def test_every_command_has_help_with_examples_that_parse(monkeypatch: pytest.Mon
                 assert callable(build_parser().parse_args(words).run), line
 
 
-def test_help_does_not_wait_for_torch() -> None:
-    code = "import sys, gssr.commands.options, gssr.commands.state; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+@pytest.mark.parametrize("command", ["--help", "--version", "melt", "plan --help", "push", "state capture --tokens 0"])
+def test_help_and_wrong_options_import_no_large_library(command: str) -> None:
+    code = (
+        "import sys\nfrom gssr.commands.main import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    assert end.code in (0, 2)\n"
+        "else:\n    raise AssertionError('it ran')\n"
+        "print(sorted({'torch', 'transformers', 'numpy', 'pandas', 'pyarrow', 'lightning', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *command.split()], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_console_script_is_this_main() -> None:
@@ -137,9 +146,9 @@ def test_show_and_inspect_report_layers_and_bytes(
     state = HybridState.load("a.safetensors")
     assert main(["state", "show", "a.safetensors", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["bytes"] == state.nbytes() and shown["tokens_read"] == state.position.tolist()
-    longer = state.read_on(tiny, "x").nbytes()
-    assert shown["bytes_per_token"] == sum(longer.values()) - sum(state.nbytes().values())
+    assert shown["bytes"] == nbytes(state) and shown["tokens_read"] == state.position.tolist()
+    longer = nbytes(state.read_on(tiny, "x"))
+    assert shown["bytes_per_token"] == sum(longer.values()) - sum(nbytes(state).values())
     assert main(["state", "show", "a.safetensors"]) == 0
     assert "6 × 32 × 64" in capsys.readouterr().out
 

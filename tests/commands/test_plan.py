@@ -10,7 +10,10 @@ import pandas as pd
 import pytest
 import torch
 
+from datamodules.tables.history import read_history
 from gssr.commands import plan as plan_command
+from gssr.evaluation.forecasting import forecast
+from gssr.runs.trained import load_trained
 from gssr.sequences import collate
 from tests.networks import make_network
 
@@ -65,10 +68,9 @@ def test_the_plan_is_the_networks_own(checkpoint: Path, tmp_path: Path, capsys: 
     assert line["goal"] == GOAL and line["time"][-2:] == ["2024-09-02T06:00Z", "2024-09-02T12:00Z"]
     assert line["context"] == [[70.0, None], [90.0, 960.0], [100.0, 950.0]]  # the last 3 rows, as in training
 
-    network, _ = plan_command.load_network(str(checkpoint), None)
-    record = plan_command.future_record(
-        table(), tmp_path / "ian.csv", ["wind", "pressure"], horizon=2, context=3, goal=GOAL
-    )
+    network, trained = load_trained(str(checkpoint))
+    record = read_history(tmp_path / "ian.csv", network.value_names, 2, 3, goal=GOAL)
+    assert trained["horizon"] == 2
     assert record.text == ["Hurricane.", "Hurricane.", None, None, None] and np.isnan(record.value[3:]).all()
     for name, goal in (("with_goal", GOAL), ("without_goal", None)):
         plan = network.plan(collate([record]), [goal], 4, generator=torch.Generator().manual_seed(0))
@@ -116,16 +118,17 @@ def broken(**columns: object) -> pd.DataFrame:
     ("frame", "arguments", "message"),
     [
         (table().rename(columns={"wind": "winds"}), [], "did you mean 'winds'"),
-        (table().rename(columns={"time": "when"}), [], "no column 'time'"),
-        (table()[::-1], [], "rise in equal steps"),
-        (table().drop(index=2), [], "rise in equal steps"),
-        (broken(time="soon"), [], "expected ISO 8601 times"),
-        (broken(wind=["a", "b", "c", "d", "e"]), [], "column 'wind'"),
+        (table().rename(columns={"time": "when"}), [], "time_column is 'time', but .* has no such column"),
+        (table()[::-1], [], "times are not sorted; sort the rows, or give sort_rows"),
+        (broken(time="soon"), [], "'soon' in row 1; expected ISO 8601"),
+        (broken(wind=["a", "b", "c", "d", "e"]), [], "value column 'wind' holds 'a' in row 1"),
+        (table(), ["--text_column", "words"], "text_column is 'words', but"),
+        (table(), ["--step", "soon"], "step is 'soon'; expected a number and a unit"),
         (table()[:0], [], "no rows"),
         (table()[:1], [], "at least 2"),
         (table(), ["--goal", "  "], "the goal is empty"),
-        (table(), ["--goal", GOAL, "--goal_step", "9"], "behind the horizon"),
-        (table(), ["--dimension", "sea"], "none of the network's values"),
+        (table(), ["--goal", GOAL, "--goal_step", "9"], "expected a step of the horizon, from 1 to 2"),
+        (table(), ["--dimension", "sea"], "expected one of the network's values"),
         (table(), ["--json", "nowhere/at/all.json"], "does not exist"),
     ],
 )
@@ -138,10 +141,10 @@ def test_what_is_wrong_is_said(
 
 
 def test_files_that_are_none_are_refused(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no file"):
+    with pytest.raises(ValueError, match="there is no file"):
         run("--input", tmp_path / "a.csv", "--ckpt_path", checkpoint)
     (tmp_path / "a.doc").write_text("x")
-    with pytest.raises(ValueError, match="no table that is known"):
+    with pytest.raises(ValueError, match="ends in '.doc'"):
         run("--input", tmp_path / "a.doc", "--ckpt_path", checkpoint)
     table().to_csv(tmp_path / "a.csv", index=False)
     (tmp_path / "bad.ckpt").write_bytes(b"nothing")
@@ -153,3 +156,45 @@ def test_another_unit_is_suspected(checkpoint: Path, tmp_path: Path, capsys: pyt
     table().assign(pressure=1e5).to_csv(tmp_path / "a.csv", index=False)
     run("--input", tmp_path / "a.csv", "--ckpt_path", checkpoint, "--samples", 2, "--no-texts")
     assert "pressure lies far outside" in capsys.readouterr().err
+
+
+def test_python_and_the_command_give_the_same_plan(checkpoint: Path, tmp_path: Path) -> None:
+    table().to_csv(tmp_path / "a.csv", index=False)
+    run("--input", tmp_path / "a.csv", "--ckpt_path", checkpoint, "--goal", GOAL, "--json", tmp_path / "plan.json")
+    network, trained = load_trained(str(checkpoint))
+    history = read_history(tmp_path / "a.csv", network.value_names, 2, 3, goal=GOAL, trained=trained)
+    found = forecast(network, [history])
+    assert found.lines() == [(tmp_path / "plan.json").read_text(encoding="utf-8").rstrip("\n")]
+    predicted = network.predict_step(found.batch, 0)  # as `train.py predict` does
+    for own, other in zip(predicted, (found.with_goal, found.without_goal), strict=True):
+        assert torch.equal(own.rollouts.sample, other.rollouts.sample) and own.text == other.text
+
+
+def test_the_table_is_read_as_in_training_unless_options_say_otherwise(checkpoint: Path, tmp_path: Path) -> None:
+    frame = table()
+    frame.to_csv(tmp_path / "plain.csv", index=False)
+    frame = frame.rename(columns={"time": "when", "text": "words"})
+    frame["when"] = pd.to_datetime(frame["when"]).dt.strftime("%d/%m/%Y %H:%M")
+    frame.fillna({"pressure": -9}).to_csv(tmp_path / "other.csv", index=False, sep=";")
+    options = {"time_column": "when", "time_format": "%d/%m/%Y %H:%M", "text_column": "words", "missing": ["-9.0"]}
+    options |= {"delimiter": ";", "step": None, "context": 3, "horizon": 2}
+    saved = torch.load(checkpoint, weights_only=True)
+    torch.save(saved | {"datamodule_hyper_parameters": options}, tmp_path / "tables.ckpt")
+    given = [word for name in ("time_column", "time_format", "text_column") for word in (f"--{name}", options[name])]
+    given += ["--missing=-9.0", "--delimiter", ";"]
+    found = []
+    for file, which, more in (
+        ("plain.csv", checkpoint, []),
+        ("other.csv", tmp_path / "tables.ckpt", []),
+        ("other.csv", checkpoint, given),
+        (
+            "plain.csv",
+            tmp_path / "tables.ckpt",
+            ["--time_column=time", "--text_column=text", "--delimiter=,", "--time_format=%Y-%m-%dT%H:%MZ"],
+        ),
+    ):
+        run("--input", tmp_path / file, "--ckpt_path", which, "--samples", 2, *more, "--json", tmp_path / "plan.json")
+        line = lines(tmp_path / "plan.json")
+        assert line.pop("series") == Path(file).stem
+        found.append(line)
+    assert found[0] == found[1] == found[2] == found[3]

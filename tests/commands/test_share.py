@@ -14,11 +14,12 @@ import torch
 import yaml
 from lightning import Trainer
 
-import gssr.commands.share as sharing
+import gssr.commands.share as commands
 import gssr.network.pretrained as pretrained
-from gssr.commands.share import pull, push
+import gssr.runs.sharing as sharing
 from gssr.network import GoalNetwork
 from gssr.runs.folders import CHECKPOINTS, CONFIG, find_checkpoint
+from gssr.runs.sharing import pull, push
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch, Record
 from tests.conftest import SENTENCES
@@ -139,16 +140,18 @@ def test_another_backbone_is_refused_and_the_same_elsewhere_is_not(
 ) -> None:
     push("best", "out")
     moved = shutil.copytree(tiny_folder, "moved")
-    same(GoalNetwork.from_pretrained("out", backbone=str(moved)), network, batch)
+    same(GoalNetwork.from_pretrained("out", backbone={"name": str(moved)}), network, batch)
     with pytest.raises(ValueError, match=r"the backbone: .* in the checkpoint, 'nano' \(fingerprint"):
-        GoalNetwork.from_pretrained("out", backbone="nano")
+        GoalNetwork.from_pretrained("out", backbone={"name": "nano"})
     with pytest.raises(ValueError, match="latent_dim: 4 in the checkpoint, 8 here"):
-        GoalNetwork.from_pretrained("out", latent_dim=8)
+        GoalNetwork.from_pretrained("out", world={"latent_dim": 8})
 
 
 def edited(**values: Any) -> None:
     content = json.loads(Path("out/config.json").read_text())
-    content["hyper_parameters"] |= values
+    for name, value in values.items():
+        options = content["hyper_parameters"]
+        options[name] = options[name] | value if isinstance(value, dict) else value
     Path("out/config.json").write_text(json.dumps(content))
 
 
@@ -158,7 +161,10 @@ DAMAGES = {
     "settings cut": (lambda: Path("out/config.json").write_text("{"), "is damaged"),
     "other settings": (lambda: Path("out/config.json").write_text("[1]"), "does not describe a goal network"),
     "a later version": (lambda: edited(wings=2), "was written by gssr .*; wings is not known here"),
-    "other widths": (lambda: edited(hidden_dim=24), "the weights in out do not fit what its config.json says"),
+    "other widths": (
+        lambda: edited(world={"hidden_dim": 24}),
+        "this checkpoint is of another network:\n  world.hidden_dim: 16 in the checkpoint, 24 here",
+    ),
 }
 
 
@@ -234,10 +240,10 @@ def test_to_the_hub_and_back(network: GoalNetwork, run: Path, hub: FakeHub, tiny
     assert not Path("someone").exists()
     settings = (hub.folder / "someone/storms/config.json").read_text()
     assert str(tiny_folder) not in settings and tiny_folder.name in settings  # where it lay is nobody's business
-    same(GoalNetwork.from_pretrained("someone/storms", backbone=str(tiny_folder)), network, batch)
+    same(GoalNetwork.from_pretrained("someone/storms", backbone={"name": str(tiny_folder)}), network, batch)
     folder = pull("someone/storms")
     assert folder == Path("runs/storms")
-    same(GoalNetwork.from_pretrained(folder, backbone=str(tiny_folder)), network, batch)
+    same(GoalNetwork.from_pretrained(folder, backbone={"name": str(tiny_folder)}), network, batch)
 
 
 def test_a_hub_that_does_not_answer(run: Path, monkeypatch: pytest.MonkeyPatch, hub: FakeHub) -> None:
@@ -248,9 +254,7 @@ def test_a_hub_that_does_not_answer(run: Path, monkeypatch: pytest.MonkeyPatch, 
         raise OSError("401 Unauthorized")
 
     monkeypatch.setattr(hub, "create_repo", refused)
-    with pytest.raises(
-        ValueError, match=r"the hub did not take 'someone/storms': 401 Unauthorized\nThe form is owner/name"
-    ):
+    with pytest.raises(ValueError, match=r"the hub refused 'someone/storms': 401 Unauthorized\nexpected owner/name"):
         push("best", "someone/storms", hub=True)
 
 
@@ -265,10 +269,10 @@ def test_what_is_a_hub_id(run: Path, place: str | Path, is_hub: bool) -> None:
 
 def test_the_commands(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
-    sharing.add_commands(parser.add_subparsers())
+    commands.add_commands(parser.add_subparsers())
     for line in ("push best exports/storms", f"push last exports/b --run {run.name}", "pull exports/storms mine"):
         options = parser.parse_args(line.split())
         assert options.run(options) is None
     said = capsys.readouterr().out
-    assert "Shared: exports/storms" in said and "python train.py test --run mine" in said
+    assert "pushed: exports/storms" in said and "python train.py test --run mine" in said
     assert Path("exports/b/model.safetensors").exists() and Path("mine/checkpoints/best.ckpt").exists()

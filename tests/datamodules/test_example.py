@@ -8,7 +8,7 @@ import pytest
 from datamodules.storms.datamodule import Storms
 from datamodules.table_sequences import TableSequences
 from datamodules.tables import example
-from gssr.commands.plan import future_record, read_table
+from datamodules.tables.history import read_history
 
 pytestmark = pytest.mark.filterwarnings("ignore:'set_vital'")
 
@@ -28,7 +28,7 @@ def test_the_history_of_a_storm(tmp_path: Path) -> None:
     example.write_storm(tmp_path)
     file = tmp_path / "ian.csv"
     names = Storms.value_names
-    record = future_record(read_table(file), file, names, horizon=8)
+    record = read_history(file, names, horizon=8)
     assert record.value.shape == (16, len(names)) and record.goal_start == 7
     with open(file, newline="", encoding="utf-8") as opened:
         rows = list(csv.DictReader(opened))

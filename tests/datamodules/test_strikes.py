@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import pytest
 
-import datamodules.strikes as module
+import datamodules.strikes.datamodule as module
 from datamodules.strikes.build import REMARK, WEEK, build, remarks_of_week, shorten
 from datamodules.strikes.datamodule import Strikes, read_strikes, season, strike_goal_writer
 from gssr.sequences.goals import form_core

@@ -337,7 +337,7 @@ def test_the_cache_is_used_again_and_follows_the_file(tmp_path: Path, monkeypatc
     first = made(table(), tmp_path)
     assert made(table(), tmp_path, horizon=2).cutter.store.folder.parent == first.cutter.store.folder.parent
     again = TableSequences(str(tmp_path / "t.csv"), **OPTIONS)
-    monkeypatch.setattr("datamodules.tables.build.Reading._write", None)  # nothing is read anew
+    monkeypatch.setattr("datamodules.tables.build.Reading.write", None)  # nothing is read anew
     again.setup()
     np.testing.assert_array_equal(again.train_records[3].value, first.train_records[3].value)
     monkeypatch.undo()

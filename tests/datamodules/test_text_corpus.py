@@ -1,4 +1,4 @@
-"""TextCorpus: what is packed, what is held out, what a tokenizer must give back, and what a user is told."""
+"""TextCorpus: packing, held-out text, the tokenizer's round trip, and messages."""
 
 from collections import Counter
 from pathlib import Path
@@ -18,7 +18,7 @@ HELD_OUT_WORD = "quizzaciously"
 
 
 def documents(source: str, split: str) -> list[str]:
-    """Documents of different lengths, each with a number of its own; held-out ones share a word that training never has."""
+    """Numbered documents of different lengths; the held-out ones share a word that no training document has."""
     count, first = (12, 100) if split == "train" else (4, 900)
     word = HELD_OUT_WORD if split == "heldout" else "the quick brown fox"
     return [f"{source} {first + i}: " + f"{word} jumps over {i} lazy dogs.\n" * (1 + i % 4) for i in range(count)]
@@ -54,7 +54,7 @@ def corpus(tmp_path: Path) -> TextCorpus:
 
 
 def stream(rows: torch.Tensor) -> list[int]:
-    """The tokens of packed rows in order, each once; checks that a row begins with the token that ends the one before."""
+    """Each token of packed rows once, in order; rows must overlap by one token."""
     assert torch.equal(rows[1:, 0], rows[:-1, -1])
     return [*rows[:, :-1].flatten().tolist(), int(rows[-1, -1])]
 

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gssr.evaluation.baselines import context_length, persistence
+from gssr.evaluation.baselines import persistence
 from gssr.sequences.record import Batch, Record
+from gssr.sequences.scaler import Scaler
+from gssr.sequences.windows import rows_once
 
 NAMES, UNITS = ("wind", "pressure"), ("kt", "hPa")
 
@@ -32,13 +34,19 @@ class FakeNetwork:
     """
 
     training = False
+    device = torch.device("cpu")
 
     def __init__(self, noise: float = 0.0, value_noise: float = 1.0) -> None:
         self.noise, self.value_noise = noise, value_noise
         self.calls: list[tuple[int, int]] = []
 
     def rollout(
-        self, batch: Batch, goals: list[str | None], samples: int, generator: torch.Generator | None = None
+        self,
+        batch: Batch,
+        goals: list[str | None],
+        samples: int,
+        generator: torch.Generator | None = None,
+        gain: float = 1.0,
     ) -> SimpleNamespace:
         self.calls.append((len(batch), samples))
         path = persistence(batch)
@@ -59,6 +67,7 @@ class FakeNetwork:
         goals: list[str | None],
         samples: int = 64,
         generator: torch.Generator | None = None,
+        gain: float = 1.0,
     ) -> FakePlan:
         rollouts = self.rollout(batch, goals, samples, generator or torch.Generator().manual_seed(0))
         quantiles = rollouts.sample.quantile(torch.tensor(FakePlan.quantile_levels), dim=0).movedim(0, -1)
@@ -72,9 +81,14 @@ class FakeNetwork:
 
 
 class FakeSpeaker(FakeNetwork):
-    """Its belief x_t is one number, the series' own; a text says that number and costs (x - number)² nats, in 2
-    tokens.
+    """Its belief x_t is one number, the series' own; a text says that number and costs (x - number)² nats, in 2 tokens.
+
+    Behind no belief it costs 4 nats.
     """
+
+    def __init__(self, noise: float = 0.0, value_noise: float = 1.0) -> None:
+        super().__init__(noise, value_noise)
+        self.steering = SimpleNamespace(strength=1.0)
 
     def latent_health(self, batch: Batch) -> dict[str, object]:
         self.health_batch = batch
@@ -88,6 +102,9 @@ class FakeSpeaker(FakeNetwork):
     def text_nats(self, x: Tensor, texts: list[str]) -> tuple[Tensor, Tensor]:
         said = torch.tensor([float(text.split()[1]) for text in texts])
         return (x[:, 0] - said) ** 2, torch.full((len(texts),), 2)
+
+    def silent_nats(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        return torch.full((len(texts),), 4.0), torch.full((len(texts),), 2)
 
 
 def series(number: int, steps: int = 12, context: int = 4, windows: int = 3, slope: float = 1.0) -> list[Record]:
@@ -128,7 +145,9 @@ class FakeStorms:
     window.
     """
 
-    value_names, value_units, goal_dim = NAMES, UNITS, 0
+    value_names, value_units, value_resolution, value_guides = NAMES, UNITS, (5.0, 1.0), ()
+    goal_dim, known_values, level_jitter, season_steps, goal_writer = 0, 0, 0.0, None, None
+    has_text, has_goals = True, True
 
     def __init__(self, storms: int = 8) -> None:
         self.splits = {
@@ -140,16 +159,16 @@ class FakeStorms:
     def setup(self, stage: str) -> None:
         self.stages.append(stage)
 
-    def __getattr__(self, name: str) -> list[Record]:
-        if name.endswith("_records"):
-            return self.splits[name.removesuffix("_records")]
-        raise AttributeError(name)
+    @property
+    def scaler(self) -> Scaler:
+        return Scaler(len(NAMES)).fit(rows_once(self.splits["train"]))
+
+    def windows(self, split: str) -> list[Record]:
+        return self.splits[split]
+
+    def texts(self) -> list[str]:
+        return []
 
     def windows_evaluation(self, split: str, goals: str) -> list[Record]:
         records = self.splits[split][:: 2 if goals == "numbers" else 1]
         return [with_goal(r, float(round(r.value[-1, 0])), float(round(r.value[-1, 0]))) for r in records]
-
-
-def context_of(batch: Batch) -> Tensor:
-    """The context's values, for tests that look at them."""
-    return batch.value[:, : context_length(batch)]

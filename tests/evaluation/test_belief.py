@@ -6,7 +6,7 @@ import torch
 
 from gssr.evaluation.belief import latent_health, text_evidence
 from gssr.sequences.collate import collate
-from tests.evaluation.fakes import FakeNetwork, FakeSpeaker, series
+from tests.evaluation.fakes import FakeSpeaker, series
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ def test_steps_without_text_or_partner_are_left_out(batch):
     assert text_evidence(FakeSpeaker(), batch).gain.windows == 2
 
 
-def test_networks_that_cannot_tell_are_not_measured(batch):
-    assert text_evidence(FakeNetwork(), batch) is None
-    assert latent_health(FakeNetwork(), batch) is None
+def test_nats_without_a_belief_stand_beside_those_with_one(batch):
+    evidence = text_evidence(FakeSpeaker(), batch, steps=50)
+    assert evidence.none.value == 2.0 and evidence.own.value < evidence.none.value
 
 
 def test_latent_health_counts_used_dimensions(batch):

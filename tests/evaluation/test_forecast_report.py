@@ -24,8 +24,6 @@ OWN = "came true, own goals"
 
 
 class FakeData(FakeStorms):
-    value_resolution = (5.0, 1.0)
-
     def __init__(self) -> None:
         super().__init__(storms=12)
 
@@ -36,7 +34,7 @@ def report():
 
 
 def test_a_network_that_persists_scores_as_persistence_and_both_as_an_independent_count(report):
-    test = FakeData().test_records
+    test = FakeData().windows("test")
     error = np.array([np.abs(r.value[4:, 0] - r.value[3, 0]) for r in test])
     rows = report.table("forecast").rows
     squares = report.table("forecast_rmse").rows
@@ -52,8 +50,8 @@ def test_a_network_that_persists_scores_as_persistence_and_both_as_an_independen
 
 def test_linear_autoregression_is_fitted_on_training_windows(report):
     data = FakeData()
-    batch = collate(data.test_records)
-    linear = LinearAutoregression(0.01).fit(data.train_records).predict(batch)[..., 0]
+    batch = collate(data.windows("test"))
+    linear = LinearAutoregression(0.01).fit(data.windows("train")).predict(batch)[..., 0]
     error = (linear - horizon_truth(batch)[..., 0]).abs()
     assert report.table("forecast").rows[LINEAR]["all steps"].value == pytest.approx(error.mean().item(), rel=1e-5)
 
@@ -61,9 +59,9 @@ def test_linear_autoregression_is_fitted_on_training_windows(report):
 def test_crps_and_coverage_are_those_of_the_rollouts_with_noise():
     data, network = FakeData(), FakeNetwork(value_noise=5.0)
     rows = evaluate_forecasts(network, data, samples=64).table("intervals").rows
-    truth = horizon_truth(collate(data.test_records))[..., 0]
+    truth = horizon_truth(collate(data.windows("test")))[..., 0]
     generator = torch.Generator().manual_seed(3)
-    start = torch.tensor(np.array([r.value[3, 0] for r in data.test_records]))[:, None]
+    start = torch.tensor(np.array([r.value[3, 0] for r in data.windows("test")]))[:, None]
     samples = start + 5 * torch.randn(400, *truth.shape, generator=generator)
     assert rows["all steps"]["CRPS"].value == pytest.approx(fair_crps(samples, truth).mean().item(), rel=0.05)
     inside = ((truth - start).abs() < 1.2816 * 5).float().mean().item()
@@ -73,7 +71,7 @@ def test_crps_and_coverage_are_those_of_the_rollouts_with_noise():
 def test_goals_that_came_true_are_hit_by_steering_and_within_two_resolutions(report):
     goals = report.table("goals").rows
     assert goals[OWN]["steered"].value == 1.0 and report.settings["tolerance"] == 10
-    missed = [abs(round(float(r.value[-1, 0])) - r.value[3, 0]) > 10 for r in FakeData().test_records]
+    missed = [abs(round(float(r.value[-1, 0])) - r.value[3, 0]) > 10 for r in FakeData().windows("test")]
     assert 0 < np.mean(missed) < 1
     assert goals[OWN]["unsteered"].value == goals[OWN][PERSISTENCE].value == pytest.approx(1 - np.mean(missed))
 
@@ -122,7 +120,7 @@ def test_the_season_of_the_data_is_a_baseline():
         season_steps = 2
 
     rows = evaluate_forecasts(FakeNetwork(), Seasonal(), samples=4).table("forecast").rows
-    expected = [np.abs(r.value[4 + h, 0] - r.value[2 + h % 2, 0]) for r in FakeData().test_records for h in (0, 1)]
+    expected = [np.abs(r.value[4 + h, 0] - r.value[2 + h % 2, 0]) for r in FakeData().windows("test") for h in (0, 1)]
     first = np.mean(expected[::2])
     assert rows[SEASONAL]["step 1"].value == pytest.approx(first, rel=1e-5) and f"network − {SEASONAL}" in rows
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gssr.evaluation.imagining import borrow, evaluating, imagine, pick_evenly, seed_of
+from gssr.evaluation.imagining import evaluating, imagine, match_donors, pick_evenly, seed_of
 from gssr.sequences.collate import collate
 from tests.evaluation.fakes import FakeNetwork, series, with_goal
 
@@ -15,7 +15,7 @@ def windows(count: int = 12):
 
 def test_borrowed_goals_come_from_another_series_that_starts_within_the_tolerance():
     batch = collate(windows())
-    kept, chosen = borrow(batch, batch, dimension=0, tolerance=10.0, seed=0)
+    kept, chosen = match_donors(batch, batch, dimension=0, tolerance=10.0, seed=0)
     assert len(kept) > 20 and len(set(chosen)) > 10
     start = batch.value[:, 3, 0]
     for row, donor in zip(kept, chosen, strict=True):
@@ -25,9 +25,9 @@ def test_borrowed_goals_come_from_another_series_that_starts_within_the_toleranc
 
 def test_borrowing_is_decided_by_its_seed_and_finds_every_one_that_can_be_served():
     batch = collate(windows())
-    assert borrow(batch, batch, 0, 10.0, seed=1) == borrow(batch, batch, 0, 10.0, seed=1)
-    assert borrow(batch, batch, 0, 10.0, seed=1) != borrow(batch, batch, 0, 10.0, seed=2)
-    kept = set(borrow(batch, batch, 0, 1.5)[0])
+    assert match_donors(batch, batch, 0, 10.0, seed=1) == match_donors(batch, batch, 0, 10.0, seed=1)
+    assert match_donors(batch, batch, 0, 10.0, seed=1) != match_donors(batch, batch, 0, 10.0, seed=2)
+    kept = set(match_donors(batch, batch, 0, 1.5)[0])
     start = batch.value[:, 3, 0]
     for row in range(len(batch)):
         near = (start - start[row]).abs() <= 1.5
@@ -41,7 +41,7 @@ def test_who_has_no_goal_lends_none_and_who_has_no_start_borrows_none():
     for record in records[3:]:
         record.goal = None
     batch = collate(records)
-    kept, chosen = borrow(batch, batch, 0, 1000.0)
+    kept, chosen = match_donors(batch, batch, 0, 1000.0)
     assert 0 not in kept and 0 not in chosen
     assert set(chosen) <= {1, 2}
     assert not {1, 2} & set(kept)  # all goals there are belong to their own series

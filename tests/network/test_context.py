@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from gssr.network import GoalNetwork
-from gssr.network.context import last_observed
 from gssr.sequences.collate import collate
+from gssr.sequences.context import last_observed
 from gssr.sequences.record import Batch, Record
 from tests.networks import make_network
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from gssr.runs.checkpoint_file import DamagedCheckpoint, newest_whole, read_checkpoint, steps_done
+from gssr.runs.checkpoint_file import DamagedCheckpoint, newest_readable, read_checkpoint, steps_done
 from gssr.runs.folders import RunError
 
 
@@ -76,12 +76,12 @@ def test_code_is_refused_in_every_wrapping(tmp_path: Path) -> None:
     assert marker.exists(), "the file would have done no harm to anyone"
 
 
-def test_the_newest_whole_state_of_a_run(tmp_path: Path) -> None:
+def test_the_newest_readable_state_of_a_run(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
-    assert newest_whole(tmp_path) is None
+    assert newest_readable(tmp_path) is None
     for name, step in (("best", 5), ("step-000010", 10), ("step-000020", 20), ("last", 30)):
         save(folder / f"{name}.ckpt", step)
-    assert newest_whole(tmp_path) == (folder / "last.ckpt", 30)
+    assert newest_readable(tmp_path) == (folder / "last.ckpt", 30)
     os.truncate(folder / "last.ckpt", 100)
     (folder / "step-000020.ckpt").write_bytes(b"")
-    assert newest_whole(tmp_path) == (folder / "step-000010.ckpt", 10)
+    assert newest_readable(tmp_path) == (folder / "step-000010.ckpt", 10)

@@ -15,7 +15,6 @@ from gssr.runs.folders import (
     LAST,
     RunError,
     checkpoint_file,
-    choose,
     claim,
     find_checkpoint,
     new_folder,
@@ -147,16 +146,3 @@ def test_a_run_that_the_user_names_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="exists; go on with it by adding --ckpt_path last"):
         new_run("storms", "mine", tmp_path)
     assert new_run("storms", root=tmp_path).name.startswith("storms-")
-
-
-def test_what_decides_about_the_run_is_taken_off_the_command_line() -> None:
-    chosen, rest = choose(
-        ["fit", "--ckpt_path=last", "--data.goal", "--not an option", "--run", "mine", "-c", "a.yaml"]
-    )
-    assert (chosen.stage, chosen.ckpt_path, chosen.run) == ("fit", "last", "mine")
-    assert rest == ["fit", "--data.goal", "--not an option", "-c", "a.yaml"]
-    chosen, rest = choose(["test", "--run", "mine", "--trainer.devices", "1"])
-    assert (chosen.ckpt_path, chosen.asks) == ("best", False)
-    assert choose(["fit", "--run", "new"])[0].ckpt_path is None
-    assert choose(["fit", "--ckpt_path", "null"])[0].ckpt_path is None
-    assert choose(["fit", "--model.help", "gssr.network.GoalNetwork"])[0].asks

@@ -1,18 +1,16 @@
 """Batches: every window once an epoch over all processes, the same number of steps in each, and a state that any of them can use."""
 
-import copy
 import itertools
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
-from torchdata.stateful_dataloader import StatefulDataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from gssr.sequences import DealtBatches, EpochBatches, GoalWriter, Record, WindowDataset, collate
+from gssr.sequences import DealtBatches, EpochBatches, EpochLoader, GoalWriter, Record, WindowDataset, collate
 from gssr.sequences import batches as module
-from gssr.sequences.batches import steps, taken
+from gssr.sequences.batches import steps
 
 WRITER = GoalWriter(numbers={"any": [f"Form {n} {{value}} {{when}}" for n in range(40)]}, class_share=0.0)
 
@@ -28,6 +26,11 @@ def ranks(size: int, batch_size: int, world: int, **options) -> list[EpochBatche
     return [EpochBatches(size, batch_size, rank=rank, world=world, **options) for rank in range(world)]
 
 
+def epoch_of(batches: EpochBatches, epoch: int) -> list[list[tuple[int, int]]]:
+    batches.set_epoch(epoch)
+    return list(batches)
+
+
 def indices(batches: list[list[tuple[int, int]]]) -> list[int]:
     return [index for batch in batches for _, index in batch]
 
@@ -41,7 +44,7 @@ def test_all_processes_together_see_every_index_once_in_equally_many_steps():
         case = (size, world, batch_size)
         each = ranks(size, batch_size, world)
         for epoch in range(2):
-            seen = [list(batches) for batches in each]
+            seen = [epoch_of(batches, epoch) for batches in each]
             assert {len(part) for part in seen} == {len(batches) for batches in each} == {len(each[0])}, case
             assert sorted(index for part in seen for index in indices(part)) == list(range(size)), case
             assert {e for part in seen for batch in part for e, _ in batch} == {epoch}
@@ -62,7 +65,7 @@ def test_processes_see_together_what_one_sees_in_larger_batches():
 @pytest.mark.parametrize("size", [1, 7, 100])
 def test_orders_are_new_in_every_epoch_and_depend_on_the_seed(size):
     batches = EpochBatches(size, 3, seed=3)
-    epochs = [list(batches) for _ in range(4)]
+    epochs = [epoch_of(batches, epoch) for epoch in range(4)]
     if size > 10:
         assert len({tuple(indices(epoch)) for epoch in epochs}) == 4
         assert list(EpochBatches(size, 3, seed=4)) != epochs[0]
@@ -71,21 +74,45 @@ def test_orders_are_new_in_every_epoch_and_depend_on_the_seed(size):
 
 def test_without_shuffling_every_epoch_is_the_first():
     batches = EpochBatches(5, 2, shuffle=False)
-    assert list(batches) == list(batches) == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], [(0, 4)]]
+    assert epoch_of(batches, 0) == epoch_of(batches, 1) == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], [(0, 4)]]
 
 
-def test_an_untouched_iterator_is_no_epoch_and_an_abandoned_one_is():
-    batches = EpochBatches(5, 1)
-    iter(batches), iter(batches)
-    begun = iter(batches)
+def test_an_unused_iterator_is_no_epoch_and_an_abandoned_one_is():
+    keys = loader_of_keys(EpochBatches(5, 1))
+    iter(keys), iter(keys)
+    begun = iter(keys)
     assert next(begun)[0][0] == 0
-    assert {e for batch in batches for e, _ in batch} == {1}
+    assert {e for batch in keys for e, _ in batch} == {1}
+
+
+def test_an_epoch_that_is_set_begins_anew_and_one_that_is_set_again_does_not():
+    keys = loader_of_keys(EpochBatches(5, 1))
+    first = list(keys)
+    keys.batch_sampler.set_epoch(3)
+    begun = iter(keys)
+    assert next(begun)[0][0] == 3
+    keys.batch_sampler.set_epoch(3)
+    assert [e for batch in begun for e, _ in batch] == [3] * 4
+    keys.batch_sampler.set_epoch(0)
+    assert list(keys) == first
+
+
+class Keys(Dataset):
+    """Each key is its own sample."""
+
+    def __getitem__(self, key):
+        return key
+
+
+def loader_of_keys(batches: EpochBatches) -> EpochLoader:
+    return EpochLoader(Keys(), batches, collate_fn=list)
 
 
 def stream(batches: EpochBatches, count: int) -> list:
-    found: list = []
+    """What a loader yields in epoch after epoch."""
+    keys, found = loader_of_keys(batches), []
     while len(found) < count:
-        found += itertools.islice(batches, count - len(found))
+        found += itertools.islice(keys, count - len(found))
     return found
 
 
@@ -112,7 +139,7 @@ def test_the_rest_of_an_epoch_in_other_batches_by_other_processes(size, before, 
     first = ranks(size, batch_size, world)
     stop = percent * (len(first[0]) - 1) // 100
     seen = [index for batches in first for index in indices(stream(batches, stop))]
-    assert len(seen) == taken(size, batch_size, world, stop)
+    assert len(seen) == first[0].position
     second = ranks(size, after[1], after[0])
     state = first[0].state_dict()
     if 0 < size - len(seen) < after[0]:
@@ -151,17 +178,16 @@ def windows(count: int) -> list[Record]:
     ]
 
 
-def loader(workers: int, rank: int = 0, world: int = 1) -> StatefulDataLoader:
+def loader(workers: int, rank: int = 0, world: int = 1) -> EpochLoader:
     dataset = WindowDataset(windows(11), WRITER, seed=5)
     batches = EpochBatches(11, 3, 5, rank=rank, world=world)
-    return StatefulDataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers)
+    return EpochLoader(dataset, batches, collate_fn=collate, num_workers=workers)
 
 
 def content(batch) -> tuple:
     return tuple(batch.series), tuple(batch.goal), batch.value.sum().item()
 
 
-@pytest.mark.filterwarnings("ignore:'set_vital'")
 @pytest.mark.parametrize(
     ("workers", "stops", "rank", "world"), [(0, [1, 3, 4, 5, 9], 0, 1), (2, [2], 0, 1), (0, [1, 2, 3], 1, 2)]
 )
@@ -172,7 +198,7 @@ def test_a_loader_resumes_in_mid_epoch_with_the_same_batches(workers, stops, ran
         for batch in source:
             whole.append(content(batch))
             if len(whole) in stops:
-                states[len(whole)] = copy.deepcopy(source.state_dict())
+                states[len(whole)] = source.state_dict()
     assert epoch == -(-11 // (3 * world)) and len(whole) == 3 * epoch and len(set(whole)) == 3 * epoch
     for stop, state in states.items():
         resumed, rest = loader(workers, rank, world), []
@@ -183,10 +209,9 @@ def test_a_loader_resumes_in_mid_epoch_with_the_same_batches(workers, stops, ran
             rest += [content(batch) for batch in resumed]
             lengths.append(len(rest) - before)
         assert rest == whole[stop:]
-        assert lengths[0] == -stop % epoch  # what was left of the epoch, nothing of the next
+        assert lengths[0] == (-stop % epoch or epoch)  # what was left of the epoch, or all of the next
 
 
-@pytest.mark.filterwarnings("ignore:'set_vital'")
 def test_a_state_taken_after_an_epoch_begins_the_next():
     source = loader(0)
     list(source)
@@ -197,7 +222,6 @@ def test_a_state_taken_after_an_epoch_begins_the_next():
     assert [content(batch) for batch in resumed] == following
 
 
-@pytest.mark.filterwarnings("ignore:'set_vital'")
 def test_workers_change_nothing():
     assert [content(batch) for batch in loader(2)] == [content(batch) for batch in loader(0)]
     plain = DataLoader(WindowDataset(windows(11), WRITER, seed=5), 11, collate_fn=collate)

@@ -48,7 +48,7 @@ def wide(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> FrozenB
 
 @pytest.fixture(scope="module")
 def lively(tiny_folder: Path) -> FrozenBackbone:
-    """The tiny model with layers that matter: as initialized, the last token alone decides, and every text repeats it for ever."""
+    """The tiny model with layers that matter; as initialized, it repeats the last token for ever."""
     return enliven(FrozenBackbone(str(tiny_folder)))
 
 
@@ -63,7 +63,7 @@ def folder_with(config, architecture: type, tiny_folder: Path, folder: Path) -> 
 
 
 def other_hybrid(architecture: str, tiny_folder: Path, folder: Path) -> FrozenBackbone:
-    """Random weights: rotary positions (bamba, falcon_h1), both kinds in one layer (falcon_h1), no attention at all (mamba2)."""
+    """Random weights; rotary positions (bamba, falcon_h1), both kinds in a layer (falcon_h1), no attention (mamba2)."""
     common = {
         "vocab_size": 400,
         "hidden_size": 64,
@@ -76,7 +76,13 @@ def other_hybrid(architecture: str, tiny_folder: Path, folder: Path) -> FrozenBa
     mamba = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_chunk_size": 16}
     config, model = {
         "bamba": (lambda: BambaConfig(**common, **attention, **mamba, attn_layer_indices=[1]), BambaForCausalLM),
-        "falcon_h1": (lambda: FalconH1Config(**common, **attention, **mamba, head_dim=16, mamba_d_ssm=128), FalconH1ForCausalLM),
-        "mamba2": (lambda: Mamba2Config(**common, num_heads=8, head_dim=16, state_size=16, n_groups=1, chunk_size=16), Mamba2ForCausalLM),
+        "falcon_h1": (
+            lambda: FalconH1Config(**common, **attention, **mamba, head_dim=16, mamba_d_ssm=128),
+            FalconH1ForCausalLM,
+        ),
+        "mamba2": (
+            lambda: Mamba2Config(**common, num_heads=8, head_dim=16, state_size=16, n_groups=1, chunk_size=16),
+            Mamba2ForCausalLM,
+        ),
     }[architecture]  # fmt: skip
     return folder_with(config(), model, tiny_folder, folder)

@@ -1,4 +1,4 @@
-"""Continuing from a cache: against the library's forward pass without a cache, and each row against itself in a batch of one."""
+"""Continuing from a cache equals the library's forward pass without one, for unequal rows and for gradients, too."""
 
 from pathlib import Path
 

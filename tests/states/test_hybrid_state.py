@@ -1,4 +1,4 @@
-"""A state resumes to the tokens of the uninterrupted run, is never changed, and comes back from its file or is refused."""
+"""A state resumes to the tokens of the uninterrupted run, never changes, and survives a file; bad files are refused."""
 
 import pickle
 from dataclasses import replace
@@ -17,7 +17,8 @@ from transformers import (
 
 from gssr.backbone import FrozenBackbone
 from gssr.states.cache import empty_cache
-from gssr.states.hybrid_state import HybridState
+from gssr.states.hybrid_state import HybridState, capture_tokens, from_cache, repeat_rows, stack
+from gssr.states.inspect import nbytes
 from tests.states.conftest import PROMPTS, other_hybrid
 
 DECODING: dict[str, dict[str, Any]] = {
@@ -125,13 +126,13 @@ def test_a_row_does_not_depend_on_its_batch(nano: FrozenBackbone) -> None:
 
 def test_rows_are_stacked_selected_and_repeated(tiny: FrozenBackbone) -> None:
     alone = [HybridState.capture(tiny, [prompt]) for prompt in PROMPTS]
-    stacked = HybridState.stack(alone)
+    stacked = stack(alone)
     assert stacked.rows == 3
     assert all(same(stacked.select([row]), state) for row, state in enumerate(alone))
     assert torch.equal(resumed(tiny, stacked, 12, do_sample=False), uninterrupted(tiny, PROMPTS, 12, do_sample=False))
-    twice = stacked.expand(2)
+    twice = repeat_rows(stacked, 2)
     assert all(same(twice.select([row]), alone[row // 2]) for row in range(6))
-    assert same(stacked.select([2, 0]), HybridState.stack([alone[2], alone[0]]))
+    assert same(stacked.select([2, 0]), stack([alone[2], alone[0]]))
     with pytest.raises(ValueError, match="row 3 does not exist; the state has rows 0 to 2"):
         stacked.select([3])
 
@@ -157,20 +158,21 @@ def test_nothing_changes_a_state(tiny: FrozenBackbone) -> None:
 def test_a_captured_cache_goes_on_without_the_state(tiny: FrozenBackbone) -> None:
     first = HybridState.capture(tiny, PROMPTS)
     cache = first.to_cache(tiny.model)
-    state = HybridState.from_cache(tiny, cache, first.tokens, first.mask)
+    state = from_cache(tiny, cache, first.tokens, first.mask)
     tiny.model.generate(
-        input_ids=first.tokens, attention_mask=first.mask.long(), past_key_values=cache, max_new_tokens=4, do_sample=False
+        input_ids=first.tokens, attention_mask=first.mask.long(), past_key_values=cache, max_new_tokens=4,
+        do_sample=False,
     )  # fmt: skip
     assert same(state, first)
 
 
 def test_reading_on_is_reading_it_all(nano: FrozenBackbone) -> None:
     ids = torch.tensor([[nano.start_id, *nano.tokenize([PROMPTS[0] + " In the evening it weakened."])[0]]])
-    whole = HybridState.capture_tokens(nano, ids)
+    whole = capture_tokens(nano, ids)
     cut = len(nano.tokenize([PROMPTS[0]])[0]) + 1
     rest = nano.tokenizer.decode(ids[0, cut:])
     assert nano.tokenize([rest])[0] == ids[0, cut:].tolist()
-    close(HybridState.capture_tokens(nano, ids[:, :cut]).read_on(nano, rest), whole)
+    close(capture_tokens(nano, ids[:, :cut]).read_on(nano, rest), whole)
     # Behind shorter texts of a batch there is padding, which must not be read again.
     together = HybridState.capture(nano, PROMPTS).read_on(nano, rest)
     close(together.select([0]), whole)
@@ -178,7 +180,7 @@ def test_reading_on_is_reading_it_all(nano: FrozenBackbone) -> None:
 
 
 def test_only_what_belongs_to_tokens_grows(tiny: FrozenBackbone) -> None:
-    short, long = (HybridState.capture_tokens(tiny, torch.full((2, length), 5)).nbytes() for length in (9, 109))
+    short, long = (nbytes(capture_tokens(tiny, torch.full((2, length), 5))) for length in (9, 109))
     assert short["recurrent"] == long["recurrent"] == 2 * 3 * 4 * tiny.model.config.mamba_n_heads * 32 * 64
     assert short["conv"] == long["conv"] > 0
     kv_heads, head_dim = tiny.model.config.num_key_value_heads, 48
@@ -258,7 +260,7 @@ def test_another_models_state_is_refused(tiny: FrozenBackbone, nano: FrozenBackb
     with pytest.raises(ValueError, match=message):
         state.generate(nano, max_new_tokens=1)
     with pytest.raises(ValueError, match="states of different backbones"):
-        HybridState.stack([state, HybridState.capture(nano, PROMPTS)])
+        stack([state, HybridState.capture(nano, PROMPTS)])
 
 
 @pytest.mark.parametrize(
@@ -297,9 +299,9 @@ def test_what_cannot_be_read_or_written_is_refused(tiny: FrozenBackbone, tmp_pat
     with pytest.raises(ValueError, match="has no token"):
         HybridState.capture(tiny, ["x", ""])
     with pytest.raises(ValueError, match="only left padding"):
-        HybridState.capture_tokens(tiny, torch.full((1, 4), 5), torch.tensor([[True, True, True, False]]))
+        capture_tokens(tiny, torch.full((1, 4), 5), torch.tensor([[True, True, True, False]]))
     with pytest.raises(ValueError, match="at least two tokens"):
-        HybridState.capture_tokens(tiny, torch.full((1, 1), 5))
+        capture_tokens(tiny, torch.full((1, 1), 5))
     with pytest.raises(ValueError, match="cannot be written"):
         HybridState.capture(tiny, ["x"]).save(tmp_path / "no" / "folder" / "x.safetensors")
     with pytest.raises(ValueError, match="has no token"):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from gssr.backbone import FrozenBackbone
 from gssr.states import inspect
-from gssr.states.hybrid_state import HybridState
+from gssr.states.hybrid_state import HybridState, repeat_rows
 from gssr.states.inspect import continuation_log_probs, describe, leverage
 from gssr.states.plots import plot_states, save
 from tests.states.conftest import PROMPTS
@@ -80,12 +80,12 @@ def test_leverage_is_the_kl_of_changes_of_the_stated_size(
         for layer in range(4):
             names = {"recurrent"} if layer < 3 else {"keys", "values"}
             for name, part in after.layers[layer].parts():
-                old = getattr(state.expand(3).layers[layer], name)
+                old = getattr(repeat_rows(state, 3).layers[layer], name)
                 if layer != effect.layer or name not in names:
                     assert torch.equal(part, old), (effect.layer, layer, name)
                     continue
                 if name in ("keys", "values"):  # padding does not count
-                    visible = state.expand(3).mask[:, None, :-1, None]
+                    visible = repeat_rows(state, 3).mask[:, None, :-1, None]
                     part, old = part * visible, old * visible
                 share = (part - old).flatten(1).norm(dim=1) / old.flatten(1).norm(dim=1)
                 torch.testing.assert_close(share, torch.full((6,), 0.8), rtol=1e-4, atol=0)

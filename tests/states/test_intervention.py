@@ -88,7 +88,7 @@ def test_streaming_writes_the_steered_text(
 
 
 def test_generation_equals_a_loop_by_hand(lively: FrozenBackbone, direction: dict[int, torch.Tensor]) -> None:
-    """Prompt but its last token, change, last token; then a change before each token, at half the strength after one token."""
+    """By hand: read the prompt except for its last token, change the state, read that token, and so on."""
     inputs = _ids(lively, PROMPT)
     with steer(lively.model, Offset(direction, strength=0.5, schedule=Schedule(half_life=1))) as report:
         steered = _generate(lively, inputs)
@@ -231,7 +231,7 @@ def test_schedules() -> None:
 
 
 def test_gradients_reach_a_low_rank_change(lively: FrozenBackbone) -> None:
-    """What a network that writes into the states is built on: a change for each row, through a call of several tokens."""
+    """A change for each row, through a call of several tokens, as a network that writes into states needs it."""
     inputs = _ids(lively, PROMPT, PROMPT)
     cache = _cache(lively, inputs)
     heads, size, width = cache.get_recurrent_state(0).shape[1:]
@@ -299,7 +299,7 @@ def test_user_errors_say_what_to_do(lively: FrozenBackbone, direction: dict[int,
 
 @pytest.mark.parametrize("family", ["bamba", "mamba2", "falcon_h1"])
 def test_other_hybrid_models(family: str) -> None:
-    """Any model with a recurrent cache, also one that calls it otherwise, or keeps keys and a state in the same layer."""
+    """Any model with a recurrent cache: with another name for it, or with keys and a state in one layer."""
     from transformers import (
         BambaConfig,
         BambaForCausalLM,

@@ -61,7 +61,7 @@ def test_gate_1_replaces_every_part_and_0_none(cache: DynamicCache) -> None:
 
 
 def test_generation_forgets_the_prompt_but_for_its_last_token(lively: FrozenBackbone, cache: DynamicCache) -> None:
-    """All replaced but keys, which weigh the last token against the others: two prompts that end alike give nearly the same scores."""
+    """Only keys stay, which weigh the last token: prompts that end alike give nearly the same scores."""
     rules = _random(cache).rules()
     torch.manual_seed(1)
     ids = torch.randint(2, 300, (2, 9))

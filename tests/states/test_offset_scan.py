@@ -103,7 +103,7 @@ def test_random_directions_have_the_norms_of_another(lively: FrozenBackbone) -> 
 
 
 def test_the_loss_is_that_of_the_steered_text(lively: FrozenBackbone) -> None:
-    """One prompt, one continuation: mean nats of its tokens, read one by one while `steer` acts; the prompt is read unsteered."""
+    """By hand: mean nats of a continuation's tokens, read one by one under `steer` behind an unsteered prompt."""
     examples = Examples(lively, PROMPTS[:1], FOLLOW[:1], tokens=5)
     torch.manual_seed(0)
     shape = examples.states()[0].shape[1:]

@@ -287,7 +287,7 @@ def test_the_export_loads_as_a_frozen_backbone(
 
 
 class Sums(LightningDataModule):
-    """Rows of two digits and their sum; only the answer, behind the third token, has a weight. Nothing is measured in bytes."""
+    """Rows of two digits and their sum; only the sum has a weight. Nothing is measured in bytes."""
 
     sources, heldout_bytes = ("sums",), {}
 
@@ -306,7 +306,7 @@ class Sums(LightningDataModule):
 
 
 class Thinking(Objective, nn.Module):
-    """Behind each question the model reads a learned embedding before it answers: an objective with a parameter of its own."""
+    """The model reads a learned embedding before it answers: an objective with a parameter of its own."""
 
     def __init__(self, width: int = 96) -> None:
         nn.Module.__init__(self)
@@ -363,7 +363,10 @@ def test_a_config_chooses_architecture_and_objective_by_class_path() -> None:
     chosen = {
         "class_path": "gssr.training.language_model.LanguageModelTraining",
         "init_args": {
-            "architecture": {"class_path": "gssr.training.architectures.Nano", "init_args": {"vocab_size": 300, "hidden_size": 96, "layers": 4}},
+            "architecture": {
+                "class_path": "gssr.training.architectures.Nano",
+                "init_args": {"vocab_size": 300, "hidden_size": 96, "layers": 4},
+            },
             "objective": "tests.training.test_language_model.Thinking",
             "optimizer": {"lr": 0.25},
         },

@@ -1,0 +1,51 @@
+"""The private parts of Lightning 2.6 that exact resuming needs, and why. No other file of this project uses any."""
+
+from __future__ import annotations
+
+from lightning import Trainer
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Whether a validation follows the batch that ends now.
+
+    Lightning has no public answer, and it skips a validation that was due when a checkpoint was saved.
+    """
+    loop = trainer.fit_loop
+    assert loop._data_fetcher is not None
+    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+
+
+def log_step(trainer: Trainer) -> None:
+    """Log the step that ends now; Lightning logs it again, with the same values, after `on_train_batch_end`.
+
+    A process that is killed between a save in that hook and Lightning's own logging would leave a state whose log lacks
+    the step.
+    """
+    trainer._logger_connector.update_train_step_metrics()
+
+
+def close_complete_epoch(trainer: Trainer) -> None:
+    """Let a run that was saved at the end of an epoch go on with the next one.
+
+    With `max_steps`, Lightning treats such an epoch as unfinished and trains a step of the next one as a part of it.
+    """
+    loop = trainer.fit_loop
+    if not loop.restarted_on_epoch_end:
+        return
+    for progress in (loop.epoch_progress.total, loop.epoch_progress.current):
+        progress.completed = progress.processed
+    loop.reset_restart_stage()
+    loop._restarting = loop.epoch_loop.restarting = False
+
+
+def batches_done(trainer: Trainer) -> int:
+    """Batches of the current epoch that training has received, as Lightning counts them."""
+    return trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+
+def count_batches_as(trainer: Trainer, done: int) -> None:
+    """Set that count, where a resumed run has another batch size: Lightning ends an epoch by it."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress.current
+    change = done - progress.ready
+    for name in ("completed", "processed", "started", "ready"):
+        setattr(progress, name, getattr(progress, name) + change)

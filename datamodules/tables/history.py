@@ -1,0 +1,131 @@
+"""Read the history that a plan goes on from, with the reader that training has."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from datamodules.tables.build import Columns, Reading
+from datamodules.tables.cells import MISSING
+from datamodules.tables.grid import Grid, infer
+from datamodules.tables.opening import open_table
+from datamodules.tables.store import Store
+from datamodules.tables.windows import Cutter, LastWindows, everything, gaps
+from gssr.sequences.record import Record
+
+SHORTEST = 2  # rows, from which a step can be inferred
+
+
+@dataclass(frozen=True)
+class HistoryOptions:
+    """The options of `TableSequences` that apply to a history; the defaults are for networks of other data modules."""
+
+    time_column: str | None = "time"
+    series_column: str | None = None
+    text_column: str | None = "text"
+    step: str | None = None
+    time_unit: str | None = None
+    time_format: str | None = None
+    text_lag: int = 0
+    max_text_chars: int = 2000
+    missing: Sequence[str] | None = None
+    delimiter: str | None = None
+    sort_rows: bool = False
+
+    @classmethod
+    def of(cls, trained: Mapping[str, Any], given: Mapping[str, Any]) -> HistoryOptions:
+        """Options that are given win over those of training, which count if they are of tables."""
+        of_tables = trained if "time_column" in trained else {}
+        return cls(**{item.name: of_tables[item.name] for item in fields(cls) if item.name in of_tables} | dict(given))
+
+
+def read_history(
+    path: str | Path,
+    value_names: Sequence[str],
+    horizon: int,
+    context: int | None = None,
+    *,
+    goal: str | None = None,
+    goal_step: int | None = None,
+    series: str | None = None,
+    trained: Mapping[str, Any] | None = None,
+    **given: Any,
+) -> Record:
+    """The last C steps of a table as a record whose H further steps are unknown.
+
+    Args:
+        path: The table, as of `TableSequences`: a row a step.
+        value_names: Columns of the Y values, those of the network.
+        horizon: Steps H to imagine.
+        context: Steps C to observe, at most; all by default.
+        goal: A goal in words.
+        goal_step: Step of the horizon, from 1, at which the goal should hold; its last by default.
+        series: The series, where the table has several.
+        trained: Options of the data module of training (`datamodule_hyper_parameters` of its checkpoint).
+        given: `HistoryOptions` that win over those of training.
+
+    Raises ValueError for a table that cannot be read, a history of less than 2 rows, no value among the last C steps,
+    and a goal step outside the horizon.
+    """
+    if goal_step is not None and not 1 <= goal_step <= horizon:
+        raise ValueError(f"goal_step is {goal_step}; expected a step of the horizon, from 1 to {horizon}")
+    options = HistoryOptions.of(trained or {}, given)
+    source = open_table(str(path), options.delimiter)
+    # A history may lack texts and a name of its series, unless the user names their columns.
+    for name in {"text_column", "series_column"} - given.keys():
+        if getattr(options, name) not in source.columns:
+            options = replace(options, **{name: None})
+    columns = Columns(
+        options.time_column, options.series_column, list(value_names), options.text_column, None, None, None
+    )
+    codes = (*MISSING, *map(str, options.missing or ()))
+    columns.resolve(source, codes)
+    reading = Reading(columns, options.time_unit, options.time_format, codes, options.sort_rows, options.max_text_chars)
+    with TemporaryDirectory(prefix="gssr-history-") as folder:
+        reading.write(source, Path(folder) / "store")
+        store = Store(Path(folder) / "store")
+        segment = _segment(store, source.path, series)
+        cutter = Cutter(store, _grid(store, options), context or 1, horizon, 1, None, options.text_lag, None)
+        for note in cutter.check(source.path):
+            warnings.warn(note, stacklevel=2)
+        number, first, end = segment
+        steps = int(np.ptp(cutter.positions(number, first, end)[[0, -1]])) + 1
+        cutter.context = min(context or steps, steps)
+        windows = LastWindows(cutter, [segment], np.inf)
+        if not len(windows):
+            raise ValueError(
+                f"{source.path} has no value in its last {cutter.context} rows; a plan goes on from values"
+            )
+        record = windows[0]
+    start = record.goal_start
+    return replace(
+        record,
+        series=record.series if columns.series else Path(path).stem,
+        goal=None if goal is None else goal.strip(),
+        goal_step=start + (goal_step or horizon),
+    )
+
+
+def _segment(store: Store, path: str, series: str | None) -> tuple[int, int, int]:
+    names = store.facts.series
+    shown = ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
+    if series is None and len(names) > 1:
+        raise ValueError(f"{path} has {len(names)} series, {shown}; a plan goes on from one; name it with series")
+    if series is not None and series not in names:
+        raise ValueError(f"series is {series!r}; expected one of {shown}")
+    segment = everything(store)[0 if series is None else names.index(series)]
+    if segment[2] - segment[1] < SHORTEST:
+        raise ValueError(f"{path} has {segment[2] - segment[1]} row of the series; a history needs at least {SHORTEST}")
+    return segment
+
+
+def _grid(store: Store, options: HistoryOptions) -> Grid:
+    if options.step is not None:
+        return Grid.of(options.step)
+    return Grid(1.0) if options.time_column is None or options.time_unit == "step" else infer(gaps(store))

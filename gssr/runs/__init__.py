@@ -1,0 +1,1 @@
+"""Runs of train.py: folders, checkpoint files, options, signals, and the command line."""

@@ -1,0 +1,215 @@
+"""The command line of train.py: LightningCLI with run folders, default configs, and `--ckpt_path last | best`."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+from argparse import RawDescriptionHelpFormatter
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import DefaultHelpFormatter, Namespace, set_parsing_settings
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from callbacks import OPTIONAL, Interrupted, RunCheckpoints
+from callbacks.checkpoints import check_monitor
+from callbacks.quiet import quiet
+from gssr.backbone.cpu import prepare_cpu
+from gssr.files import disk_full
+from gssr.runs.config import read_run_config
+from gssr.runs.folders import CONFIG, RunError
+from gssr.runs.messages import Messages, say
+from gssr.runs.options import EXAMPLES, choose, default_configs
+from gssr.runs.signals import Terminated
+from gssr.runs.start import Changes, Start, started_from_outside
+from gssr.runs.trainer_options import missing_of, trainer_options
+
+SECTIONS = ("seed_everything", "threads", "trainer", "model", "data", "checkpoint", *OPTIONAL)
+
+
+def prepare() -> None:
+    """Settings of the process, before any thread is started and any option is parsed."""
+    quiet()
+    prepare_cpu()
+    set_parsing_settings(import_path_denylist=[])  # turns on the parser's own list of forbidden class paths
+
+
+class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Keeps the line breaks of the examples."""
+
+
+class RunCLI(LightningCLI):
+    """One stage of train.py: every `fit` has its own run folder, and `--ckpt_path last | best` finds it again.
+
+    Args:
+        args: the command line without the program's name; it begins with the stage.
+    """
+
+    def __init__(self, args: list[str]) -> None:
+        chosen, rest = choose(args)
+        self.stage: str = chosen.stage
+        self.start, self.changes = Start(chosen), Changes()
+        self.messages = Messages(self.start, self.changes)
+        if self.start.note:
+            say(self.start.note)
+        self._asks_for_help = chosen.asks
+        super().__init__(
+            model_class=LightningModule,
+            datamodule_class=LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_kwargs={"formatter_class": _Help, self.stage: {"formatter_class": _Help, "epilog": EXAMPLES}},
+            args=rest,
+        )
+
+    # ------------------------------------------------------------------ options
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The stage of this call; parsers of the other stages would only take time."""
+        own = {"ckpt_path", "weights_only", "return_predictions"}
+        return {self.stage: LightningCLI.subcommands()[self.stage] | own}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--ckpt_path", type=str | None, help="last, best, or the path of a checkpoint")
+        parser.add_argument(
+            "--run", type=str | None, help="the run of last and best (default: the newest), or the name of a new run"
+        )
+        parser.add_argument(
+            "--threads", type=int | None, help="CPU threads (default: one a core); another number changes the last bits"
+        )
+        for name, callback in OPTIONAL.items():
+            summary = str(callback.__doc__).split("\n")[0]
+            parser.add_argument(f"--{name}", type=callback | None, help=f"{summary} null: off")
+        parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the command line on top of the checkpoint's own config, or of the default configs."""
+        if self.start.run is not None:
+            read_run_config(self.start.run)  # refuses a file that asks for code
+            files = [self.start.run / CONFIG]
+        else:
+            files = [] if self._asks_for_help else default_configs(args)
+        self.config = parser.parse_args([args[0], *(w for file in files for w in ("--config", str(file))), *args[1:]])
+        options = self.config[self.stage]
+        if options.get("ckpt_path") or options.get("run"):
+            raise RunError("ckpt_path and run belong on the command line, not into a config file")
+        if self.start.run is not None:
+            trains = self.stage == "fit" and self.start.checkpoint is not None
+            self.changes.find(self.start.run, yaml.safe_load(self.options_as_yaml()), trains)
+
+    def options_as_yaml(self) -> str:
+        """The options of the run, without those of this call only."""
+        config = self.config[self.stage]
+        kept = Namespace({name: config[name] for name in SECTIONS})
+        return self._subcommand_parsers[self.stage].dump(kept, skip_unset=False, skip_validation=True)
+
+    # ------------------------------------------------------------------ model, data, trainer
+
+    def before_instantiate_classes(self) -> None:
+        threads = self.config[self.stage]["threads"]
+        if threads is not None:
+            torch.set_num_threads(threads)
+
+    def instantiate_classes(self) -> None:
+        """Build everything. Raises RunError with the reason only, without the parser's words around it."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            found = re.search(r"Errors:\n  - (.*?)(?=\n  - |\nGiven value)", str(error), flags=re.DOTALL)
+            if found is None:
+                raise
+            raise RunError(found[1]) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self.config[self.stage]
+        given = self._get(self.config_init, "trainer")
+        if self.stage == "fit":
+            try:
+                check_monitor(config["checkpoint"]["monitor"], self.datamodule)
+            except ValueError as error:
+                raise RunError(str(error)) from error
+        optional = self._optional_callbacks()
+        if not given.get("fast_dev_run"):
+            data = config["data"]["class_path"].rsplit(".", 1)[-1].lower()
+            self.start.make_folder(data, self.options_as_yaml(), started_from_outside(given.get("num_nodes")))
+        kwargs |= trainer_options(
+            given, optional, self.start, self.options_as_yaml(), self.changes.of_model(), self.datamodule
+        )
+        return super().instantiate_trainer(**kwargs)
+
+    def _optional_callbacks(self) -> list[Callback]:
+        """Callbacks of the config's sections. One that needs what the model lacks is off, and null in the config."""
+        for name in OPTIONAL:
+            if missing_of(name, self.model):
+                self.config[self.stage][name] = self.config_init[self.stage][name] = None
+        built = (self.config_init[self.stage][name] for name in OPTIONAL)
+        return [callback for callback in built if callback is not None]
+
+    # ------------------------------------------------------------------ stages
+
+    def fit(self, **kwargs: Any) -> None:
+        """Train; whatever ends it, print where the run is and how to go on."""
+        self.messages.beginning()
+        try:
+            self.trainer.fit(**kwargs, ckpt_path=self.start.checkpoint, weights_only=True)
+        except Interrupted as stop:
+            self._end(f"Training {stop}.")
+            # Lightning kills the first process when another one ends with an error.
+            sys.exit(128 + stop.signal if self.trainer.is_global_zero else 0)
+        except SystemExit as stop:
+            if not isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into SystemExit
+                raise
+            self._end(f"Training was broken off after step {self.trainer.global_step}.")
+            sys.exit(128 + (signal.SIGTERM if isinstance(stop.__context__, Terminated) else signal.SIGINT))
+        except Exception as error:
+            self._fail(error)
+            raise
+        finally:
+            self.start.release()
+        if self.start.continues and self.trainer.global_step == self.start.done_steps:
+            say("Nothing was left to do: raise --trainer.max_epochs (or max_steps) to train longer.")
+        self._end(f"Trained {self.trainer.global_step} steps.")
+
+    def _fail(self, error: Exception) -> None:
+        """Print how to go on after an error. Raises RunError for one that the user can mend."""
+        self.messages.explain(error, self.trainer)
+        if self.trainer.global_step == 0 and self.start.discard():
+            again = "start it again"
+        else:
+            self._end(f"Training ended with an error after step {self.trainer.global_step}; it follows.")
+            again = "go on as shown above"
+        full = disk_full(error)
+        if full is not None:
+            raise RunError(f"the disk is full: {full}. Older files are intact; make room, then {again}") from error
+
+    def _end(self, what: str) -> None:
+        self.messages.end_of_training(what, self.trainer, self.model, self.datamodule)
+
+    def validate(self, **kwargs: Any) -> None:
+        self._evaluate(self.trainer.validate, **kwargs)
+
+    def test(self, **kwargs: Any) -> None:
+        self._evaluate(self.trainer.test, **kwargs)
+
+    def predict(self, **kwargs: Any) -> None:
+        self._evaluate(self.trainer.predict, return_predictions=False, **kwargs)
+
+    def _evaluate(self, function: Any, **kwargs: Any) -> None:
+        self.messages.beginning()
+        try:
+            function(**kwargs, ckpt_path=self.start.checkpoint, weights_only=True)
+        except Exception as error:
+            self.messages.explain(error, self.trainer)
+            raise
+        folder = self.start.folder
+        if folder is not None and self.trainer.is_global_zero:
+            if any(folder.iterdir()):
+                say(f"Results are in {folder}")
+            else:
+                folder.rmdir()
