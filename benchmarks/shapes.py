@@ -140,7 +140,14 @@ def train_one_step(size: str, folder: Path, more: Sequence[str] = ()) -> dict[st
             "--model.backbone.name",
             str(folder.resolve()),
         ]
-        command += ["--data", "benchmarks.shapes.FewStorms", "--trainer.max_steps", "1", "--model.objective.text_steps", "2"]
+        command += [
+            "--data",
+            "benchmarks.shapes.FewStorms",
+            "--trainer.max_steps",
+            "1",
+            "--model.objective.text_steps",
+            "2",
+        ]
         command += ["--trainer.limit_val_batches", "0", "--trainer.enable_progress_bar", "false"]
         command += ["--weight_average", "null", "--trainer.callbacks", "benchmarks.shapes.StepReport"]
         command += ["--trainer.callbacks.file", str(report), *more]
