@@ -137,10 +137,17 @@ def train_one_step(size: str, folder: Path, more: Sequence[str] = ()) -> dict[st
         command += [
             "--config",
             str(ROOT / "configs" / f"granite-{size}.yaml"),
-            "--model.backbone",
+            "--model.backbone.name",
             str(folder.resolve()),
         ]
-        command += ["--data", "benchmarks.shapes.FewStorms", "--trainer.max_steps", "1", "--model.text_steps", "2"]
+        command += [
+            "--data",
+            "benchmarks.shapes.FewStorms",
+            "--trainer.max_steps",
+            "1",
+            "--model.objective.text_steps",
+            "2",
+        ]
         command += ["--trainer.limit_val_batches", "0", "--trainer.enable_progress_bar", "false"]
         command += ["--weight_average", "null", "--trainer.callbacks", "benchmarks.shapes.StepReport"]
         command += ["--trainer.callbacks.file", str(report), *more]

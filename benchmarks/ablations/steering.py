@@ -13,15 +13,17 @@ class MeanAbsGate(SteeredPrior):
     """The gain times sigmoid(mean |mu|), half shut where the prior is near the origin."""
 
     def correction(self, gain: Tensor, prior: Gaussian, h: Tensor, goal: LatentGoal) -> Tensor:
-        gate = torch.sigmoid(prior.mean.abs().mean(-1))
-        return (gain * gate)[:, None] * (goal.x - prior.mean)
+        # Gradients of the mean are summed in the order of these lines; their last bits depend on it.
+        away = goal.x - prior.mean
+        return (gain * torch.sigmoid(prior.mean.abs().mean(-1)))[:, None] * away
 
 
 class PerDimensionGate(SteeredPrior):
     """The gain times sigmoid(|mu|) of each latent dimension."""
 
     def correction(self, gain: Tensor, prior: Gaussian, h: Tensor, goal: LatentGoal) -> Tensor:
-        return gain[:, None] * torch.sigmoid(prior.mean.abs()) * (goal.x - prior.mean)
+        away = goal.x - prior.mean
+        return gain[:, None] * torch.sigmoid(prior.mean.abs()) * away
 
 
 class Constant(GainSchedule):

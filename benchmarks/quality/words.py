@@ -24,7 +24,7 @@ def texts(network: Any, origins: Origins, steps: int, seed: int, draws: int = 20
 
 
 def latent(network: Any, origins: Origins, windows: int, seed: int) -> dict[str, Any]:
-    """Share of latent dimensions in use, raw KL in nats, and the error of values from another's latent over one's own."""
+    """Share of latent dimensions in use, raw KL in nats, and the value error of another's latent over one's own."""
     health = latent_health(network, origins.validation, windows, seed)
     return {"used": health.used, "raw_kl": sum(health.kl_per_dim), "permuted": health.permuted_ratio}
 
