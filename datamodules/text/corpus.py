@@ -9,8 +9,9 @@ from lightning import LightningDataModule
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchdata.stateful_dataloader import StatefulDataLoader
 from transformers import PreTrainedTokenizerFast
+
+from gssr.sequences.batches import EpochBatches, EpochLoader, Key
 
 END_OF_TEXT, PAD = "<|end_of_text|>", "<|pad|>"
 # A digit is a token of its own, so that numbers are read by position: " 25" and " 45" both become two tokens.
@@ -64,7 +65,8 @@ class MixedRows(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, key: Key) -> Tensor:
+        _, index = key  # the same row in every epoch
         return self.rows[self.names[self.source[index]]][self.row[index]].long()
 
 
@@ -123,9 +125,10 @@ class TextCorpus(LightningDataModule):
         self.heldout_bytes = {name: sum(len(text.encode()) for text in parts[name, "heldout"]) for name in weights}
         self._train_weights = weights
 
-    def train_dataloader(self) -> StatefulDataLoader:
+    def train_dataloader(self) -> EpochLoader:
         mixture = MixedRows(self.train, self._train_weights, self.rows, self.seed)
-        return StatefulDataLoader(mixture, batch_size=self.batch_size, shuffle=False, drop_last=True)
+        complete = self.rows - self.rows % self.batch_size  # rows of complete batches
+        return EpochLoader(mixture, EpochBatches(complete, self.batch_size, shuffle=False))
 
     def val_dataloader(self) -> list[DataLoader]:
         return [DataLoader(self.heldout[name], batch_size=self.batch_size, shuffle=False) for name in self.sources]
