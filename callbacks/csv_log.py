@@ -61,7 +61,7 @@ class CsvLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float | Tensor], step: int | None = None) -> None:
-        """Add to the row of a step, or begin it. A kill tears at most a new row, never one that a saved state relies on."""
+        """Add to the row of a step, or begin it. A kill can tear a new row, not one that a saved state relies on."""
         last = self._row.get("step", -1)
         step = last + 1 if step is None else step
         again, before = step == last, self._row

@@ -1,6 +1,6 @@
 """What two processes do together, each writing down what it saw: run by tests/test_distributed.py, once for each rank.
 
-LOCAL_RANK=0 NODE_RANK=0 MASTER_ADDR=127.0.0.1 MASTER_PORT=... python -m tests.distributed BACKBONE OUT   and the same for 1
+LOCAL_RANK=0 NODE_RANK=0 MASTER_ADDR=127.0.0.1 MASTER_PORT=... python -m tests.distributed BACKBONE OUT
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from tests.toy import ToyData, ToyNetwork
 PAIR: dict[str, Any] = {"strategy": "ddp", "devices": 2, "use_distributed_sampler": False}
 C, H = 4, 3
 GOAL, TEXT = "Weaken to 35 knots in 48 hours", "Tropical storm Alex near 30.0 north 60.0 west."
-# Training windows 10, validation windows 5. In an epoch's order every second window is dealt to rank 0; in validation rank 1 has
-# the second of three batches of two. Nothing that rank 1 sees says anything or wants anything.
+# Training windows 10, validation windows 5. In an epoch's order every second window goes to rank 0; in validation
+# rank 1 has the second of three batches of two. No window of rank 1 has a text or a goal.
 TALKATIVE = {"train": {int(i) for i in EpochBatches(10, 2).order(0)[::2]}, "val": {0, 1, 4}, "test": {0}}
 
 
