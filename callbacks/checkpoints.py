@@ -233,8 +233,8 @@ def check_monitor(monitor: str | None, datamodule: Any) -> None:
     if monitor is not None and through != "train":
         raise ValueError(
             f"data.train_through is {through}: {monitor} scores windows that are trained on, and cannot choose "
-            "the best checkpoint; add --checkpoint.monitor null, and as many passes (--trainer.max_epochs) as were best "
-            "before"
+            "the best checkpoint; add --checkpoint.monitor null, and as many passes (--trainer.max_epochs) as were "
+            "best before"
         )
 
 

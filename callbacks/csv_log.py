@@ -61,22 +61,27 @@ class CsvLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float | Tensor], step: int | None = None) -> None:
-        """Add to the row of a step, or begin it. Every call leaves a complete file."""
+        """Add to the row of a step, or begin it. A kill can tear a new row, not one that a saved state relies on."""
         last = self._row.get("step", -1)
         step = last + 1 if step is None else step
-        if step != last:
-            self._row = {"step": step}
-        self._row |= {name: value.item() if isinstance(value, Tensor) else value for name, value in metrics.items()}
+        again, before = step == last, self._row
+        new = {name: value.item() if isinstance(value, Tensor) else value for name, value in metrics.items()}
+        self._row = (before if again else {"step": step}) | new
+        if again and str(self._row) == str(before):  # as text, where 1 and 1.0 differ and NaN is NaN
+            return
         columns = self._columns or self._open()
         if set(self._row) - set(columns):
             rows = self._read()
-            self._rewrite(_ordered({*columns, *self._row}), rows[:-1] if step == last else rows)
-        elif step != last:
+            self._rewrite(_ordered({*columns, *self._row}), rows[:-1] if again else rows, self._row)
+        elif again:
+            rows_before = self.file.read_bytes()[: self._end].decode("utf-8")
+            with atomic_write(self.file) as file:
+                file.write(rows_before)
+                csv.DictWriter(file, columns).writerow(self._row)
+        else:
             self._end = self.file.stat().st_size
-        with open(self.file, "r+", newline="", encoding="utf-8") as file:
-            file.seek(self._end)
-            csv.DictWriter(file, self._columns or ()).writerow(self._row)
-            file.truncate()
+            with open(self.file, "a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, columns).writerow(self._row)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace | None = None, *args: Any, **kwargs: Any) -> None:
@@ -107,12 +112,15 @@ class CsvLog(Logger):
             )
         return rows
 
-    def _rewrite(self, columns: list[str], rows: list[dict[str, str]]) -> None:
+    def _rewrite(self, columns: list[str], rows: list[dict[str, str]], last: dict[str, Any] | None = None) -> None:
         with atomic_write(self.file) as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
-        self._columns, self._end = columns, self.file.stat().st_size
+            self._end = file.tell()
+            if last is not None:
+                writer.writerow(last)
+        self._columns = columns
 
 
 def _ordered(names: set[str]) -> list[str]:

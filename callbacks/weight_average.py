@@ -16,9 +16,9 @@ class WeightAverage(Callback):
     training, and at most over 1 / (1 - decay) steps. Buffers are not averaged.
 
     The module holds the average from the start of a validation to the next training batch, and after training: for
-    scores, pictures, and calibration. A checkpoint's `state_dict` is the average. This callback's part of the checkpoint
-    holds the trained weights, from which a resumed run goes on; without them the average starts from the module's
-    weights.
+    scores, pictures, and calibration. A checkpoint's `state_dict` is the average. This callback's part of the
+    checkpoint holds the trained weights, from which a resumed run goes on; without them the average starts from the
+    module's weights.
 
     Lightning's WeightAveraging copies the complete module with its frozen language model, does not keep buffers in
     step, and restores the trained weights before the module's own end of validation.

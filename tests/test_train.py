@@ -299,7 +299,8 @@ def test_a_wrong_stage_is_refused_with_those_that_there_are() -> None:
 
 
 def test_the_general_help_imports_neither_torch_nor_lightning(here: Path) -> None:
-    code = f"import runpy, sys; sys.argv = ['train.py', '--help']\ntry: runpy.run_path({train.__file__!r}, run_name='__main__')\n"
+    code = "import runpy, sys; sys.argv = ['train.py', '--help']\n"
+    code += f"try: runpy.run_path({train.__file__!r}, run_name='__main__')\n"
     code += "finally: print({'torch', 'lightning', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(train.__file__).parent)
     assert done.returncode == 0 and done.stdout.endswith("set()\n"), done.stdout + done.stderr
@@ -470,7 +471,8 @@ def test_a_log_that_cannot_be_written_ends_training_cleanly(monkeypatch: pytest.
 def test_a_run_is_not_trained_twice_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     call("fit")
     run = runs()[0]
-    hold = "import sys; from gssr.runs.folders import *; f = claim(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    hold = "import sys; from gssr.runs.folders import *; f = claim(Path(sys.argv[1])); "
+    hold += "print('held', flush=True); sys.stdin.read()"
     environment = {**os.environ, "PYTHONPATH": str(Path(train.__file__).parent)}
     with subprocess.Popen(
         [sys.executable, "-c", hold, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment

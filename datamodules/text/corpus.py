@@ -12,8 +12,9 @@ from lightning import LightningDataModule
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchdata.stateful_dataloader import StatefulDataLoader
 from transformers import PreTrainedTokenizerFast
+
+from gssr.sequences.batches import EpochBatches, EpochLoader, Key
 
 END_OF_TEXT, PAD = "<|end_of_text|>", "<|pad|>"
 # Each digit is one token, so that the model reads numbers by position: " 25" and " 45" become two tokens each.
@@ -86,7 +87,8 @@ class MixedRows(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
+    def __getitem__(self, key: Key) -> dict[str, Tensor]:
+        _, index = key  # the same row in every epoch
         return {"tokens": self.rows[self.names[self.source[index]]][self.row[index]].long()}
 
 
@@ -150,9 +152,10 @@ class TextCorpus(LightningDataModule):
         self.heldout_bytes = {name: sum(len(text.encode()) for text in parts[name, "heldout"]) for name in weights}
         self._train_weights = weights
 
-    def train_dataloader(self) -> StatefulDataLoader:
+    def train_dataloader(self) -> EpochLoader:
         mixture = MixedRows(self.train, self._train_weights, self.rows, self.seed)
-        return StatefulDataLoader(mixture, batch_size=self.batch_size, shuffle=False, drop_last=True)
+        complete = self.rows - self.rows % self.batch_size  # rows of complete batches
+        return EpochLoader(mixture, EpochBatches(complete, self.batch_size, shuffle=False))
 
     def val_dataloader(self) -> list[DataLoader]:
         return [

@@ -109,6 +109,8 @@ class Objective:
         idle = frozenset().union(*(READERS[kind] for kind in self.lacks))
         if not self.world.table.reading.observes:
             idle |= {"text_projection"}
+        if self.config.goal_dropout >= 1:
+            idle |= {"steering"}
         return {
             name: set()
             if name in idle

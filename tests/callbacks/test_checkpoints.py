@@ -122,7 +122,7 @@ def test_a_signal_ends_training_after_the_step_with_its_state_saved(
 
 
 class LogOfEverySave(Callback):
-    """Keeps what a process that is killed right after a save would leave: the step of the state, and the steps in the log."""
+    """Keeps what a kill right after a save would leave: the step of the state, and the steps in the log."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.found = folder, []

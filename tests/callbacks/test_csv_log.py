@@ -114,3 +114,24 @@ def test_hyperparameters_are_plain_yaml(tmp_path: Path) -> None:
         "path": str(tmp_path),
         "none": None,
     }
+
+
+def test_a_kill_while_a_row_is_added_to_leaves_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state may have been saved since the row was begun, and no later run makes the row again."""
+    log = CsvLog(tmp_path)
+    log.log_metrics({"a": 1.0, "b": 2.0}, step=0)
+    log.log_metrics({"a": 3.0}, step=1)
+    before = (tmp_path / "metrics.csv").read_text()
+
+    class Torn(csv.DictWriter):
+        def writerow(self, row):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("callbacks.csv_log.csv.DictWriter", Torn)
+        for more in ({"b": 4.0}, {"c": 5.0}):
+            with pytest.raises(KeyboardInterrupt):
+                log.log_metrics(more, step=1)
+            assert (tmp_path / "metrics.csv").read_text() == before
+    log.log_metrics({"d": 6.0}, step=1)
+    assert rows(tmp_path)[1] == {"step": "1", "a": "3.0", "b": "4.0", "c": "5.0", "d": "6.0"}

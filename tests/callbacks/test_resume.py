@@ -19,7 +19,7 @@ AFTER_EPOCHS: dict[str, Any] = {"val_check_interval": 7, "check_val_every_n_epoc
 BOTH: dict[str, Any] = AFTER_EPOCHS | {"max_steps": 100}
 EVERY_SECOND: dict[str, Any] = {"check_val_every_n_epoch": 2}
 
-# 20 rows in batches of 4: an epoch is 5 steps. Stops within an epoch, before a validation, at the end of an epoch, at its start.
+# 20 rows in batches of 4: an epoch is 5 steps. Stops within an epoch, before a validation, at an epoch's end or start.
 SCHEDULES: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "validation every epoch": ({}, (2, 5, 6)),
     "validation within epochs": ({"val_check_interval": 2, "check_val_every_n_epoch": None}, (4, 5)),

@@ -3,14 +3,10 @@
 import csv
 from pathlib import Path
 
-import pytest
-
 from datamodules.storms.datamodule import Storms
 from datamodules.table_sequences import TableSequences
 from datamodules.tables import example
 from datamodules.tables.history import read_history
-
-pytestmark = pytest.mark.filterwarnings("ignore:'set_vital'")
 
 
 def test_tables_with_texts_and_with_goals(tmp_path: Path) -> None:

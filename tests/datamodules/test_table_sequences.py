@@ -20,7 +20,6 @@ from gssr.sequences.collate import collate
 
 C, H = 4, 3
 OPTIONS: dict[str, Any] = {"context": C, "horizon": H, "time_column": "date", "value_columns": ["price", "volume"]}
-pytestmark = pytest.mark.filterwarnings("ignore:'set_vital'")
 
 
 def table(rows: int = 80, seed: int = 0, start: str = "2024-01-01") -> pd.DataFrame:

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torchdata.stateful_dataloader import StatefulDataLoader
 from transformers import PreTrainedTokenizerFast
 
 from datamodules.text.corpus import MixedRows, TextCorpus, train_tokenizer
@@ -102,18 +101,18 @@ def test_a_row_is_decided_by_seed_and_index_alone(corpus: TextCorpus) -> None:
         return MixedRows(corpus.train, {"ledger": 3.0, "tales": 1.0}, 80, seed)
 
     first, again, other = rows(1), rows(1), rows(2)
-    in_order = torch.stack([first[i]["tokens"] for i in range(80)])
+    in_order = torch.stack([first[0, i]["tokens"] for i in range(80)])
     for i in np.random.default_rng(0).permutation(80).tolist():
-        assert torch.equal(again[i]["tokens"], in_order[i])
-    assert not torch.equal(torch.stack([other[i]["tokens"] for i in range(80)]), in_order)
+        assert torch.equal(again[1, i]["tokens"], in_order[i])
+    assert not torch.equal(torch.stack([other[0, i]["tokens"] for i in range(80)]), in_order)
     torch.manual_seed(3)  # whatever others draw, the rows stay
-    assert torch.equal(torch.stack([rows(1)[i]["tokens"] for i in range(80)]), in_order)
+    assert torch.equal(torch.stack([rows(1)[0, i]["tokens"] for i in range(80)]), in_order)
 
 
 def test_a_mixture_has_its_shares_and_repeats_no_row_before_all_were_seen() -> None:
     rows = {"a": torch.arange(50)[:, None], "b": torch.arange(1000, 1300)[:, None]}
     mixture = MixedRows(rows, {"a": 3.0, "b": 1.0}, 1000, seed=0)
-    drawn = [int(mixture[i]["tokens"]) for i in range(1000)]
+    drawn = [int(mixture[0, i]["tokens"]) for i in range(1000)]
     of_a = [row for row in drawn if row < 1000]
     assert len(of_a) == pytest.approx(750, abs=4 * (1000 * 0.75 * 0.25) ** 0.5)  # four standard deviations
     for start in range(0, len(of_a) - 50, 50):
@@ -125,7 +124,6 @@ def test_a_mixture_has_its_shares_and_repeats_no_row_before_all_were_seen() -> N
 
 def test_a_loader_goes_on_in_the_middle(corpus: TextCorpus) -> None:
     loader = corpus.train_dataloader()
-    assert isinstance(loader, StatefulDataLoader)
     iterator = iter(loader)
     for _ in range(7):
         next(iterator)

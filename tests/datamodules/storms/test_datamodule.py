@@ -21,7 +21,6 @@ SAFFIR_SIMPSON = {
     "category 5": (137, 165),
 }
 HELD_OUT = {value + offset for value in (30, 55, 80, 105, 130) for offset in range(-2, 3)}
-pytestmark = pytest.mark.filterwarnings("ignore:'set_vital'")
 
 
 @pytest.fixture(scope="module")
