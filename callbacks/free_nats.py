@@ -8,7 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class FreeNatsAnnealing(Callback):
-    """Moves `pl_module.objective.free_nats` on a straight line from `start` to `end` over the first `steps` optimizer steps.
+    """Moves `pl_module.objective.free_nats` from `start` to `end` in a straight line over the first `steps` steps.
 
     A pure function of `trainer.global_step`, so that a resumed run needs no state. Logged as `train/free_nats`.
     """
@@ -28,7 +28,8 @@ class FreeNatsAnnealing(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not hasattr(getattr(pl_module, "objective", None), "free_nats"):
             raise ValueError(
-                f"FreeNatsAnnealing sets objective.free_nats, which {type(pl_module).__name__} lacks; leave the callback out"
+                f"FreeNatsAnnealing sets objective.free_nats, which {type(pl_module).__name__} lacks; leave the "
+                "callback out"
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

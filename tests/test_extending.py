@@ -1,4 +1,4 @@
-"""A data module with a report of its own, and a callback: each is one file of a user and one line of config."""
+"""A data module with its report, a callback and a steered prior: each is one file of a user and one line of config."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,9 @@ import pytest
 import torch
 
 import train
+from gssr.network import GoalNetwork
+from gssr.network.gaussian import Gaussian
+from gssr.network.goal_encoder import LatentGoal
 from gssr.runs.folders import runs
 
 DEBUG = Path(train.__file__).parent / "configs" / "debug.yaml"
@@ -58,6 +61,22 @@ class Count(Callback):
             file.write(str(trainer.global_step))
 '''
 
+PRIOR = '''
+from gssr.network.steering import SteeredPrior
+
+
+class Shared(SteeredPrior):
+    """Pulls all dimensions by the mean of their distances. Args: factor: Times the distance."""
+
+    def __init__(self, schedule, latent_dim, max_norm, factor: float = 0.5) -> None:
+        super().__init__(schedule, latent_dim, max_norm)
+        self.factor = factor
+
+    def correction(self, gain, prior, h, goal):
+        away = goal.x - prior.mean
+        return self.factor * gain[:, None] * away.mean(-1, keepdim=True).expand_as(away)
+'''
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -65,11 +84,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, threads = tmp_path_factory.mktemp("mine"), torch.get_num_threads()
     (folder / "tides.py").write_text(DATA)
     (folder / "count.py").write_text(CALLBACK)
+    (folder / "shared.py").write_text(PRIOR)
+    (folder / "prior.yaml").write_text("model: {init_args: {steering: {prior: shared.Shared}}}\n")
     (folder / "data.yaml").write_text("data: {class_path: tides.Tides}\n")
     (folder / "callback.yaml").write_text("trainer: {callbacks+: {class_path: count.Count}}\n")
     small = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"]
-    options = ["--data.stride", "8", "--data.amplitude", "3"]
-    configs = [part for file in (DEBUG, "data.yaml", "callback.yaml") for part in ("--config", str(file))]
+    options = ["--data.stride", "8", "--data.amplitude", "3", "--model.steering.prior.factor", "0.25"]
+    configs = [part for file in (DEBUG, "data.yaml", "callback.yaml", "prior.yaml") for part in ("--config", str(file))]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(str(folder))
@@ -98,3 +119,15 @@ def test_its_own_options_and_those_of_every_window_are_one_set(run: Path) -> Non
 def test_a_callback_joins_those_of_the_config(run: Path) -> None:
     assert (run / "steps.txt").read_text() == "2"
     assert (run / "metrics.csv").is_file() and "PlanRollouts" in (run / "config.yaml").read_text()
+
+
+def test_a_steered_prior_is_used_and_comes_back_with_the_checkpoint(run: Path) -> None:
+    network = GoalNetwork.load_from_checkpoint(run / "checkpoints" / "last.ckpt")
+    steering = network.world.steering
+    assert type(steering).__name__ == "Shared" and steering.factor == 0.25
+    latent = steering.latent_dim
+    goal = LatentGoal(torch.arange(1.0, latent + 1)[None], torch.tensor([True]), *torch.tensor([[0], [2], [4]]))
+    prior = Gaussian(torch.zeros(1, latent), torch.ones(1, latent))
+    moved = steering(prior, torch.zeros(1, 1), 1, goal).prior.mean
+    gain = steering.schedule(1, goal, 1.0)
+    torch.testing.assert_close(moved, (0.25 * gain * (latent + 1) / 2)[:, None].expand(1, latent))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -69,13 +70,13 @@ class ToyBackbone:
 
 
 class ToyNetwork(LightningModule):
-    """Args: width: of the hidden layer. lr: learning rate. alpha_text: weight of a second loss. steps: horizon of the schedule."""
+    """Args: width: of the hidden layer. lr: learning rate. alpha_text: weight of a second loss."""
 
     def __init__(self, width: int = 8, lr: float = 0.01, weight_decay: float = 0.01, alpha_text: float = 1.0) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.lr, self.weight_decay, self.alpha_text = lr, weight_decay, alpha_text
-        self.free_nats = 0.0
+        self.objective = SimpleNamespace(free_nats=0.0)
         self.backbone = ToyBackbone()
         self.rssm = nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Dropout(0.3))
         self.value_head = nn.Linear(width, 1)

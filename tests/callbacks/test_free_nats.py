@@ -30,4 +30,4 @@ def test_nonsense_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="may be negative"):
         FreeNatsAnnealing(start=-1.0)
     with pytest.raises(ValueError, match="sets objective.free_nats, which LightningModule lacks"):
-        FreeNatsAnnealing().setup(None, LightningModule(), "fit")  # type: ignore[arg-type]
+        FreeNatsAnnealing().on_fit_start(None, LightningModule())  # type: ignore[arg-type]
