@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -80,8 +81,9 @@ class Validation:
 
     def _mean(self, name: str) -> MeanMetric:
         if name not in self._means:
-            # Objects are gathered on any backend; NCCL would refuse tensors on the CPU.
-            metric = MeanMetric(nan_strategy="disable", dist_sync_fn=lambda value, group: ranks.gather(value))
+            # "disable" would ignore the counts, other strategies would drop NaN. Objects are gathered on any backend;
+            # NCCL would refuse tensors on the CPU.
+            metric = MeanMetric(nan_strategy=math.nan, dist_sync_fn=lambda value, group: ranks.gather(value))
             self._means[name] = metric.set_dtype(torch.float64)
         return self._means[name]
 
