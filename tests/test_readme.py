@@ -129,7 +129,7 @@ def test_a_train_command_parses_and_its_options_arrive(line: str, place: Path, m
         if name in ("--data", "--model") or name not in OWN:
             given = yaml.safe_load(value)
             assert options[name[2:]] == given or str(options[name[2:]]) == value, (name, options[name[2:]])
-    assert (cli.found is not None) == ("--ckpt_path" in args)
+    assert (cli.start.checkpoint is not None) == ("--ckpt_path" in args)
     assert all(Path(file).is_file() for name, file in zip(args[1::2], args[2::2], strict=True) if name == "--config")
 
 
