@@ -553,3 +553,22 @@ def test_a_checkpoint_of_another_network_is_refused_in_its_own_words(monkeypatch
         "best.ckpt cannot be used: this checkpoint is of another network:\n  latent_dim: 16 in the checkpoint" in said
     )
     assert "Changed since then:\n  model.lr 0.01 -> 0.5" in said
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--model.latent_dim", "4", "GoalNetwork.*'latent_dim' is not accepted"),
+        ("--model.world.latent_dim", "many", "world.latent_dim.*int.*many"),
+        ("--plan_rollouts.window", "4", "PlanRollouts.*'window' is not accepted"),
+        ("--trainr.max_epochs", "4", "--trainr.max_epochs"),
+    ],
+)
+def test_a_wrong_option_is_one_line(
+    option: str, value: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as refused:
+        train.main(["fit", option, value])
+    assert re.search(message, str(refused.value.code)) and "\n" not in str(refused.value.code)
+    assert not any(tmp_path.iterdir())

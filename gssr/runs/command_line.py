@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
-from argparse import RawDescriptionHelpFormatter
+from argparse import ArgumentError, RawDescriptionHelpFormatter
 from typing import Any
 
 import torch
@@ -56,6 +56,7 @@ class RunCLI(LightningCLI):
         if self.start.note:
             say(self.start.note)
         self._asks_for_help = chosen.asks
+        shown = {"formatter_class": _Help, "exit_on_error": False}
         super().__init__(
             model_class=LightningModule,
             datamodule_class=LightningDataModule,
@@ -64,7 +65,7 @@ class RunCLI(LightningCLI):
             save_config_callback=None,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            parser_kwargs={"formatter_class": _Help, self.stage: {"formatter_class": _Help, "epilog": EXAMPLES}},
+            parser_kwargs=shown | {self.stage: shown | {"epilog": EXAMPLES}},
             args=rest,
         )
 
@@ -95,7 +96,10 @@ class RunCLI(LightningCLI):
             files = [self.start.run / CONFIG]
         else:
             files = [] if self._asks_for_help else default_configs(args)
-        self.config = parser.parse_args([args[0], *(w for file in files for w in ("--config", str(file))), *args[1:]])
+        try:
+            self.config = parser.parse_args([args[0], *(w for f in files for w in ("--config", str(f))), *args[1:]])
+        except ArgumentError as error:
+            raise RunError(f"{reason(error)}; python train.py {self.stage} --help lists all options") from error
         options = self.config[self.stage]
         if options.get("ckpt_path") or options.get("run"):
             raise RunError("ckpt_path and run belong on the command line, not into a config file")
@@ -121,10 +125,9 @@ class RunCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            found = re.search(r"Errors:\n  - (.*?)(?=\n  - |\nGiven value)", str(error), flags=re.DOTALL)
-            if found is None:
+            if (found := reason(error)) == str(error):
                 raise
-            raise RunError(found[1]) from error
+            raise RunError(found) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config[self.stage]
@@ -213,3 +216,11 @@ class RunCLI(LightningCLI):
                 say(f"Results are in {folder}")
             else:
                 folder.rmdir()
+
+
+def reason(error: Exception) -> str:
+    """What is wrong, without what the parser says of types that were tried in vain."""
+    found = re.search(
+        r"Errors:\s+- (.*?)\s+(?:- Expected a <class 'NoneType'>|Given value)", str(error), flags=re.DOTALL
+    )
+    return str(error) if found is None else " ".join(found[1].split())
