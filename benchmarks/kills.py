@@ -77,7 +77,9 @@ def make_config(folder: Path) -> None:
     config |= {"threads": 1, "checkpoint": {"every_n_steps": 3, "keep": 2}}
     config["trainer"] |= {"max_epochs": 3, "accelerator": "cpu", "enable_progress_bar": False}
     config["plan_rollouts"]["texts"] = False
-    config["model"]["init_args"] |= {"backbone": str(folder / "tiny"), "text_layers": [1], "goal_layer": 1}
+    model = config["model"]["init_args"]
+    model["backbone"] = {"name": str(folder / "tiny")}
+    model["world"] |= {"text_layers": [1], "goal_layer": 1}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
 
 
