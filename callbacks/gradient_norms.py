@@ -40,7 +40,7 @@ class GradientNormCheck(Callback):
         if patience < 1 or every < 1:
             raise ValueError(f"patience {patience} and every {every} must be at least 1")
         self.patience, self.every = patience, every
-        self.silent: dict[str, int] = {}  # consecutive steps without a usable gradient, by component
+        self.without_gradient: dict[str, int] = {}  # consecutive steps without a usable gradient, by component
         self.start: dict[str, list[float]] = {}  # projections of the initial weights, and their norm
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -80,11 +80,11 @@ class GradientNormCheck(Callback):
                     f"losses are {_list(losses)}. {_ADVICE_INFINITE}"
                 )
             usable = math.isfinite(norm) and norm > 0
-            self.silent[name] = 0 if usable or not losses else self.silent.get(name, 0) + self.every
-            if self.silent[name] >= self.patience:
+            self.without_gradient[name] = 0 if usable or not losses else self.without_gradient.get(name, 0) + self.every
+            if self.without_gradient[name] >= self.patience:
                 what = "zero" if norm == 0 else f"{norm}"
                 raise GradientError(
-                    f"{name} has had no usable gradient for {self.silent[name]} steps (its norm is {what} at step "
+                    f"{name} has had no usable gradient for {self.without_gradient[name]} steps (its norm is {what} at step "
                     f"{trainer.global_step}), though these losses should train it: {_list(losses)}. "
                     f"{_ADVICE_ZERO if norm == 0 else _ADVICE_INFINITE}"
                 )
@@ -104,10 +104,13 @@ class GradientNormCheck(Callback):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"silent": dict(self.silent), "start": {name: list(values) for name, values in self.start.items()}}
+        return {
+            "without_gradient": dict(self.without_gradient),
+            "start": {name: list(values) for name, values in self.start.items()},
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.silent, self.start = dict(state_dict["silent"]), dict(state_dict["start"])
+        self.without_gradient, self.start = dict(state_dict["without_gradient"]), dict(state_dict["start"])
 
 
 _ADVICE_ZERO = (

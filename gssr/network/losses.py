@@ -32,9 +32,9 @@ def kl_terms(q: Gaussian, p: Gaussian, mask: Tensor, free_nats: float) -> tuple[
 
 def goal_distance(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Squared distance of value (…, Y) outside [low, high], 0 where a bound is NaN, summed over Y."""
-    silent = torch.isnan(low) | torch.isnan(high)
-    below = torch.where(silent, torch.zeros_like(value), low.nan_to_num() - value).clamp(min=0)
-    above = torch.where(silent, torch.zeros_like(value), value - high.nan_to_num()).clamp(min=0)
+    unbounded = torch.isnan(low) | torch.isnan(high)
+    below = torch.where(unbounded, torch.zeros_like(value), low.nan_to_num() - value).clamp(min=0)
+    above = torch.where(unbounded, torch.zeros_like(value), value - high.nan_to_num()).clamp(min=0)
     return (below.square() + above.square()).sum(-1)
 
 

@@ -54,8 +54,8 @@ class MlpPosterior(Posterior):
 def observed(value: Tensor, value_mask: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
     """A step's value (B, Y) and projected text (B, D) with their masks (B, Y) and (B,), in one: (B, 2 Y + D + 1)."""
     seen = value_mask.to(value.dtype)
-    said = text_mask[:, None].to(value.dtype)
-    return torch.cat([value * seen, seen, text * said, said], -1)
+    has_text = text_mask[:, None].to(value.dtype)
+    return torch.cat([value * seen, seen, text * has_text, has_text], -1)
 
 
 def gaussian_from(moments: Tensor) -> Gaussian:

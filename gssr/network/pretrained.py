@@ -103,9 +103,9 @@ def fetch(source: str | Path, revision: str | None = None, offline: bool = False
             snapshot_download(str(source), revision=revision, local_files_only=offline, allow_patterns=patterns)
         )
     except Exception as error:  # of the hub's client, of its HTTP library or of the socket
-        told = str(error).strip().split("\n")[0]
+        reason = str(error).strip().split("\n")[0]
         raise ValueError(
-            f"the goal network {source!r} could not be fetched from the hub: {told}\nCheck the spelling of id and "
+            f"the goal network {source!r} could not be fetched from the hub: {reason}\nCheck the spelling of id and "
             "revision and the network; private ones need `hf auth login`; a local folder must exist"
         ) from error
 

@@ -56,7 +56,7 @@ def test_a_part_without_gradient_stops_the_run_by_name(tmp_path: Path) -> None:
     check = GradientNormCheck(patience=3)
     with pytest.raises(GradientError, match=r"prefix has had no usable gradient for 3 steps .*: text\. Check"):
         train(tmp_path, network=Detached(), callbacks=[check])
-    assert check.silent == {"rssm": 0, "value_head": 0, "prefix": 3}
+    assert check.without_gradient == {"rssm": 0, "value_head": 0, "prefix": 3}
 
 
 def test_patience_is_counted_over_a_stop(tmp_path: Path) -> None:
