@@ -92,6 +92,12 @@ class FrozenBackbone:
         start = self.tokenizer.bos_token_id
         return self.tokenizer.eos_token_id if start is None else start
 
+    @property
+    def pad_id(self) -> int:
+        """The token at padding: end-of-text where a model has no other."""
+        pad = self.tokenizer.pad_token_id
+        return self.tokenizer.eos_token_id if pad is None else pad
+
     @torch.no_grad()
     def token_states(self, texts: Sequence[str], layer: int) -> tuple[Tensor, Tensor]:
         """States of the tokens of each text after ``layer`` layers (0: embeddings).

@@ -97,18 +97,15 @@ def layer_states(cache: Cache) -> tuple[LayerState, ...]:
     layers: list[dict[str, Tensor | None]] = [{} for _ in cache.layers]
     for i in recurrent_layers(cache):
         layers[i] |= {"recurrent": cache.get_recurrent_state(i), "conv": cache.get_conv_state(i)}
-    for i in attention_layers(cache):
-        layers[i] |= {"keys": cache.layers[i].keys, "values": cache.layers[i].values}
-    return tuple(LayerState(**layer) for layer in layers)
+    for i, layer in enumerate(cache.layers):
+        if isinstance(layer, DynamicLayer):
+            layers[i] |= {"keys": layer.keys, "values": layer.values}
+    return tuple(LayerState(**parts) for parts in layers)
 
 
 def cache_name(model: PreTrainedModel) -> str:
     """The argument by which the model takes a cache: models without attention call it ``cache_params``."""
     return "cache_params" if "cache_params" in inspect.signature(model.forward).parameters else "past_key_values"
-
-
-def attention_layers(cache: Cache) -> list[int]:
-    return [i for i, layer in enumerate(cache.layers) if isinstance(layer, DynamicLayer)]
 
 
 def recurrent_layers(cache: Cache) -> list[int]:

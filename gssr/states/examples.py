@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 
 from gssr.backbone import FrozenBackbone
-from gssr.states.advance import advance
-from gssr.states.cache import empty_cache, layer_states
+from gssr.states.advance import advance, left_padded
+from gssr.states.cache import empty_cache
 
 IGNORED = -100
 
@@ -101,8 +101,8 @@ class Examples:
                 f"{len(prompts)} prompts and {len(follow)} continuations make no pairs; give one continuation a prompt"
             )
         self.backbone, self.paired = backbone, paired
-        self.prompts, self.mask = _left_padded(backbone, prompts, prompt_tokens)
-        self.kept = _left_padded(backbone, kept, prompt_tokens) if kept else None
+        self.prompts, self.mask = left_padded(backbone, prompts, backbone.start_id, prompt_tokens)
+        self.kept = left_padded(backbone, kept, backbone.start_id, prompt_tokens) if kept else None
         follow = [ids[:tokens] for ids in follow]
         width = max(map(len, follow))
         self.targets = torch.tensor([ids + [IGNORED] * (width - len(ids)) for ids in follow], device=backbone.device)
@@ -114,11 +114,6 @@ class Examples:
     def read_some(self, count: int = 32) -> DynamicCache:
         """A cache that has read ``count`` of the prompts, evenly spaced."""
         return self.read(torch.linspace(0, len(self.prompts) - 1, min(count, len(self.prompts))).long())
-
-    def states(self, count: int = 32) -> dict[int, Tensor]:
-        """Recurrent states (count, M, R, N) behind ``count`` of the prompts, by layer."""
-        layers = enumerate(layer_states(self.read_some(count)))
-        return {i: layer.recurrent for i, layer in layers if layer.recurrent is not None}
 
     def loss(self, settings: Learning, generator: torch.Generator, intervention: Intervention | None = None) -> Tensor:
         """Loss of ``settings.batch`` random examples under an intervention.
@@ -186,18 +181,6 @@ def fit(
             if progress is not None:
                 progress(step, losses[-1])
     return losses
-
-
-def _left_padded(backbone: FrozenBackbone, texts: Sequence[str], most: int) -> tuple[Tensor, Tensor]:
-    """The last ``most`` tokens of texts (B, L) behind a begin-of-text token, and their mask."""
-    ids = backbone.tokenize(texts)
-    if not all(ids):
-        raise ValueError("a prompt is empty; give texts of at least one token")
-    rows = [[backbone.start_id, *row][-most:] for row in ids]
-    width = max(map(len, rows))
-    padded = [[backbone.start_id] * (width - len(row)) + row for row in rows]
-    mask = [[False] * (width - len(row)) + [True] * len(row) for row in rows]
-    return torch.tensor(padded, device=backbone.device), torch.tensor(mask, device=backbone.device)
 
 
 @torch.no_grad()

@@ -18,9 +18,11 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 from gssr.backbone import FrozenBackbone
 from gssr.states import state_file
-from gssr.states.advance import advance
+from gssr.states.advance import advance, left_padded
 from gssr.states.cache import ATTENTION, LayerState, cache_name, empty_cache, fill_cache, layer_states
 from gssr.states.checks import check_consistent, check_layout
+
+FORMAT = "gssr hybrid state 1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,17 +46,7 @@ class HybridState:
         Raises:
             ValueError: no prompt, a prompt without a token, or a model without recurrent states.
         """
-        if not prompts:
-            raise ValueError("there is no prompt to read; give at least one text")
-        rows = [[backbone.start_id, *ids] for ids in backbone.tokenize(prompts)]
-        for prompt, row in zip(prompts, rows, strict=True):
-            if len(row) == 1:
-                raise ValueError(f"the prompt {prompt!r} has no token; give a text of at least one character")
-        width = max(map(len, rows))
-        pad = _pad_id(backbone)
-        tokens = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
-        mask = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows])
-        return capture_tokens(backbone, tokens, mask)
+        return capture_tokens(backbone, *left_padded(backbone, prompts, backbone.pad_id))
 
     @property
     def rows(self) -> int:
@@ -97,7 +89,7 @@ class HybridState:
         check_backbone(self, backbone)
         copies = max(options.get("num_beams") or 1, options.get("num_return_sequences") or 1)
         inputs = self.inputs(backbone.model, copies)
-        options.setdefault("pad_token_id", _pad_id(backbone))
+        options.setdefault("pad_token_id", backbone.pad_id)
         return backbone.model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
 
     @torch.no_grad()
@@ -147,7 +139,7 @@ class HybridState:
         for i, layer in enumerate(self.layers):
             tensors |= {f"layers.{i}.{name}": part for name, part in layer.parts()}
         about = {"fingerprint": self.fingerprint, "backbone": self.backbone, "layers": str(len(self.layers))}
-        state_file.write(path, tensors, about)
+        state_file.write(path, FORMAT, tensors, about)
 
     @classmethod
     def load(cls, path: str | Path, backbone: FrozenBackbone | None = None) -> "HybridState":
@@ -156,7 +148,7 @@ class HybridState:
         Raises:
             ValueError: the file is missing, damaged or of another model, or its shapes do not fit.
         """
-        tensors, about = state_file.read(path)
+        tensors, about = state_file.read(path, FORMAT)
         try:
             tokens, mask, count = tensors.pop("tokens"), tensors.pop("mask"), int(about["layers"])
             layers: list[dict[str, Tensor]] = [{} for _ in range(count)]
@@ -215,27 +207,6 @@ def repeat_rows(state: HybridState, copies: int) -> HybridState:
     return state.select([row for row in range(state.rows) for _ in range(copies)])
 
 
-def stack(states: Sequence[HybridState]) -> HybridState:
-    """All rows of several states of one backbone, padded on the left to the longest.
-
-    Raises:
-        ValueError: states of different backbones.
-    """
-    first = states[0]
-    check_same_backbone(states)
-    width = max(state.tokens.shape[1] for state in states)
-    padded = [_padded(state, width - state.tokens.shape[1]) for state in states]
-    layers = [LayerState.concatenate(of_layer) for of_layer in zip(*(state.layers for state in padded), strict=True)]
-    tokens, mask = (torch.cat([getattr(state, name) for state in padded]) for name in ("tokens", "mask"))
-    return replace(first, layers=tuple(layers), tokens=tokens, mask=mask)
-
-
-def _padded(state: HybridState, more: int) -> HybridState:
-    layers = [layer.map(lambda part: F.pad(part, (0, 0, more, 0)), ATTENTION) for layer in state.layers]
-    tokens = torch.cat([state.tokens[:, :1].expand(-1, more), state.tokens], 1)
-    return replace(state, layers=tuple(layers), tokens=tokens, mask=F.pad(state.mask, (more, 0), value=False))
-
-
 def check_backbone(state: HybridState, backbone: FrozenBackbone) -> None:
     """
     Raises:
@@ -246,21 +217,3 @@ def check_backbone(state: HybridState, backbone: FrozenBackbone) -> None:
             f"this state comes from the backbone {state.backbone!r} (fingerprint {state.fingerprint}), not from "
             f"{backbone.name!r} (fingerprint {backbone.fingerprint}); use the backbone that it was captured with"
         )
-
-
-def check_same_backbone(states: Sequence[HybridState]) -> None:
-    """
-    Raises:
-        ValueError: states of different backbones.
-    """
-    for state in states[1:]:
-        if state.fingerprint != states[0].fingerprint:
-            raise ValueError(
-                f"states of different backbones do not go together: {states[0].backbone!r} (fingerprint "
-                f"{states[0].fingerprint}) and {state.backbone!r} (fingerprint {state.fingerprint})"
-            )
-
-
-def _pad_id(backbone: FrozenBackbone) -> int:
-    pad = backbone.tokenizer.pad_token_id
-    return backbone.tokenizer.eos_token_id if pad is None else pad

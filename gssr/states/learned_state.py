@@ -19,17 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from gssr.backbone import FrozenBackbone
+from gssr.states import state_file
 from gssr.states.cache import layer_states
 from gssr.states.examples import Examples, Intervention, Learning, fit
 from gssr.states.intervention import inject
 from gssr.states.rules import PARTS, Interpolation, Schedule
 
-FORMAT = "gssr learned state 1"
+FORMAT = "gssr learned state 2"
 # The initial gates. A large gate lets the prompt's last tokens matter little from the start.
 FIRST_GATE = 0.9
 
@@ -70,9 +69,9 @@ class LearnedState:
         return rules
 
     def save(self, path: Path, backbone: FrozenBackbone) -> None:
-        """Write a safetensors file with the model's fingerprint."""
+        """Write a safetensors file with the model's fingerprint. Raises ValueError if that fails."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(self.tensors(), path, metadata={"format": FORMAT, "fingerprint": backbone.fingerprint})
+        state_file.write(path, FORMAT, self.tensors(), {"fingerprint": backbone.fingerprint})
 
     @classmethod
     def load(cls, path: Path, backbone: FrozenBackbone) -> "LearnedState":
@@ -80,17 +79,10 @@ class LearnedState:
         Raises:
             ValueError: the file cannot be read, holds no learned state, or holds one of another model.
         """
-        try:
-            with safe_open(path, "pt") as file:
-                about = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"{path} cannot be read as a learned state: {error}") from error
-        if about.get("format") != FORMAT:
-            raise ValueError(f"{path} holds no learned state; make one with gssr generate --learn FILE --save {path}")
-        if about.get("fingerprint") != backbone.fingerprint:
+        tensors, about = state_file.read(path, FORMAT)
+        if about["fingerprint"] != backbone.fingerprint:
             raise ValueError(
-                f"{path} was made for the model {about.get('fingerprint')}, this is {backbone.fingerprint} "
+                f"{path} was made for the model {about['fingerprint']}, this is {backbone.fingerprint} "
                 f"({backbone.name}); use the backbone that the state was learned with"
             )
         return cls.from_tensors(tensors)
@@ -143,8 +135,8 @@ def learn_state(
     parameters = [x for group in (targets, gates) for by_layer in group.values() for x in by_layer.values()]
     acting = Intervention(change=lambda cache: inject(cache, state().rules()))
     losses = fit(parameters, examples, acting, settings, progress)
-    learned = state()
-    return LearnedState(_detached(learned.targets), _detached(learned.gates)), losses
+    with torch.no_grad():
+        return state(), losses
 
 
 def _start(
@@ -168,7 +160,3 @@ def _start(
             targets.setdefault(part, {})[layer] = torch.zeros(shape, device=found.device).requires_grad_()
             gates.setdefault(part, {})[layer] = torch.tensor(FIRST_GATE, device=found.device).logit().requires_grad_()
     return targets, gates, scales
-
-
-def _detached(by_part: Mapping[str, Mapping[int, Tensor]]) -> dict[str, dict[int, Tensor]]:
-    return {part: {layer: x.detach() for layer, x in by_layer.items()} for part, by_layer in by_part.items()}

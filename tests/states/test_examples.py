@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gssr.backbone import FrozenBackbone
+from gssr.states.directions import recurrent_states
 from gssr.states.examples import Examples, Intervention, Learning, fit
 from gssr.states.intervention import inject
 from gssr.states.learned_state import learn_state
@@ -46,7 +47,7 @@ def test_pairs_stay_together(lively: FrozenBackbone) -> None:
 def test_kept_prompts_cost_the_divergence_of_their_next_token(lively: FrozenBackbone, how: str) -> None:
     torch.manual_seed(0)
     examples = Examples(lively, PROMPTS, FOLLOW, tokens=4, kept=KEPT[:1])
-    change = {layer: 0.3 * torch.randn(x.shape[1:]) for layer, x in examples.states().items()}
+    change = {layer: 0.3 * torch.randn(x.shape[1:]) for layer, x in recurrent_states(lively, PROMPTS).items()}
     schedule = Schedule.once()
     acting = {
         "cache": Intervention(change=lambda cache: inject(cache, [Offset(change, schedule=schedule)])),
