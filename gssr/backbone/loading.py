@@ -9,17 +9,18 @@ from typing import Any
 
 import torch
 from huggingface_hub import constants
+from huggingface_hub.utils import get_session
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
 
 from gssr.backbone.accelerate import accelerate_on_cpu
 from gssr.backbone.cpu import prepare_cpu
-from gssr.backbone.hub import hub_answers
 
 NANO = "nano"
 RANDOM = "nano-random"  # nano's shape and tokenizer with untrained weights, for comparison
 PART = 2**22
+HUB_SECONDS = 5.0
 # What tokenizer files begin with: tokenizer.json, tokenizer.model, vocab.json, sentencepiece.bpe.model, spiece.model,
 # tekken.json.
 TOKENIZERS = ("tokenizer.", "vocab", "sentencepiece", "spiece", "tekken")
@@ -47,7 +48,7 @@ def load_model(
         raise ValueError(f"backbone dtype {dtype!r} is not known; expected one of {sorted(DTYPES)}")
     source = _source(name, revision)
     asks = not (Path(source).exists() or offline or constants.HF_HUB_OFFLINE)
-    silent = asks and not hub_answers()
+    silent = asks and not _hub_answers()
     options = {"revision": revision, "local_files_only": offline or silent, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
@@ -80,7 +81,7 @@ def load_model(
             "together"
         )
     prepare_cpu()
-    accelerate(model)
+    accelerate_on_cpu(sys.modules[type(model).__module__])
     _name_embeddings(model)
     return model, tokenizer
 
@@ -154,11 +155,13 @@ def _explained(what: str, name: str, error: Exception, offline: bool, silent: bo
     return ValueError(f"{what} {name!r} could not be loaded: {problem}\n{advice}")
 
 
-def accelerate(model: PreTrainedModel) -> None:
-    """Replace the Mamba-2 functions of the model's module where it has them."""
-    modeling = sys.modules[type(model).__module__]
-    if hasattr(modeling, "mamba2_chunk_scan"):
-        accelerate_on_cpu(modeling)
+def _hub_answers() -> bool:
+    """Whether the hub answers within seconds. Its client would try each file for half a minute, up to two in all."""
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception:  # of the HTTP library, of a proxy or of the socket
+        return False
+    return True
 
 
 def _name_embeddings(model: PreTrainedModel) -> None:

@@ -17,23 +17,18 @@ from gssr.runs.folders import BEST, CHECKPOINTS, LAST, Found, RunError
 class DamagedCheckpoint(RunError):
     """A file that is missing, cut short or altered, or no checkpoint of a training."""
 
+    def __init__(self, file: Path, reason: str) -> None:
+        super().__init__(f"{file} cannot be read as a checkpoint: {reason}")
+
 
 def read_checkpoint(file: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """The contents of the file.
-
-    Raises:
-        DamagedCheckpoint: it is damaged, or no checkpoint at all.
-        RunError: it asks for code.
-    """
+    """The contents of the file. Raises `DamagedCheckpoint`, and `RunError` if the file asks for code."""
     try:
         if not zipfile.is_zipfile(file):
-            raise DamagedCheckpoint(
-                f"{file} cannot be read as a checkpoint: it is cut short, or was never one "
-                f"({file.stat().st_size} bytes)"
-            )
+            raise DamagedCheckpoint(file, f"it is cut short, or was never one ({file.stat().st_size} bytes)")
         with zipfile.ZipFile(file) as parts:
             if parts.testzip() is not None:  # torch itself does not compare the checksums that it writes
-                raise DamagedCheckpoint(f"{file} cannot be read as a checkpoint: it is damaged (a checksum is wrong)")
+                raise DamagedCheckpoint(file, "it is damaged (a checksum is wrong)")
         content = torch.load(file, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"(?:GLOBAL|global:?|class|type) (?:GLOBAL )?([\w.]+\.\w+)", str(error))
@@ -45,9 +40,9 @@ def read_checkpoint(file: Path, map_location: Any = "cpu") -> dict[str, Any]:
         if isinstance(error, DamagedCheckpoint):
             raise
         reason = str(error).split("\n")[0]
-        raise DamagedCheckpoint(f"{file} cannot be read as a checkpoint: it is damaged ({reason})") from error
+        raise DamagedCheckpoint(file, f"it is damaged ({reason})") from error
     if not isinstance(content, dict):
-        raise DamagedCheckpoint(f"{file} cannot be read as a checkpoint: it holds a {type(content).__name__}")
+        raise DamagedCheckpoint(file, f"it holds a {type(content).__name__}")
     return content
 
 
@@ -55,7 +50,7 @@ def steps_done(file: Path) -> int:
     """Optimizer steps of the training that the file holds. Raises as `read_checkpoint` does."""
     step = read_checkpoint(file).get("global_step")
     if not isinstance(step, int):
-        raise DamagedCheckpoint(f"{file} cannot be read as a checkpoint: it has no training in it")
+        raise DamagedCheckpoint(file, "it has no training in it")
     return step
 
 

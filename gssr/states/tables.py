@@ -1,16 +1,15 @@
 """States on the terminal."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from gssr.states.hybrid_state import HybridState
 from gssr.states.inspect import Leverage, describe, nbytes
-
-PARTS = ("recurrent", "conv", "keys", "values")
 
 
 def summary(state: HybridState) -> dict[str, Any]:
@@ -30,21 +29,13 @@ def summary(state: HybridState) -> dict[str, Any]:
 
 def print_summary(state: HybridState) -> None:
     """Print which parts of a state grow with the text."""
-    about = summary(state)
-    sizes, positions = about["bytes"], about["tokens_read"]
-    table = Table(
-        title=Text(
-            f"{state.backbone} {state.fingerprint}, {state.rows} row{'s' * (state.rows > 1)}, {_span(positions)} "
-            "tokens read"
-        )
-    )
-    table.add_column("part")
-    table.add_column("bytes", justify="right")
-    table.add_column("with every further token")
+    sizes, read, length = nbytes(state), state.position.tolist(), state.tokens.shape[1] - 1
+    span = " to ".join(f"{tokens:,}" for tokens in sorted({min(read), max(read)}))
+    title = f"{state.backbone} {state.fingerprint}, {state.rows} row{'s' * (state.rows > 1)}, {span} tokens read"
+    table = Table("part", Column("bytes", justify="right"), "with every further token", title=Text(title))
     table.add_row("recurrent states", f"{sizes['recurrent']:,}", "as large")
     table.add_row("conv states", f"{sizes['conv']:,}", "as large")
     rows = f" for {state.rows} rows" if state.rows > 1 else ""
-    length = state.tokens.shape[1] - 1
     table.add_row("attention keys and values", f"{sizes['attention']:,}", f"+ {sizes['attention'] // length:,}{rows}")
     table.add_row("token ids", f"{sizes['tokens']:,}", f"+ {sizes['tokens'] // (length + 1):,}{rows}")
     _print(table)
@@ -58,14 +49,12 @@ def print_state(state: HybridState, prompts: Sequence[str] = ()) -> None:
     for name in ("layer", "kind", "part", "shape", "type", "bytes", "norm"):
         table.add_column(name, justify="right" if name in ("layer", "bytes", "norm") else "left")
     for layer in describe(state):
-        head = [str(layer.layer), layer.kind]
-        for part in layer.parts or [None]:
-            cells = ["", "", "", "", ""]
-            if part is not None:
-                shape = " × ".join(map(str, part.shape))
-                cells = [part.name, shape, part.dtype, f"{part.bytes:,}", f"{part.norm:.3g}"]
-            table.add_row(*head, *cells)
-            head = ["", ""]
+        parts = [
+            (part.name, " × ".join(map(str, part.shape)), part.dtype, f"{part.bytes:,}", f"{part.norm:.3g}")
+            for part in layer.parts
+        ]
+        for i, cells in enumerate(parts or [()]):
+            table.add_row(*(("", "") if i else (str(layer.layer), layer.kind)), *cells)
     _print(table)
     print_summary(state)
 
@@ -96,14 +85,7 @@ def print_continuations(before: Sequence[str], after: Sequence[str]) -> None:
             print()
 
 
-def _span(positions: Sequence[int]) -> str:
-    low, high = min(positions), max(positions)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
 def _print(what: Table | Text) -> None:
     # A pipe has no width; a table cut at 80 columns there would lose figures.
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
+    console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(what, soft_wrap=isinstance(what, Text))

@@ -108,7 +108,7 @@ def test_examples_that_do_not_fit_are_refused(lively: FrozenBackbone) -> None:
     with pytest.raises(ValueError, match="2 prompts and 1 continuations make no pairs"):
         Examples(lively, PROMPTS, FOLLOW[:1], paired=True)
     for prompts, kept in ((["", "x"], ()), (["x"], [""])):
-        with pytest.raises(ValueError, match="a prompt is empty"):
+        with pytest.raises(ValueError, match="has no token"):
             Examples(lively, prompts, FOLLOW, kept=kept)
     with pytest.raises(ValueError, match="keep_weight -1 must be at least 0"):
         Learning(keep_weight=-1)
