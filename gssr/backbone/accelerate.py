@@ -53,13 +53,11 @@ def _dispatch(fast: Callable[..., object], library: Callable[..., object], is_st
     def dispatch(*args: Tensor, **kwargs: object) -> object:
         first = args[0] if args else next(iter(kwargs.values()))
         on_cpu = first.device.type == "cpu"
-        chosen = fast if on_cpu or (is_step and _needs_gradient(*args, *kwargs.values())) else library
-        return chosen(*args, **kwargs)
+        needs_gradient = torch.is_grad_enabled() and any(
+            isinstance(x, Tensor) and x.requires_grad for x in (*args, *kwargs.values())
+        )
+        return (fast if on_cpu or (is_step and needs_gradient) else library)(*args, **kwargs)
 
     dispatch.__wrapped__ = library  # type: ignore[attr-defined]
     dispatch.gssr_on_cpu = True  # type: ignore[attr-defined]
     return dispatch
-
-
-def _needs_gradient(*arguments: object) -> bool:
-    return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in arguments)

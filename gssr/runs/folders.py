@@ -126,8 +126,8 @@ def find_checkpoint(which: str, run: str | None = None, root: Path = RUNS, to_tr
             return Found(file, folder)
     if run is None:
         raise RunError(
-            f"--ckpt_path {which}: none of the {len(folders)} runs under {root} has a {which} checkpoint; train first: "
-            "python train.py fit"
+            f"--ckpt_path {which}: there is no run with a {which} checkpoint among the {len(folders)} under {root}; "
+            "train first: python train.py fit"
         )
     if not folder.is_dir():
         raise RunError(f"no run {folder}; {_list(root)}")

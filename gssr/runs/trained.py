@@ -20,7 +20,6 @@ def load_trained(which: str, run: str | None = None) -> tuple[GoalNetwork, dict[
         ValueError: there is no such checkpoint, it cannot be read, or it holds no goal network.
     """
     file = find_checkpoint(which, run).checkpoint
-    assert file is not None  # only training begins a run without one
     saved = read_checkpoint(file)
     if "gssr" not in saved:
         raise ValueError(f"{file} is no checkpoint of a goal network; train one with: python train.py fit")

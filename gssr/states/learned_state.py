@@ -125,38 +125,28 @@ def learn_state(
     Raises:
         ValueError: layers that have none of the parts.
     """
-    settings = settings or Learning()
-    targets, gates, scales = _start(examples, layers, parts)
-
-    def state() -> LearnedState:
-        scaled = {part: {i: scales[part][i] * x for i, x in targets[part].items()} for part in targets}
-        return LearnedState(scaled, {part: {i: x.sigmoid() for i, x in gates[part].items()} for part in gates})
-
-    parameters = [x for group in (targets, gates) for by_layer in group.values() for x in by_layer.values()]
-    acting = Intervention(change=lambda cache: inject(cache, state().rules()))
-    losses = fit(parameters, examples, acting, settings, progress)
-    with torch.no_grad():
-        return state(), losses
-
-
-def _start(
-    examples: Examples, layers: Sequence[int] | None, parts: Sequence[str]
-) -> tuple[dict[str, dict[int, Tensor]], dict[str, dict[int, Tensor]], dict[str, dict[int, float]]]:
-    """By part and layer: targets in units of the states' size, logits of the gates, and sizes; one rate suits all."""
     states = layer_states(examples.read_some())
-    targets: dict[str, dict[int, Tensor]] = {}
-    gates: dict[str, dict[int, Tensor]] = {}
-    scales: dict[str, dict[int, float]] = {}
     known = [i for i, layer in enumerate(states) if any(getattr(layer, part) is not None for part in parts)]
     if wrong := sorted(set(layers or ()) - set(known)):
         raise ValueError(f"layers {wrong} have no {' or '.join(parts)} to learn; expected some of {known}")
+    # Targets in units of the states' size and logits of the gates, so that one rate suits all; names as in ``tensors``.
+    sizes: dict[str, float] = {}
+    parameters: dict[str, Tensor] = {}
     for part in parts:
         for layer in known if layers is None else sorted(set(layers)):
             if (found := getattr(states[layer], part)) is None:
                 continue
-            found = found.float()
-            scales.setdefault(part, {})[layer] = found.square().mean().sqrt().item()
+            target, gate = (f"{part}.{layer}.{kind}" for kind in ("target", "gate"))
             shape = found.shape[1:] if part != "values" else (found.shape[1], 1, found.shape[3])
-            targets.setdefault(part, {})[layer] = torch.zeros(shape, device=found.device).requires_grad_()
-            gates.setdefault(part, {})[layer] = torch.tensor(FIRST_GATE, device=found.device).logit().requires_grad_()
-    return targets, gates, scales
+            sizes[target] = found.float().square().mean().sqrt().item()
+            parameters[target] = torch.zeros(shape, device=found.device).requires_grad_()
+            parameters[gate] = torch.tensor(FIRST_GATE, device=found.device).logit().requires_grad_()
+
+    def state() -> LearnedState:
+        tensors = {name: sizes[name] * x if name in sizes else x.sigmoid() for name, x in parameters.items()}
+        return LearnedState.from_tensors(tensors)
+
+    acting = Intervention(change=lambda cache: inject(cache, state().rules()))
+    losses = fit(list(parameters.values()), examples, acting, settings or Learning(), progress)
+    with torch.no_grad():
+        return state(), losses
