@@ -96,8 +96,7 @@ def _untrained(source: str, dtype: torch.dtype) -> PreTrainedModel:
 def _source(name: str, revision: str | None) -> str:
     """The folder or hub id that ``name`` means.
 
-    Raises:
-        ValueError: no such folder, or a folder without config, weights or tokenizer; nothing was read yet.
+    Raises ValueError for a folder that does not exist, or has no config, weights or tokenizer; nothing was read yet.
     """
     folder = Path(str(resources.files("gssr.backbone") / "nano")) if name in (NANO, RANDOM) else Path(name)
     if not folder.exists():

@@ -67,11 +67,7 @@ def plot_option(parser: Options, picture: str) -> None:
 
 
 def load_backbone(options: argparse.Namespace) -> "FrozenBackbone":
-    """The frozen language model of ``backbone_options``.
-
-    Raises:
-        ValueError: there is no such model, type or device.
-    """
+    """The frozen language model of ``backbone_options``. Raises ValueError for an unknown model, type or device."""
     import torch
     from transformers.utils import logging
 
@@ -95,8 +91,7 @@ def prompt_options(parser: argparse.ArgumentParser) -> None:
 def read_prompts(options: argparse.Namespace) -> list[str]:
     """Prompts in the order given, then that of the file.
 
-    Raises:
-        ValueError: there is no prompt, one is empty, or the file is not UTF-8 text.
+    Raises ValueError if there is no prompt, one is empty, or the file is not UTF-8 text.
     """
     prompts = list(options.prompt)
     if options.prompt_file is not None:
@@ -109,10 +104,7 @@ def read_prompts(options: argparse.Namespace) -> list[str]:
 
 
 def read_text(file: Path) -> str:
-    """
-    Raises:
-        ValueError: the file cannot be read, or is not UTF-8 text.
-    """
+    """Raises ValueError if the file cannot be read, or is not UTF-8 text."""
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -131,8 +123,7 @@ def decoding_options(parser: argparse.ArgumentParser) -> None:
 def read_decoding(options: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments of ``model.generate``; the caller sets the seed.
 
-    Raises:
-        ValueError: --top-p is no probability mass.
+    Raises ValueError for a --top-p that is no probability mass.
     """
     if not 0 < options.top_p <= 1:
         raise ValueError(f"--top-p {options.top_p:g} is not above 0 and at most 1")

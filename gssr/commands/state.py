@@ -19,7 +19,7 @@ def add_commands(subparsers: Subparsers) -> None:
     shared.backbone_options(parser)
     group = parser.add_argument_group("leverage")
     group.add_argument("--leverage", action="store_true", help="measure the effect of a random change of each layer")
-    group.add_argument("--share", type=shared.number, default=0.5, help="norm of the change over the state's")
+    group.add_argument("--share", type=shared.number, default=0.5, help="change over the state's norm; default 0.5")
     group.add_argument("--tokens", type=shared.count, default=32, help="new tokens under which to measure; default 32")
     group.add_argument("--directions", type=shared.count, default=4, help="random directions for each layer; default 4")
     group.add_argument("--layers", type=shared.layer_list, metavar="LIST", help="such as 0,2,4-6, from 0; default all")
@@ -118,7 +118,7 @@ def inspect(options: argparse.Namespace) -> None:
 
         save(plot_states(describe(state), effects, options.share), options.plot)
     if options.json:
-        found = tables.summary(state) | {"layers": [asdict(layer) for layer in describe(state)]}
+        found = tables.summary(state)
         if effects is not None:
             settings = {name: getattr(options, name) for name in ("share", "tokens", "directions", "seed")}
             found["leverage"] = settings | {"layers": [asdict(effect) for effect in effects]}
@@ -145,15 +145,12 @@ def capture(options: argparse.Namespace) -> None:
 
 
 def show(options: argparse.Namespace) -> None:
-    from dataclasses import asdict
-
     from gssr.states import tables
     from gssr.states.hybrid_state import HybridState
-    from gssr.states.inspect import describe
 
     state = HybridState.load(options.file)
     if options.json:
-        print(json.dumps(tables.summary(state) | {"layers": [asdict(layer) for layer in describe(state)]}, indent=2))
+        print(json.dumps(tables.summary(state), indent=2))
     else:
         tables.print_state(state)
 

@@ -65,11 +65,7 @@ def blend(
 
 
 def ratio_weights(ratio: float) -> tuple[float, float]:
-    """Weights of two states: 0 is the first, 1 the second.
-
-    Raises:
-        ValueError: a ratio outside of 0 to 1.
-    """
+    """Weights of two states: 0 is the first, 1 the second. Raises ValueError for a ratio outside of 0 to 1."""
     if not 0 <= ratio <= 1:
         raise ValueError(f"the ratio {ratio:g} is not between 0 (the first state) and 1 (the second)")
     return 1 - ratio, ratio

@@ -20,8 +20,7 @@ Direction = dict[int, Tensor]
 def recurrent_states(backbone: FrozenBackbone, texts: Sequence[str]) -> Direction:
     """States behind each text, (B, M, R, N) for each recurrent layer, in float32.
 
-    Raises:
-        ValueError: no text, a text without a token, or a model without recurrent states.
+    Raises ValueError for no text, a text without a token, or a model without recurrent states.
     """
     tokens, mask = left_padded(backbone, texts, backbone.pad_id)
     _, cache = advance(backbone, empty_cache(backbone.model), backbone.embed(tokens), mask)

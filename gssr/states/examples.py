@@ -42,10 +42,8 @@ class Learning:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1 or not self.rate > 0:
-            raise ValueError(f"{self}: steps, batch and rate must be above 0")
-        if not self.keep_weight >= 0:
-            raise ValueError(f"keep_weight {self.keep_weight} must be at least 0")
+        if self.steps < 1 or self.batch < 1 or not self.rate > 0 or not self.keep_weight >= 0:
+            raise ValueError(f"{self}: steps, batch and rate must be above 0, keep_weight at least 0")
 
 
 @dataclass(frozen=True)
@@ -111,9 +109,9 @@ class Examples:
         """A cache that has read the prompts picked except for their last token."""
         return _read(self.backbone, self.prompts[pick], self.mask[pick])
 
-    def read_some(self, count: int = 32) -> DynamicCache:
-        """A cache that has read ``count`` of the prompts, evenly spaced."""
-        return self.read(torch.linspace(0, len(self.prompts) - 1, min(count, len(self.prompts))).long())
+    def read_some(self) -> DynamicCache:
+        """A cache that has read 32 of the prompts, evenly spaced, or all if there are fewer."""
+        return self.read(torch.linspace(0, len(self.prompts) - 1, min(32, len(self.prompts))).long())
 
     def loss(self, settings: Learning, generator: torch.Generator, intervention: Intervention | None = None) -> Tensor:
         """Loss of ``settings.batch`` random examples under an intervention.

@@ -20,7 +20,6 @@ from gssr.backbone import FrozenBackbone
 from gssr.states import state_file
 from gssr.states.advance import advance, left_padded
 from gssr.states.cache import ATTENTION, LayerState, cache_name, empty_cache, fill_cache, layer_states
-from gssr.states.checks import check_consistent, check_layout
 
 FORMAT = "gssr hybrid state 1"
 
@@ -43,8 +42,7 @@ class HybridState:
     def capture(cls, backbone: FrozenBackbone, prompts: Sequence[str]) -> "HybridState":
         """Read prompts, which may differ in length, in one batch.
 
-        Raises:
-            ValueError: no prompt, a prompt without a token, or a model without recurrent states.
+        Raises ValueError for no prompt, a prompt without a token, or a model without recurrent states.
         """
         return capture_tokens(backbone, *left_padded(backbone, prompts, backbone.pad_id))
 
@@ -96,8 +94,7 @@ class HybridState:
     def read_on(self, backbone: FrozenBackbone, text: str) -> "HybridState":
         """The state after every row has read the same further text, again up to its last token.
 
-        Raises:
-            ValueError: a text without a token, or another model's state.
+        Raises ValueError for a text without a token, or another model's state.
         """
         check_backbone(self, backbone)
         (ids,) = backbone.tokenize([text])
@@ -117,8 +114,7 @@ class HybridState:
     def select(self, rows: Sequence[int]) -> "HybridState":
         """These rows in this order, without the columns that are padding in all of them.
 
-        Raises:
-            ValueError: no such row.
+        Raises ValueError for a row that does not exist.
         """
         for row in rows:
             if not 0 <= row < self.rows:
@@ -132,8 +128,7 @@ class HybridState:
     def save(self, path: str | Path) -> None:
         """Write a safetensors file in one step: an interruption leaves no partial file.
 
-        Raises:
-            ValueError: the file cannot be written.
+        Raises ValueError if the file cannot be written.
         """
         tensors = {"tokens": self.tokens, "mask": self.mask}
         for i, layer in enumerate(self.layers):
@@ -145,8 +140,7 @@ class HybridState:
     def load(cls, path: str | Path, backbone: FrozenBackbone | None = None) -> "HybridState":
         """Read a file that ``save`` wrote, on the CPU. With a backbone, check that the state belongs to it.
 
-        Raises:
-            ValueError: the file is missing, damaged or of another model, or its shapes do not fit.
+        Raises ValueError if the file is missing, damaged or of another model, or its shapes do not fit.
         """
         tensors, about = state_file.read(path, FORMAT)
         try:
@@ -157,10 +151,10 @@ class HybridState:
                 layers[int(i)][part] = tensor
             parts = tuple(LayerState(**layer) for layer in layers)
             state = cls(parts, tokens, mask, about["fingerprint"], about["backbone"])
-            check_consistent(state.layers, state.tokens, state.mask)
+            _check_consistent(state.layers, state.tokens, state.mask)
             if backbone is not None:
                 check_backbone(state, backbone)
-                check_layout(state.layers, capture_tokens(backbone, torch.full((1, 2), backbone.start_id)).layers)
+                _check_layout(state.layers, capture_tokens(backbone, torch.full((1, 2), backbone.start_id)).layers)
                 if not 0 <= int(tokens.min()) <= int(tokens.max()) < backbone.table.num_embeddings:
                     raise ValueError(
                         f"it holds token ids that are not among the {backbone.table.num_embeddings} of the model"
@@ -173,8 +167,7 @@ class HybridState:
 def capture_tokens(backbone: FrozenBackbone, tokens: Tensor, mask: Tensor | None = None) -> HybridState:
     """Read all but the last column of token ids (B, L+1), L > 0; ``mask`` is False at left padding.
 
-    Raises:
-        ValueError: other shapes, or padding that is not on the left.
+    Raises ValueError for other shapes, or padding that is not on the left.
     """
     tokens = tokens.to(backbone.device)
     mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.to(backbone.device, torch.bool)
@@ -196,7 +189,7 @@ def from_cache(backbone: FrozenBackbone, cache: Cache, tokens: Tensor, mask: Ten
     layers = tuple(layer.map(lambda part: part.detach().clone()) for layer in layer_states(cache))
     mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
     state = HybridState(layers, tokens.clone(), mask.clone(), backbone.fingerprint, backbone.name)
-    check_consistent(state.layers, state.tokens, state.mask)
+    _check_consistent(state.layers, state.tokens, state.mask)
     return state
 
 
@@ -208,12 +201,50 @@ def repeat_rows(state: HybridState, copies: int) -> HybridState:
 
 
 def check_backbone(state: HybridState, backbone: FrozenBackbone) -> None:
-    """
-    Raises:
-        ValueError: the state comes from another model.
-    """
+    """Raises ValueError for a state of another model."""
     if state.fingerprint != backbone.fingerprint:
         raise ValueError(
             f"this state comes from the backbone {state.backbone!r} (fingerprint {state.fingerprint}), not from "
             f"{backbone.name!r} (fingerprint {backbone.fingerprint}); use the backbone that it was captured with"
         )
+
+
+def _check_consistent(layers: Sequence[LayerState], tokens: Tensor, mask: Tensor) -> None:
+    """Compare shapes and types of states with those of ``tokens`` and ``mask``, both (B, L+1).
+
+    Raises ValueError if they do not fit, or no layer has a recurrent state.
+    """
+    if tokens.ndim != 2 or tokens.dtype != torch.int64 or mask.shape != tokens.shape or mask.dtype != torch.bool:
+        raise ValueError(
+            f"tokens {tokens.dtype} {tuple(tokens.shape)} and mask {mask.dtype} {tuple(mask.shape)} do not fit; "
+            "expected torch.int64 and torch.bool, both (B, L+1)"
+        )
+    rows, length = len(tokens), tokens.shape[1] - 1
+    if all(layer.recurrent is None for layer in layers):
+        raise ValueError("no layer has a recurrent state")
+    for i, layer in enumerate(layers):
+        for name, part in layer.parts():
+            expected = (rows, length) if name in ATTENTION else (rows,)
+            found = tuple(part.shape[d] for d in ((0, 2) if name in ATTENTION else (0,)) if d < part.ndim)
+            if found != expected or not part.is_floating_point():
+                raise ValueError(
+                    f"{name} of layer {i} is {part.dtype} {tuple(part.shape)}, which does not fit {rows} rows of "
+                    f"{length} tokens read"
+                )
+
+
+def _check_layout(layers: Sequence[LayerState], model: Sequence[LayerState]) -> None:
+    """Compare each layer's states with those of the model's layer, rows and tokens left out.
+
+    Raises ValueError for another number of layers, or a layer with other states or shapes.
+    """
+    if len(model) != len(layers):
+        raise ValueError(f"it has {len(layers)} layers, the model {len(model)}")
+    for i, (layer, expected) in enumerate(zip(layers, model, strict=True)):
+        shapes, wanted = ({name: _inner(name, part) for name, part in x.parts()} for x in (layer, expected))
+        if shapes != wanted:
+            raise ValueError(f"layer {i} holds {shapes}, the model's holds {wanted}, rows and tokens left out")
+
+
+def _inner(name: str, part: Tensor) -> tuple[int, ...]:
+    return (part.shape[1], part.shape[3]) if name in ATTENTION and part.ndim == 4 else tuple(part.shape[1:])

@@ -75,10 +75,7 @@ class LearnedState:
 
     @classmethod
     def load(cls, path: Path, backbone: FrozenBackbone) -> "LearnedState":
-        """
-        Raises:
-            ValueError: the file cannot be read, holds no learned state, or holds one of another model.
-        """
+        """Raises ValueError if the file cannot be read, holds no learned state, or holds one of another model."""
         tensors, about = state_file.read(path, FORMAT)
         if about["fingerprint"] != backbone.fingerprint:
             raise ValueError(

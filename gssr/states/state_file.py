@@ -15,8 +15,7 @@ from gssr.files import atomic_path
 def write(path: str | Path, form: str, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
     """Write a file in one step: an interruption leaves no partial file. ``form`` names the kind of file.
 
-    Raises:
-        ValueError: the file cannot be written.
+    Raises ValueError if the file cannot be written.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     about = {**about, "format": form}
@@ -31,8 +30,7 @@ def write(path: str | Path, form: str, tensors: Mapping[str, Tensor], about: Map
 def read(path: str | Path, form: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and strings of a file that ``write`` wrote as ``form``.
 
-    Raises:
-        ValueError: no such file, another kind of file, or not as it was written.
+    Raises ValueError for a missing file, another kind of file, or changed contents.
     """
     try:
         with safe_open(path, framework="pt") as file:

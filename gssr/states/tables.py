@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -13,17 +14,17 @@ from gssr.states.inspect import Leverage, describe, nbytes
 
 
 def summary(state: HybridState) -> dict[str, Any]:
-    """Facts about a state without its layers: positions, bytes by part, and bytes that one more token adds."""
+    """Facts about a state: positions, bytes by part, bytes that one more token adds, and its layers."""
     sizes = nbytes(state)
     length = state.tokens.shape[1] - 1
-    growing = {name: sizes[name] for name in ("attention", "tokens")}
     return {
         "backbone": state.backbone,
         "fingerprint": state.fingerprint,
         "rows": state.rows,
         "tokens_read": state.position.tolist(),
         "bytes": sizes,
-        "bytes_per_token": growing["attention"] // length + growing["tokens"] // (length + 1),
+        "bytes_per_token": sizes["attention"] // length + sizes["tokens"] // (length + 1),
+        "layers": [asdict(layer) for layer in describe(state)],
     }
 
 
