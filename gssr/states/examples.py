@@ -130,12 +130,7 @@ class Examples:
         nats = _weighted_nats(self.backbone.logits(hidden).float(), target, settings)
         if self.kept is None or settings.keep_weight == 0:
             return nats
-        return nats + settings.keep_weight * self._kept_divergence(settings.batch, generator, intervention)
-
-    def _kept_divergence(self, batch: int, generator: torch.Generator, intervention: Intervention) -> Tensor:
-        """Mean KL(unchanged ‖ changed) of the next token behind ``batch`` of the prompts to keep."""
-        assert self.kept is not None
-        pick = torch.randint(len(self.kept[0]), (batch,), generator=generator)
+        pick = torch.randint(len(self.kept[0]), (settings.batch,), generator=generator)
         prompts, mask = (x[pick] for x in self.kept)
         cache = _read(self.backbone, prompts, mask)
         # A second token that nothing depends on: `scan_offsets` acts on calls of several tokens only.
@@ -144,7 +139,7 @@ class Examples:
             before = _continue(self.backbone, cache, prompts, mask, second, Intervention())[:, 0]
         after = _continue(self.backbone, cache, prompts, mask, second, intervention)[:, 0]
         unchanged, changed = (self.backbone.logits(x).float().log_softmax(-1) for x in (before, after))
-        return F.kl_div(changed, unchanged, reduction="batchmean", log_target=True)
+        return nats + settings.keep_weight * F.kl_div(changed, unchanged, reduction="batchmean", log_target=True)
 
 
 def fit(

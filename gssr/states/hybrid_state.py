@@ -156,9 +156,7 @@ class HybridState:
                 check_backbone(state, backbone)
                 _check_layout(state.layers, capture_tokens(backbone, torch.full((1, 2), backbone.start_id)).layers)
                 if not 0 <= int(tokens.min()) <= int(tokens.max()) < backbone.table.num_embeddings:
-                    raise ValueError(
-                        f"it holds token ids that are not among the {backbone.table.num_embeddings} of the model"
-                    )
+                    raise ValueError(f"it holds token ids that are not among the {backbone.table.num_embeddings}")
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise ValueError(f"{path} is not a state that can be used: {error}") from error
         return state
@@ -172,15 +170,12 @@ def capture_tokens(backbone: FrozenBackbone, tokens: Tensor, mask: Tensor | None
     tokens = tokens.to(backbone.device)
     mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.to(backbone.device, torch.bool)
     if tokens.ndim != 2 or tokens.shape[1] < 2 or mask.shape != tokens.shape:
-        raise ValueError(
-            f"tokens {tuple(tokens.shape)} and mask {tuple(mask.shape)}; expected both (B, L+1) with at least two "
-            "tokens"
-        )
+        shapes = f"tokens {tuple(tokens.shape)} and mask {tuple(mask.shape)}"
+        raise ValueError(f"{shapes}; expected both (B, L+1) with at least two tokens")
     if not mask[:, -2:].all() or (mask[:, 1:] < mask[:, :-1]).any():
         raise ValueError("only left padding before two or more tokens can be read into a state")
-    empty = empty_cache(backbone.model)
     with torch.no_grad():
-        _, cache = advance(backbone, empty, backbone.embed(tokens[:, :-1]), mask[:, :-1])
+        _, cache = advance(backbone, empty_cache(backbone.model), backbone.embed(tokens[:, :-1]), mask[:, :-1])
     return from_cache(backbone, cache, tokens, mask)
 
 
