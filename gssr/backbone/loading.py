@@ -61,7 +61,10 @@ def load_model(
         )
     try:
         if name == RANDOM:
-            model, loaded = _untrained(source, DTYPES[dtype]), {"missing_keys": ()}
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                config, loaded = AutoConfig.from_pretrained(source), {"missing_keys": ()}
+                model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype])
         else:
             model, loaded = AutoModelForCausalLM.from_pretrained(
                 source, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True, **options
@@ -84,13 +87,6 @@ def load_model(
     accelerate_on_cpu(sys.modules[type(model).__module__])
     _name_embeddings(model)
     return model, tokenizer
-
-
-def _untrained(source: str, dtype: torch.dtype) -> PreTrainedModel:
-    """A model of the config's shape with initial weights from a fixed seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source), dtype=dtype)
 
 
 def _source(name: str, revision: str | None) -> str:
@@ -140,7 +136,7 @@ def _explained(what: str, name: str, error: Exception, offline: bool, silent: bo
     elif "ignore_mismatched_sizes" in str(error):
         advice = f"The shapes of the weights differ from those in {CONFIG_NAME}; they do not belong together."
     elif Path(name).exists() or name == NANO:
-        advice = "The folder must be as save_pretrained writes it: config, tokenizer.json, whole safetensors files."
+        advice = "The folder must be as save_pretrained writes it: config, tokenizer.json, complete safetensors files."
     elif silent:
         problem = f"{constants.ENDPOINT} does not answer, and the hub cache does not hold it"
         advice = "Check the network, or give a local folder; there is none of that name here."

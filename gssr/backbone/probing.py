@@ -57,11 +57,10 @@ def check_model(backbone: FrozenBackbone) -> float:
     fitting = [factor for factor in factors if _close(factor * plain, from_ids)]
     if not fitting:
         raise ValueError(
-            f"{kind} treats embeddings otherwise than token ids, in a way that is not known here; choose another "
-            "backbone"
+            f"{kind} treats embeddings and token ids differently, in a way that gssr does not know; choose another one"
         )
     if not _close(backbone.logits(hidden), expected):
-        raise ValueError(f"the output head of {kind} does more than is known here; choose another backbone")
+        raise ValueError(f"the output head of {kind} does more than gssr knows; choose another backbone")
     return fitting[0]
 
 

@@ -12,7 +12,7 @@ from gssr.commands.options import Subparsers
 if TYPE_CHECKING:
     from gssr.backbone import FrozenBackbone
     from gssr.states.learned_state import LearnedState
-    from gssr.states.rules import Rule, Schedule
+    from gssr.states.rules import Rule
 
 EXAMPLES = [
     'gssr generate --prompt "The Congress shall" --random --max-share 0.5',
@@ -49,7 +49,7 @@ def add_commands(subparsers: Subparsers) -> None:
     rule.add_argument("--heads", type=shared.layer_list, metavar="LIST", help="as --layers, but not for learned states")
     rule.add_argument("--once", action="store_true", help="act before the first new token only; default when learned")
     rule.add_argument("--stop", type=int, help="act before this many new tokens; default 24, 0 for all")
-    rule.add_argument("--half-life", type=float, metavar="TOKENS", help="halve the strength in so many tokens")
+    rule.add_argument("--half-life", type=float, metavar="TOKENS", help="tokens in which the strength halves")
 
     shared.decoding_options(parser)
     shared.json_option(parser)
@@ -101,30 +101,24 @@ def _check(options: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')} belongs to --learn, which is missing; add it")
 
 
-def _schedule(options: argparse.Namespace) -> "Schedule":
-    from gssr.states.rules import Schedule
-
-    learned = options.learn is not None or options.learned is not None
-    if options.once or (learned and options.stop is None and options.half_life is None):
-        return Schedule.once()
-    stop = 24 if options.stop is None else options.stop
-    return Schedule(stop=stop or None, half_life=options.half_life)
-
-
 def _rules(backbone: "FrozenBackbone", options: argparse.Namespace) -> "list[Rule]":
     from gssr.states.directions import mean_difference, random_like, recurrent_states
     from gssr.states.hybrid_state import HybridState
     from gssr.states.learned_state import LearnedState
-    from gssr.states.rules import Interpolation, Offset
+    from gssr.states.rules import Interpolation, Offset, Schedule
 
-    schedule = _schedule(options)
+    is_learned = options.learn is not None or options.learned is not None
+    if options.once or (is_learned and options.stop is None and options.half_life is None):
+        schedule = Schedule.once()
+    else:
+        schedule = Schedule(stop=(24 if options.stop is None else options.stop) or None, half_life=options.half_life)
     common = {"strength": options.strength, "layers": options.layers, "heads": options.heads}
     pulls = [name for name in ("learn", "learned", "like", "state") if getattr(options, name) is not None]
     if pulls and options.max_share is not None:
         raise ValueError(
             f"--max-share bounds an added direction; --{pulls[0]} pulls to a state, and --strength is its bound"
         )
-    if options.learn is not None or options.learned is not None:
+    if is_learned:
         if options.heads is not None:
             raise ValueError("--heads selects heads of recurrent states; a learned state has other parts, too")
         kept = options.learned

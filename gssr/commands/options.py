@@ -145,7 +145,7 @@ def layer_list(text: str) -> list[int]:
 
 
 def count(text: str) -> int:
-    """A whole number above 0. An argparse type."""
+    """An integer above 0; an argparse type."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)

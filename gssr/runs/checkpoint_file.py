@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import zipfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,12 +59,9 @@ def newest_readable(run: Path) -> tuple[Path, int] | None:
     """The readable state of a run that is furthest on, and its optimizer steps; None if there is none."""
     states = []
     for file in sorted((run / CHECKPOINTS).glob("*.ckpt"), key=lambda file: file.stem in (LAST, BEST)):
-        try:
-            states.append((steps_done(file), file))
-        except RunError:
-            continue
-    step, file = max(states, default=(0, None), key=lambda state: state[0])
-    return None if file is None else (file, step)
+        with suppress(RunError):
+            states.append((file, steps_done(file)))
+    return max(states, default=None, key=lambda state: state[1])
 
 
 def readable(found: Found, to_train: bool) -> tuple[Found, int, str]:
@@ -79,10 +77,10 @@ def readable(found: Found, to_train: bool) -> tuple[Found, int, str]:
     try:
         return found, steps_done(found.checkpoint), ""
     except DamagedCheckpoint as error:
-        other = None if found.run is None else newest_readable(found.run)
-        if other is None:
-            where = "" if found.run is None else f"; no other checkpoint of {found.run} can be read"
-            raise RunError(f"{error}{where}") from error
+        if found.run is None:
+            raise
+        if (other := newest_readable(found.run)) is None:
+            raise RunError(f"{error}; no other checkpoint of {found.run} can be read") from error
         file, step = other
         if not (to_train and found.is_last):
             raise RunError(

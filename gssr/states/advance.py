@@ -57,8 +57,8 @@ def advance(backbone: FrozenBackbone, cache: Cache, embeddings: Tensor, mask: Te
         mask: (B, K + L), False at padding: the positions in the cache, then the new ones.
 
     Returns:
-        Hidden states (B, L, E) behind the last layer, zero at padding, of which ``backbone.logits`` makes logits; and
-        a new cache of K + L positions.
+        Hidden states (B, L, E) behind the last layer, zero at padding, for ``backbone.logits``, and a new cache of
+        K + L positions.
 
     Raises:
         ValueError: shapes that do not fit each other, or a row without a token in front of an empty cache.

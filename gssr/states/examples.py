@@ -48,7 +48,7 @@ class Learning:
 
 @dataclass(frozen=True)
 class Intervention:
-    """What acts on the model behind a prompt. Each function is called anew at every step of a fit.
+    """What acts on the model behind a prompt. Every step of a fit calls each function again.
 
     Args:
         change: changes the states in a cache that has read the prompts except for their last token, in place.

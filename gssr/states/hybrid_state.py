@@ -179,10 +179,9 @@ def capture_tokens(backbone: FrozenBackbone, tokens: Tensor, mask: Tensor | None
     return from_cache(backbone, cache, tokens, mask)
 
 
-def from_cache(backbone: FrozenBackbone, cache: Cache, tokens: Tensor, mask: Tensor | None = None) -> HybridState:
+def from_cache(backbone: FrozenBackbone, cache: Cache, tokens: Tensor, mask: Tensor) -> HybridState:
     """A copy of the states in a cache that has read ``tokens[:, :-1]``; arguments as in ``capture_tokens``."""
     layers = tuple(layer.map(lambda part: part.detach().clone()) for layer in layer_states(cache))
-    mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
     state = HybridState(layers, tokens.clone(), mask.clone(), backbone.fingerprint, backbone.name)
     _check_consistent(state.layers, state.tokens, state.mask)
     return state

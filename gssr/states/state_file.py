@@ -42,9 +42,9 @@ def read(path: str | Path, form: str) -> tuple[dict[str, Tensor], dict[str, str]
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
     if about.get("format") != form:
-        raise ValueError(f"{path} holds {about.get('format', 'other tensors')!r}, expected {form!r}; make it anew")
+        raise ValueError(f"{path} holds {about.get('format', 'other tensors')!r}, expected {form!r}; write it again")
     if about.pop("digest", None) != _digest(tensors, about):
-        raise ValueError(f"{path} is damaged: its contents are not what was written; make it anew")
+        raise ValueError(f"{path} is damaged: its contents are not what was written; write it again")
     return tensors, about
 
 

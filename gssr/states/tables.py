@@ -81,9 +81,7 @@ def print_leverage(effects: Sequence[Leverage], share: float, tokens: int, direc
 def print_continuations(before: Sequence[str], after: Sequence[str]) -> None:
     for i, (text, more) in enumerate(zip(before, after, strict=True)):
         shown = text if len(text) <= 300 else "… " + text[-300:]
-        _print(Text.assemble((shown, "dim"), (more, "bold")))
-        if i + 1 < len(before):
-            print()
+        _print(Text.assemble("\n" if i else "", (shown, "dim"), (more, "bold")))
 
 
 def _print(what: Table | Text) -> None:

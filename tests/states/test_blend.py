@@ -1,4 +1,4 @@
-"""A blend is exactly its ends, a weighted mean between them, and whole where no mean is defined."""
+"""A blend is exactly its ends, a weighted mean between them, and one of the states where no mean is defined."""
 
 from typing import Any
 
@@ -67,10 +67,10 @@ def test_what_has_no_mean_comes_whole_from_the_anchor(
     states: list[HybridState], weights: Any, layers: Any, anchor: int | None, expected: int
 ) -> None:
     blended, source = blend(states, weights, layers, anchor), states[expected]
-    got, whole = tensors(blended), tensors(source)
-    assert got.keys() == whole.keys()
+    got, old = tensors(blended), tensors(source)
+    assert got.keys() == old.keys()
     for name in got:
-        assert torch.equal(got[name], whole[name]) == (not name.endswith("recurrent")), name
+        assert torch.equal(got[name], old[name]) == (not name.endswith("recurrent")), name
     assert torch.equal(blended.position, source.position)
 
 

@@ -33,10 +33,10 @@ def test_pairs_stay_together(lively: FrozenBackbone) -> None:
     """With a batch of one, the loss is always that of one of the two pairs; drawn independently, it is not."""
     paired = Examples(lively, PROMPTS, FOLLOW, tokens=5, paired=True)
     mixed = Examples(lively, PROMPTS, FOLLOW, tokens=5)
-    alone = [Examples(lively, [prompt], [text], tokens=5) for prompt, text in zip(PROMPTS, FOLLOW, strict=True)]
+    single = [Examples(lively, [prompt], [text], tokens=5) for prompt, text in zip(PROMPTS, FOLLOW, strict=True)]
     settings, generator = Learning(batch=1), torch.Generator().manual_seed(0)
     with torch.no_grad():
-        expected = [examples.loss(settings, generator).item() for examples in alone]
+        expected = [examples.loss(settings, generator).item() for examples in single]
         found = {round(paired.loss(settings, generator).item(), 4) for _ in range(12)}
         others = {round(mixed.loss(settings, generator).item(), 4) for _ in range(24)}
     assert found == {round(value, 4) for value in expected}

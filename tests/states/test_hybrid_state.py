@@ -168,14 +168,14 @@ def test_a_captured_cache_goes_on_without_the_state(tiny: FrozenBackbone) -> Non
 
 def test_reading_on_is_reading_it_all(nano: FrozenBackbone) -> None:
     ids = torch.tensor([[nano.start_id, *nano.tokenize([PROMPTS[0] + " In the evening it weakened."])[0]]])
-    whole = capture_tokens(nano, ids)
+    uncut = capture_tokens(nano, ids)
     cut = len(nano.tokenize([PROMPTS[0]])[0]) + 1
     rest = nano.tokenizer.decode(ids[0, cut:])
     assert nano.tokenize([rest])[0] == ids[0, cut:].tolist()
-    close(capture_tokens(nano, ids[:, :cut]).read_on(nano, rest), whole)
+    close(capture_tokens(nano, ids[:, :cut]).read_on(nano, rest), uncut)
     # Behind shorter texts of a batch there is padding, which must not be read again.
     together = HybridState.capture(nano, PROMPTS).read_on(nano, rest)
-    close(together.select([0]), whole)
+    close(together.select([0]), uncut)
     close(together.select([1]), HybridState.capture(nano, PROMPTS[1:2]).read_on(nano, rest))
 
 
@@ -274,7 +274,7 @@ def test_another_models_state_is_refused(tiny: FrozenBackbone, nano: FrozenBackb
     ],
 )
 def test_another_shape_is_refused(layer: int, change: Any, message: str, tiny: FrozenBackbone, tmp_path: Path) -> None:
-    """Files that are whole and claim the right model, but hold what cannot be its state."""
+    """Undamaged files that name the right model and hold what cannot be its state."""
     state = HybridState.capture(tiny, PROMPTS)
     wrong = state.with_layers({layer: replace(state.layers[layer], **change(state.layers[layer]))})
     wrong.save(tmp_path / "state.safetensors")
