@@ -75,7 +75,7 @@ def test_help_and_wrong_options_import_no_large_library(command: str) -> None:
 
 
 def test_the_console_script_is_this_main() -> None:
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     module, _, function = project["scripts"]["gssr"].partition(":")
     assert getattr(import_module(module), function) is main
 
