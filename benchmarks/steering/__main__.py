@@ -59,7 +59,7 @@ class Benchmark:
         else:
             # Results of another or an unknown model or plan must not mix with this one's.
             for old in folder.glob("material-*.safetensors"):
-                print(f"{old} is of another model or plan and is made anew", file=sys.stderr)
+                print(f"{old} belongs to another model or plan and is replaced", file=sys.stderr)
                 old.unlink()
         folder.mkdir(parents=True, exist_ok=True)
         self.classifier, accuracy = domains.train_classifier(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gssr.states.cache import layer_states
 from gssr.states.directions import Direction
 from gssr.states.examples import Examples, Intervention, Learning, fit
 from gssr.states.offset_scan import scan_offsets
@@ -31,7 +32,8 @@ def learn_offset(
     Raises:
         ValueError: layers without a recurrent state.
     """
-    states = examples.states()
+    read = enumerate(layer_states(examples.read_some()))
+    states = {i: layer.recurrent for i, layer in read if layer.recurrent is not None}
     scales = {layer: x.square().mean().sqrt().item() for layer, x in states.items()}
     chosen = sorted(scales if layers is None else set(layers))
     if wrong := sorted(set(chosen) - set(scales)):

@@ -70,7 +70,7 @@ def write(
     layers: str,
     seed: int,
 ) -> Tensor:
-    """Sample (B, tokens) at temperature 1 from the whole distribution without end-of-text."""
+    """Sample (B, tokens) at temperature 1 from the distribution without end-of-text."""
     torch.manual_seed(seed)
     options = {
         "do_sample": True,

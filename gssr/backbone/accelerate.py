@@ -20,32 +20,27 @@ REPLACED = {
 }
 # Functions that read a single token. The library's overwrite states that the backward pass needs, on every device.
 STEPS = ("mamba2_selective_state_update", "causal_conv1d_update")
-_warned: set[str] = set()
 
 
-def accelerate_on_cpu(modeling: ModuleType) -> bool:
+def accelerate_on_cpu(modeling: ModuleType) -> None:
     """Replace functions of a transformers modeling module: all of them on the CPU, elsewhere steps with gradients.
 
-    Returns:
-        False, with one warning for each function, when the library's function has other parameters than expected.
-        Such a function stays the library's.
+    A module without a Mamba-2 scan stays as it is. So does a function with other parameters than expected; a warning
+    names it.
     """
-    complete = True
+    if not hasattr(modeling, "mamba2_chunk_scan"):
+        return
     for name, fast in REPLACED.items():
         library = getattr(modeling, name, None)
         if getattr(library, "gssr_on_cpu", False):
             continue
         if library is None or not _same_call(fast, library):
-            complete = False
-            place = f"{modeling.__name__}.{name}"
-            if place not in _warned:
-                warnings.warn(
-                    f"{place} has changed in this version of transformers; its own, slower path is used", stacklevel=2
-                )
-            _warned.add(place)
-            continue
-        setattr(modeling, name, _dispatch(fast, library, name in STEPS))
-    return complete
+            warnings.warn(
+                f"{modeling.__name__}.{name} has changed in this version of transformers; its own, slower path is used",
+                stacklevel=2,
+            )
+        else:
+            setattr(modeling, name, _dispatch(fast, library, name in STEPS))
 
 
 def _same_call(fast: Callable[..., object], library: Callable[..., object]) -> bool:
@@ -58,13 +53,11 @@ def _dispatch(fast: Callable[..., object], library: Callable[..., object], is_st
     def dispatch(*args: Tensor, **kwargs: object) -> object:
         first = args[0] if args else next(iter(kwargs.values()))
         on_cpu = first.device.type == "cpu"
-        chosen = fast if on_cpu or (is_step and _needs_gradient(*args, *kwargs.values())) else library
-        return chosen(*args, **kwargs)
+        needs_gradient = torch.is_grad_enabled() and any(
+            isinstance(x, Tensor) and x.requires_grad for x in (*args, *kwargs.values())
+        )
+        return (fast if on_cpu or (is_step and needs_gradient) else library)(*args, **kwargs)
 
     dispatch.__wrapped__ = library  # type: ignore[attr-defined]
     dispatch.gssr_on_cpu = True  # type: ignore[attr-defined]
     return dispatch
-
-
-def _needs_gradient(*arguments: object) -> bool:
-    return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in arguments)

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from gssr.backbone.cross_entropy import token_nats
 from gssr.backbone.loading import decoder_layers, fingerprint, load_model
-from gssr.backbone.probing import Reached, check_model
+from gssr.backbone.probing import check_model, run_to
 
 TOKENS_PER_CALL = 8192
 # With gradients: a CPU is fastest while a layer's activations stay in its cache, a GPU wants few calls.
@@ -92,6 +92,12 @@ class FrozenBackbone:
         start = self.tokenizer.bos_token_id
         return self.tokenizer.eos_token_id if start is None else start
 
+    @property
+    def pad_id(self) -> int:
+        """The token at padding: end-of-text where a model has no other."""
+        pad = self.tokenizer.pad_token_id
+        return self.tokenizer.eos_token_id if pad is None else pad
+
     @torch.no_grad()
     def token_states(self, texts: Sequence[str], layer: int) -> tuple[Tensor, Tensor]:
         """States of the tokens of each text after ``layer`` layers (0: embeddings).
@@ -121,7 +127,8 @@ class FrozenBackbone:
         Texts are read in groups of similar length; the result does not depend on the grouping.
         """
         out = torch.empty(len(texts), len(layers) * self.hidden_size)
-        for group in self._by_length(texts):
+        # Characters bound tokens from above in every byte-level tokenizer up to multi-byte characters.
+        for group in _grouped([len(text) for text in texts], TOKENS_PER_CALL, per_token=3):
             parts = []
             for layer in layers:
                 states, mask = self.token_states([texts[i] for i in group], layer)
@@ -149,27 +156,16 @@ class FrozenBackbone:
         if len(prefix) != len(texts):
             raise ValueError(f"{len(prefix)} prefixes for {len(texts)} texts")
         ids = [torch.tensor([self.start_id, *i, self.tokenizer.eos_token_id]) for i in self.tokenize(texts)]
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        parts = []
-        for group in self._groups(order, ids):
+        limit = TOKENS_PER_GRADIENT if self.device.type == "cpu" else TOKENS_PER_GRADIENT_GPU
+        order, parts = [], []
+        for group in _grouped([len(i) for i in ids], limit):
+            order += group
             with around(group):
                 parts.append(self._group_nats(prefix[group], [ids[i] for i in group]))
         tokens = torch.tensor([len(i) - 1 for i in ids], device=self.device)
         # The inverse of the permutation restores the order of the texts.
         back = torch.tensor(order, device=self.device).argsort()
         return (torch.cat(parts)[back] if parts else prefix.new_zeros(0)), tokens
-
-    def _groups(self, order: list[int], ids: list[Tensor]) -> Iterator[list[int]]:
-        """Groups of texts in order of length; the padded tokens of a group fit into one call."""
-        limit = TOKENS_PER_GRADIENT if self.device.type == "cpu" else TOKENS_PER_GRADIENT_GPU
-        group: list[int] = []
-        for i in order:
-            if group and (len(group) + 1) * len(ids[i]) > limit:
-                yield group
-                group = []
-            group.append(i)
-        if group:
-            yield group
 
     def _group_nats(self, prefix: Tensor, ids: list[Tensor]) -> Tensor:
         """Nats (N,) of token ids, from start token to end-of-text, behind prefix (N, P, E), in one model call."""
@@ -215,29 +211,21 @@ class FrozenBackbone:
         """Hidden states (N, L, E) after ``layer`` layers; later layers do not run."""
         if layer == 0:
             return self.embed(ids)
-        found: list[Tensor] = []
+        return run_to(self.decoder, self.layers[layer - 1], True, input_ids=ids)
 
-        def stop(module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-            found.append(output[0] if isinstance(output, tuple) else output)
-            raise Reached
 
-        handle = self.layers[layer - 1].register_forward_hook(stop)
-        try:
-            self.decoder(input_ids=ids, use_cache=False)
-        except Reached:
-            pass
-        finally:
-            handle.remove()
-        return found[0]
+def _grouped(lengths: Sequence[int], limit: int, per_token: int = 1) -> Iterator[list[int]]:
+    """Places in order of length, in groups whose padded tokens fit into one call.
 
-    def _by_length(self, texts: Sequence[str]) -> Iterator[list[int]]:
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        group: list[int] = []
-        for i in order:
-            # Characters bound tokens from above in every byte-level tokenizer up to multi-byte characters.
-            if group and (len(group) + 1) * max(1, len(texts[i]) // 3) > TOKENS_PER_CALL:
-                yield group
-                group = []
-            group.append(i)
-        if group:
+    Args:
+        limit: largest number of tokens in a call.
+        per_token: units of ``lengths`` in a token.
+    """
+    group: list[int] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if group and (len(group) + 1) * max(1, lengths[i] // per_token) > limit:
             yield group
+            group = []
+        group.append(i)
+    if group:
+        yield group

@@ -9,17 +9,18 @@ from typing import Any
 
 import torch
 from huggingface_hub import constants
+from huggingface_hub.utils import get_session
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
 
 from gssr.backbone.accelerate import accelerate_on_cpu
 from gssr.backbone.cpu import prepare_cpu
-from gssr.backbone.hub import hub_answers
 
 NANO = "nano"
 RANDOM = "nano-random"  # nano's shape and tokenizer with untrained weights, for comparison
 PART = 2**22
+HUB_SECONDS = 5.0
 # What tokenizer files begin with: tokenizer.json, tokenizer.model, vocab.json, sentencepiece.bpe.model, spiece.model,
 # tekken.json.
 TOKENIZERS = ("tokenizer.", "vocab", "sentencepiece", "spiece", "tekken")
@@ -47,7 +48,7 @@ def load_model(
         raise ValueError(f"backbone dtype {dtype!r} is not known; expected one of {sorted(DTYPES)}")
     source = _source(name, revision)
     asks = not (Path(source).exists() or offline or constants.HF_HUB_OFFLINE)
-    silent = asks and not hub_answers()
+    silent = asks and not _hub_answers()
     options = {"revision": revision, "local_files_only": offline or silent, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
@@ -60,7 +61,10 @@ def load_model(
         )
     try:
         if name == RANDOM:
-            model, loaded = _untrained(source, DTYPES[dtype]), {"missing_keys": ()}
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                config, loaded = AutoConfig.from_pretrained(source), {"missing_keys": ()}
+                model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype])
         else:
             model, loaded = AutoModelForCausalLM.from_pretrained(
                 source, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True, **options
@@ -80,23 +84,15 @@ def load_model(
             "together"
         )
     prepare_cpu()
-    accelerate(model)
+    accelerate_on_cpu(sys.modules[type(model).__module__])
     _name_embeddings(model)
     return model, tokenizer
-
-
-def _untrained(source: str, dtype: torch.dtype) -> PreTrainedModel:
-    """A model of the config's shape with initial weights from a fixed seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source), dtype=dtype)
 
 
 def _source(name: str, revision: str | None) -> str:
     """The folder or hub id that ``name`` means.
 
-    Raises:
-        ValueError: no such folder, or a folder without config, weights or tokenizer; nothing was read yet.
+    Raises ValueError for a folder that does not exist, or has no config, weights or tokenizer; nothing was read yet.
     """
     folder = Path(str(resources.files("gssr.backbone") / "nano")) if name in (NANO, RANDOM) else Path(name)
     if not folder.exists():
@@ -140,7 +136,7 @@ def _explained(what: str, name: str, error: Exception, offline: bool, silent: bo
     elif "ignore_mismatched_sizes" in str(error):
         advice = f"The shapes of the weights differ from those in {CONFIG_NAME}; they do not belong together."
     elif Path(name).exists() or name == NANO:
-        advice = "The folder must be as save_pretrained writes it: config, tokenizer.json, whole safetensors files."
+        advice = "The folder must be as save_pretrained writes it: config, tokenizer.json, complete safetensors files."
     elif silent:
         problem = f"{constants.ENDPOINT} does not answer, and the hub cache does not hold it"
         advice = "Check the network, or give a local folder; there is none of that name here."
@@ -154,11 +150,13 @@ def _explained(what: str, name: str, error: Exception, offline: bool, silent: bo
     return ValueError(f"{what} {name!r} could not be loaded: {problem}\n{advice}")
 
 
-def accelerate(model: PreTrainedModel) -> None:
-    """Replace the Mamba-2 functions of the model's module where it has them."""
-    modeling = sys.modules[type(model).__module__]
-    if hasattr(modeling, "mamba2_chunk_scan"):
-        accelerate_on_cpu(modeling)
+def _hub_answers() -> bool:
+    """Whether the hub answers within seconds. Its client would try each file for half a minute, up to two in all."""
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception:  # of the HTTP library, of a proxy or of the socket
+        return False
+    return True
 
 
 def _name_embeddings(model: PreTrainedModel) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 TOKENS = 8
 
 
-class Reached(Exception):
-    """Ends a forward pass at the layer whose input or output is needed."""
+class _Reached(Exception):
+    """Ends a forward pass."""
 
 
 @torch.no_grad()
@@ -31,7 +31,7 @@ def check_model(backbone: FrozenBackbone) -> float:
     model, decoder, table = backbone.model, backbone.decoder, backbone.table
     kind, ids, half = f"{type(model).__name__} of {backbone.name!r}", torch.arange(TOKENS)[None], TOKENS // 2
     try:
-        plain = _entering(backbone, inputs_embeds=table(ids))
+        plain = run_to(decoder, backbone.layers[0], False, inputs_embeds=table(ids))
         expected = model(inputs_embeds=table(ids), use_cache=False).logits
         hidden = decoder(inputs_embeds=table(ids), use_cache=False).last_hidden_state
         other = torch.cat([ids[:, :half], ids[:, :half]], 1)
@@ -48,35 +48,35 @@ def check_model(backbone: FrozenBackbone) -> float:
     if not hidden.isfinite().all():
         raise ValueError(
             f"the states of {kind} are not finite in {table.weight.dtype}: damaged weights, or a precision in which "
-            "they overflow; try backbone_dtype float32"
+            "they overflow; try backbone.dtype float32"
         )
     if not _close(hidden[:, :half], changed[:, :half], 1e-3):
         raise ValueError(f"{kind} is no causal language model: its states of a token depend on later tokens")
-    from_ids = _entering(backbone, input_ids=ids)
+    from_ids = run_to(decoder, backbone.layers[0], False, input_ids=ids)
     factors = (1.0, getattr(backbone.config, "embedding_multiplier", 1.0))
     fitting = [factor for factor in factors if _close(factor * plain, from_ids)]
     if not fitting:
         raise ValueError(
-            f"{kind} treats embeddings otherwise than token ids, in a way that is not known here; choose another "
-            "backbone"
+            f"{kind} treats embeddings and token ids differently, in a way that gssr does not know; choose another one"
         )
     if not _close(backbone.logits(hidden), expected):
-        raise ValueError(f"the output head of {kind} does more than is known here; choose another backbone")
+        raise ValueError(f"the output head of {kind} does more than gssr knows; choose another backbone")
     return fitting[0]
 
 
-def _entering(backbone: FrozenBackbone, **inputs: Tensor) -> Tensor:
-    """The input of the first layer."""
+def run_to(decoder: nn.Module, layer: nn.Module, after: bool, **inputs: Tensor) -> Tensor:
+    """The input of a layer, or with ``after`` its output; later layers do not run."""
     found: list[Tensor] = []
 
-    def stop(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-        found.append(args[0] if args else kwargs["hidden_states"])
-        raise Reached
+    def stop(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any = None) -> None:
+        hidden = output if after else args[0] if args else kwargs["hidden_states"]
+        found.append(hidden[0] if isinstance(hidden, tuple) else hidden)
+        raise _Reached
 
-    handle = backbone.layers[0].register_forward_pre_hook(stop, with_kwargs=True)
+    handle = (layer.register_forward_hook if after else layer.register_forward_pre_hook)(stop, with_kwargs=True)
     try:
-        backbone.decoder(**inputs, use_cache=False)
-    except Reached:
+        decoder(**inputs, use_cache=False)
+    except _Reached:
         pass
     finally:
         handle.remove()

@@ -280,15 +280,10 @@ def _states_back(
     """Gradients of the states after each writing chunk, and of the first state; ``dbefore`` changes in place."""
     n, groups = total.shape[1], dbefore.shape[2]
     decay = _chunk_decay(total, groups)
-    states = (
-        dbefore
-        if dlast is None
-        else torch.cat(
-            [dbefore, dlast.reshape(dbefore[:, :1].shape if dbefore.shape[1] else (len(dlast), 1, *dbefore.shape[2:]))],
-            1,
-        )
-    )
     offset = n - dbefore.shape[1]
+    states = dbefore
+    if dlast is not None:
+        states = torch.cat([dbefore, dlast.reshape(len(dlast), 1, *dbefore.shape[2:])], 1)
     for chunk in reversed(range(offset, n)):
         place = chunk - offset
         if place + 1 < states.shape[1]:

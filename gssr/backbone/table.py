@@ -101,7 +101,7 @@ class TextTable:
     def look_up(self, texts: Sequence[Sequence[str | None]]) -> tuple[Tensor, Tensor]:
         """Features (B, T, F), zero where there is no text, and mask (B, T); new texts are read first.
 
-        A table that would become too large starts anew, so that endless new texts need no endless memory.
+        A table that would become too large begins empty again, so that its memory is bounded.
         """
         if not self.reading.observes:
             texts = [[None] * len(row) for row in texts]

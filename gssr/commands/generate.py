@@ -6,22 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gssr.commands.options import (
-    Subparsers,
-    add_command,
-    backbone_options,
-    count,
-    decoding_options,
-    json_option,
-    layer_list,
-    load_backbone,
-    read_decoding,
-)
+from gssr.commands import options as shared
+from gssr.commands.options import Subparsers
 
 if TYPE_CHECKING:
     from gssr.backbone import FrozenBackbone
     from gssr.states.learned_state import LearnedState
-    from gssr.states.rules import Rule, Schedule
+    from gssr.states.rules import Rule
 
 EXAMPLES = [
     'gssr generate --prompt "The Congress shall" --random --max-share 0.5',
@@ -31,55 +22,37 @@ EXAMPLES = [
 
 
 def add_commands(subparsers: Subparsers) -> None:
-    parser = add_command(
+    parser = shared.add_command(
         subparsers, "generate", "continue a prompt without and with steering, side by side", EXAMPLES,
         "Both texts have the same decoding and seed. A line of --- separates the texts of a file.",
     )  # fmt: skip
     parser.add_argument("--prompt", required=True, help="the text to continue")
-    backbone_options(parser)
+    shared.backbone_options(parser)
 
-    sources = parser.add_argument_group("source of the direction, one of").add_mutually_exclusive_group(required=True)
-    sources.add_argument(
-        "--learn", type=Path, metavar="FILE", help="learn a state from texts that should follow the prompt"
-    )
-    sources.add_argument("--learned", type=Path, metavar="FILE", help="a learned state that --save wrote")
-    sources.add_argument(
-        "--towards", type=Path, metavar="FILE", help="mean state after these texts minus that of --away"
-    )
+    group = parser.add_argument_group("source of the direction, one of")
+    sources, file = group.add_mutually_exclusive_group(required=True), {"type": Path, "metavar": "FILE"}
+    sources.add_argument("--learn", **file, help="learn a state from texts that should follow the prompt")
+    sources.add_argument("--learned", **file, help="a learned state that --save wrote")
+    sources.add_argument("--towards", **file, help="mean state after these texts minus that after those of --away")
     sources.add_argument("--like", metavar="TEXT", help="pull the states to those after this text")
-    sources.add_argument(
-        "--state", type=Path, metavar="FILE", help="pull the states to one that gssr state capture wrote"
-    )
-    sources.add_argument(
-        "--random", action="store_true", help="a random direction as large as the states, for comparison"
-    )
-    parser.add_argument(
-        "--learn-from", type=Path, metavar="FILE", help="prompts of the texts to learn; default the prompt"
-    )
-    parser.add_argument("--away", type=Path, metavar="FILE", help="texts whose mean state is subtracted, for --towards")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write the learned state, .safetensors")
-    parser.add_argument("--steps", type=count, default=200, help="steps of learning; default 200, a minute on nano")
+    sources.add_argument("--state", **file, help="pull the states to one that gssr state capture wrote")
+    sources.add_argument("--random", action="store_true", help="a random direction as large as the states")
+    parser.add_argument("--learn-from", **file, help="prompts of the texts to learn; default the prompt")
+    parser.add_argument("--away", **file, help="texts whose mean state is subtracted, for --towards")
+    parser.add_argument("--save", **file, help="write the learned state, .safetensors")
+    parser.add_argument("--steps", type=shared.count, default=200, help="steps of learning; default 200")
 
     rule = parser.add_argument_group("how the direction acts")
-    rule.add_argument(
-        "--strength",
-        type=float,
-        default=1.0,
-        help="factor of the direction; of a pull to a state, the share of the way, in [0, 1]; default 1",
-    )
+    rule.add_argument("--strength", type=float, default=1.0, help="factor of a direction, share of a pull; default 1")
     rule.add_argument("--max-share", type=float, help="largest change, as a share of the state's norm")
-    rule.add_argument("--layers", type=layer_list, metavar="LIST", help="such as 0,2,4-6; default all recurrent layers")
-    rule.add_argument(
-        "--heads", type=layer_list, metavar="LIST", help="such as 0,2,4-6, but not for learned states; default all"
-    )
-    rule.add_argument(
-        "--once", action="store_true", help="act before the first new token only, the default of learned states"
-    )
+    rule.add_argument("--layers", type=shared.layer_list, metavar="LIST", help="such as 0,2,4-6; default all")
+    rule.add_argument("--heads", type=shared.layer_list, metavar="LIST", help="as --layers, but not for learned states")
+    rule.add_argument("--once", action="store_true", help="act before the first new token only; default when learned")
     rule.add_argument("--stop", type=int, help="act before this many new tokens; default 24, 0 for all")
-    rule.add_argument("--half-life", type=float, metavar="TOKENS", help="halve the strength in so many tokens")
+    rule.add_argument("--half-life", type=float, metavar="TOKENS", help="tokens in which the strength halves")
 
-    decoding_options(parser)
-    json_option(parser)
+    shared.decoding_options(parser)
+    shared.json_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -91,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     from gssr.states.intervention import steer
 
     _check(options)
-    backbone = load_backbone(options)
+    backbone = shared.load_backbone(options)
     rules = _rules(backbone, options)
     unsteered = _write(backbone, options)
     with steer(backbone.model, *rules, kl=True) as report:
@@ -120,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     if not options.prompt:
         raise ValueError("the prompt is empty; give a text of at least one character")
-    read_decoding(options)
+    shared.read_decoding(options)
     if (options.towards is None) != (options.away is None):
         raise ValueError("--towards and --away belong together: the direction is the difference of their mean states")
     for name in ("save", "learn_from"):
@@ -128,43 +101,32 @@ def _check(options: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')} belongs to --learn, which is missing; add it")
 
 
-def _schedule(options: argparse.Namespace) -> "Schedule":
-    from gssr.states.rules import Schedule
-
-    learned = options.learn is not None or options.learned is not None
-    if options.once or (learned and options.stop is None and options.half_life is None):
-        return Schedule.once()
-    stop = 24 if options.stop is None else options.stop
-    return Schedule(stop=stop or None, half_life=options.half_life)
-
-
 def _rules(backbone: "FrozenBackbone", options: argparse.Namespace) -> "list[Rule]":
     from gssr.states.directions import mean_difference, random_like, recurrent_states
     from gssr.states.hybrid_state import HybridState
     from gssr.states.learned_state import LearnedState
-    from gssr.states.rules import Interpolation, Offset
+    from gssr.states.rules import Interpolation, Offset, Schedule
 
-    schedule = _schedule(options)
+    is_learned = options.learn is not None or options.learned is not None
+    if options.once or (is_learned and options.stop is None and options.half_life is None):
+        schedule = Schedule.once()
+    else:
+        schedule = Schedule(stop=(24 if options.stop is None else options.stop) or None, half_life=options.half_life)
     common = {"strength": options.strength, "layers": options.layers, "heads": options.heads}
     pulls = [name for name in ("learn", "learned", "like", "state") if getattr(options, name) is not None]
     if pulls and options.max_share is not None:
         raise ValueError(
             f"--max-share bounds an added direction; --{pulls[0]} pulls to a state, and --strength is its bound"
         )
-    if options.learn is not None or options.learned is not None:
+    if is_learned:
         if options.heads is not None:
-            raise ValueError(
-                "--heads selects heads of recurrent states; a learned state has other parts, too; leave it out"
-            )
-        learned = (
-            _learn(backbone, options) if options.learn is not None else LearnedState.load(options.learned, backbone)
-        )
+            raise ValueError("--heads selects heads of recurrent states; a learned state has other parts, too")
+        kept = options.learned
+        learned = _learn(backbone, options) if kept is None else LearnedState.load(kept, backbone)
         return [*learned.rules(options.strength, options.layers, schedule)]
     if options.like is not None or options.state is not None:
-        if options.state is not None:
-            state = HybridState.load(options.state, backbone)
-        else:
-            state = HybridState.capture(backbone, [options.like])
+        like, file = [options.like], options.state
+        state = HybridState.capture(backbone, like) if file is None else HybridState.load(file, backbone)
         target = {layer: state.layers[layer].recurrent[0] for layer in state.recurrent_layers}
         return [Interpolation(target, schedule=schedule, **common)]
     if options.towards is not None:
@@ -197,11 +159,7 @@ def _learn(backbone: "FrozenBackbone", options: argparse.Namespace) -> "LearnedS
 
 
 def _texts(path: Path) -> list[str]:
-    try:
-        parts = path.read_text(encoding="utf-8").split("\n---\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as UTF-8 text: {error}") from error
-    texts = [part.strip("\n") for part in parts if part.strip()]
+    texts = [part.strip("\n") for part in shared.read_text(path).split("\n---\n") if part.strip()]
     if not texts:
         raise ValueError(f"{path} holds no text; expected texts with a line of --- between two")
     return texts
@@ -216,6 +174,6 @@ def _write(backbone: "FrozenBackbone", options: argparse.Namespace) -> str:
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         pad_token_id=backbone.tokenizer.eos_token_id,
-        **read_decoding(options),
+        **shared.read_decoding(options),
     )
     return backbone.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)

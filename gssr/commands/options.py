@@ -16,21 +16,20 @@ Options = argparse._ActionsContainer  # a parser or a group of its options
 
 
 def add_command(
-    subparsers: Subparsers, name: str, does: str, examples: str | list[str], more: str = ""
+    subparsers: Subparsers, name: str, does: str, examples: list[str], more: str = ""
 ) -> argparse.ArgumentParser:
     """Add the parser of a command.
 
     Args:
-        does: The command's line in the list of commands.
-        examples: Commands at the end of its help.
-        more: Further sentences at the top of its help.
+        does: the command's line in the list of commands.
+        examples: commands at the end of its help.
+        more: further sentences at the top of its help.
     """
-    lines = [examples] if isinstance(examples, str) else examples
     return subparsers.add_parser(
         name,
         help=does,
         description=f"{does[0].upper()}{does[1:]}.{more and ' '}{more}",
-        epilog="\n".join(["example:" if len(lines) == 1 else "examples:", *(f"  {line}" for line in lines)]),
+        epilog="\n  ".join(["examples:", *examples]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -39,9 +38,7 @@ def add_command(
 def backbone_options(parser: argparse.ArgumentParser) -> None:
     """The language model, its precision and its device; ``load_backbone`` reads them."""
     group = parser.add_argument_group("language model")
-    group.add_argument(
-        "--backbone", default="nano", metavar="NAME", help="nano (bundled), a local folder or a hub id; default nano"
-    )
+    group.add_argument("--backbone", default="nano", metavar="NAME", help="nano (default), a local folder or a hub id")
     hub_options(group)
     group.add_argument("--dtype", default="float32", help="float32 (default), bfloat16 or float16")
     group.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
@@ -70,11 +67,7 @@ def plot_option(parser: Options, picture: str) -> None:
 
 
 def load_backbone(options: argparse.Namespace) -> "FrozenBackbone":
-    """The frozen language model of ``backbone_options``.
-
-    Raises:
-        ValueError: There is no such model, type or device.
-    """
+    """The frozen language model of ``backbone_options``. Raises ValueError for an unknown model, type or device."""
     import torch
     from transformers.utils import logging
 
@@ -91,24 +84,18 @@ def load_backbone(options: argparse.Namespace) -> "FrozenBackbone":
 
 def prompt_options(parser: argparse.ArgumentParser) -> None:
     """Prompts on the command line or in a file; ``read_prompts`` reads them."""
-    parser.add_argument(
-        "--prompt", action="append", default=[], metavar="TEXT", help="a text to read; repeat it for a batch"
-    )
+    parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a text to read; may be repeated")
     parser.add_argument("--prompt-file", type=Path, metavar="FILE", help="a UTF-8 file whose content is one more text")
 
 
 def read_prompts(options: argparse.Namespace) -> list[str]:
     """Prompts in the order given, then that of the file.
 
-    Raises:
-        ValueError: There is no prompt, one is empty, or the file is not UTF-8 text.
+    Raises ValueError if there is no prompt, one is empty, or the file is not UTF-8 text.
     """
     prompts = list(options.prompt)
     if options.prompt_file is not None:
-        try:
-            prompts.append(options.prompt_file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"the prompt file {options.prompt_file} cannot be read as UTF-8 text: {error}") from error
+        prompts.append(read_text(options.prompt_file))
     if not prompts:
         raise ValueError('no prompt was given; give --prompt "a text" or --prompt-file FILE')
     if not all(prompts):
@@ -116,13 +103,19 @@ def read_prompts(options: argparse.Namespace) -> list[str]:
     return prompts
 
 
+def read_text(file: Path) -> str:
+    """Raises ValueError if the file cannot be read, or is not UTF-8 text."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} cannot be read as UTF-8 text: {error}") from error
+
+
 def decoding_options(parser: argparse.ArgumentParser) -> None:
     """How new text is decoded; ``read_decoding`` reads them."""
     group = parser.add_argument_group("decoding")
     group.add_argument("--tokens", type=count, default=64, help="new tokens at most; default 64")
-    group.add_argument(
-        "--temperature", type=number, default=0.8, help="of sampling; 0 takes the most likely token; default 0.8"
-    )
+    group.add_argument("--temperature", type=number, default=0.8, help="0 takes the most likely token; default 0.8")
     group.add_argument("--top-p", type=number, default=1.0, help="sample within this probability mass; default 1")
     seed_option(group, "sampling")
 
@@ -130,15 +123,14 @@ def decoding_options(parser: argparse.ArgumentParser) -> None:
 def read_decoding(options: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments of ``model.generate``; the caller sets the seed.
 
-    Raises:
-        ValueError: --top-p is no probability mass.
+    Raises ValueError for a --top-p that is no probability mass.
     """
     if not 0 < options.top_p <= 1:
         raise ValueError(f"--top-p {options.top_p:g} is not above 0 and at most 1")
-    how: dict[str, Any] = {"max_new_tokens": options.tokens, "do_sample": options.temperature > 0}
-    if options.temperature > 0:
-        how |= {"temperature": options.temperature, "top_p": options.top_p, "top_k": 0}
-    return how
+    if options.temperature == 0:
+        return {"max_new_tokens": options.tokens, "do_sample": False}
+    sampling = {"temperature": options.temperature, "top_p": options.top_p, "top_k": 0}
+    return {"max_new_tokens": options.tokens, "do_sample": True, **sampling}
 
 
 def layer_list(text: str) -> list[int]:
@@ -153,7 +145,7 @@ def layer_list(text: str) -> list[int]:
 
 
 def count(text: str) -> int:
-    """A whole number above 0. An argparse type."""
+    """An integer above 0; an argparse type."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)

@@ -3,78 +3,54 @@
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from gssr.commands.options import (
-    Subparsers,
-    add_command,
-    backbone_options,
-    count,
-    decoding_options,
-    json_option,
-    layer_list,
-    load_backbone,
-    number,
-    plot_option,
-    prompt_options,
-    read_decoding,
-    read_prompts,
-    seed_option,
-)
-
-if TYPE_CHECKING:
-    from gssr.states.hybrid_state import HybridState
+from gssr.commands import options as shared
+from gssr.commands.options import Subparsers
 
 INSPECT_PROMPT = "The river rose by two feet after three days of rain. The mayor of the town"
 
 
 def add_commands(subparsers: Subparsers) -> None:
-    parser = add_command(
+    parser = shared.add_command(
         subparsers, "inspect", "show the state of each layer after a prompt, and what a change of it does",
         ["gssr inspect", 'gssr inspect --prompt "The storm turned north" --leverage --share 0.5 --plot leverage.png'],
     )  # fmt: skip
-    prompt_options(parser)
-    backbone_options(parser)
+    shared.prompt_options(parser)
+    shared.backbone_options(parser)
     group = parser.add_argument_group("leverage")
-    group.add_argument(
-        "--leverage", action="store_true", help="change each layer's state at random and measure the effect"
-    )
-    group.add_argument(
-        "--share", type=number, default=0.5, help="size of the change over the state's norm; default 0.5"
-    )
-    group.add_argument(
-        "--tokens", type=count, default=32, help="new tokens over which the effect is measured; default 32"
-    )
-    group.add_argument("--directions", type=count, default=4, help="random directions for each layer; default 4")
-    group.add_argument("--layers", type=layer_list, metavar="LIST", help="such as 0,2,4-6, from 0; default all")
-    seed_option(group, "the directions")
-    json_option(parser)
-    plot_option(parser, "the states, and the leverage if it is measured")
+    group.add_argument("--leverage", action="store_true", help="measure the effect of a random change of each layer")
+    group.add_argument("--share", type=shared.number, default=0.5, help="change over the state's norm; default 0.5")
+    group.add_argument("--tokens", type=shared.count, default=32, help="new tokens under which to measure; default 32")
+    group.add_argument("--directions", type=shared.count, default=4, help="random directions for each layer; default 4")
+    group.add_argument("--layers", type=shared.layer_list, metavar="LIST", help="such as 0,2,4-6, from 0; default all")
+    shared.seed_option(group, "the directions")
+    shared.json_option(parser)
+    shared.plot_option(parser, "the states, and the leverage if it is measured")
     parser.set_defaults(run=inspect)
 
-    state = add_command(
-        subparsers, "state", "capture, show, blend and continue states", "gssr state capture --help",
+    state = shared.add_command(
+        subparsers, "state", "capture, show, blend and continue states", ["gssr state capture --help"],
         "A state is all that the model keeps of a text. It continues from the state without reading the text again.",
     ).add_subparsers(title="commands", metavar="COMMAND", required=True)  # fmt: skip
 
-    parser = add_command(
+    parser = shared.add_command(
         state, "capture", "read prompts and save the state after them",
-        'gssr state capture --prompt "The storm turned north" --out storm.safetensors',
+        ['gssr state capture --prompt "The storm turned north" --out storm.safetensors'],
     )  # fmt: skip
-    prompt_options(parser)
+    shared.prompt_options(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors file to write")
-    backbone_options(parser)
+    shared.backbone_options(parser)
     parser.set_defaults(run=capture)
 
-    parser = add_command(
+    parser = shared.add_command(
         state, "show", "show the parts of a saved state, and which of them grow with the text",
-        "gssr state show storm.safetensors",
+        ["gssr state show storm.safetensors"],
     )  # fmt: skip
     parser.add_argument("file", type=Path)
-    json_option(parser)
+    shared.json_option(parser)
     parser.set_defaults(run=show)
 
-    parser = add_command(
+    parser = shared.add_command(
         state, "blend", "blend two or many saved states",
         ["gssr state blend a.safetensors b.safetensors --ratio 0.5 --out c.safetensors",
          "gssr state blend a.safetensors b.safetensors --ratio 0 --layer 4-6=0.8 --out c.safetensors",
@@ -84,32 +60,30 @@ def add_commands(subparsers: Subparsers) -> None:
     )  # fmt: skip
     parser.add_argument("files", type=Path, nargs="+", metavar="file")
     share = parser.add_mutually_exclusive_group()
-    share.add_argument("--ratio", type=number, help="between two states: 0 is the first, 1 the second; default 0.5")
+    share.add_argument("--ratio", type=shared.number, default=0.5, help="0 is the first of two states, 1 the second")
     share.add_argument("--weights", type=weight_list, metavar="LIST", help="one for each state, such as 1,1,2")
-    parser.add_argument(
-        "--layer", type=layer_share, action="append", default=[], metavar="LIST=SHARE",
-        help="another ratio, or other weights, for some layers, such as 4-6=0.8; may be repeated",
-    )  # fmt: skip
+    layer = {"type": layer_share, "action": "append", "default": [], "metavar": "LIST=SHARE"}
+    parser.add_argument("--layer", **layer, help="ratio or weights of some layers, such as 4-6=0.8; may be repeated")
     parser.add_argument("--anchor", type=Path, metavar="FILE", help="the file of the anchor")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors file to write")
     parser.set_defaults(run=blend)
 
-    parser = add_command(
+    parser = shared.add_command(
         state, "generate", "continue from a saved state without reading its text again",
         ["gssr state generate storm.safetensors --tokens 64",
          'gssr state generate storm.safetensors --read " In the evening" --temperature 0'],
     )  # fmt: skip
     parser.add_argument("file", type=Path)
     parser.add_argument("--read", metavar="TEXT", help="a further text to read first; mind the space at its start")
-    decoding_options(parser)
-    json_option(parser)
-    backbone_options(parser)
+    shared.decoding_options(parser)
+    shared.json_option(parser)
+    shared.backbone_options(parser)
     parser.set_defaults(run=generate)
 
 
 def weight_list(text: str) -> list[float]:
     """Numbers with commas between them. An argparse type."""
-    return [number(part) for part in text.split(",")]
+    return [shared.number(part) for part in text.split(",")]
 
 
 def layer_share(text: str) -> tuple[list[int], list[float]]:
@@ -117,7 +91,7 @@ def layer_share(text: str) -> tuple[list[int], list[float]]:
     layers, equals, share = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is no share for layers; expected such as 4-6=0.8 or 4-6=1,2,1")
-    return layer_list(layers), weight_list(share)
+    return shared.layer_list(layers), weight_list(share)
 
 
 def inspect(options: argparse.Namespace) -> None:
@@ -131,8 +105,8 @@ def inspect(options: argparse.Namespace) -> None:
         raise ValueError("--layers chooses the layers of --leverage, which is missing; add --leverage")
     if not options.prompt and options.prompt_file is None:
         options.prompt = [INSPECT_PROMPT]
-    prompts = read_prompts(options)
-    backbone = load_backbone(options)
+    prompts = shared.read_prompts(options)
+    backbone = shared.load_backbone(options)
     state = HybridState.capture(backbone, prompts)
     effects = None
     if options.leverage:
@@ -144,7 +118,7 @@ def inspect(options: argparse.Namespace) -> None:
 
         save(plot_states(describe(state), effects, options.share), options.plot)
     if options.json:
-        found = tables.summary(state) | {"layers": [asdict(layer) for layer in describe(state)]}
+        found = tables.summary(state)
         if effects is not None:
             settings = {name: getattr(options, name) for name in ("share", "tokens", "directions", "seed")}
             found["leverage"] = settings | {"layers": [asdict(effect) for effect in effects]}
@@ -158,8 +132,8 @@ def inspect(options: argparse.Namespace) -> None:
 
 
 def capture(options: argparse.Namespace) -> None:
-    prompts = read_prompts(options)
-    backbone = load_backbone(options)
+    prompts = shared.read_prompts(options)
+    backbone = shared.load_backbone(options)
 
     from gssr.states import tables
     from gssr.states.hybrid_state import HybridState
@@ -171,15 +145,12 @@ def capture(options: argparse.Namespace) -> None:
 
 
 def show(options: argparse.Namespace) -> None:
-    from dataclasses import asdict
-
     from gssr.states import tables
     from gssr.states.hybrid_state import HybridState
-    from gssr.states.inspect import describe
 
     state = HybridState.load(options.file)
     if options.json:
-        print(json.dumps(tables.summary(state) | {"layers": [asdict(layer) for layer in describe(state)]}, indent=2))
+        print(json.dumps(tables.summary(state), indent=2))
     else:
         tables.print_state(state)
 
@@ -195,30 +166,29 @@ def blend(options: argparse.Namespace) -> None:
 
     from gssr.states import blend as blending
     from gssr.states import tables
+    from gssr.states.hybrid_state import HybridState
 
     def weights(share: list[float]) -> list[float]:
         """Weights of the states; one number for two states is a ratio."""
         return list(blending.ratio_weights(share[0])) if len(files) == 2 and len(share) == 1 else share
 
-    ratio = 0.5 if options.ratio is None else options.ratio
-    overall = weights([ratio]) if options.weights is None else options.weights
+    overall = weights([options.ratio]) if options.weights is None else options.weights
     layers = {layer: weights(share) for layers, share in options.layer for layer in layers}
-    blended = blending.blend(
-        [_load(file) for file in files],
-        overall,
-        layers,
-        None if options.anchor is None else files.index(options.anchor),
-    )
+    anchor = None if options.anchor is None else files.index(options.anchor)
+    blended = blending.blend([HybridState.load(file) for file in files], overall, layers, anchor)
     blended.save(options.out)
     tables.print_summary(blended)
     print(f"written: {options.out}")
 
 
 def generate(options: argparse.Namespace) -> None:
-    state = _load(options.file)
-    how = read_decoding(options)
-    backbone = load_backbone(options)
-    state = _load(options.file, backbone)
+    how = shared.read_decoding(options)
+
+    from gssr.states.hybrid_state import HybridState
+
+    HybridState.load(options.file)  # a wrong file is refused before the model is loaded
+    backbone = shared.load_backbone(options)
+    state = HybridState.load(options.file, backbone)
     if options.read is not None:
         state = state.read_on(backbone, options.read)
 
@@ -238,9 +208,3 @@ def generate(options: argparse.Namespace) -> None:
     from gssr.states import tables
 
     tables.print_continuations(before, after)
-
-
-def _load(file: Path, backbone: Any = None) -> "HybridState":
-    from gssr.states.hybrid_state import HybridState
-
-    return HybridState.load(file, backbone)

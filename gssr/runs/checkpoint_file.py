@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import zipfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,23 +18,18 @@ from gssr.runs.folders import BEST, CHECKPOINTS, LAST, Found, RunError
 class DamagedCheckpoint(RunError):
     """A file that is missing, cut short or altered, or no checkpoint of a training."""
 
+    def __init__(self, file: Path, reason: str) -> None:
+        super().__init__(f"{file} cannot be read as a checkpoint: {reason}")
+
 
 def read_checkpoint(file: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """The contents of the file.
-
-    Raises:
-        DamagedCheckpoint: it is damaged, or no checkpoint at all.
-        RunError: it asks for code.
-    """
+    """The contents of the file. Raises `DamagedCheckpoint`, and `RunError` if the file asks for code."""
     try:
         if not zipfile.is_zipfile(file):
-            raise DamagedCheckpoint(
-                f"{file} cannot be read as a checkpoint: it is cut short, or was never one "
-                f"({file.stat().st_size} bytes)"
-            )
+            raise DamagedCheckpoint(file, f"it is cut short, or was never one ({file.stat().st_size} bytes)")
         with zipfile.ZipFile(file) as parts:
             if parts.testzip() is not None:  # torch itself does not compare the checksums that it writes
-                raise DamagedCheckpoint(f"{file} cannot be read as a checkpoint: it is damaged (a checksum is wrong)")
+                raise DamagedCheckpoint(file, "it is damaged (a checksum is wrong)")
         content = torch.load(file, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"(?:GLOBAL|global:?|class|type) (?:GLOBAL )?([\w.]+\.\w+)", str(error))
@@ -45,9 +41,9 @@ def read_checkpoint(file: Path, map_location: Any = "cpu") -> dict[str, Any]:
         if isinstance(error, DamagedCheckpoint):
             raise
         reason = str(error).split("\n")[0]
-        raise DamagedCheckpoint(f"{file} cannot be read as a checkpoint: it is damaged ({reason})") from error
+        raise DamagedCheckpoint(file, f"it is damaged ({reason})") from error
     if not isinstance(content, dict):
-        raise DamagedCheckpoint(f"{file} cannot be read as a checkpoint: it holds a {type(content).__name__}")
+        raise DamagedCheckpoint(file, f"it holds a {type(content).__name__}")
     return content
 
 
@@ -55,7 +51,7 @@ def steps_done(file: Path) -> int:
     """Optimizer steps of the training that the file holds. Raises as `read_checkpoint` does."""
     step = read_checkpoint(file).get("global_step")
     if not isinstance(step, int):
-        raise DamagedCheckpoint(f"{file} cannot be read as a checkpoint: it has no training in it")
+        raise DamagedCheckpoint(file, "it has no training in it")
     return step
 
 
@@ -63,12 +59,9 @@ def newest_readable(run: Path) -> tuple[Path, int] | None:
     """The readable state of a run that is furthest on, and its optimizer steps; None if there is none."""
     states = []
     for file in sorted((run / CHECKPOINTS).glob("*.ckpt"), key=lambda file: file.stem in (LAST, BEST)):
-        try:
-            states.append((steps_done(file), file))
-        except RunError:
-            continue
-    step, file = max(states, default=(0, None), key=lambda state: state[0])
-    return None if file is None else (file, step)
+        with suppress(RunError):
+            states.append((file, steps_done(file)))
+    return max(states, default=None, key=lambda state: state[1])
 
 
 def readable(found: Found, to_train: bool) -> tuple[Found, int, str]:
@@ -84,10 +77,10 @@ def readable(found: Found, to_train: bool) -> tuple[Found, int, str]:
     try:
         return found, steps_done(found.checkpoint), ""
     except DamagedCheckpoint as error:
-        other = None if found.run is None else newest_readable(found.run)
-        if other is None:
-            where = "" if found.run is None else f"; no other checkpoint of {found.run} can be read"
-            raise RunError(f"{error}{where}") from error
+        if found.run is None:
+            raise
+        if (other := newest_readable(found.run)) is None:
+            raise RunError(f"{error}; no other checkpoint of {found.run} can be read") from error
         file, step = other
         if not (to_train and found.is_last):
             raise RunError(

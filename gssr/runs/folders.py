@@ -70,14 +70,14 @@ def new_folder(parent: Path, name: str, now: datetime | None = None) -> Path:
     """
     stem = f"{name}-{(now or datetime.now()).strftime(_STAMP)}"
     parent.mkdir(parents=True, exist_ok=True)
-    count = 1
+    folder, count = parent / stem, 1
     while True:
-        folder = parent / (stem if count == 1 else f"{stem}-{count}")
         try:
             folder.mkdir()
             return folder
         except FileExistsError:
             count += 1
+            folder = parent / f"{stem}-{count}"
 
 
 def new_run(data: str, name: str | None = None, root: Path = RUNS) -> Path:
@@ -116,34 +116,23 @@ def find_checkpoint(which: str, run: str | None = None, root: Path = RUNS, to_tr
     """
     if which not in (LAST, BEST):
         return _explicit(which, run, root)
-    to_train = to_train and which == LAST
-    if run is not None:
-        folder = run_path(run, root)
-        if not folder.is_dir():
-            raise RunError(f"no run {folder}; {_list(root)}")
+    folders = runs(root) if run is None else [run_path(run, root)]
+    for folder in folders:
         file = checkpoint_file(folder, which)
-        if to_train and (folder / CONFIG).exists():
-            return _of(folder)
-        if not file.exists():
-            raise RunError(f"run {folder} has no {file.relative_to(folder)}; it has {_have(folder)}")
-        return Found(file, folder)
-    everything = runs(root)
-    for folder in everything:
-        file = checkpoint_file(folder, which)
-        if to_train and (folder / CONFIG).exists():
-            return _of(folder)
+        if to_train and which == LAST and (folder / CONFIG).exists():
+            # `last` even where that cannot be read: an older state then replaces it.
+            return Found(file if any(file.parent.glob("*.ckpt")) else None, folder)
         if file.exists():
             return Found(file, folder)
-    what = f"none of the {len(everything)} runs there" if everything else "there is no run, and so none of them"
-    raise RunError(
-        f"--ckpt_path {which}: {what} has a {which} checkpoint under {root}; train first: python train.py fit"
-    )
-
-
-def _of(run: Path) -> Found:
-    """The newest state of a run: its `last`, even if that cannot be read, or its beginning."""
-    saved = any((run / CHECKPOINTS).glob("*.ckpt"))
-    return Found(checkpoint_file(run, LAST) if saved else None, run)
+    if run is None:
+        raise RunError(
+            f"--ckpt_path {which}: there is no run with a {which} checkpoint among the {len(folders)} under {root}; "
+            "train first: python train.py fit"
+        )
+    if not folder.is_dir():
+        raise RunError(f"no run {folder}; {_list(root)}")
+    have = ", ".join(sorted(path.name for path in file.parent.glob("*.ckpt"))) or "no checkpoint at all"
+    raise RunError(f"run {folder} has no {file.relative_to(folder)}; it has {have}")
 
 
 def claim(run: Path) -> IO[str]:
@@ -196,10 +185,6 @@ def _started(run: Path) -> tuple[datetime, int]:
             pass
     config = run / CONFIG
     return datetime.fromtimestamp((config if config.exists() else run).stat().st_mtime), 1
-
-
-def _have(run: Path) -> str:
-    return ", ".join(sorted(path.name for path in (run / CHECKPOINTS).glob("*.ckpt"))) or "no checkpoint at all"
 
 
 def _list(root: Path) -> str:

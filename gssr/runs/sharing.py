@@ -16,8 +16,8 @@ import yaml
 from huggingface_hub import HfApi
 
 from gssr.network.pretrained import CARD, SETTINGS, WEIGHTS, fetch, is_hub_id, read_network, write_network
+from gssr.runs.checkpoint_file import read_checkpoint
 from gssr.runs.folders import BEST, CONFIG, LAST, RUNS, Found, checkpoint_file, find_checkpoint, run_path
-from gssr.runs.trained import read_checkpoint
 
 FILES = (WEIGHTS, SETTINGS, CARD, CONFIG)
 

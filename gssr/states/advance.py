@@ -7,12 +7,43 @@ and values of all rows stand at the columns of ``mask``, with zeros at padding, 
 Shapes: B rows, K positions in the cache, L new positions, n tokens of a row among them, E backbone width.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, DynamicCache
 
 from gssr.backbone import FrozenBackbone
 from gssr.states.cache import ATTENTION, LayerState, cache_name, fill_cache, layer_states
+
+
+def left_padded(backbone: FrozenBackbone, texts: Sequence[str], padding: int, last: int = 0) -> tuple[Tensor, Tensor]:
+    """Token ids of texts behind a begin-of-text token, padded on the left.
+
+    Args:
+        padding: token id at padding.
+        last: number of tokens of each text that are kept, counted from its end; 0 keeps all.
+
+    Returns:
+        Tokens (B, L) and mask (B, L), False at padding.
+
+    Raises:
+        ValueError: no text, or a text without a token.
+    """
+    if not texts:
+        raise ValueError("there is no text to read; give at least one")
+    ids = backbone.tokenize(texts)
+    for text, own in zip(texts, ids, strict=True):
+        if not own:
+            raise ValueError(f"the text {text!r} has no token; give a text of at least one character")
+    rows = [torch.tensor([backbone.start_id, *own][-last:]) for own in ids]
+    masks = [torch.ones_like(row, dtype=torch.bool) for row in rows]
+    tokens, mask = (
+        pad_sequence(parts, batch_first=True, padding_value=value, padding_side="left").to(backbone.device)
+        for parts, value in ((rows, padding), (masks, False))
+    )
+    return tokens, mask
 
 
 def advance(backbone: FrozenBackbone, cache: Cache, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, DynamicCache]:
@@ -26,8 +57,8 @@ def advance(backbone: FrozenBackbone, cache: Cache, embeddings: Tensor, mask: Te
         mask: (B, K + L), False at padding: the positions in the cache, then the new ones.
 
     Returns:
-        Hidden states (B, L, E) behind the last layer, zero at padding, of which ``backbone.logits`` makes logits; and
-        a new cache of K + L positions.
+        Hidden states (B, L, E) behind the last layer, zero at padding, for ``backbone.logits``, and a new cache of
+        K + L positions.
 
     Raises:
         ValueError: shapes that do not fit each other, or a row without a token in front of an empty cache.
@@ -38,7 +69,7 @@ def advance(backbone: FrozenBackbone, cache: Cache, embeddings: Tensor, mask: Te
     new = mask[:, -embeddings.shape[1] :]
     if new.all():
         return _read(backbone, layers, embeddings, mask)
-    if _is_empty(layers):
+    if not any(list(layer.parts()) for layer in layers):
         if not new.any(1).all():
             raise ValueError("a row has no token and the cache is empty; give each row at least one token")
         if not (new[:, 1:] < new[:, :-1]).any():
@@ -99,10 +130,6 @@ def _spread_keys(part: Tensor, mask: Tensor) -> Tensor:
     past = part.shape[2] - int(mask[0].sum())
     new = _spread(part[:, :, past:].transpose(1, 2), mask).transpose(1, 2)
     return torch.cat([part[:, :, :past], new], 2)
-
-
-def _is_empty(layers: tuple[LayerState, ...]) -> bool:
-    return not any(True for layer in layers for _ in layer.parts())
 
 
 def _check(layers: tuple[LayerState, ...], embeddings: Tensor, mask: Tensor) -> None:

@@ -10,10 +10,11 @@ default.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 
-from torch import Tensor
+import torch
 
-from gssr.states.hybrid_state import HybridState, check_same_backbone
+from gssr.states.hybrid_state import HybridState
 
 
 def blend(
@@ -34,11 +35,15 @@ def blend(
         ValueError: states that do not fit each other, wrong weights, no such anchor, or a layer without a recurrent
             state.
     """
-    check_same_backbone(states)
+    for state in states[1:]:
+        if state.fingerprint != states[0].fingerprint:
+            raise ValueError(
+                f"states of different backbones cannot be blended: {states[0].backbone!r} (fingerprint "
+                f"{states[0].fingerprint}) and {state.backbone!r} (fingerprint {state.fingerprint})"
+            )
     if not states or any(state.rows != states[0].rows for state in states):
         raise ValueError(
-            f"states with {[state.rows for state in states]} rows cannot be blended row by row; select or expand their "
-            "rows"
+            f"states with {[state.rows for state in states]} rows cannot be blended; select as many of each"
         )
     recurrent = states[0].recurrent_layers
     for layer in layers or {}:
@@ -53,17 +58,14 @@ def blend(
         raise ValueError(f"anchor {anchor} does not exist; the states are numbered 0 to {len(states) - 1}")
     changed = {}
     for layer, share in shares.items():
-        tensors = [state.layers[layer].recurrent for state in states]
-        changed[layer] = replace(states[anchor].layers[layer], recurrent=_mean(tensors, share))
+        # Without the states of weight 0, so that a weight of 1 gives exactly that state.
+        parts = [w * state.layers[layer].recurrent for state, w in zip(states, share, strict=True) if w > 0]
+        changed[layer] = replace(states[anchor].layers[layer], recurrent=reduce(torch.add, parts))
     return states[anchor].with_layers(changed)
 
 
 def ratio_weights(ratio: float) -> tuple[float, float]:
-    """Weights of two states: 0 is the first, 1 the second.
-
-    Raises:
-        ValueError: a ratio outside of 0 to 1.
-    """
+    """Weights of two states: 0 is the first, 1 the second. Raises ValueError for a ratio outside of 0 to 1."""
     if not 0 <= ratio <= 1:
         raise ValueError(f"the ratio {ratio:g} is not between 0 (the first state) and 1 (the second)")
     return 1 - ratio, ratio
@@ -75,14 +77,3 @@ def _shares(weights: Sequence[float], count: int) -> list[float]:
     if not all(math.isfinite(w) and w >= 0 for w in weights) or sum(weights) == 0:
         raise ValueError(f"the weights {list(weights)} are not all finite and at least 0 with one above it")
     return [w / sum(weights) for w in weights]
-
-
-def _mean(tensors: Sequence[Tensor | None], share: Sequence[float]) -> Tensor:
-    """The weighted mean. States of weight 0 are skipped, so that weight 1 gives exactly that state."""
-    total: Tensor | None = None
-    for tensor, w in zip(tensors, share, strict=True):
-        assert tensor is not None
-        if w > 0:
-            total = w * tensor if total is None else total + w * tensor
-    assert total is not None
-    return total

@@ -53,8 +53,7 @@ class LayerState:
 def empty_cache(model: PreTrainedModel) -> DynamicCache:
     """A cache that has read nothing.
 
-    Raises:
-        ValueError: the model has no recurrent states, or states that cannot be moved between caches.
+    Raises ValueError for a model without recurrent states, or with states that cannot be moved between caches.
     """
     cache = DynamicCache(config=model.config)
     name = type(model).__name__
@@ -75,8 +74,7 @@ def empty_cache(model: PreTrainedModel) -> DynamicCache:
 def fill_cache(model: PreTrainedModel, layers: Sequence[LayerState]) -> DynamicCache:
     """A new cache on the model's device with copies of the layers' states; gradients pass through the copies.
 
-    Raises:
-        ValueError: the model has another number of layers; or see ``empty_cache``.
+    Raises ValueError for a model with another number of layers, and as ``empty_cache``.
     """
     cache = empty_cache(model)
     if len(cache.layers) != len(layers):
@@ -97,18 +95,15 @@ def layer_states(cache: Cache) -> tuple[LayerState, ...]:
     layers: list[dict[str, Tensor | None]] = [{} for _ in cache.layers]
     for i in recurrent_layers(cache):
         layers[i] |= {"recurrent": cache.get_recurrent_state(i), "conv": cache.get_conv_state(i)}
-    for i in attention_layers(cache):
-        layers[i] |= {"keys": cache.layers[i].keys, "values": cache.layers[i].values}
-    return tuple(LayerState(**layer) for layer in layers)
+    for i, layer in enumerate(cache.layers):
+        if isinstance(layer, DynamicLayer):
+            layers[i] |= {"keys": layer.keys, "values": layer.values}
+    return tuple(LayerState(**parts) for parts in layers)
 
 
 def cache_name(model: PreTrainedModel) -> str:
     """The argument by which the model takes a cache: models without attention call it ``cache_params``."""
     return "cache_params" if "cache_params" in inspect.signature(model.forward).parameters else "past_key_values"
-
-
-def attention_layers(cache: Cache) -> list[int]:
-    return [i for i, layer in enumerate(cache.layers) if isinstance(layer, DynamicLayer)]
 
 
 def recurrent_layers(cache: Cache) -> list[int]:
@@ -118,8 +113,7 @@ def recurrent_layers(cache: Cache) -> list[int]:
 def get_part(cache: Cache, part: str, layer: int) -> Tensor | None:
     """The ``recurrent`` or ``conv`` state of a layer or its attention ``values``; None where it has read nothing yet.
 
-    Raises:
-        ValueError: the layer has no such part.
+    Raises ValueError for a layer without such a part.
     """
     try:
         if part == "values":

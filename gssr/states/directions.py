@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gssr.backbone import FrozenBackbone
-from gssr.states.advance import advance
+from gssr.states.advance import advance, left_padded
 from gssr.states.cache import empty_cache, layer_states
 
 Direction = dict[int, Tensor]
@@ -20,16 +20,10 @@ Direction = dict[int, Tensor]
 def recurrent_states(backbone: FrozenBackbone, texts: Sequence[str]) -> Direction:
     """States behind each text, (B, M, R, N) for each recurrent layer, in float32.
 
-    Raises:
-        ValueError: no text, a text without a token, or a model without recurrent states.
+    Raises ValueError for no text, a text without a token, or a model without recurrent states.
     """
-    ids = backbone.tokenize(texts) if texts else []
-    if not ids or not all(ids):
-        raise ValueError("states are read from texts of at least one token each; an empty one, or none, was given")
-    longest = max(map(len, ids))
-    padded = torch.tensor([[backbone.start_id] * (longest - len(i) + 1) + i for i in ids], device=backbone.device)
-    mask = torch.tensor([[False] * (longest - len(i)) + [True] * (len(i) + 1) for i in ids], device=backbone.device)
-    _, cache = advance(backbone, empty_cache(backbone.model), backbone.embed(padded), mask)
+    tokens, mask = left_padded(backbone, texts, backbone.pad_id)
+    _, cache = advance(backbone, empty_cache(backbone.model), backbone.embed(tokens), mask)
     layers = enumerate(layer_states(cache))
     return {i: layer.recurrent.float() for i, layer in layers if layer.recurrent is not None}
 

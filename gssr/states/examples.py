@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 
 from gssr.backbone import FrozenBackbone
-from gssr.states.advance import advance
-from gssr.states.cache import empty_cache, layer_states
+from gssr.states.advance import advance, left_padded
+from gssr.states.cache import empty_cache
 
 IGNORED = -100
 
@@ -42,15 +42,13 @@ class Learning:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1 or not self.rate > 0:
-            raise ValueError(f"{self}: steps, batch and rate must be above 0")
-        if not self.keep_weight >= 0:
-            raise ValueError(f"keep_weight {self.keep_weight} must be at least 0")
+        if self.steps < 1 or self.batch < 1 or not self.rate > 0 or not self.keep_weight >= 0:
+            raise ValueError(f"{self}: steps, batch and rate must be above 0, keep_weight at least 0")
 
 
 @dataclass(frozen=True)
 class Intervention:
-    """What acts on the model behind a prompt. Each function is called anew at every step of a fit.
+    """What acts on the model behind a prompt. Every step of a fit calls each function again.
 
     Args:
         change: changes the states in a cache that has read the prompts except for their last token, in place.
@@ -101,8 +99,8 @@ class Examples:
                 f"{len(prompts)} prompts and {len(follow)} continuations make no pairs; give one continuation a prompt"
             )
         self.backbone, self.paired = backbone, paired
-        self.prompts, self.mask = _left_padded(backbone, prompts, prompt_tokens)
-        self.kept = _left_padded(backbone, kept, prompt_tokens) if kept else None
+        self.prompts, self.mask = left_padded(backbone, prompts, backbone.start_id, prompt_tokens)
+        self.kept = left_padded(backbone, kept, backbone.start_id, prompt_tokens) if kept else None
         follow = [ids[:tokens] for ids in follow]
         width = max(map(len, follow))
         self.targets = torch.tensor([ids + [IGNORED] * (width - len(ids)) for ids in follow], device=backbone.device)
@@ -111,14 +109,9 @@ class Examples:
         """A cache that has read the prompts picked except for their last token."""
         return _read(self.backbone, self.prompts[pick], self.mask[pick])
 
-    def read_some(self, count: int = 32) -> DynamicCache:
-        """A cache that has read ``count`` of the prompts, evenly spaced."""
-        return self.read(torch.linspace(0, len(self.prompts) - 1, min(count, len(self.prompts))).long())
-
-    def states(self, count: int = 32) -> dict[int, Tensor]:
-        """Recurrent states (count, M, R, N) behind ``count`` of the prompts, by layer."""
-        layers = enumerate(layer_states(self.read_some(count)))
-        return {i: layer.recurrent for i, layer in layers if layer.recurrent is not None}
+    def read_some(self) -> DynamicCache:
+        """A cache that has read 32 of the prompts, evenly spaced, or all if there are fewer."""
+        return self.read(torch.linspace(0, len(self.prompts) - 1, min(32, len(self.prompts))).long())
 
     def loss(self, settings: Learning, generator: torch.Generator, intervention: Intervention | None = None) -> Tensor:
         """Loss of ``settings.batch`` random examples under an intervention.
@@ -137,12 +130,7 @@ class Examples:
         nats = _weighted_nats(self.backbone.logits(hidden).float(), target, settings)
         if self.kept is None or settings.keep_weight == 0:
             return nats
-        return nats + settings.keep_weight * self._kept_divergence(settings.batch, generator, intervention)
-
-    def _kept_divergence(self, batch: int, generator: torch.Generator, intervention: Intervention) -> Tensor:
-        """Mean KL(unchanged ‖ changed) of the next token behind ``batch`` of the prompts to keep."""
-        assert self.kept is not None
-        pick = torch.randint(len(self.kept[0]), (batch,), generator=generator)
+        pick = torch.randint(len(self.kept[0]), (settings.batch,), generator=generator)
         prompts, mask = (x[pick] for x in self.kept)
         cache = _read(self.backbone, prompts, mask)
         # A second token that nothing depends on: `scan_offsets` acts on calls of several tokens only.
@@ -151,7 +139,7 @@ class Examples:
             before = _continue(self.backbone, cache, prompts, mask, second, Intervention())[:, 0]
         after = _continue(self.backbone, cache, prompts, mask, second, intervention)[:, 0]
         unchanged, changed = (self.backbone.logits(x).float().log_softmax(-1) for x in (before, after))
-        return F.kl_div(changed, unchanged, reduction="batchmean", log_target=True)
+        return nats + settings.keep_weight * F.kl_div(changed, unchanged, reduction="batchmean", log_target=True)
 
 
 def fit(
@@ -186,18 +174,6 @@ def fit(
             if progress is not None:
                 progress(step, losses[-1])
     return losses
-
-
-def _left_padded(backbone: FrozenBackbone, texts: Sequence[str], most: int) -> tuple[Tensor, Tensor]:
-    """The last ``most`` tokens of texts (B, L) behind a begin-of-text token, and their mask."""
-    ids = backbone.tokenize(texts)
-    if not all(ids):
-        raise ValueError("a prompt is empty; give texts of at least one token")
-    rows = [[backbone.start_id, *row][-most:] for row in ids]
-    width = max(map(len, rows))
-    padded = [[backbone.start_id] * (width - len(row)) + row for row in rows]
-    mask = [[False] * (width - len(row)) + [True] * len(row) for row in rows]
-    return torch.tensor(padded, device=backbone.device), torch.tensor(mask, device=backbone.device)
 
 
 @torch.no_grad()

@@ -18,9 +18,10 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 from gssr.backbone import FrozenBackbone
 from gssr.states import state_file
-from gssr.states.advance import advance
+from gssr.states.advance import advance, left_padded
 from gssr.states.cache import ATTENTION, LayerState, cache_name, empty_cache, fill_cache, layer_states
-from gssr.states.checks import check_consistent, check_layout
+
+FORMAT = "gssr hybrid state 1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,20 +42,9 @@ class HybridState:
     def capture(cls, backbone: FrozenBackbone, prompts: Sequence[str]) -> "HybridState":
         """Read prompts, which may differ in length, in one batch.
 
-        Raises:
-            ValueError: no prompt, a prompt without a token, or a model without recurrent states.
+        Raises ValueError for no prompt, a prompt without a token, or a model without recurrent states.
         """
-        if not prompts:
-            raise ValueError("there is no prompt to read; give at least one text")
-        rows = [[backbone.start_id, *ids] for ids in backbone.tokenize(prompts)]
-        for prompt, row in zip(prompts, rows, strict=True):
-            if len(row) == 1:
-                raise ValueError(f"the prompt {prompt!r} has no token; give a text of at least one character")
-        width = max(map(len, rows))
-        pad = _pad_id(backbone)
-        tokens = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
-        mask = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows])
-        return capture_tokens(backbone, tokens, mask)
+        return capture_tokens(backbone, *left_padded(backbone, prompts, backbone.pad_id))
 
     @property
     def rows(self) -> int:
@@ -97,15 +87,14 @@ class HybridState:
         check_backbone(self, backbone)
         copies = max(options.get("num_beams") or 1, options.get("num_return_sequences") or 1)
         inputs = self.inputs(backbone.model, copies)
-        options.setdefault("pad_token_id", _pad_id(backbone))
+        options.setdefault("pad_token_id", backbone.pad_id)
         return backbone.model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
 
     @torch.no_grad()
     def read_on(self, backbone: FrozenBackbone, text: str) -> "HybridState":
         """The state after every row has read the same further text, again up to its last token.
 
-        Raises:
-            ValueError: a text without a token, or another model's state.
+        Raises ValueError for a text without a token, or another model's state.
         """
         check_backbone(self, backbone)
         (ids,) = backbone.tokenize([text])
@@ -125,8 +114,7 @@ class HybridState:
     def select(self, rows: Sequence[int]) -> "HybridState":
         """These rows in this order, without the columns that are padding in all of them.
 
-        Raises:
-            ValueError: no such row.
+        Raises ValueError for a row that does not exist.
         """
         for row in rows:
             if not 0 <= row < self.rows:
@@ -140,23 +128,21 @@ class HybridState:
     def save(self, path: str | Path) -> None:
         """Write a safetensors file in one step: an interruption leaves no partial file.
 
-        Raises:
-            ValueError: the file cannot be written.
+        Raises ValueError if the file cannot be written.
         """
         tensors = {"tokens": self.tokens, "mask": self.mask}
         for i, layer in enumerate(self.layers):
             tensors |= {f"layers.{i}.{name}": part for name, part in layer.parts()}
         about = {"fingerprint": self.fingerprint, "backbone": self.backbone, "layers": str(len(self.layers))}
-        state_file.write(path, tensors, about)
+        state_file.write(path, FORMAT, tensors, about)
 
     @classmethod
     def load(cls, path: str | Path, backbone: FrozenBackbone | None = None) -> "HybridState":
         """Read a file that ``save`` wrote, on the CPU. With a backbone, check that the state belongs to it.
 
-        Raises:
-            ValueError: the file is missing, damaged or of another model, or its shapes do not fit.
+        Raises ValueError if the file is missing, damaged or of another model, or its shapes do not fit.
         """
-        tensors, about = state_file.read(path)
+        tensors, about = state_file.read(path, FORMAT)
         try:
             tokens, mask, count = tensors.pop("tokens"), tensors.pop("mask"), int(about["layers"])
             layers: list[dict[str, Tensor]] = [{} for _ in range(count)]
@@ -165,14 +151,12 @@ class HybridState:
                 layers[int(i)][part] = tensor
             parts = tuple(LayerState(**layer) for layer in layers)
             state = cls(parts, tokens, mask, about["fingerprint"], about["backbone"])
-            check_consistent(state.layers, state.tokens, state.mask)
+            _check_consistent(state.layers, state.tokens, state.mask)
             if backbone is not None:
                 check_backbone(state, backbone)
-                check_layout(state.layers, capture_tokens(backbone, torch.full((1, 2), backbone.start_id)).layers)
+                _check_layout(state.layers, capture_tokens(backbone, torch.full((1, 2), backbone.start_id)).layers)
                 if not 0 <= int(tokens.min()) <= int(tokens.max()) < backbone.table.num_embeddings:
-                    raise ValueError(
-                        f"it holds token ids that are not among the {backbone.table.num_embeddings} of the model"
-                    )
+                    raise ValueError(f"it holds token ids that are not among the {backbone.table.num_embeddings}")
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise ValueError(f"{path} is not a state that can be used: {error}") from error
         return state
@@ -181,30 +165,25 @@ class HybridState:
 def capture_tokens(backbone: FrozenBackbone, tokens: Tensor, mask: Tensor | None = None) -> HybridState:
     """Read all but the last column of token ids (B, L+1), L > 0; ``mask`` is False at left padding.
 
-    Raises:
-        ValueError: other shapes, or padding that is not on the left.
+    Raises ValueError for other shapes, or padding that is not on the left.
     """
     tokens = tokens.to(backbone.device)
     mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.to(backbone.device, torch.bool)
     if tokens.ndim != 2 or tokens.shape[1] < 2 or mask.shape != tokens.shape:
-        raise ValueError(
-            f"tokens {tuple(tokens.shape)} and mask {tuple(mask.shape)}; expected both (B, L+1) with at least two "
-            "tokens"
-        )
+        shapes = f"tokens {tuple(tokens.shape)} and mask {tuple(mask.shape)}"
+        raise ValueError(f"{shapes}; expected both (B, L+1) with at least two tokens")
     if not mask[:, -2:].all() or (mask[:, 1:] < mask[:, :-1]).any():
         raise ValueError("only left padding before two or more tokens can be read into a state")
-    empty = empty_cache(backbone.model)
     with torch.no_grad():
-        _, cache = advance(backbone, empty, backbone.embed(tokens[:, :-1]), mask[:, :-1])
+        _, cache = advance(backbone, empty_cache(backbone.model), backbone.embed(tokens[:, :-1]), mask[:, :-1])
     return from_cache(backbone, cache, tokens, mask)
 
 
-def from_cache(backbone: FrozenBackbone, cache: Cache, tokens: Tensor, mask: Tensor | None = None) -> HybridState:
+def from_cache(backbone: FrozenBackbone, cache: Cache, tokens: Tensor, mask: Tensor) -> HybridState:
     """A copy of the states in a cache that has read ``tokens[:, :-1]``; arguments as in ``capture_tokens``."""
     layers = tuple(layer.map(lambda part: part.detach().clone()) for layer in layer_states(cache))
-    mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
     state = HybridState(layers, tokens.clone(), mask.clone(), backbone.fingerprint, backbone.name)
-    check_consistent(state.layers, state.tokens, state.mask)
+    _check_consistent(state.layers, state.tokens, state.mask)
     return state
 
 
@@ -215,32 +194,8 @@ def repeat_rows(state: HybridState, copies: int) -> HybridState:
     return state.select([row for row in range(state.rows) for _ in range(copies)])
 
 
-def stack(states: Sequence[HybridState]) -> HybridState:
-    """All rows of several states of one backbone, padded on the left to the longest.
-
-    Raises:
-        ValueError: states of different backbones.
-    """
-    first = states[0]
-    check_same_backbone(states)
-    width = max(state.tokens.shape[1] for state in states)
-    padded = [_padded(state, width - state.tokens.shape[1]) for state in states]
-    layers = [LayerState.concatenate(of_layer) for of_layer in zip(*(state.layers for state in padded), strict=True)]
-    tokens, mask = (torch.cat([getattr(state, name) for state in padded]) for name in ("tokens", "mask"))
-    return replace(first, layers=tuple(layers), tokens=tokens, mask=mask)
-
-
-def _padded(state: HybridState, more: int) -> HybridState:
-    layers = [layer.map(lambda part: F.pad(part, (0, 0, more, 0)), ATTENTION) for layer in state.layers]
-    tokens = torch.cat([state.tokens[:, :1].expand(-1, more), state.tokens], 1)
-    return replace(state, layers=tuple(layers), tokens=tokens, mask=F.pad(state.mask, (more, 0), value=False))
-
-
 def check_backbone(state: HybridState, backbone: FrozenBackbone) -> None:
-    """
-    Raises:
-        ValueError: the state comes from another model.
-    """
+    """Raises ValueError for a state of another model."""
     if state.fingerprint != backbone.fingerprint:
         raise ValueError(
             f"this state comes from the backbone {state.backbone!r} (fingerprint {state.fingerprint}), not from "
@@ -248,19 +203,42 @@ def check_backbone(state: HybridState, backbone: FrozenBackbone) -> None:
         )
 
 
-def check_same_backbone(states: Sequence[HybridState]) -> None:
+def _check_consistent(layers: Sequence[LayerState], tokens: Tensor, mask: Tensor) -> None:
+    """Compare shapes and types of states with those of ``tokens`` and ``mask``, both (B, L+1).
+
+    Raises ValueError if they do not fit, or no layer has a recurrent state.
     """
-    Raises:
-        ValueError: states of different backbones.
-    """
-    for state in states[1:]:
-        if state.fingerprint != states[0].fingerprint:
-            raise ValueError(
-                f"states of different backbones do not go together: {states[0].backbone!r} (fingerprint "
-                f"{states[0].fingerprint}) and {state.backbone!r} (fingerprint {state.fingerprint})"
-            )
+    if tokens.ndim != 2 or tokens.dtype != torch.int64 or mask.shape != tokens.shape or mask.dtype != torch.bool:
+        raise ValueError(
+            f"tokens {tokens.dtype} {tuple(tokens.shape)} and mask {mask.dtype} {tuple(mask.shape)} do not fit; "
+            "expected torch.int64 and torch.bool, both (B, L+1)"
+        )
+    rows, length = len(tokens), tokens.shape[1] - 1
+    if all(layer.recurrent is None for layer in layers):
+        raise ValueError("no layer has a recurrent state")
+    for i, layer in enumerate(layers):
+        for name, part in layer.parts():
+            expected = (rows, length) if name in ATTENTION else (rows,)
+            found = tuple(part.shape[d] for d in ((0, 2) if name in ATTENTION else (0,)) if d < part.ndim)
+            if found != expected or not part.is_floating_point():
+                raise ValueError(
+                    f"{name} of layer {i} is {part.dtype} {tuple(part.shape)}, which does not fit {rows} rows of "
+                    f"{length} tokens read"
+                )
 
 
-def _pad_id(backbone: FrozenBackbone) -> int:
-    pad = backbone.tokenizer.pad_token_id
-    return backbone.tokenizer.eos_token_id if pad is None else pad
+def _check_layout(layers: Sequence[LayerState], model: Sequence[LayerState]) -> None:
+    """Compare each layer's states with those of the model's layer, rows and tokens left out.
+
+    Raises ValueError for another number of layers, or a layer with other states or shapes.
+    """
+    if len(model) != len(layers):
+        raise ValueError(f"it has {len(layers)} layers, the model {len(model)}")
+    for i, (layer, expected) in enumerate(zip(layers, model, strict=True)):
+        shapes, wanted = ({name: _inner(name, part) for name, part in x.parts()} for x in (layer, expected))
+        if shapes != wanted:
+            raise ValueError(f"layer {i} holds {shapes}, the model's holds {wanted}, rows and tokens left out")
+
+
+def _inner(name: str, part: Tensor) -> tuple[int, ...]:
+    return (part.shape[1], part.shape[3]) if name in ATTENTION and part.ndim == 4 else tuple(part.shape[1:])

@@ -56,16 +56,10 @@ def describe(state: HybridState) -> list[LayerReport]:
     """Kind, shapes, types, bytes and norms, layer by layer."""
     reports = []
     for i, layer in enumerate(state.layers):
-        parts = [
-            PartReport(
-                name,
-                tuple(part.shape),
-                str(part.dtype).removeprefix("torch."),
-                part.nbytes,
-                _norm(state, name, part).mean().item(),
-            )
-            for name, part in layer.parts()
-        ]
+        parts = []
+        for name, part in layer.parts():
+            dtype, norm = str(part.dtype).removeprefix("torch."), _norm(state, name, part).mean().item()
+            parts.append(PartReport(name, tuple(part.shape), dtype, part.nbytes, norm))
         reports.append(LayerReport(i, layer.kind, parts))
     return reports
 
@@ -144,10 +138,10 @@ def continuation_log_probs(backbone: FrozenBackbone, state: HybridState, words: 
 def _changed(state: HybridState, layer: int, share: float, seed: int) -> LayerState:
     # A generator for each layer, so that its directions do not depend on which other layers are measured.
     generator = torch.Generator().manual_seed(1_000_003 * seed + layer)
-    names = [name for name, _ in state.layers[layer].parts() if name != "conv"]
     changed = {}
-    for name in names:
-        part = getattr(state.layers[layer], name)
+    for name, part in state.layers[layer].parts():
+        if name == "conv":
+            continue
         noise = torch.randn(part.shape, generator=generator).to(part.device)
         norms = [_norm(state, name, x).view(-1, *[1] * (part.ndim - 1)) for x in (part, noise)]
         changed[name] = (part.float() + noise * (share * norms[0] / norms[1])).to(part.dtype)

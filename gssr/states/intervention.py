@@ -34,7 +34,7 @@ PER_TOKEN = {"input_ids": 1, "inputs_embeds": 1, "position_ids": -1}
 _STEERED: "weakref.WeakSet[PreTrainedModel]" = weakref.WeakSet()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Step:
     """The steering before one token.
 
@@ -79,7 +79,8 @@ def inject(cache: Cache, rules: Sequence[Rule], token: int = 0) -> dict[int | st
     weights = [(rule, rule.schedule.weight(token)) for rule in rules if not rule.is_zero]
     acting = [(rule, weight) for rule, weight in weights if weight]
     for layer, part in sorted({(layer, rule.part) for rule, _ in acting for layer in rule.acting_layers}):
-        before = _state(cache, layer, part)
+        if (before := get_part(cache, part, layer)) is None:
+            raise ValueError(f"layer {layer} has read nothing yet and has no state to change; read a prompt first")
         # The cache is overwritten, and the gradient of a gate needs the old state.
         before = after = before.clone() if torch.is_grad_enabled() else before
         changes = []
@@ -142,7 +143,8 @@ class _Hook:
         self.calls, self.generation, self.token = 0, -1, 0
         self.inside = False
         self.cache: weakref.ref[Cache] | None = None
-        self.shadow: _Shadow | None = None
+        # An unsteered cache that reads the same text, and the next token's logits (B, V) after it.
+        self.shadow: Cache | None = None
         self.unsteered: Tensor | None = None
 
     def before(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -162,14 +164,14 @@ class _Hook:
         prompt, last = _split(kwargs, name)
         if prompt is not None:
             self._run(prompt)
-        elif acts and not _has_read(cache, self.rules):
+        elif acts and any(get_part(cache, rule.part, i) is None for rule in self.rules for i in rule.acting_layers):
             # A single token in front of an empty cache: there is no state yet, so the rules begin with the next token.
             self.token = token
             return None
         if self.kl:
             if self.shadow is None:
-                self.shadow = _Shadow(cache)
-            self.unsteered = self._run(last | {name: self.shadow.cache}).logits[:, -1]
+                self._follow(cache)
+            self.unsteered = self._run(last | {name: self.shadow}).logits[:, -1]
         share = inject(cache, self.rules, token) if acts else {}
         self.report.steps.append(Step(self.generation, token, share))
         return args, last
@@ -178,15 +180,25 @@ class _Hook:
         if self.inside or self.unsteered is None:
             return
         steered, unsteered = (F.log_softmax(x.float(), -1) for x in (output.logits[:, -1], self.unsteered))
-        step, self.unsteered = self.report.steps[-1], None
-        kl = (steered.exp() * (steered - unsteered)).sum(-1)
-        self.report.steps[-1] = Step(step.generation, step.token, step.share, kl)
+        self.unsteered = None
+        self.report.steps[-1].kl = (steered.exp() * (steered - unsteered)).sum(-1)
 
     def forget(self) -> None:
         """Drop the cache of the last generation."""
-        if self.shadow is not None:
-            self.shadow.close()
+        if self.cache is not None and (cache := self.cache()) is not None:
+            cache.__dict__.pop("reorder_cache", None)
         self.cache = self.shadow = self.unsteered = None
+
+    def _follow(self, cache: Cache) -> None:
+        """Copy the cache; the copy's rows follow the beams of the original."""
+        self.shadow = shadow = copy.deepcopy(cache)
+        reorder = cache.reorder_cache
+
+        def both(beams: Tensor) -> None:
+            reorder(beams)
+            shadow.reorder_cache(beams)
+
+        cache.reorder_cache = both  # type: ignore[method-assign]
 
     @torch.no_grad()
     def _run(self, kwargs: dict[str, Any]) -> Any:
@@ -195,24 +207,6 @@ class _Hook:
             return self.model(**kwargs)
         finally:
             self.inside = False
-
-
-class _Shadow:
-    """An unsteered cache that reads the same text; its rows follow the beams of the steered cache."""
-
-    def __init__(self, cache: Cache) -> None:
-        self.cache = copy.deepcopy(cache)
-        self.followed = cache
-        reorder = cache.reorder_cache
-
-        def both(beams: Tensor) -> None:
-            reorder(beams)
-            self.cache.reorder_cache(beams)
-
-        cache.reorder_cache = both  # type: ignore[method-assign]
-
-    def close(self) -> None:
-        self.followed.__dict__.pop("reorder_cache", None)
 
 
 def _cache(kwargs: dict[str, Any]) -> tuple[str, Cache]:
@@ -239,14 +233,3 @@ def _split(kwargs: dict[str, Any], name: str) -> tuple[dict[str, Any] | None, di
         # Models without attention take a mask of the tokens that they read now.
         last["attention_mask"] = mask[:, -1:] if name == "cache_params" else mask
     return kwargs | first | {"use_cache": True}, kwargs | last
-
-
-def _has_read(cache: Cache, rules: Sequence[Rule]) -> bool:
-    return all(get_part(cache, rule.part, layer) is not None for rule in rules for layer in rule.acting_layers)
-
-
-def _state(cache: Cache, layer: int, part: str) -> Tensor:
-    state = get_part(cache, part, layer)
-    if state is None:
-        raise ValueError(f"layer {layer} has read nothing yet and has no state to change; read a prompt first")
-    return state

@@ -19,17 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from gssr.backbone import FrozenBackbone
+from gssr.states import state_file
 from gssr.states.cache import layer_states
 from gssr.states.examples import Examples, Intervention, Learning, fit
 from gssr.states.intervention import inject
 from gssr.states.rules import PARTS, Interpolation, Schedule
 
-FORMAT = "gssr learned state 1"
+FORMAT = "gssr learned state 2"
 # The initial gates. A large gate lets the prompt's last tokens matter little from the start.
 FIRST_GATE = 0.9
 
@@ -70,27 +69,17 @@ class LearnedState:
         return rules
 
     def save(self, path: Path, backbone: FrozenBackbone) -> None:
-        """Write a safetensors file with the model's fingerprint."""
+        """Write a safetensors file with the model's fingerprint. Raises ValueError if that fails."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(self.tensors(), path, metadata={"format": FORMAT, "fingerprint": backbone.fingerprint})
+        state_file.write(path, FORMAT, self.tensors(), {"fingerprint": backbone.fingerprint})
 
     @classmethod
     def load(cls, path: Path, backbone: FrozenBackbone) -> "LearnedState":
-        """
-        Raises:
-            ValueError: the file cannot be read, holds no learned state, or holds one of another model.
-        """
-        try:
-            with safe_open(path, "pt") as file:
-                about = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"{path} cannot be read as a learned state: {error}") from error
-        if about.get("format") != FORMAT:
-            raise ValueError(f"{path} holds no learned state; make one with gssr generate --learn FILE --save {path}")
-        if about.get("fingerprint") != backbone.fingerprint:
+        """Raises ValueError if the file cannot be read, holds no learned state, or holds one of another model."""
+        tensors, about = state_file.read(path, FORMAT)
+        if about["fingerprint"] != backbone.fingerprint:
             raise ValueError(
-                f"{path} was made for the model {about.get('fingerprint')}, this is {backbone.fingerprint} "
+                f"{path} was made for the model {about['fingerprint']}, this is {backbone.fingerprint} "
                 f"({backbone.name}); use the backbone that the state was learned with"
             )
         return cls.from_tensors(tensors)
@@ -133,42 +122,28 @@ def learn_state(
     Raises:
         ValueError: layers that have none of the parts.
     """
-    settings = settings or Learning()
-    targets, gates, scales = _start(examples, layers, parts)
-
-    def state() -> LearnedState:
-        scaled = {part: {i: scales[part][i] * x for i, x in targets[part].items()} for part in targets}
-        return LearnedState(scaled, {part: {i: x.sigmoid() for i, x in gates[part].items()} for part in gates})
-
-    parameters = [x for group in (targets, gates) for by_layer in group.values() for x in by_layer.values()]
-    acting = Intervention(change=lambda cache: inject(cache, state().rules()))
-    losses = fit(parameters, examples, acting, settings, progress)
-    learned = state()
-    return LearnedState(_detached(learned.targets), _detached(learned.gates)), losses
-
-
-def _start(
-    examples: Examples, layers: Sequence[int] | None, parts: Sequence[str]
-) -> tuple[dict[str, dict[int, Tensor]], dict[str, dict[int, Tensor]], dict[str, dict[int, float]]]:
-    """By part and layer: targets in units of the states' size, logits of the gates, and sizes; one rate suits all."""
     states = layer_states(examples.read_some())
-    targets: dict[str, dict[int, Tensor]] = {}
-    gates: dict[str, dict[int, Tensor]] = {}
-    scales: dict[str, dict[int, float]] = {}
     known = [i for i, layer in enumerate(states) if any(getattr(layer, part) is not None for part in parts)]
     if wrong := sorted(set(layers or ()) - set(known)):
         raise ValueError(f"layers {wrong} have no {' or '.join(parts)} to learn; expected some of {known}")
+    # Targets in units of the states' size and logits of the gates, so that one rate suits all; names as in ``tensors``.
+    sizes: dict[str, float] = {}
+    parameters: dict[str, Tensor] = {}
     for part in parts:
         for layer in known if layers is None else sorted(set(layers)):
             if (found := getattr(states[layer], part)) is None:
                 continue
-            found = found.float()
-            scales.setdefault(part, {})[layer] = found.square().mean().sqrt().item()
+            target, gate = (f"{part}.{layer}.{kind}" for kind in ("target", "gate"))
             shape = found.shape[1:] if part != "values" else (found.shape[1], 1, found.shape[3])
-            targets.setdefault(part, {})[layer] = torch.zeros(shape, device=found.device).requires_grad_()
-            gates.setdefault(part, {})[layer] = torch.tensor(FIRST_GATE, device=found.device).logit().requires_grad_()
-    return targets, gates, scales
+            sizes[target] = found.float().square().mean().sqrt().item()
+            parameters[target] = torch.zeros(shape, device=found.device).requires_grad_()
+            parameters[gate] = torch.tensor(FIRST_GATE, device=found.device).logit().requires_grad_()
 
+    def state() -> LearnedState:
+        tensors = {name: sizes[name] * x if name in sizes else x.sigmoid() for name, x in parameters.items()}
+        return LearnedState.from_tensors(tensors)
 
-def _detached(by_part: Mapping[str, Mapping[int, Tensor]]) -> dict[str, dict[int, Tensor]]:
-    return {part: {layer: x.detach() for layer, x in by_layer.items()} for part, by_layer in by_part.items()}
+    acting = Intervention(change=lambda cache: inject(cache, state().rules()))
+    losses = fit(list(parameters.values()), examples, acting, settings or Learning(), progress)
+    with torch.no_grad():
+        return state(), losses

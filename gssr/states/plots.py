@@ -44,10 +44,7 @@ def _plot_leverage(axes, effects: Sequence[Leverage], share: float) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """
-    Raises:
-        ValueError: the file cannot be written, or its ending names no known picture format.
-    """
+    """Raises ValueError if the file cannot be written, or its ending names no known picture format."""
     try:
         figure.savefig(path, dpi=150)
     except OSError as error:

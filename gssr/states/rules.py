@@ -117,8 +117,7 @@ class Rule:
         """The layer's change for a state (B, M, R, N): (1 or B, M, R, N), in its dtype and on its device; other parts
         likewise.
 
-        Raises:
-            ValueError: another shape, or rows that do not divide the batch.
+        Raises ValueError for another shape, or rows that do not divide the batch.
         """
         change = self.change[layer]
         change = change.dense() if isinstance(change, LowRank) else change

@@ -11,31 +11,26 @@ from torch import Tensor
 
 from gssr.files import atomic_path
 
-FORMAT = "gssr hybrid state 1"
 
+def write(path: str | Path, form: str, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+    """Write a file in one step: an interruption leaves no partial file. ``form`` names the kind of file.
 
-def write(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
-    """Write a file in one step: an interruption leaves no partial file.
-
-    Raises:
-        ValueError: the file cannot be written.
+    Raises ValueError if the file cannot be written.
     """
-    path = Path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    about = {**about, "format": FORMAT}
+    about = {**about, "format": form}
     try:
         # Makes no folder: the user names it, and a mistyped one should be an error.
-        with atomic_path(path) as draft:
+        with atomic_path(Path(path)) as draft:
             save_file(tensors, draft, metadata={**about, "digest": _digest(tensors, about)})
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} cannot be written: {error}") from error
 
 
-def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and strings of a file that ``write`` wrote.
+def read(path: str | Path, form: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and strings of a file that ``write`` wrote as ``form``.
 
-    Raises:
-        ValueError: no such file, not of this format, or not as it was written.
+    Raises ValueError for a missing file, another kind of file, or changed contents.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -43,15 +38,13 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             # Copies, since the file may be replaced while a mapping of it is in use.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
-        raise ValueError(f"there is no file {path}; give one that `gssr state capture` wrote") from error
+        raise ValueError(f"there is no file {path}; give one that gssr wrote") from error
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
-    if about.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} holds {about.get('format', 'other tensors')!r}, expected {FORMAT!r}; capture it with this version"
-        )
+    if about.get("format") != form:
+        raise ValueError(f"{path} holds {about.get('format', 'other tensors')!r}, expected {form!r}; write it again")
     if about.pop("digest", None) != _digest(tensors, about):
-        raise ValueError(f"{path} is damaged: its contents are not what was written; capture the state again")
+        raise ValueError(f"{path} is damaged: its contents are not what was written; write it again")
     return tensors, about
 
 

@@ -1,50 +1,42 @@
 """States on the terminal."""
 
+import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from gssr.states.hybrid_state import HybridState
 from gssr.states.inspect import Leverage, describe, nbytes
 
-PARTS = ("recurrent", "conv", "keys", "values")
-
 
 def summary(state: HybridState) -> dict[str, Any]:
-    """Facts about a state without its layers: positions, bytes by part, and bytes that one more token adds."""
+    """Facts about a state: positions, bytes by part, bytes that one more token adds, and its layers."""
     sizes = nbytes(state)
     length = state.tokens.shape[1] - 1
-    growing = {name: sizes[name] for name in ("attention", "tokens")}
     return {
         "backbone": state.backbone,
         "fingerprint": state.fingerprint,
         "rows": state.rows,
         "tokens_read": state.position.tolist(),
         "bytes": sizes,
-        "bytes_per_token": growing["attention"] // length + growing["tokens"] // (length + 1),
+        "bytes_per_token": sizes["attention"] // length + sizes["tokens"] // (length + 1),
+        "layers": [asdict(layer) for layer in describe(state)],
     }
 
 
 def print_summary(state: HybridState) -> None:
     """Print which parts of a state grow with the text."""
-    about = summary(state)
-    sizes, positions = about["bytes"], about["tokens_read"]
-    table = Table(
-        title=Text(
-            f"{state.backbone} {state.fingerprint}, {state.rows} row{'s' * (state.rows > 1)}, {_span(positions)} "
-            "tokens read"
-        )
-    )
-    table.add_column("part")
-    table.add_column("bytes", justify="right")
-    table.add_column("with every further token")
+    sizes, read, length = nbytes(state), state.position.tolist(), state.tokens.shape[1] - 1
+    span = " to ".join(f"{tokens:,}" for tokens in sorted({min(read), max(read)}))
+    title = f"{state.backbone} {state.fingerprint}, {state.rows} row{'s' * (state.rows > 1)}, {span} tokens read"
+    table = Table("part", Column("bytes", justify="right"), "with every further token", title=Text(title))
     table.add_row("recurrent states", f"{sizes['recurrent']:,}", "as large")
     table.add_row("conv states", f"{sizes['conv']:,}", "as large")
     rows = f" for {state.rows} rows" if state.rows > 1 else ""
-    length = state.tokens.shape[1] - 1
     table.add_row("attention keys and values", f"{sizes['attention']:,}", f"+ {sizes['attention'] // length:,}{rows}")
     table.add_row("token ids", f"{sizes['tokens']:,}", f"+ {sizes['tokens'] // (length + 1):,}{rows}")
     _print(table)
@@ -58,14 +50,12 @@ def print_state(state: HybridState, prompts: Sequence[str] = ()) -> None:
     for name in ("layer", "kind", "part", "shape", "type", "bytes", "norm"):
         table.add_column(name, justify="right" if name in ("layer", "bytes", "norm") else "left")
     for layer in describe(state):
-        head = [str(layer.layer), layer.kind]
-        for part in layer.parts or [None]:
-            cells = ["", "", "", "", ""]
-            if part is not None:
-                shape = " × ".join(map(str, part.shape))
-                cells = [part.name, shape, part.dtype, f"{part.bytes:,}", f"{part.norm:.3g}"]
-            table.add_row(*head, *cells)
-            head = ["", ""]
+        parts = [
+            (part.name, " × ".join(map(str, part.shape)), part.dtype, f"{part.bytes:,}", f"{part.norm:.3g}")
+            for part in layer.parts
+        ]
+        for i, cells in enumerate(parts or [()]):
+            table.add_row(*(("", "") if i else (str(layer.layer), layer.kind)), *cells)
     _print(table)
     print_summary(state)
 
@@ -91,19 +81,10 @@ def print_leverage(effects: Sequence[Leverage], share: float, tokens: int, direc
 def print_continuations(before: Sequence[str], after: Sequence[str]) -> None:
     for i, (text, more) in enumerate(zip(before, after, strict=True)):
         shown = text if len(text) <= 300 else "… " + text[-300:]
-        _print(Text.assemble((shown, "dim"), (more, "bold")))
-        if i + 1 < len(before):
-            print()
-
-
-def _span(positions: Sequence[int]) -> str:
-    low, high = min(positions), max(positions)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        _print(Text.assemble("\n" if i else "", (shown, "dim"), (more, "bold")))
 
 
 def _print(what: Table | Text) -> None:
     # A pipe has no width; a table cut at 80 columns there would lose figures.
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
+    console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(what, soft_wrap=isinstance(what, Text))

@@ -5,6 +5,7 @@ python train.py fit --config configs/pretrain_nano.yaml
 """
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,8 +15,9 @@ from lightning import LightningModule
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from gssr.backbone.accelerate import accelerate_on_cpu
 from gssr.backbone.cpu import prepare_cpu
-from gssr.backbone.loading import accelerate, decoder_layers
+from gssr.backbone.loading import decoder_layers
 from gssr.training.architectures import Architecture, Nano
 from gssr.training.objectives import Batch, NextToken, Objective
 from gssr.training.optimizers import MuonAdamWConfig
@@ -58,7 +60,7 @@ class LanguageModelTraining(LightningModule):
         super().__init__()
         prepare_cpu()
         self.model = architecture().build()
-        accelerate(self.model)
+        accelerate_on_cpu(sys.modules[type(self.model).__module__])
         self.objective, self.optimizer = objective(), optimizer
         self.compile_layers, self.export = compile_layers, export
 

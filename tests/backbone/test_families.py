@@ -82,9 +82,9 @@ def test_neither_batch_nor_padding_changes_a_text_and_gradients_reach_its_prefix
     prefix = (noise * backbone.embedding_scale).requires_grad_()
     together, _ = backbone.text_nats(prefix, SENTENCES)
     (gradient,) = torch.autograd.grad(together[1], prefix)
-    alone, _ = backbone.text_nats(prefix[1:2], SENTENCES[1:2])
-    (expected,) = torch.autograd.grad(alone[0], prefix)
-    assert torch.allclose(together[1], alone[0], rtol=1e-5)
+    single, _ = backbone.text_nats(prefix[1:2], SENTENCES[1:2])
+    (expected,) = torch.autograd.grad(single[0], prefix)
+    assert torch.allclose(together[1], single[0], rtol=1e-5)
     assert torch.allclose(gradient, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
     assert gradient[1].abs().sum() > 0 and not gradient[[0, 2, 3]].any()
 

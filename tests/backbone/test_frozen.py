@@ -23,7 +23,7 @@ def prefixes(backbone: FrozenBackbone, count: int) -> torch.Tensor:
 
 
 def naive_nats(backbone: FrozenBackbone, prefix: torch.Tensor, text: str) -> torch.Tensor:
-    """One text, full logits of the whole sequence from the model's own head, loss picked out by hand."""
+    """One text, all logits of the sequence from the model's own head, loss picked out by hand."""
     ids = [backbone.start_id, *backbone.tokenize([text])[0], backbone.tokenizer.eos_token_id]
     embedded = torch.cat([prefix, backbone.model.get_input_embeddings()(torch.tensor(ids[:-1]))])[None]
     log_probs = F.log_softmax(backbone.model(inputs_embeds=embedded).logits[0].float(), -1)
@@ -47,11 +47,11 @@ def test_chunks_of_the_cross_entropy_change_nothing(tiny: FrozenBackbone, rows: 
     hidden = torch.randn(50, tiny.hidden_size, generator=g, requires_grad=True)
     target = torch.randint(0, 300, (50,), generator=g)
     weights = torch.randn(50, generator=g)
-    whole = F.cross_entropy(tiny.logits(hidden), target, reduction="none")
+    full = F.cross_entropy(tiny.logits(hidden), target, reduction="none")
     found = token_nats(hidden, target, tiny.logits, rows)
-    assert torch.allclose(found, whole, atol=1e-6)
+    assert torch.allclose(found, full, atol=1e-6)
     (gradient,) = torch.autograd.grad((found * weights).sum(), hidden)
-    (expected,) = torch.autograd.grad((whole * weights).sum(), hidden)
+    (expected,) = torch.autograd.grad((full * weights).sum(), hidden)
     assert torch.allclose(gradient, expected, atol=1e-6)
     with torch.no_grad():
         assert torch.equal(token_nats(hidden, target, tiny.logits, rows), found)
@@ -66,8 +66,8 @@ def test_no_weight_of_the_frozen_model_gets_a_gradient(tiny: FrozenBackbone) -> 
 def test_a_text_does_not_depend_on_its_batch(tiny: FrozenBackbone) -> None:
     prefix = prefixes(tiny, len(SENTENCES))
     together, _ = tiny.text_nats(prefix, SENTENCES)
-    alone = torch.cat([tiny.text_nats(prefix[i : i + 1], [text])[0] for i, text in enumerate(SENTENCES)])
-    assert torch.allclose(together, alone, rtol=1e-5)
+    single = torch.cat([tiny.text_nats(prefix[i : i + 1], [text])[0] for i, text in enumerate(SENTENCES)])
+    assert torch.allclose(together, single, rtol=1e-5)
     means = tiny.mean_states(SENTENCES, [2])
     assert torch.allclose(means[1], tiny.mean_states(SENTENCES[1:2], [2])[0], atol=1e-5)
 
@@ -78,11 +78,11 @@ def test_groups_by_length_change_neither_nats_nor_their_order(
     from gssr.backbone import frozen
 
     prefix = prefixes(tiny, len(SENTENCES)).requires_grad_()
-    whole, tokens = tiny.text_nats(prefix, SENTENCES)
-    (gradient,) = torch.autograd.grad(whole.sum(), prefix)
+    nats, tokens = tiny.text_nats(prefix, SENTENCES)
+    (gradient,) = torch.autograd.grad(nats.sum(), prefix)
     monkeypatch.setattr(frozen, "TOKENS_PER_GRADIENT", 40)
     grouped, same = tiny.text_nats(prefix, SENTENCES)
-    assert torch.allclose(grouped, whole, rtol=1e-5)
+    assert torch.allclose(grouped, nats, rtol=1e-5)
     assert torch.equal(tokens, same)
     assert torch.allclose(torch.autograd.grad(grouped.sum(), prefix)[0], gradient, atol=1e-5)
 

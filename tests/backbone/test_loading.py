@@ -119,7 +119,7 @@ DAMAGES = {
         "That is no causal language model",
     ),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"there are no weights \(\*.safetensors\)"),
-    "weights cut": (cut_in_half, "could not be loaded: .*\n.*whole safetensors files"),
+    "weights cut": (cut_in_half, "could not be loaded: .*\n.*complete safetensors files"),
     "weights are text": (lambda f: (f / "model.safetensors").write_text("x" * 99), "could not be loaded"),
     "a weight is missing": (lose_a_weight, "incomplete: 1 are missing, such as model.layers.1.mlp.up_proj.weight"),
     "other shapes": (
@@ -201,7 +201,7 @@ class PlainDecoder(nn.Module):
 
 
 class PlainLM(PreTrainedModel):
-    """A causal model that takes token ids alone."""
+    """A causal model that takes token ids only."""
 
     config_class = PlainConfig
     _tied_weights_keys = None

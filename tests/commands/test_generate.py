@@ -63,7 +63,7 @@ def test_errors_say_what_to_do(prompt: list[str], tmp_path: Path) -> None:
         "outside \\[0, 1\\]": ["--like", "Tropical", "--strength", "2"],
         "cannot be read": ["--learn", str(tmp_path / "none.txt")],
         "holds no text": ["--learn", str(empty)],
-        "cannot be read as a learned state": ["--learned", str(tmp_path / "none.safetensors")],
+        "there is no file": ["--learned", str(tmp_path / "none.safetensors")],
         "belong together": ["--towards", str(empty)],
         "belongs to --learn": ["--random", "--save", str(tmp_path / "x")],
         "--strength is its bound": ["--like", "Tropical", "--max-share", "1"],

@@ -48,7 +48,7 @@ def wide(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> FrozenB
 
 @pytest.fixture(scope="module")
 def lively(tiny_folder: Path) -> FrozenBackbone:
-    """The tiny model with layers that matter; as initialized, it repeats the last token for ever."""
+    """The tiny model with layers that matter; as initialized, it repeats the last token without end."""
     return enliven(FrozenBackbone(str(tiny_folder)))
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gssr.backbone import FrozenBackbone
-from gssr.states.advance import advance
+from gssr.states.advance import advance, left_padded
 from gssr.states.cache import LayerState, empty_cache, fill_cache, layer_states
 from tests.states.conftest import other_hybrid
 
@@ -185,3 +185,14 @@ def test_shapes_that_do_not_fit_are_refused(lively: FrozenBackbone) -> None:
         advance(lively, read, embeddings[:1], ones(1, 8))
     with pytest.raises(ValueError, match="give each row at least one token"):
         advance(lively, cache, embeddings, torch.tensor([[True] * 4, [False] * 4]))
+
+
+def test_texts_are_padded_on_the_left_and_keep_their_last_tokens(tiny: FrozenBackbone) -> None:
+    texts = ["Hurricane Ian near 20.1 north", "x"]
+    long, short = tiny.tokenize(texts)
+    tokens, mask = left_padded(tiny, texts, padding=7)
+    assert tokens[0].tolist() == [tiny.start_id, *long] and mask[0].all()
+    assert tokens[1, mask[1]].tolist() == [tiny.start_id, *short]
+    assert (tokens[1, ~mask[1]] == 7).all() and not mask[1, 0]
+    tokens, mask = left_padded(tiny, texts, padding=7, last=3)
+    assert tokens[0].tolist() == long[-3:] and mask.sum(1).tolist() == [3, len(short) + 1]

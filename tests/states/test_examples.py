@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gssr.backbone import FrozenBackbone
+from gssr.states.directions import recurrent_states
 from gssr.states.examples import Examples, Intervention, Learning, fit
 from gssr.states.intervention import inject
 from gssr.states.learned_state import learn_state
@@ -32,10 +33,10 @@ def test_pairs_stay_together(lively: FrozenBackbone) -> None:
     """With a batch of one, the loss is always that of one of the two pairs; drawn independently, it is not."""
     paired = Examples(lively, PROMPTS, FOLLOW, tokens=5, paired=True)
     mixed = Examples(lively, PROMPTS, FOLLOW, tokens=5)
-    alone = [Examples(lively, [prompt], [text], tokens=5) for prompt, text in zip(PROMPTS, FOLLOW, strict=True)]
+    single = [Examples(lively, [prompt], [text], tokens=5) for prompt, text in zip(PROMPTS, FOLLOW, strict=True)]
     settings, generator = Learning(batch=1), torch.Generator().manual_seed(0)
     with torch.no_grad():
-        expected = [examples.loss(settings, generator).item() for examples in alone]
+        expected = [examples.loss(settings, generator).item() for examples in single]
         found = {round(paired.loss(settings, generator).item(), 4) for _ in range(12)}
         others = {round(mixed.loss(settings, generator).item(), 4) for _ in range(24)}
     assert found == {round(value, 4) for value in expected}
@@ -46,7 +47,7 @@ def test_pairs_stay_together(lively: FrozenBackbone) -> None:
 def test_kept_prompts_cost_the_divergence_of_their_next_token(lively: FrozenBackbone, how: str) -> None:
     torch.manual_seed(0)
     examples = Examples(lively, PROMPTS, FOLLOW, tokens=4, kept=KEPT[:1])
-    change = {layer: 0.3 * torch.randn(x.shape[1:]) for layer, x in examples.states().items()}
+    change = {layer: 0.3 * torch.randn(x.shape[1:]) for layer, x in recurrent_states(lively, PROMPTS).items()}
     schedule = Schedule.once()
     acting = {
         "cache": Intervention(change=lambda cache: inject(cache, [Offset(change, schedule=schedule)])),
@@ -107,7 +108,7 @@ def test_examples_that_do_not_fit_are_refused(lively: FrozenBackbone) -> None:
     with pytest.raises(ValueError, match="2 prompts and 1 continuations make no pairs"):
         Examples(lively, PROMPTS, FOLLOW[:1], paired=True)
     for prompts, kept in ((["", "x"], ()), (["x"], [""])):
-        with pytest.raises(ValueError, match="a prompt is empty"):
+        with pytest.raises(ValueError, match="has no token"):
             Examples(lively, prompts, FOLLOW, kept=kept)
-    with pytest.raises(ValueError, match="keep_weight -1 must be at least 0"):
+    with pytest.raises(ValueError, match="keep_weight=-1.*keep_weight at least 0"):
         Learning(keep_weight=-1)

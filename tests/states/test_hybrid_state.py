@@ -16,8 +16,9 @@ from transformers import (
 )
 
 from gssr.backbone import FrozenBackbone
+from gssr.states.blend import blend
 from gssr.states.cache import empty_cache
-from gssr.states.hybrid_state import HybridState, capture_tokens, from_cache, repeat_rows, stack
+from gssr.states.hybrid_state import HybridState, capture_tokens, from_cache, repeat_rows
 from gssr.states.inspect import nbytes
 from tests.states.conftest import PROMPTS, other_hybrid
 
@@ -124,17 +125,16 @@ def test_a_row_does_not_depend_on_its_batch(nano: FrozenBackbone) -> None:
         close(together.select([row]), HybridState.capture(nano, [prompt]))
 
 
-def test_rows_are_stacked_selected_and_repeated(tiny: FrozenBackbone) -> None:
-    alone = [HybridState.capture(tiny, [prompt]) for prompt in PROMPTS]
-    stacked = stack(alone)
-    assert stacked.rows == 3
-    assert all(same(stacked.select([row]), state) for row, state in enumerate(alone))
-    assert torch.equal(resumed(tiny, stacked, 12, do_sample=False), uninterrupted(tiny, PROMPTS, 12, do_sample=False))
-    twice = repeat_rows(stacked, 2)
-    assert all(same(twice.select([row]), alone[row // 2]) for row in range(6))
-    assert same(stacked.select([2, 0]), stack([alone[2], alone[0]]))
+def test_rows_are_selected_and_repeated(tiny: FrozenBackbone) -> None:
+    state = HybridState.capture(tiny, PROMPTS)
+    twice = repeat_rows(state, 2)
+    assert twice.rows == 6 and all(same(twice.select([row]), state.select([row // 2])) for row in range(6))
+    swapped = state.select([2, 0])
+    assert same(swapped.select([0]), state.select([2])) and same(swapped.select([1]), state.select([0]))
+    expected = uninterrupted(tiny, [PROMPTS[2], PROMPTS[0]], 12, do_sample=False)
+    assert torch.equal(resumed(tiny, swapped, 12, do_sample=False), expected)
     with pytest.raises(ValueError, match="row 3 does not exist; the state has rows 0 to 2"):
-        stacked.select([3])
+        state.select([3])
 
 
 def test_nothing_changes_a_state(tiny: FrozenBackbone) -> None:
@@ -168,14 +168,14 @@ def test_a_captured_cache_goes_on_without_the_state(tiny: FrozenBackbone) -> Non
 
 def test_reading_on_is_reading_it_all(nano: FrozenBackbone) -> None:
     ids = torch.tensor([[nano.start_id, *nano.tokenize([PROMPTS[0] + " In the evening it weakened."])[0]]])
-    whole = capture_tokens(nano, ids)
+    uncut = capture_tokens(nano, ids)
     cut = len(nano.tokenize([PROMPTS[0]])[0]) + 1
     rest = nano.tokenizer.decode(ids[0, cut:])
     assert nano.tokenize([rest])[0] == ids[0, cut:].tolist()
-    close(capture_tokens(nano, ids[:, :cut]).read_on(nano, rest), whole)
+    close(capture_tokens(nano, ids[:, :cut]).read_on(nano, rest), uncut)
     # Behind shorter texts of a batch there is padding, which must not be read again.
     together = HybridState.capture(nano, PROMPTS).read_on(nano, rest)
-    close(together.select([0]), whole)
+    close(together.select([0]), uncut)
     close(together.select([1]), HybridState.capture(nano, PROMPTS[1:2]).read_on(nano, rest))
 
 
@@ -260,7 +260,7 @@ def test_another_models_state_is_refused(tiny: FrozenBackbone, nano: FrozenBackb
     with pytest.raises(ValueError, match=message):
         state.generate(nano, max_new_tokens=1)
     with pytest.raises(ValueError, match="states of different backbones"):
-        stack([state, HybridState.capture(nano, PROMPTS)])
+        blend([state, HybridState.capture(nano, PROMPTS)], (1, 1))
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_another_models_state_is_refused(tiny: FrozenBackbone, nano: FrozenBackb
     ],
 )
 def test_another_shape_is_refused(layer: int, change: Any, message: str, tiny: FrozenBackbone, tmp_path: Path) -> None:
-    """Files that are whole and claim the right model, but hold what cannot be its state."""
+    """Undamaged files that name the right model and hold what cannot be its state."""
     state = HybridState.capture(tiny, PROMPTS)
     wrong = state.with_layers({layer: replace(state.layers[layer], **change(state.layers[layer]))})
     wrong.save(tmp_path / "state.safetensors")
@@ -294,7 +294,7 @@ def test_too_few_layers_and_unknown_tokens_are_refused(tiny: FrozenBackbone, tmp
 
 
 def test_what_cannot_be_read_or_written_is_refused(tiny: FrozenBackbone, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no prompt"):
+    with pytest.raises(ValueError, match="no text to read"):
         HybridState.capture(tiny, [])
     with pytest.raises(ValueError, match="has no token"):
         HybridState.capture(tiny, ["x", ""])

@@ -42,8 +42,8 @@ def test_norms_leave_padding_out(tiny: FrozenBackbone) -> None:
     def norms(state: HybridState) -> np.ndarray:
         return np.array([part.norm for report in describe(state) for part in report.parts])
 
-    alone = np.mean([norms(HybridState.capture(tiny, [prompt])) for prompt in PROMPTS], axis=0)
-    np.testing.assert_allclose(norms(HybridState.capture(tiny, PROMPTS)), alone, rtol=1e-4)
+    single = np.mean([norms(HybridState.capture(tiny, [prompt])) for prompt in PROMPTS], axis=0)
+    np.testing.assert_allclose(norms(HybridState.capture(tiny, PROMPTS)), single, rtol=1e-4)
 
 
 def test_log_probs_of_a_continuation_are_those_of_the_whole_text(tiny: FrozenBackbone) -> None:

@@ -81,10 +81,10 @@ def test_streaming_writes_the_steered_text(
 ) -> None:
     inputs = _ids(lively, PROMPT)
     with steer(lively.model, Offset(direction)):
-        whole = _generate(lively, inputs).sequences
+        full = _generate(lively, inputs).sequences
         capsys.readouterr()
         _generate(lively, inputs, streamer=TextStreamer(lively.tokenizer, skip_prompt=True))
-    assert capsys.readouterr().out.strip() == lively.tokenizer.decode(whole[0, inputs["input_ids"].shape[1] :]).strip()
+    assert capsys.readouterr().out.strip() == lively.tokenizer.decode(full[0, inputs["input_ids"].shape[1] :]).strip()
 
 
 def test_generation_equals_a_loop_by_hand(lively: FrozenBackbone, direction: dict[int, torch.Tensor]) -> None:
@@ -126,11 +126,11 @@ def test_rows_are_steered_apart(lively: FrozenBackbone, direction: dict[int, tor
     both = {layer: torch.stack([direction[layer], direction[layer], other[layer]]) for layer in direction}
     with steer(lively.model, Offset(both, strength=torch.tensor([1.0, 0.0, 1.0])), kl=True) as report:
         together = _generate(lively, _ids(lively, *texts), **MODES[mode])
-    alone = []
+    single = []
     for text, change, strength in zip(texts, (direction, direction, other), (1.0, 0.0, 1.0), strict=True):
         with steer(lively.model, Offset(change, strength=strength)):
-            alone.append(_generate(lively, _ids(lively, text), **MODES[mode]).sequences[0, -6:])
-    assert torch.equal(together.sequences[:, -6:], torch.stack(alone))
+            single.append(_generate(lively, _ids(lively, text), **MODES[mode]).sequences[0, -6:])
+    assert torch.equal(together.sequences[:, -6:], torch.stack(single))
     assert len({tuple(row.tolist()) for row in together.sequences[:, -6:]}) == 3
     width = len(together.sequences) * (3 if mode == "beams" else 1)
     for step in report.steps:

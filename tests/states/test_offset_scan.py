@@ -33,10 +33,10 @@ def test_closed_form_equals_a_change_before_every_token(lively: FrozenBackbone, 
     else:
         change = {layer: torch.randn(shape[1:] if kind == "shared" else shape) for layer in (0, 2)}
     ids = torch.randint(2, 300, (shape[0], 8))
-    whole, stepwise = copy.deepcopy(cache), copy.deepcopy(cache)
+    at_once, stepwise = copy.deepcopy(cache), copy.deepcopy(cache)
     with torch.no_grad():
         with scan_offsets(lively, change, schedule):
-            expected = lively.model(ids, past_key_values=whole, use_cache=True).logits
+            expected = lively.model(ids, past_key_values=at_once, use_cache=True).logits
         with steer(lively.model, Offset(change, schedule=schedule)):
             found = [lively.model(ids[:, [t]], past_key_values=stepwise, use_cache=True).logits for t in range(8)]
         plain = lively.model(ids, past_key_values=copy.deepcopy(cache), use_cache=True).logits
@@ -45,7 +45,7 @@ def test_closed_form_equals_a_change_before_every_token(lively: FrozenBackbone, 
     assert torch.allclose(expected, found, atol=float(1e-3 * difference + 1e-7))
     for layer in change:
         assert torch.allclose(
-            whole.get_recurrent_state(layer), stepwise.get_recurrent_state(layer), rtol=1e-3, atol=1e-4
+            at_once.get_recurrent_state(layer), stepwise.get_recurrent_state(layer), rtol=1e-3, atol=1e-4
         )
 
 
@@ -54,7 +54,7 @@ def test_learning_lowers_its_loss_and_leaves_the_model_alone(lively: FrozenBackb
     examples = Examples(lively, PROMPTS, FOLLOW, tokens=6)
     settings = Learning(steps=25, batch=4)
     direction, losses = learn_offset(examples, Schedule(stop=4), settings, layers=[0, 2])
-    assert set(direction) == {0, 2} and direction[0].shape == examples.states()[0].shape[1:]
+    assert set(direction) == {0, 2} and direction[0].shape == recurrent_states(lively, PROMPTS)[0].shape[1:]
     assert sum(losses[-5:]) < sum(losses[:5]) - 0.05
     assert not any(x.requires_grad or x.grad is not None for x in lively.model.parameters())
     assert all(torch.equal(before[name], x) for name, x in lively.model.state_dict().items())
@@ -84,12 +84,12 @@ def test_layers_without_a_state_are_refused(lively: FrozenBackbone) -> None:
 def test_states_do_not_depend_on_the_batch(lively: FrozenBackbone) -> None:
     together = recurrent_states(lively, PROMPTS)
     for row, prompt in enumerate(PROMPTS):
-        for layer, alone in recurrent_states(lively, [prompt]).items():
-            assert torch.allclose(together[layer][row], alone[0], atol=1e-6)
+        for layer, single in recurrent_states(lively, [prompt]).items():
+            assert torch.allclose(together[layer][row], single[0], atol=1e-6)
     difference = mean_difference(lively, PROMPTS, PROMPTS[:1])
     expected = (together[1][1] - together[1][0]) / 2
     assert torch.allclose(difference[1], expected, atol=1e-6)
-    with pytest.raises(ValueError, match="at least one token"):
+    with pytest.raises(ValueError, match="has no token"):
         recurrent_states(lively, [""])
 
 
@@ -106,7 +106,7 @@ def test_the_loss_is_that_of_the_steered_text(lively: FrozenBackbone) -> None:
     """By hand: mean nats of a continuation's tokens, read one by one under `steer` behind an unsteered prompt."""
     examples = Examples(lively, PROMPTS[:1], FOLLOW[:1], tokens=5)
     torch.manual_seed(0)
-    shape = examples.states()[0].shape[1:]
+    shape = recurrent_states(lively, PROMPTS)[0].shape[1:]
     change, schedule = {layer: torch.randn(shape) for layer in (0, 2)}, Schedule(stop=3)
     settings = Learning(batch=1, first_weight=1.0)
     with torch.no_grad():

@@ -244,7 +244,7 @@ def run(
 
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> tuple[LanguageModelTraining, dict[int, float]]:
-    return run(folder, folder / "whole", seed=0)
+    return run(folder, folder / "uninterrupted", seed=0)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -252,8 +252,8 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(
     folder: Path, trained: tuple[LanguageModelTraining, dict[int, float]]
 ) -> None:
     module, losses = trained
-    # What a crash after step 5 leaves is this file alone; the new process begins with other weights.
-    resumed, later = run(folder, folder / "again", seed=99, resume=folder / "whole" / "step=5.ckpt")
+    # A crash after step 5 leaves only this file. The new process begins with other weights.
+    resumed, later = run(folder, folder / "again", seed=99, resume=folder / "uninterrupted" / "step=5.ckpt")
     assert sorted(losses) == list(range(1, 9)) and sorted(later) == [6, 7, 8]
     assert later == {step: losses[step] for step in (6, 7, 8)}
     assert losses[8] < losses[1]
@@ -267,15 +267,15 @@ def test_the_export_loads_as_a_frozen_backbone(
     folder: Path, trained: tuple[LanguageModelTraining, dict[int, float]]
 ) -> None:
     module, _ = trained
-    stored = load_file(folder / "whole" / "nano" / "model.safetensors")
+    stored = load_file(folder / "uninterrupted" / "nano" / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
-    backbone = FrozenBackbone(str(folder / "whole" / "nano"))
+    backbone = FrozenBackbone(str(folder / "uninterrupted" / "nano"))
     weights = backbone.model.state_dict()
     for name, value in module.model.state_dict().items():
         assert torch.equal(weights[name], value.to(torch.bfloat16).float()), name
     assert backbone.tokenizer.eos_token_id != backbone.tokenizer.pad_token_id
 
-    # Behind an empty prefix a text costs what pretraining says it costs.
+    # Behind an empty prefix a text has the nats of pretraining.
     text = "storm moving north at 9 knots"
     cost, tokens = backbone.text_nats(torch.zeros(1, 0, backbone.hidden_size), [text])
     end = backbone.tokenizer.eos_token_id
@@ -350,7 +350,7 @@ def test_data_and_objective_may_come_from_outside(objective: type[Objective], fo
 def test_a_saved_model_is_trained_further(
     folder: Path, trained: tuple[LanguageModelTraining, dict[int, float]]
 ) -> None:
-    module = tiny(architecture=lambda: Saved(str(folder / "whole" / "nano")))
+    module = tiny(architecture=lambda: Saved(str(folder / "uninterrupted" / "nano")))
     weights = trained[0].model.state_dict()
     for name, value in module.model.state_dict().items():
         assert torch.equal(value, weights[name].bfloat16().float()), name
