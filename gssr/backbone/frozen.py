@@ -34,6 +34,10 @@ class FrozenBackbone:
         self.name, self.revision = name, revision
         self.model, self.tokenizer = load_model(name, revision, dtype, offline)
         self.model.eval().requires_grad_(False)
+        end, start, pad = (getattr(self.tokenizer, f"{name}_token_id") for name in ("eos", "bos", "pad"))
+        # The token before every text and the one at padding; a model that lacks one takes end-of-text.
+        self.start_id: int = end if start is None else start
+        self.pad_id: int = end if pad is None else pad
         self.fingerprint = fingerprint(self.model)
         self.layers = decoder_layers(self.model)
         self.decoder = self.model.get_decoder()
@@ -85,18 +89,6 @@ class FrozenBackbone:
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text without special tokens."""
         return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-
-    @property
-    def start_id(self) -> int:
-        """The token that precedes every text: begin-of-text, or end-of-text where a model has no other."""
-        start = self.tokenizer.bos_token_id
-        return self.tokenizer.eos_token_id if start is None else start
-
-    @property
-    def pad_id(self) -> int:
-        """The token at padding: end-of-text where a model has no other."""
-        pad = self.tokenizer.pad_token_id
-        return self.tokenizer.eos_token_id if pad is None else pad
 
     @torch.no_grad()
     def token_states(self, texts: Sequence[str], layer: int) -> tuple[Tensor, Tensor]:
