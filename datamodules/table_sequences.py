@@ -14,11 +14,11 @@ from datamodules.tables.build import Columns, Reading
 from datamodules.tables.cells import MISSING, one_time
 from datamodules.tables.facts import iso
 from datamodules.tables.goals import (
-    GoalFile,
     GoalNotes,
     check_typed_goal,
     goal_writer,
     numbers_of,
+    read_goal_file,
     read_templates,
     words_of,
 )
@@ -248,7 +248,7 @@ class TableSequences(SequenceData):
         if p.goals is None or (p.goals == "hindsight" and p.goal_column is not None):
             self.goal_writer = None
         elif self.templates is None and p.goals != "hindsight":
-            noted = GoalFile(p.goals, p.series_column, self.reading.times()).read(store.facts.series, seen)
+            noted = read_goal_file(p.goals, p.series_column, self.reading.times(), store.facts.series, seen)
             self.cutter.notes = GoalNotes(y, seen, noted)
         else:
             s = self._scaler

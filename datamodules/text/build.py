@@ -22,7 +22,8 @@ import numpy as np
 import pandas as pd
 
 from datamodules.storms.best_tracks import advisories, read_storms
-from datamodules.storms.datamodule import STEP_HOURS, YEARS, storm_goal_writer
+from datamodules.storms.datamodule import GOALS_FILE, STEP_HOURS, YEARS
+from gssr.sequences.goals import GoalWriter
 
 HELD_OUT_SHARE = 0.03
 STRIKES_HELD_OUT_YEAR = 1996
@@ -181,7 +182,7 @@ def _storm_documents(
             reports.append("\n".join(lines[:count]))
             lines = lines[count:]
     wanted = goal_bytes if goal_bytes is not None else int(share * sum(map(len, reports)))
-    writer = storm_goal_writer()
+    writer = GoalWriter.read(GOALS_FILE)
     steps = [(track, i) for track in tracks for i in range(len(track))]
     goals: list[str] = []
     while wanted > 0:

@@ -25,6 +25,7 @@ LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 INK, FAINT, GRID = "#22272e", "#8a929c", "#e6e9ed"
 WITH, WITHOUT, GOAL = "#d1495b", "#2e6f95", "#9c2238"
 LINE = 0.205  # inches between lines of text
+SINGLES = 6  # rollouts that are drawn as lines
 
 
 def fan_chart(
@@ -116,13 +117,11 @@ def fan_chart_of(
     value_names: Sequence[str],
     value_units: Sequence[str],
     *,
-    singles: int = 6,
-    text_steps: Sequence[int] | None = None,
     guides: Sequence[tuple[float, str]] = (),
 ) -> Figure:
     """The fan chart of sequence `index` of a batch, from plans of that batch with and without its goal.
 
-    `singles`: single rollouts drawn; `text_steps`: horizon steps whose texts are written below (None: three; (): none).
+    It shows a few single rollouts and up to three texts; `guides` as in `fan_chart`.
     """
     row = batch.select([index])
     length = int(row.context[0])
@@ -137,9 +136,8 @@ def fan_chart_of(
         return rollouts[:, index, :horizon, dimension].float().cpu().numpy()
 
     written = (plan_without if plan_with is None else plan_with).text[index]
-    if text_steps is None:
-        text_steps = sorted({horizon // 4, horizon // 2, horizon - 1}) if horizon > 2 else range(horizon)
-    texts = [(hours[length + h], written[h]) for h in text_steps] if written else []
+    shown = sorted({horizon // 4, horizon // 2, horizon - 1}) if horizon > 2 else range(horizon)
+    texts = [(hours[length + h], written[h]) for h in shown] if written else []
     goal = row.goal[0] if plan_with is not None else None
     return fan_chart(
         hours[:length],
@@ -155,7 +153,7 @@ def fan_chart_of(
         name=value_names[dimension],
         unit=value_units[dimension],
         title=row.series[0],
-        paths=None if plan_with is None else fan(plan_with.rollouts.mean)[:singles],
+        paths=None if plan_with is None else fan(plan_with.rollouts.mean)[:SINGLES],
         guides=guides,
         texts=texts,
     )

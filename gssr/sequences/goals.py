@@ -13,9 +13,11 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from gssr.sequences.phrases import WHENS, counted_spans, form_core, number_word, numerals, tidy, time_spans
 from gssr.sequences.record import Record
@@ -170,6 +172,11 @@ class GoalWriter:
                 f"goal writer: number_step {self.number_step} and rounding {self.rounding} must be above 0 and "
                 f"span_count {self.span_count} at least 1"
             )
+
+    @classmethod
+    def read(cls, path: Path, **changes: Any) -> GoalWriter:
+        """The writer of a YAML file with these arguments; `changes` replace single ones."""
+        return cls(**(yaml.safe_load(path.read_text(encoding="utf-8")) | changes))
 
     def is_held_out_number(self, number: float) -> bool:
         """Whether this number is written only in the modes `numbers` and `all`."""

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 import datamodules.table_sequences as module
-from datamodules.storms.datamodule import storm_goal_writer
+from datamodules.storms.datamodule import GOALS_FILE
 from datamodules.table_sequences import TableSequences
 from datamodules.tables.grid import Grid, infer
 from gssr.sequences.collate import collate
+from gssr.sequences.goals import GoalWriter
 
 C, H = 4, 3
 OPTIONS: dict[str, Any] = {"context": C, "horizon": H, "time_column": "date", "value_columns": ["price", "volume"]}
@@ -311,7 +312,7 @@ def test_templates_of_ones_own(tmp_path: Path) -> None:
 
 def test_storms_are_told_the_same_goals_as_ever() -> None:
     """Numbers of any scale must not change the sentences of a run that was trained before."""
-    writer, g, told = storm_goal_writer(), np.random.default_rng(7), []
+    writer, g, told = GoalWriter.read(GOALS_FILE), np.random.default_rng(7), []
     for mode in ("train", "combinations", "numbers", "forms", "all"):
         for i in range(300):
             start = float("nan") if i % 11 == 0 else float(g.integers(10, 165))

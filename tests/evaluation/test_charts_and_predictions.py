@@ -8,7 +8,7 @@ from matplotlib import pyplot
 from matplotlib.image import imread
 
 from gssr.evaluation.fan_chart import WITH, WITHOUT, fan_chart, fan_chart_of, save
-from gssr.evaluation.predictions import iso_time, read_predictions, write_predictions
+from gssr.evaluation.predictions import Forecast, iso_time
 from gssr.sequences.collate import collate
 from tests.evaluation.fakes import NAMES, UNITS, FakeNetwork, series, with_goal
 
@@ -19,6 +19,10 @@ def planned():
     batch.value_mask[0, 2, 1] = False
     network = FakeNetwork(noise=2.0)
     return batch, network.plan(batch, batch.goal, samples=8), network.plan(batch, [None] * len(batch), samples=8)
+
+
+def read(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def words(figure) -> str:
@@ -73,10 +77,10 @@ def test_a_chart_without_goal_truth_or_bounds_is_drawn():
 
 def test_predictions_round_trip(planned, tmp_path):
     batch, with_plan, without_plan = planned
-    path = write_predictions(with_plan, without_plan, batch, tmp_path, NAMES, UNITS, charts=2, rollouts=3)
+    path = Forecast(batch, with_plan, without_plan, NAMES, UNITS).write(tmp_path, charts=2, rollouts=3)
     for line in path.read_text(encoding="utf-8").splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    lines = read_predictions(path)
+    lines = read(path)
     assert [line["series"] for line in lines] == batch.series
     first = lines[0]
     assert first["goal"] == batch.goal[0] and first["goal_low"] == [96.0, None]
@@ -98,20 +102,21 @@ def test_plans_without_texts_have_none_to_show(planned, tmp_path):
     batch, with_plan, without_plan = planned
     with_plan.text = without_plan.text = [[] for _ in range(len(batch))]
     assert "The plan in words" not in words(fan_chart_of(batch, 0, with_plan, without_plan, 0, NAMES, UNITS))
-    (line, *_) = read_predictions(write_predictions(with_plan, without_plan, batch, tmp_path, NAMES, UNITS))
+    (line, *_) = read(Forecast(batch, with_plan, without_plan, NAMES, UNITS).write(tmp_path))
     assert line["with_goal"]["text"] is None and line["without_goal"]["text"] is None
 
 
 def test_batches_append_to_one_file_and_a_new_run_starts_it_again(planned, tmp_path):
     batch, with_plan, without_plan = planned
-    write_predictions(None, without_plan, batch, tmp_path, NAMES, UNITS)
-    path = write_predictions(with_plan, without_plan, batch, tmp_path, NAMES, UNITS, append=True)
-    lines = read_predictions(path)
+    free, steered = (Forecast(batch, plan, without_plan, NAMES, UNITS) for plan in (None, with_plan))
+    free.write(tmp_path)
+    path = steered.write(tmp_path, append=True)
+    lines = read(path)
     assert len(lines) == 6
     assert lines[0]["with_goal"] is None and lines[3]["with_goal"] is not None
-    assert len(read_predictions(write_predictions(None, without_plan, batch, tmp_path, NAMES, UNITS))) == 3
+    assert len(read(free.write(tmp_path))) == 3
     with pytest.raises(ValueError, match="3 windows"):
-        write_predictions(with_plan, without_plan, batch.select([0]), tmp_path, NAMES, UNITS)
+        Forecast(batch.select([0]), with_plan, without_plan, NAMES, UNITS)
 
 
 def test_times_are_written_in_utc():
