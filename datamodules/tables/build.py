@@ -139,8 +139,7 @@ class Reading:
             if names.text and facts.has_text and texts_are_numbers:
                 raise ValueError(
                     f"the text column {names.text!r} holds nothing but numbers; expected words; name it in "
-                    "value_columns, or leave "
-                    "text_column out"
+                    "value_columns, or leave text_column out"
                 )
             if names.goal and not facts.has_goal:
                 raise ValueError(f"the goal column {names.goal!r} is empty in all rows; leave goal_column out")
@@ -183,7 +182,6 @@ class Reading:
                 )
             if column.low == column.high:
                 raise ValueError(
-                    f"value column {column.name!r} of {source.path} is constant ({column.low:g}); there is "
-                    "nothing to learn from it; "
-                    "leave it out of value_columns"
+                    f"value column {column.name!r} of {source.path} is constant ({column.low:g}); there is nothing to "
+                    "learn from it; leave it out of value_columns"
                 )

@@ -67,9 +67,8 @@ def numbers(array: pa.Array, name: str, first: int, missing: Sequence[str] = MIS
     finite = values[np.isfinite(values)]
     if len(finite) and np.abs(finite).max() > _LARGEST:
         raise ValueError(
-            f"value column {name!r} holds {finite[np.abs(finite).argmax()]:g}, more than float32 can hold; "
-            "divide the column, or "
-            "name the code of a missing value in `missing`"
+            f"value column {name!r} holds {finite[np.abs(finite).argmax()]:g}, more than float32 can hold; divide the "
+            "column, or name the code of a missing value in `missing`"
         )
     return values
 
@@ -158,9 +157,8 @@ class Times:
             bad = np.flatnonzero((hours < _HOURS[0]) | (hours > _HOURS[1]))
             if len(bad):
                 raise ValueError(
-                    f"time column {self.name!r} holds {array[int(bad[0])].as_py()!r} in row {first + bad[0]}; "
-                    "expected a time between "
-                    f"{EARLIEST} and {LATEST}; is it a placeholder, or is time_unit ({self.unit}) wrong?"
+                    f"time column {self.name!r} holds {array[int(bad[0])].as_py()!r} in row {first + bad[0]}; expected "
+                    f"a time between {EARLIEST} and {LATEST}; is it a placeholder, or is time_unit ({self.unit}) wrong?"
                 )
         return hours
 
@@ -196,9 +194,8 @@ class Times:
     def _refuse_mixed(self) -> None:
         (with_row, with_text), (row, text) = self._zoned[True], self._zoned[False]
         raise ValueError(
-            f"time column {self.name!r} mixes times with a time zone ({with_text!r}, row {with_row}) and "
-            f"without ({text!r}, row "
-            f"{row}); write all of them in UTC, or all with their offset"
+            f"time column {self.name!r} mixes times with a time zone ({with_text!r}, row {with_row}) and without "
+            f"({text!r}, row {row}); write all of them in UTC, or all with their offset"
         )
 
     def _counts(self, texts: pa.Array, first: int) -> np.ndarray:
@@ -207,9 +204,8 @@ class Times:
         except pa.ArrowInvalid:
             wrong = next(i for i, text in enumerate(texts.to_pylist()) if text is not None and not _is_number(text))
             raise ValueError(
-                f"time column {self.name!r} holds {texts[wrong].as_py()!r} in row {first + wrong}; with "
-                f"time_unit {self.unit} each "
-                "time must be a number; leave time_unit out for dates"
+                f"time column {self.name!r} holds {texts[wrong].as_py()!r} in row {first + wrong}; with time_unit "
+                f"{self.unit} each time must be a number; leave time_unit out for dates"
             ) from None
         if self.unit != "year":
             return counts * TIME_UNITS[self.unit]
@@ -238,9 +234,8 @@ class Times:
                 shown = text if len(text) <= 40 else text[:37] + "..."
                 return f"time column {self.name!r} holds {shown!r} in row {first + i}; expected {expected}"
         return (
-            f"time column {self.name!r} cannot be read from row {first} on: its times, such as {listed[0]!r}, "
-            "are of different "
-            "precision or too far apart; write all of them alike, as ISO 8601"
+            f"time column {self.name!r} cannot be read from row {first} on: its times, such as {listed[0]!r}, are of "
+            "different precision or too far apart; write all of them alike, as ISO 8601"
         )
 
 

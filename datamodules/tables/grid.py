@@ -96,10 +96,9 @@ def infer(gaps: np.ndarray) -> Grid:
     if np.mean((np.abs(steps - np.rint(steps)) <= 0.25) & (steps > 0.5)) >= 0.9:
         return Grid(median)
     raise ValueError(
-        f"times are irregular: gaps between rows go from {Grid(float(gaps.min()))} to "
-        f"{Grid(float(gaps.max()))}, with a median of "
-        f"{Grid(median)}, and are no multiples of it; give the grid with step, {EXAMPLES}; each step holds at "
-        "most one row"
+        f"times are irregular: gaps between rows go from {Grid(float(gaps.min()))} to {Grid(float(gaps.max()))}, with "
+        f"a median of {Grid(median)}, and are no multiples of it; give the grid with step, {EXAMPLES}; each step holds "
+        "at most one row"
     )
 
 

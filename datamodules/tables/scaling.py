@@ -25,9 +25,8 @@ def fit_scaler(store: Store, train: Segments, name: str) -> Scaler:
         far = max(abs(column.low - mean), abs(column.high - mean)) / std
         if far > FARTHEST:
             raise ValueError(
-                f"value column {column.name!r} goes from {column.low:g} to {column.high:g}, but in the "
-                "training part it stays "
-                f"around {mean:g} (standard deviation {std:g}); correct it, or name codes of missing values in "
-                "`missing`"
+                f"value column {column.name!r} goes from {column.low:g} to {column.high:g}, but in the training part "
+                f"it stays around {mean:g} (standard deviation {std:g}); correct it, or name codes of missing values "
+                "in `missing`"
             )
     return scaler

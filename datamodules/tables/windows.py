@@ -78,8 +78,7 @@ class Cutter:
                     a, b = time[same[0]], time[same[0] + 1]
                     raise ValueError(
                         f"series {self.store.facts.series[series]!r} of {name} has two rows in one step of "
-                        f"{self.grid}: {iso(a)} and "
-                        f"{iso(b)}; give a shorter step, or merge rows first (pandas: "
+                        f"{self.grid}: {iso(a)} and {iso(b)}; give a shorter step, or merge rows first (pandas: "
                         f"table.resample('{self.grid}').mean())"
                     )
                 if not self.grid.months:
