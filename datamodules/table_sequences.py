@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from datamodules.sequence_data import SequenceData
-from datamodules.tables.build import Columns, Reading
-from datamodules.tables.cells import MISSING, one_time
+from datamodules.tables.build import Reading
+from datamodules.tables.cells import one_time
 from datamodules.tables.facts import iso
 from datamodules.tables.goals import (
     GoalNotes,
@@ -128,17 +128,16 @@ class TableSequences(SequenceData):
         self.goal_dim = goal_dim
         # The head of the table is checked here, so that its errors come before a backbone is loaded.
         self.source = open_table(path, delimiter, dataset_split, dataset_config, dataset_revision)
-        columns = Columns(
-            time_column, series_column, value_columns and list(value_columns), text_column,
-            goal_column, goal_low_column, goal_high_column,
-        )  # fmt: skip
-        codes = (*MISSING, *map(str, missing or ()))
-        columns.resolve(self.source, codes)
-        self.reading = Reading(columns, time_unit, time_format, codes, sort_rows, max_text_chars)
+        self.reading = Reading.of(self.source, self.hparams, value_columns)
         self.reading.times()
-        assert columns.values is not None
-        self.value_names = tuple(columns.values)
-        self._check_widths()
+        self.value_names = tuple(self.reading.columns.values)
+        width = len(self.value_names)
+        for name, given in (("units", units), ("resolution", resolution)):
+            if given is not None and len(given) != width:
+                raise ValueError(f"{name} is {given}, for {width} values {list(self.value_names)}; give one for each")
+        if not 0 <= goal_dim < width:
+            raise ValueError(f"goal_dim is {goal_dim}; expected the index of one of {list(self.value_names)}, from 0")
+        self.value_units = tuple(units or [""] * width)
         self.templates = self._templates(goals)
         written = self.templates is not None or (goal_column is None and goals in (None, "hindsight"))
         if self.level_jitter and not written:
@@ -148,15 +147,6 @@ class TableSequences(SequenceData):
             )
         self.has_goals = goal_column is not None or goals is not None
         self._texts: list[str] | None = None
-
-    def _check_widths(self) -> None:
-        p, width = self.hparams, len(self.value_names)
-        for name in ("units", "resolution"):
-            if p[name] is not None and len(p[name]) != width:
-                raise ValueError(f"{name} is {p[name]}, for {width} values {list(self.value_names)}; give one for each")
-        if not 0 <= p.goal_dim < width:
-            raise ValueError(f"goal_dim is {p.goal_dim}; expected the index of one of {list(self.value_names)}, from 0")
-        self.value_units = tuple(p.units or [""] * width)
 
     def _templates(self, goals: str | dict[str, Any] | None) -> dict[str, Any] | None:
         """The user's own templates, or None for other goals. Raises ValueError for a file that does not exist."""
@@ -193,7 +183,11 @@ class TableSequences(SequenceData):
         }
         if len(windows["train"]):  # `setup` refuses a part without windows
             self._scaler = fit_scaler(store, self.parts["train"], self.source.path)
-            self._set_resolution(store)
+            # A column of few levels is not uncertain by half of one.
+            found = zip(store.facts.columns, self._scaler.std.tolist(), strict=True)
+            self.value_resolution = tuple(
+                self.hparams.resolution or [min(column.resolution, 0.2 * std) for column, std in found]
+            )
             self._set_goals(store, grid)
         return windows
 
@@ -202,11 +196,11 @@ class TableSequences(SequenceData):
             return Grid(1.0)
         joined = gaps(store)
         if not len(joined):
-            raise ValueError(f"no series of {self.source.path} has two rows; windows need {self._needs()}")
+            raise ValueError(
+                f"no series of {self.source.path} has two rows; windows need {self.window['context']} steps of context "
+                "and at least 1 of horizon"
+            )
         return infer(joined)
-
-    def _needs(self) -> str:
-        return f"{self.window['context']} steps of context and at least 1 of horizon"
 
     def _split(self, store: Store) -> dict[str, Segments]:
         p = self.hparams
@@ -230,13 +224,6 @@ class TableSequences(SequenceData):
 
     def fit_scaler(self, windows: Sequence[Record]) -> Scaler:
         return self._scaler
-
-    def _set_resolution(self, store: Store) -> None:
-        """As given, or as found in the numbers; capped, a column of few levels is not uncertain by half of one."""
-        found = [
-            min(c.resolution, 0.2 * std) for c, std in zip(store.facts.columns, self._scaler.std.tolist(), strict=True)
-        ]
-        self.value_resolution = tuple(self.hparams.resolution or found)
 
     # ------------------------------------------------------------------ goals
 

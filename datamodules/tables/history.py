@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.tables.build import Columns, Reading
-from datamodules.tables.cells import MISSING
+from datamodules.tables.build import Reading
 from datamodules.tables.grid import Grid, infer
 from datamodules.tables.opening import open_table
 from datamodules.tables.store import Store
@@ -81,12 +80,7 @@ def read_history(
     for name in {"text_column", "series_column"} - given.keys():
         if getattr(options, name) not in source.columns:
             options = replace(options, **{name: None})
-    columns = Columns(
-        options.time_column, options.series_column, list(value_names), options.text_column, None, None, None
-    )
-    codes = (*MISSING, *map(str, options.missing or ()))
-    columns.resolve(source, codes)
-    reading = Reading(columns, options.time_unit, options.time_format, codes, options.sort_rows, options.max_text_chars)
+    reading = Reading.of(source, options, value_names)
     with TemporaryDirectory(prefix="gssr-history-") as folder:
         reading.write(source, Path(folder) / "store")
         store = Store(Path(folder) / "store")
@@ -106,7 +100,7 @@ def read_history(
     start = record.goal_start
     return replace(
         record,
-        series=record.series if columns.series else Path(path).stem,
+        series=record.series if options.series_column else Path(path).stem,
         goal=None if goal is None else goal.strip(),
         goal_step=start + (goal_step or horizon),
     )
