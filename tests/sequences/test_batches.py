@@ -8,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
-from gssr.sequences import DealtBatches, EpochBatches, EpochLoader, GoalWriter, Record, WindowDataset, collate
-from gssr.sequences import batches as module
-from gssr.sequences.batches import steps
+import gssr.sequences.batches as module
+from gssr.sequences.batches import DealtBatches, EpochBatches, EpochLoader, steps
+from gssr.sequences.collate import collate
+from gssr.sequences.dataset import WindowDataset
+from gssr.sequences.goals import GoalWriter
+from gssr.sequences.record import Record
 
 WRITER = GoalWriter(numbers={"any": [f"Form {n} {{value}} {{when}}" for n in range(40)]}, class_share=0.0)
 
