@@ -7,7 +7,7 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.image import imread
 
-from gssr.evaluation.fan_chart import WITH, WITHOUT, fan_chart, fan_chart_of, save
+from gssr.evaluation.fan_chart import WITH, WITHOUT, fan_chart_of, save
 from gssr.evaluation.predictions import Forecast, iso_time
 from gssr.sequences.collate import collate
 from tests.evaluation.fakes import NAMES, UNITS, FakeNetwork, series, with_goal
@@ -61,18 +61,15 @@ def test_charts_leave_no_global_state_and_the_same_bytes(planned, tmp_path):
     assert pyplot.get_fignums() == []
 
 
-def test_a_chart_without_goal_truth_or_bounds_is_drawn():
-    generator = np.random.default_rng(0)
-    hours, ahead = np.arange(-3.0, 1.0), np.arange(1.0, 5.0)
-    futures = generator.normal(size=(6, 4))
-    plain = fan_chart(hours, np.array([1.0, np.nan, 2.0, np.nan]), ahead, futures, name="level")
-    assert "forecast" in words(plain) and "with the goal" not in words(plain)
-    typed = fan_chart(
-        hours, np.ones(4), ahead, futures, futures + 1, goal="Rise", goal_hour=4.0, truth=np.full(4, np.nan)
-    )
-    assert "“Rise”" in words(typed) and "what happened" not in words(typed)
-    with pytest.raises(ValueError, match="fan chart"):
-        fan_chart(hours, np.ones(4), ahead, futures[:, :2])
+def test_a_chart_without_goal_truth_or_bounds_is_drawn(planned):
+    batch, with_plan, without_plan = planned
+    batch.value_mask[:, [1, 3]] = False
+    plain = words(fan_chart_of(batch, 0, None, without_plan, 0, NAMES, UNITS))
+    assert "forecast" in plain and "with the goal" not in plain and "Become" not in plain
+    batch.value_mask[:, 4:] = False
+    batch.goal_low[:], batch.goal_high[:] = np.nan, np.nan
+    typed = fan_chart_of(batch, 0, with_plan, without_plan, 0, NAMES, UNITS)
+    assert "“Become 104" in words(typed) and "what happened" not in words(typed)
 
 
 def test_predictions_round_trip(planned, tmp_path):
