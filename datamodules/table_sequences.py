@@ -24,7 +24,6 @@ from datamodules.tables.goals import (
 )
 from datamodules.tables.grid import Grid, infer
 from datamodules.tables.opening import open_table
-from datamodules.tables.options import check_options
 from datamodules.tables.scaling import fit_scaler
 from datamodules.tables.store import ROWS, Store
 from datamodules.tables.windows import (
@@ -124,7 +123,7 @@ class TableSequences(SequenceData):
     ) -> None:
         super().__init__(**windows)
         self.grid = None if step is None else Grid.of(step)
-        check_options(self.hparams)
+        _check(self.hparams)
         self.goal_dim = goal_dim
         # The head of the table is checked here, so that its errors come before a backbone is loaded.
         self.source = open_table(path, delimiter, dataset_split, dataset_config, dataset_revision)
@@ -278,3 +277,23 @@ class TableSequences(SequenceData):
                     break
             self._texts = list(found)
         return self._texts
+
+
+def _check(p: Any) -> None:
+    """Raises ValueError for options that no table fits."""
+    if p.text_lag < 0 or p.max_text_chars < 1:
+        raise ValueError(
+            f"text_lag is {p.text_lag} steps and max_text_chars {p.max_text_chars}; expected at least 0 and at least 1"
+        )
+    if p.split_by not in ("auto", "time", "series"):
+        raise ValueError(f"split_by is {p.split_by!r}; expected one of auto, time, series")
+    if len(p.split_shares) != 3 or min(p.split_shares) <= 0 or abs(sum(p.split_shares) - 1) > 1e-6:
+        raise ValueError(f"split_shares are {list(p.split_shares)}; expected three shares above 0 that add up to 1")
+    if p.split_dates is not None and (len(p.split_dates) != 2 or p.split_by == "series"):
+        raise ValueError(
+            f"split_dates are {list(p.split_dates)} with split_by {p.split_by}; expected two times, and time"
+        )
+    if p.resolution is not None and not all(r >= 0 and np.isfinite(r) for r in p.resolution):
+        raise ValueError(f"resolution is {list(p.resolution)}; expected numbers of at least 0 (0: not known)")
+    if p.time_column is None and (p.time_unit or p.time_format or p.step or p.sort_rows or p.predict_from):
+        raise ValueError("step, time_unit, time_format, sort_rows and predict_from need a time_column; name it")

@@ -84,7 +84,7 @@ def evaluate_storms(
         threshold=change_quantile(training, dimension, 0.99),
         samples=samples,
         seed=seed,
-        draws=200 if quick else 2000,
+        bootstrap={"draws": 200 if quick else 2000, "seed": seed},
         tolerance=tolerance,
         batch_size=batch_size,
     )

@@ -18,7 +18,7 @@ def fit_scaler(store: Store, train: Segments, name: str) -> Scaler:
     scaler = Scaler(len(columns))
     try:
         rows = (torch.from_numpy(np.array(chunk)) for chunk in chunks(store, train))
-        scaler.fit_chunks(rows, [column.name for column in columns])
+        scaler.fit_chunks(rows, [f"value column {column.name!r}" for column in columns])
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     for column, mean, std in zip(columns, scaler.mean.tolist(), scaler.std.tolist(), strict=True):

