@@ -22,7 +22,7 @@ from datamodules.tables.goals import (
     read_templates,
     words_of,
 )
-from datamodules.tables.grid import Grid, infer
+from datamodules.tables.grid import Grid
 from datamodules.tables.opening import open_table
 from datamodules.tables.scaling import fit_scaler
 from datamodules.tables.store import ROWS, Store
@@ -32,7 +32,7 @@ from datamodules.tables.windows import (
     Segments,
     TableWindows,
     everything,
-    gaps,
+    grid_of,
     split_at,
     split_series,
     time_cuts,
@@ -122,7 +122,6 @@ class TableSequences(SequenceData):
         **windows: Any,
     ) -> None:
         super().__init__(**windows)
-        self.grid = None if step is None else Grid.of(step)
         _check(self.hparams)
         self.goal_dim = goal_dim
         # The head of the table is checked here, so that its errors come before a backbone is loaded.
@@ -170,7 +169,7 @@ class TableSequences(SequenceData):
     def read_windows(self) -> dict[str, Sequence[Record]]:
         store = self._store()
         self.has_text = store.facts.has_text
-        grid = self.grid or self._infer(store)
+        grid = grid_of(store, self.hparams)
         self.cutter = Cutter(store, grid, **self.window, text_lag=self.hparams.text_lag, notes=None)
         for note in (*store.facts.notes, *self.cutter.check(self.source.path)):
             warnings.warn(note, stacklevel=2)
@@ -189,17 +188,6 @@ class TableSequences(SequenceData):
             )
             self._set_goals(store, grid)
         return windows
-
-    def _infer(self, store: Store) -> Grid:
-        if self.hparams.time_column is None or self.hparams.time_unit == "step":
-            return Grid(1.0)
-        joined = gaps(store)
-        if not len(joined):
-            raise ValueError(
-                f"no series of {self.source.path} has two rows; windows need {self.window['context']} steps of context "
-                "and at least 1 of horizon"
-            )
-        return infer(joined)
 
     def _split(self, store: Store) -> dict[str, Segments]:
         p = self.hparams
@@ -293,6 +281,8 @@ def _check(p: Any) -> None:
         raise ValueError(
             f"split_dates are {list(p.split_dates)} with split_by {p.split_by}; expected two times, and time"
         )
+    if p.step is not None:
+        Grid.of(p.step)  # raises ValueError for other words
     if p.resolution is not None and not all(r >= 0 and np.isfinite(r) for r in p.resolution):
         raise ValueError(f"resolution is {list(p.resolution)}; expected numbers of at least 0 (0: not known)")
     if p.time_column is None and (p.time_unit or p.time_format or p.step or p.sort_rows or p.predict_from):

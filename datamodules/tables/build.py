@@ -111,8 +111,8 @@ class Reading:
                 series = ["table"] * size if names.series is None else cells.words(chunk[names.series], names.series)
                 if None in series:
                     raise ValueError(
-                        f"series column {names.series!r} is empty in row {first + series.index(None)}; each row belongs "
-                        "to a series"
+                        f"series column {names.series!r} is empty in row {first + series.index(None)}; each row "
+                        "belongs to a series"
                     )
                 time = None if times is None else times.parse(chunk[times.name], first)
                 values = [self._numbers(chunk, name, first) for name in names.values]
@@ -171,5 +171,5 @@ def _check(columns: list[Column], source: Source) -> None:
             raise ValueError(f"{where} holds no finite number ({only} everywhere); leave it out of value_columns")
         if column.low == column.high:
             raise ValueError(
-                f"{where} is constant ({column.low:g}); there is nothing to learn from it; leave it out of value_columns"
+                f"{where} is constant ({column.low:g}), so there is nothing to learn; leave it out of value_columns"
             )

@@ -160,7 +160,7 @@ def read_goal_file(
     """Goals by series (None: any series), in order of time, of a CSV, JSON Lines or Parquet file.
 
     The file has the column goal, and if need be series, time, low and high; series and time may have the names that
-    they have in the table itself. `known`: the series of the table; `seen`: the range of the value that goals are about.
+    they have in the table itself. `known`: the series of the table; `seen`: the range of the value that goals bound.
 
     Raises ValueError for other columns, unknown series, reversed bounds and empty goals.
     """

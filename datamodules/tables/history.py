@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from datamodules.tables.build import Reading
-from datamodules.tables.grid import Grid, infer
 from datamodules.tables.opening import open_table
 from datamodules.tables.store import Store
-from datamodules.tables.windows import Cutter, LastWindows, everything, gaps
+from datamodules.tables.windows import Cutter, LastWindows, everything, grid_of
 from gssr.sequences.record import Record
 
 SHORTEST = 2  # rows, from which a step can be inferred
@@ -85,7 +84,7 @@ def read_history(
         reading.write(source, Path(folder) / "store")
         store = Store(Path(folder) / "store")
         segment = _segment(store, source.path, series)
-        cutter = Cutter(store, _grid(store, options), context or 1, horizon, 1, None, options.text_lag, None)
+        cutter = Cutter(store, grid_of(store, options), context or 1, horizon, 1, None, options.text_lag, None)
         for note in cutter.check(source.path):
             warnings.warn(note, stacklevel=2)
         number, first, end = segment
@@ -117,9 +116,3 @@ def _segment(store: Store, path: str, series: str | None) -> tuple[int, int, int
     if segment[2] - segment[1] < SHORTEST:
         raise ValueError(f"{path} has {segment[2] - segment[1]} row of the series; a history needs at least {SHORTEST}")
     return segment
-
-
-def _grid(store: Store, options: HistoryOptions) -> Grid:
-    if options.step is not None:
-        return Grid.of(options.step)
-    return Grid(1.0) if options.time_column is None or options.time_unit == "step" else infer(gaps(store))

@@ -51,16 +51,12 @@ def open_table(
     if re.fullmatch(r"[\w.-]+/[\w.-]+", path) and Path(name).suffix not in FORMATS and not file.parent.is_dir():
         return HubSource(path, split, config, revision)
     near = difflib.get_close_matches(file.name, os.listdir(file.parent), n=1) if file.parent.is_dir() else []
-    raise ValueError(
-        f"there is no file {path!r}"
-        + (f"; did you mean {str(file.parent / near[0])!r}?" if near else "")
-        + f"; {EXPECTED}"
-    )
+    hint = f"; did you mean {str(file.parent / near[0])!r}?" if near else ""
+    raise ValueError(f"there is no file {path!r}{hint}; {EXPECTED}")
 
 
 def _open_file(file: Path, delimiter: str | None) -> Source:
-    size = file.stat().st_size
-    if size == 0:
+    if file.stat().st_size == 0:
         raise ValueError(f"{file} is empty (0 bytes); {EXPECTED}")
     kind = FORMATS.get(Path(file.name.removesuffix(".gz")).suffix.lower())
     with open(file, "rb") as opened:

@@ -102,17 +102,8 @@ def evaluate_forecasts(
     tables = [*_errors(forecasts), _spread(forecasts), *_goals(forecasts, data, split, scored, samples, tolerance)]
     context, horizon = int(forecasts.batch.context[0]), forecasts.truth.shape[1]
     series, part = len(set(forecasts.batch.series)), "validation" if split == "val" else "test"
-    settings = {
-        "split": split,
-        "samples": samples,
-        "seed": seed,
-        "quick": quick,
-        "context": context,
-        "horizon": horizon,
-        "tolerance": tolerance,
-        "windows": len(scored),
-        "series": series,
-    }
+    settings = {"split": split, "samples": samples, "seed": seed, "quick": quick, "context": context}
+    settings |= {"horizon": horizon, "tolerance": tolerance, "windows": len(scored), "series": series}
     over = "series" if series >= FEW_SERIES else "stretches of time as long as the horizon, counted as series"
     intro = (
         f"The {part} part, {context} steps of context and {horizon} of horizon, {samples} rollouts. ± is one standard "

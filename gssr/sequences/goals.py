@@ -111,13 +111,13 @@ class GoalWriter:
     dimension:           index of the value that goals speak of
     number_step:         written numbers are multiples of this, in the unit of the value
     held_out_values:     numbers not written in training, with all within `held_out_margin` of them
-    jitter:              training numbers differ from the value by up to this many steps (the data is rounded more coarsely)
+    jitter:              training numbers differ from the value by up to this many steps, as the data is rounded more
     rounding:            numbers are rounded to this when combinations are formed
     combination_share:   one of this many combinations (by crc32) is held out
     class_share:         share of class goals where both kinds are possible
     still:               a change of at most this is neither lower nor raise, but hold
     step_name:           plural noun for the steps in time phrases ("after 8 advisories"); None: not used
-    span_unit:           noun that lengths of time are counted in ("month"), `span_count` a step; None: hours, days, weeks
+    span_unit:           noun that counts time ("month"), `span_count` of it a step; None: hours, days, weeks
 
     Raises ValueError for a form without its `{value}` or `{class}`, with an unknown slot, or listed as both trained and
     held out.

@@ -66,8 +66,8 @@ class Scaler(nn.Module):
         std = (square / count.clamp(min=1)).sqrt()
         for y, name in enumerate(names):
             if count[y] == 0 or low[y] == high[y]:
-                seen = f"always {low[y]:g} (as float32)" if count[y] else "never observed"
-                raise ValueError(f"{name} is {seen} in the training part; leave it out of the values")
+                seen = f"always {low[y]:g}" if count[y] else "never observed"
+                raise ValueError(f"{name} is {seen} in the training part (as float32); leave it out of the values")
             if not 1e-30 < std[y] < 1e30 or std[y] < 1e-5 * mean[y].abs():
                 raise ValueError(
                     f"{name} has the mean {mean[y]:g} and the standard deviation {std[y]:g}, which float32 cannot tell "

@@ -1,4 +1,4 @@
-"""TableSequences against pandas, and what windows may know: texts from when they were known, goals when they were said."""
+"""TableSequences against pandas; windows have texts from when they were known, and goals from when they were given."""
 
 import hashlib
 import json
@@ -186,7 +186,8 @@ def test_rows_are_counted_where_there_is_no_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("frequency", "step", "word"),
-    [("MS", "1 month", "month"), ("ME", "1 month", "month"), ("YS", "12 months", "year"), ("6h", "6h", "hours"), ("W", "7D", "week")],
+    [("MS", "1 month", "month"), ("ME", "1 month", "month"), ("YS", "12 months", "year"),
+     ("6h", "6h", "hours"), ("W", "7D", "week")],
 )  # fmt: skip
 def test_steps_are_found(frequency: str, step: str, word: str, tmp_path: Path) -> None:
     dates = pd.date_range("1950-01-31" if frequency == "ME" else "1950-01-01", periods=80, freq=frequency)

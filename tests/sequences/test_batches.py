@@ -1,4 +1,4 @@
-"""Batches: every window once an epoch over all processes, the same number of steps in each, and a state that any of them can use."""
+"""Every window comes once an epoch over all processes; each has as many steps, and its state serves any of them."""
 
 import itertools
 
@@ -52,7 +52,7 @@ def test_all_processes_together_see_every_index_once_in_equally_many_steps():
             assert sorted(index for part in seen for index in indices(part)) == list(range(size)), case
             assert {e for part in seen for batch in part for e, _ in batch} == {epoch}
             sizes = [[len(part[step]) for part in seen] for step in range(len(each[0]))]
-            # No process is ever without a window, none has more than asked for (but for batches of 1), and parts are even.
+            # No process is without a window, none has more than asked for (but for batches of 1), and parts are even.
             assert all(min(row) >= 1 and max(row) <= max(batch_size, 2 if world > 1 else 1) for row in sizes), case
             assert batch_size == 1 or max(map(max, sizes)) <= batch_size, case
             assert all(max(row) - min(row) <= 1 for row in sizes), case
