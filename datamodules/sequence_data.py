@@ -111,8 +111,6 @@ class SequenceData(LightningDataModule):
         self._windows: dict[str, Sequence[Record]] = {}
         self._datasets: dict[str, WindowDataset] = {}
 
-    # ------------------------------------------------------------------ what a subclass defines
-
     def read_windows(self) -> dict[str, Sequence[Record]]:
         """The windows of "train", "val" and "test", each cut from its `parts_of` (`gssr.sequences.windows.cut`).
 
@@ -135,8 +133,6 @@ class SequenceData(LightningDataModule):
         `SequenceSource.evaluate`.
         """
         return evaluate_forecasts(network, self, split, samples=samples, quick=quick)
-
-    # ------------------------------------------------------------------ windows
 
     def parts_of(self, split: str) -> tuple[str, ...]:
         """The parts that a split is cut from, in order; "train" has all parts up to `train_through`."""
@@ -233,8 +229,6 @@ class SequenceData(LightningDataModule):
         # Without its own generator a loader draws from torch's global state at every start.
         generator = torch.Generator().manual_seed(self.seed)
         return {"collate_fn": collate, "num_workers": self.num_workers, "generator": generator}
-
-    # ------------------------------------------------------------------ what evaluation reads
 
     def texts(self) -> list[str]:
         """All distinct texts of the splits that are set up, in order of first appearance."""

@@ -157,8 +157,6 @@ class TableSequences(SequenceData):
             return read_templates(Path(goals)) if Path(goals).suffix in (".yaml", ".yml") else None
         return dict(goals) if isinstance(goals, dict) else None
 
-    # ------------------------------------------------------------------ reading
-
     def prepare_data(self) -> None:
         """Read the table into the cache, in one process only."""
         self._store()
@@ -212,8 +210,6 @@ class TableSequences(SequenceData):
     def fit_scaler(self, windows: Sequence[Record]) -> Scaler:
         return self._scaler
 
-    # ------------------------------------------------------------------ goals
-
     def _set_goals(self, store: Store, grid: Grid) -> None:
         p, y, column = self.hparams, self.goal_dim, store.facts.columns[self.goal_dim]
         seen = (column.low, column.high)
@@ -248,8 +244,6 @@ class TableSequences(SequenceData):
                 f"no series of the test part has values at or before predict_from ({p.predict_from}) to predict from"
             )
         return windows
-
-    # ------------------------------------------------------------------ texts
 
     def texts(self) -> list[str]:
         """All distinct texts of the table; [] where they are too many to keep, then each is encoded when it is read."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
-from datamodules.tables.store import Store
-from datamodules.tables.windows import Segments, chunks
+from datamodules.tables.store import ROWS, Store
+from datamodules.tables.windows import Segments
 from gssr.sequences.scaler import Scaler
 
 FARTHEST = 1e6  # standard deviations from the training mean that any value may lie
@@ -17,7 +16,8 @@ def fit_scaler(store: Store, train: Segments, name: str) -> Scaler:
     columns = store.facts.columns
     scaler = Scaler(len(columns))
     try:
-        rows = (torch.from_numpy(np.array(chunk)) for chunk in chunks(store, train))
+        parts = ((a, min(end, a + ROWS)) for _, first, end in train for a in range(first, end, ROWS))
+        rows = (torch.from_numpy(store.read("value", *part).copy()) for part in parts)
         scaler.fit_chunks(rows, [f"value column {column.name!r}" for column in columns])
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None

@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +212,6 @@ class JsonLinesSource(Source):
         )
 
 
-@dataclass(init=False)
 class ParquetSource(Source):
     """Row groups are read batch by batch."""
 

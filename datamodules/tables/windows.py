@@ -260,10 +260,3 @@ def together(parts: Iterable[Segments]) -> Segments:
             first = joined.pop()[1]
         joined.append((series, first, end))
     return joined
-
-
-def chunks(store: Store, segments: Segments) -> Iterator[np.ndarray]:
-    """The values (n, Y) of segments, a few hundred thousand rows at a time."""
-    for _, first, end in segments:
-        for start in range(first, end, ROWS):
-            yield store.read("value", start, min(end, start + ROWS))
