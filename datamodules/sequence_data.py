@@ -29,9 +29,9 @@ STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "pre
 class SequenceData(LightningDataModule):
     """Windows of C context and H horizon steps, cut from series that are split in training, validation and test.
 
-    It implements `gssr.sequences.source.SequenceSource`, which says what each attribute means. A subclass returns its
+    It implements `gssr.sequences.source.SequenceSource`, which documents each attribute. A subclass returns its
     windows from `read_windows` and sets the attributes that differ, at the latest there. Its `__init__` names its own
-    options and passes the window options below on (`**windows`); so they are documented here alone. All options are
+    options and passes the window options below on (`**windows`); so only this class documents them. All options are
     hyper-parameters.
 
     Three attributes are not in that contract:
@@ -55,7 +55,7 @@ class SequenceData(LightningDataModule):
             normal z. It helps amounts whose level drifts away from the few that training shows. 0 keeps values as
             they are.
         train_through: The last part that is trained on: train; val, once settings and length of training are chosen on
-            it; or test, before forecasting what is not known yet.
+            it; or test, before a forecast of the unknown future.
 
     Raises ValueError for sizes that make no window, a goal step outside the horizon, an empty goal, a negative jitter
     or an unknown part.
@@ -145,8 +145,8 @@ class SequenceData(LightningDataModule):
         """
         if stage in ("validate", "test") and (part := STAGES[stage][0]) in self.parts_of("train"):
             raise ValueError(
-                f"train_through is {self.train_through}: the {part} part is trained on, and scores of it would say "
-                "nothing of new data"
+                f"train_through is {self.train_through}: the {part} part is trained on, so its scores would "
+                "not hold for new data"
             )
         self._read()
         for name in STAGES.get(stage, ("train", "val", "test", "predict")):

@@ -171,8 +171,8 @@ class Times:
             return self._counts(texts, first)
         if self.form is None and known and _is_number(known[0]):
             raise ValueError(
-                f"time column {self.name!r} holds numbers such as {known[0]!r}; say what they count with time_unit: "
-                f"{', '.join(TIME_UNITS)}"
+                f"time column {self.name!r} holds numbers such as {known[0]!r}; give the unit that they count with "
+                f"time_unit: {', '.join(TIME_UNITS)}"
             )
         listed = texts.to_pylist()
         for row, text in enumerate(listed, start=first):

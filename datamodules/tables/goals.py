@@ -88,7 +88,7 @@ def goal_writer(
 
 
 def read_templates(path: Path) -> dict[str, Any]:
-    """A YAML file of goal templates. Raises ValueError for what is none."""
+    """A YAML file of goal templates. Raises ValueError for another file."""
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
@@ -208,8 +208,8 @@ def read_goal_file(
 
 def warn_outside(goal: str, seen: tuple[float, float]) -> None:
     warnings.warn(
-        f"the goal {goal!r} lies outside anything seen: values go from {seen[0]:g} to {seen[1]:g}; what is imagined "
-        "there is a guess",
+        f"the goal {goal!r} lies outside anything seen: values go from {seen[0]:g} to {seen[1]:g}; "
+        "imagined futures there are guesses",
         stacklevel=3,
     )
 

@@ -62,7 +62,7 @@ def _open_file(file: Path, delimiter: str | None) -> Source:
     with open(file, "rb") as opened:
         head = opened.read(8)
     if kind is None:
-        hint = next((f"; it is {told}" for mark, told in _SIGNATURES.items() if head.startswith(mark)), "")
+        hint = next((f"; it is {advice}" for mark, advice in _SIGNATURES.items() if head.startswith(mark)), "")
         raise ValueError(f"{file} ends in {file.suffix or 'nothing'!r}{hint}; {EXPECTED}")
     if kind == "parquet":
         if not head.startswith(b"PAR1"):
@@ -72,9 +72,9 @@ def _open_file(file: Path, delimiter: str | None) -> Source:
             )
         return ParquetSource(file)
     if file.suffix != ".gz" or not head.startswith(b"\x1f\x8b"):
-        for mark, told in _SIGNATURES.items():
+        for mark, advice in _SIGNATURES.items():
             if head.startswith(mark):
-                raise ValueError(f"{file} is {told}")
+                raise ValueError(f"{file} is {advice}")
         if file.suffix == ".gz":
             raise ValueError(f"{file} is not compressed by gzip; leave .gz out of its name")
     _check_text(file)

@@ -1,4 +1,4 @@
-"""Whether the belief is used, and whether it says something to the language model.
+"""Whether the belief is used, and whether it informs the language model.
 
 The network computes what needs its inside (`gssr.evaluation.network.SpeakingNetwork`). Here it is called on the right
 windows, and the results are summed up.

@@ -15,7 +15,7 @@ from gssr.sequences.record import Record
 
 
 def check_jitter(level_jitter: float) -> None:
-    """Raises ValueError for what is no spread of levels."""
+    """Raises ValueError for a negative or infinite spread of levels."""
     if not 0 <= level_jitter < math.inf:
         raise ValueError(f"level_jitter is {level_jitter}; expected 0 (values as they are) or more, such as 0.2")
 

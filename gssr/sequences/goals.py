@@ -1,4 +1,4 @@
-"""Hindsight goals: say in words what a sequence in fact reached.
+"""Hindsight goals: sentences about what a sequence in fact reached.
 
 A goal that has nothing to do with a sequence teaches nothing. Where the data brings no goal, `GoalWriter` looks at one
 value dimension at `goal_step` and writes a sentence about it: a number ("Weaken to 35 knots in 48 hours") or a named
@@ -38,7 +38,7 @@ class Forms:
     """Sentence forms of one kind by the direction from the start value to the goal: `any` fits every direction.
 
     A form is a string with slots: `{value}` (numbers) or `{class}` (classes), `{when}` (an adverbial of time that may
-    be left out: "in 48 hours"), `{span}` (a length of time that is always said: "48 hours"), and any slot of the
+    be left out: "in 48 hours"), `{span}` (a length of time that is never left out: "48 hours"), and any slot of the
     writer's `words`.
     """
 
@@ -57,7 +57,7 @@ class Forms:
         return cls(**{"raise_" if key == "raise" else key: tuple(value) for key, value in forms.items()})
 
     def fitting(self, direction: str | None) -> list[str]:
-        """Forms for a direction; None (start unknown) gives the neutral ones alone."""
+        """Forms for a direction; None (start unknown) gives only the neutral ones."""
         own = () if direction is None else getattr(self, "raise_" if direction == "raise" else direction)
         return [*self.any, *own]
 
@@ -218,7 +218,7 @@ class GoalWriter:
     ) -> GoalSentence | None:
         """A goal reached by going from `start` (NaN: unknown) to `target` in `hours`, which are `steps` steps.
 
-        None where the mode has nothing to say about this target. The written number n is goal.low = goal.high.
+        None where the mode has no goal for this target. The written number n is goal.low = goal.high.
         """
         if mode not in MODES:
             raise ValueError(f"unknown goal mode {mode!r}; expected one of {MODES}")

@@ -107,7 +107,7 @@ CASES: dict[str, tuple[str, str | bytes, dict[str, Any], str]] = {
     "mixed time zones": ("t.csv", lines(date={12: "2024-01-12T00:00Z"}), NAMED, "mixes times with a time zone"),
     "numbers as times": (
         "t.csv", "n,v\n" + "".join(f"{i},{i % 3}\n" for i in range(40)), {"time_column": "n"},
-        "say what they count with time_unit",
+        "give the unit that they count with time_unit",
     ),
     "a placeholder as time": ("t.csv", lines(date={60: "9999-12-31"}), NAMED, "between 1700-01-01 and 2300-01-01"),
     "milliseconds as seconds": (
