@@ -29,9 +29,9 @@ STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "pre
 class SequenceData(LightningDataModule):
     """Windows of C context and H horizon steps, cut from series that are split in training, validation and test.
 
-    It implements `gssr.sequences.source.SequenceSource`, which says what each attribute means. A subclass returns its
+    It implements `gssr.sequences.source.SequenceSource`, which documents each attribute. A subclass returns its
     windows from `read_windows` and sets the attributes that differ, at the latest there. Its `__init__` names its own
-    options and passes the window options below on (`**windows`); so they are documented here alone. All options are
+    options and passes the window options below on (`**windows`); so only this class documents them. All options are
     hyper-parameters.
 
     Three attributes are not in that contract:
@@ -55,7 +55,7 @@ class SequenceData(LightningDataModule):
             normal z. It helps amounts whose level drifts away from the few that training shows. 0 keeps values as
             they are.
         train_through: The last part that is trained on: train; val, once settings and length of training are chosen on
-            it; or test, before forecasting what is not known yet.
+            it; or test, before a forecast of the unknown future.
 
     Raises ValueError for sizes that make no window, a goal step outside the horizon, an empty goal, a negative jitter
     or an unknown part.
@@ -111,8 +111,6 @@ class SequenceData(LightningDataModule):
         self._windows: dict[str, Sequence[Record]] = {}
         self._datasets: dict[str, WindowDataset] = {}
 
-    # ------------------------------------------------------------------ what a subclass defines
-
     def read_windows(self) -> dict[str, Sequence[Record]]:
         """The windows of "train", "val" and "test", each cut from its `parts_of` (`gssr.sequences.windows.cut`).
 
@@ -136,8 +134,6 @@ class SequenceData(LightningDataModule):
         """
         return evaluate_forecasts(network, self, split, samples=samples, quick=quick)
 
-    # ------------------------------------------------------------------ windows
-
     def parts_of(self, split: str) -> tuple[str, ...]:
         """The parts that a split is cut from, in order; "train" has all parts up to `train_through`."""
         return SPLITS[: SPLITS.index(self.train_through) + 1] if split == "train" else (split,)
@@ -149,8 +145,8 @@ class SequenceData(LightningDataModule):
         """
         if stage in ("validate", "test") and (part := STAGES[stage][0]) in self.parts_of("train"):
             raise ValueError(
-                f"train_through is {self.train_through}: the {part} part is trained on, and scores of it would say "
-                "nothing of new data"
+                f"train_through is {self.train_through}: the {part} part is trained on, so its scores would "
+                "not hold for new data"
             )
         self._read()
         for name in STAGES.get(stage, ("train", "val", "test", "predict")):
@@ -233,8 +229,6 @@ class SequenceData(LightningDataModule):
         # Without its own generator a loader draws from torch's global state at every start.
         generator = torch.Generator().manual_seed(self.seed)
         return {"collate_fn": collate, "num_workers": self.num_workers, "generator": generator}
-
-    # ------------------------------------------------------------------ what evaluation reads
 
     def texts(self) -> list[str]:
         """All distinct texts of the splits that are set up, in order of first appearance."""

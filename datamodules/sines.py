@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from datamodules.sequence_data import SPLITS, SequenceData
 from gssr.sequences.goals import GoalWriter
@@ -25,34 +23,13 @@ TEXTS = {  # swing of the horizon: texts that announce it
 TEXT_STEPS = 4  # the text comes at one of so many last steps of the context
 
 
-def sine_goal_writer() -> GoalWriter:
-    """The writer of goals about the value at the horizon's end, from `sine_goals.yaml`."""
-    with open(GOALS_FILE, encoding="utf-8") as file:
-        return GoalWriter(**yaml.safe_load(file))
-
-
-def error_without_goal(share: float, noise: float) -> float:
-    """Mean absolute error, after a share of the horizon, of the best forecast that has read the text and has no goal.
-
-    It predicts no drift, because up and down are equally likely. Its error is E|u + noise · e| for u uniform in
-    [-share · DRIFT, share · DRIFT] and e standard normal; the inner mean is that of a folded normal distribution.
-    """
-    drift = np.linspace(0, share * DRIFT, 1001)
-    if noise == 0:
-        return float(drift.mean())
-    folded = noise * math.sqrt(2 / math.pi) * np.exp(-((drift / noise) ** 2) / 2)
-    folded += drift * np.array([math.erf(m / noise / math.sqrt(2)) for m in drift])
-    return float(np.trapezoid(folded, dx=1 / 1000))
-
-
 class Sines(SequenceData):
     """Series of one window each: a wave around 50 whose swing changes at the horizon, and whose level drifts there.
 
     The value is a sine with a period of 8 steps and a random phase, plus noise. Its swing is 10 in the context and 2 or
     20 in the horizon; one text near the end of the context names which, and nothing else does. In the horizon the level
     drifts steadily by up to 20, up or down; only the goal names that drift: a hindsight goal about the last value. So
-    forecasts without texts, with texts, and with texts and goal have three different least errors (`expected`,
-    `error_without_goal`).
+    forecasts without texts, with texts, and with texts and goal have three different least errors (`expected`).
 
     Args:
         noise: Standard deviation of the noise of every value.
@@ -73,7 +50,7 @@ class Sines(SequenceData):
         if self.window["stride"] != 1:
             raise ValueError(f"stride is {self.window['stride']}, but each series of sines is one window; leave it out")
         self.noise, self.series = noise, series
-        self.goal_writer = sine_goal_writer()
+        self.goal_writer = GoalWriter.read(GOALS_FILE)
         # Of each series: the horizon without drift (H), and the drift at its end.
         self._truth: dict[str, tuple[np.ndarray, float]] = {}
 

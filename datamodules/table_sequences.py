@@ -10,21 +10,20 @@ from typing import Any
 import numpy as np
 
 from datamodules.sequence_data import SequenceData
-from datamodules.tables.build import Columns, Reading
-from datamodules.tables.cells import MISSING, one_time
+from datamodules.tables.build import Reading
+from datamodules.tables.cells import one_time
 from datamodules.tables.facts import iso
 from datamodules.tables.goals import (
-    GoalFile,
     GoalNotes,
     check_typed_goal,
     goal_writer,
     numbers_of,
+    read_goal_file,
     read_templates,
     words_of,
 )
-from datamodules.tables.grid import Grid, infer
+from datamodules.tables.grid import Grid
 from datamodules.tables.opening import open_table
-from datamodules.tables.options import check_options
 from datamodules.tables.scaling import fit_scaler
 from datamodules.tables.store import ROWS, Store
 from datamodules.tables.windows import (
@@ -33,7 +32,7 @@ from datamodules.tables.windows import (
     Segments,
     TableWindows,
     everything,
-    gaps,
+    grid_of,
     split_at,
     split_series,
     time_cuts,
@@ -123,22 +122,20 @@ class TableSequences(SequenceData):
         **windows: Any,
     ) -> None:
         super().__init__(**windows)
-        self.grid = None if step is None else Grid.of(step)
-        check_options(self.hparams)
+        _check(self.hparams)
         self.goal_dim = goal_dim
         # The head of the table is checked here, so that its errors come before a backbone is loaded.
         self.source = open_table(path, delimiter, dataset_split, dataset_config, dataset_revision)
-        columns = Columns(
-            time_column, series_column, value_columns and list(value_columns), text_column,
-            goal_column, goal_low_column, goal_high_column,
-        )  # fmt: skip
-        codes = (*MISSING, *map(str, missing or ()))
-        columns.resolve(self.source, codes)
-        self.reading = Reading(columns, time_unit, time_format, codes, sort_rows, max_text_chars)
+        self.reading = Reading.of(self.source, self.hparams, value_columns)
         self.reading.times()
-        assert columns.values is not None
-        self.value_names = tuple(columns.values)
-        self._check_widths()
+        self.value_names = tuple(self.reading.columns.values)
+        width = len(self.value_names)
+        for name, given in (("units", units), ("resolution", resolution)):
+            if given is not None and len(given) != width:
+                raise ValueError(f"{name} is {given}, for {width} values {list(self.value_names)}; give one for each")
+        if not 0 <= goal_dim < width:
+            raise ValueError(f"goal_dim is {goal_dim}; expected the index of one of {list(self.value_names)}, from 0")
+        self.value_units = tuple(units or [""] * width)
         self.templates = self._templates(goals)
         written = self.templates is not None or (goal_column is None and goals in (None, "hindsight"))
         if self.level_jitter and not written:
@@ -148,15 +145,6 @@ class TableSequences(SequenceData):
             )
         self.has_goals = goal_column is not None or goals is not None
         self._texts: list[str] | None = None
-
-    def _check_widths(self) -> None:
-        p, width = self.hparams, len(self.value_names)
-        for name in ("units", "resolution"):
-            if p[name] is not None and len(p[name]) != width:
-                raise ValueError(f"{name} is {p[name]}, for {width} values {list(self.value_names)}; give one for each")
-        if not 0 <= p.goal_dim < width:
-            raise ValueError(f"goal_dim is {p.goal_dim}; expected the index of one of {list(self.value_names)}, from 0")
-        self.value_units = tuple(p.units or [""] * width)
 
     def _templates(self, goals: str | dict[str, Any] | None) -> dict[str, Any] | None:
         """The user's own templates, or None for other goals. Raises ValueError for a file that does not exist."""
@@ -169,8 +157,6 @@ class TableSequences(SequenceData):
             return read_templates(Path(goals)) if Path(goals).suffix in (".yaml", ".yml") else None
         return dict(goals) if isinstance(goals, dict) else None
 
-    # ------------------------------------------------------------------ reading
-
     def prepare_data(self) -> None:
         """Read the table into the cache, in one process only."""
         self._store()
@@ -181,7 +167,7 @@ class TableSequences(SequenceData):
     def read_windows(self) -> dict[str, Sequence[Record]]:
         store = self._store()
         self.has_text = store.facts.has_text
-        grid = self.grid or self._infer(store)
+        grid = grid_of(store, self.hparams)
         self.cutter = Cutter(store, grid, **self.window, text_lag=self.hparams.text_lag, notes=None)
         for note in (*store.facts.notes, *self.cutter.check(self.source.path)):
             warnings.warn(note, stacklevel=2)
@@ -193,20 +179,13 @@ class TableSequences(SequenceData):
         }
         if len(windows["train"]):  # `setup` refuses a part without windows
             self._scaler = fit_scaler(store, self.parts["train"], self.source.path)
-            self._set_resolution(store)
+            # A column of few levels is not uncertain by half of one.
+            found = zip(store.facts.columns, self._scaler.std.tolist(), strict=True)
+            self.value_resolution = tuple(
+                self.hparams.resolution or [min(column.resolution, 0.2 * std) for column, std in found]
+            )
             self._set_goals(store, grid)
         return windows
-
-    def _infer(self, store: Store) -> Grid:
-        if self.hparams.time_column is None or self.hparams.time_unit == "step":
-            return Grid(1.0)
-        joined = gaps(store)
-        if not len(joined):
-            raise ValueError(f"no series of {self.source.path} has two rows; windows need {self._needs()}")
-        return infer(joined)
-
-    def _needs(self) -> str:
-        return f"{self.window['context']} steps of context and at least 1 of horizon"
 
     def _split(self, store: Store) -> dict[str, Segments]:
         p = self.hparams
@@ -231,15 +210,6 @@ class TableSequences(SequenceData):
     def fit_scaler(self, windows: Sequence[Record]) -> Scaler:
         return self._scaler
 
-    def _set_resolution(self, store: Store) -> None:
-        """As given, or as found in the numbers; capped, a column of few levels is not uncertain by half of one."""
-        found = [
-            min(c.resolution, 0.2 * std) for c, std in zip(store.facts.columns, self._scaler.std.tolist(), strict=True)
-        ]
-        self.value_resolution = tuple(self.hparams.resolution or found)
-
-    # ------------------------------------------------------------------ goals
-
     def _set_goals(self, store: Store, grid: Grid) -> None:
         p, y, column = self.hparams, self.goal_dim, store.facts.columns[self.goal_dim]
         seen = (column.low, column.high)
@@ -248,7 +218,7 @@ class TableSequences(SequenceData):
         if p.goals is None or (p.goals == "hindsight" and p.goal_column is not None):
             self.goal_writer = None
         elif self.templates is None and p.goals != "hindsight":
-            noted = GoalFile(p.goals, p.series_column, self.reading.times()).read(store.facts.series, seen)
+            noted = read_goal_file(p.goals, p.series_column, self.reading.times(), store.facts.series, seen)
             self.cutter.notes = GoalNotes(y, seen, noted)
         else:
             s = self._scaler
@@ -275,8 +245,6 @@ class TableSequences(SequenceData):
             )
         return windows
 
-    # ------------------------------------------------------------------ texts
-
     def texts(self) -> list[str]:
         """All distinct texts of the table; [] where they are too many to keep, then each is encoded when it is read."""
         if not self._windows or not self.has_text:
@@ -291,3 +259,25 @@ class TableSequences(SequenceData):
                     break
             self._texts = list(found)
         return self._texts
+
+
+def _check(p: Any) -> None:
+    """Raises ValueError for options that no table fits."""
+    if p.text_lag < 0 or p.max_text_chars < 1:
+        raise ValueError(
+            f"text_lag is {p.text_lag} steps and max_text_chars {p.max_text_chars}; expected at least 0 and at least 1"
+        )
+    if p.split_by not in ("auto", "time", "series"):
+        raise ValueError(f"split_by is {p.split_by!r}; expected one of auto, time, series")
+    if len(p.split_shares) != 3 or min(p.split_shares) <= 0 or abs(sum(p.split_shares) - 1) > 1e-6:
+        raise ValueError(f"split_shares are {list(p.split_shares)}; expected three shares above 0 that add up to 1")
+    if p.split_dates is not None and (len(p.split_dates) != 2 or p.split_by == "series"):
+        raise ValueError(
+            f"split_dates are {list(p.split_dates)} with split_by {p.split_by}; expected two times, and time"
+        )
+    if p.step is not None:
+        Grid.of(p.step)  # raises ValueError for other words
+    if p.resolution is not None and not all(r >= 0 and np.isfinite(r) for r in p.resolution):
+        raise ValueError(f"resolution is {list(p.resolution)}; expected numbers of at least 0 (0: not known)")
+    if p.time_column is None and (p.time_unit or p.time_format or p.step or p.sort_rows or p.predict_from):
+        raise ValueError("step, time_unit, time_format, sort_rows and predict_from need a time_column; name it")

@@ -82,7 +82,8 @@ class TimeMMD(SequenceData):
         self.text_kinds = {"both": TEXTS, "none": ()}.get(text, (text,))
         self.has_goals, self.has_text = self.goal is not None, text != "none"
         self.shares = val_share, test_share
-        self.value_names = (TARGET, *(columns or ()), *(("season_sin", "season_cos") if calendar else ()))
+        self.columns = (TARGET, *(columns or ()))
+        self.value_names = (*self.columns, *(("season_sin", "season_cos") if calendar else ()))
         self.known_values = 2 if calendar else 0
         self.value_units = ("",) * len(self.value_names)
         self.value_resolution = (0.0,) * len(self.value_names)
@@ -104,7 +105,7 @@ class TimeMMD(SequenceData):
 
     def record(self, table: pd.DataFrame, steps: np.ndarray) -> Record:
         """All rows as one record without a goal, its times the numbers of the rows' steps."""
-        value = table[[name for name in self.value_names if not name.startswith("season_")]].to_numpy(float)
+        value = table[list(self.columns)].to_numpy(float)
         if self.calendar:
             angle = 2 * np.pi * _hours(table["start"]) / YEAR_HOURS
             value = np.column_stack([value, np.sin(angle), np.cos(angle)])
@@ -124,18 +125,13 @@ class TimeMMD(SequenceData):
         """`start` and `end` of each row and the value columns, by time; infinities are NaN."""
         file = self._file("numerical", self.domain)
         table = read_csv(file)
-        names = [name for name in self.value_names if not name.startswith("season_")]
-        for name in ("start_date", "end_date", *names):
+        for name in ("start_date", "end_date", *self.columns):
             if name not in table:
                 near = difflib.get_close_matches(name, table.columns, n=1, cutoff=0.4)
-                raise ValueError(
-                    f"{file} has no column {name!r}"
-                    + (f"; did you mean {near[0]!r}?" if near else f"; it has {list(table.columns)}")
-                )
-        rows = pd.DataFrame(
-            {"start": read_dates(table, "start_date", file), "end": read_dates(table, "end_date", file)}
-        )
-        for name in names:
+                hint = f"did you mean {near[0]!r}?" if near else f"it has {list(table.columns)}"
+                raise ValueError(f"{file} has no column {name!r}; {hint}")
+        rows = pd.DataFrame({name: read_dates(table, f"{name}_date", file) for name in ("start", "end")})
+        for name in self.columns:
             numbers = pd.to_numeric(table[name], errors="coerce")
             wrong = table[name][numbers.isna() & table[name].notna()]
             if len(wrong):
@@ -169,10 +165,8 @@ class TimeMMD(SequenceData):
         if self.domain not in domains:
             lower = {domain.lower(): domain for domain in domains}
             near = difflib.get_close_matches(self.domain.lower(), lower, n=1, cutoff=0.0)
-            raise ValueError(
-                f"no domain {self.domain!r} in {folder}; "
-                + (f"did you mean {lower[near[0]]!r}? It has {', '.join(domains)}" if near else "it is empty")
-            )
+            hint = f"did you mean {lower[near[0]]!r}? It has {', '.join(domains)}" if near else "it is empty"
+            raise ValueError(f"no domain {self.domain!r} in {folder}; {hint}")
         raise ValueError(f"{file} is missing; read other texts with --data.text report, search or none")
 
 

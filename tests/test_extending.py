@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 
 from datamodules import SequenceData
 from gssr.evaluation.report import Report, Table
-from gssr.sequences import Record, cut
+from gssr.sequences.record import Record
+from gssr.sequences.windows import cut
 
 
 class Tides(SequenceData):

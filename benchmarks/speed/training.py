@@ -12,7 +12,7 @@ from benchmarks.speed.measure import interleaved, library_path, median, peak_mem
 from benchmarks.speed.work import network_and_batch, storms, update
 from gssr.network import GoalNetwork
 from gssr.network.objective import Objective
-from gssr.sequences import collate
+from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch
 
 

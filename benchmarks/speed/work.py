@@ -15,7 +15,7 @@ from gssr.backbone.cross_entropy import token_nats
 from gssr.network import GoalNetwork
 from gssr.network.objective import ObjectiveConfig
 from gssr.network.options import ValuesConfig
-from gssr.sequences import collate
+from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch
 
 

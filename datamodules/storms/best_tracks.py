@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 STORMS_FILE = Path(__file__).parent / "storms.csv.gz"
 
@@ -31,17 +29,17 @@ _COMPASS = [
     "north-northwest",
 ]
 _MAX_MOTION_HOURS = 24.0  # positions further apart do not give the motion now
-# How each status begins its advisory, and what it calls the pressure.
+# How an advisory of each status begins, and what it calls the pressure.
 _PHRASES = {
-    "tropical depression": ("Tropical depression {name} near", "Central pressure"),
-    "tropical storm": ("Tropical storm {name} near", "Central pressure"),
-    "hurricane": ("Hurricane {name} near", "Minimum central pressure"),
-    "subtropical depression": ("Subtropical depression {name} near", "Central pressure"),
-    "subtropical storm": ("Subtropical storm {name} near", "Central pressure"),
-    "extratropical": ("Extratropical cyclone {name} centered near", "Central pressure"),
-    "other low": ("Low {name} near", "Lowest pressure"),
-    "tropical wave": ("Tropical wave {name} near", "Lowest pressure"),
-    "disturbance": ("Disturbance {name} near", "Lowest pressure"),
+    "tropical depression": ("Tropical depression {name}", "Central pressure"),
+    "tropical storm": ("Tropical storm {name}", "Central pressure"),
+    "hurricane": ("Hurricane {name}", "Minimum central pressure"),
+    "subtropical depression": ("Subtropical depression {name}", "Central pressure"),
+    "subtropical storm": ("Subtropical storm {name}", "Central pressure"),
+    "extratropical": ("Extratropical cyclone {name} centered", "Central pressure"),
+    "other low": ("Low {name}", "Lowest pressure"),
+    "tropical wave": ("Tropical wave {name}", "Lowest pressure"),
+    "disturbance": ("Disturbance {name}", "Lowest pressure"),
 }
 _NUMBER_WORDS = [
     "Zero",
@@ -95,26 +93,15 @@ class Storm:
 
 def read_storms(path: str | Path = STORMS_FILE, years: range | None = None) -> list[Storm]:
     """The storms of a file made by `build.py`, in order of their first record, of all or of some years."""
-    tracks: dict[tuple[str, int], list[dict[str, str]]] = {}
-    with gzip.open(path, "rt", encoding="ascii", newline="") as file:
-        for row in csv.DictReader(file):
-            tracks.setdefault((row["name"], int(row["year"])), []).append(row)
+    table = pd.read_csv(path)
+    hours = (pd.to_datetime(table["time"]) - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(hours=1)
     storms = []
-    for (name, year), rows in tracks.items():
-        if years is not None and year not in years:
-            continue
-        columns = {
-            column: np.array([float(row[column]) if row[column] else np.nan for row in rows])
-            for column in ("lat", "long", "wind", "pressure")
-        }
-        hours = [
-            datetime.strptime(row["time"], "%Y-%m-%dT%H:%MZ").replace(tzinfo=UTC).timestamp() / 3600 for row in rows
-        ]
-        longitude = np.unwrap(columns["long"], period=360.0)  # continuous should a track cross the date line
-        status = [row["status"] for row in rows]
-        storms.append(
-            Storm(name, year, np.array(hours), columns["lat"], longitude, status, columns["wind"], columns["pressure"])
-        )
+    for (name, year), rows in table.assign(hours=hours).groupby(["name", "year"], sort=False):
+        if years is None or year in years:
+            latitude, longitude, wind, pressure = rows[["lat", "long", "wind", "pressure"]].to_numpy(float).T
+            longitude = np.unwrap(longitude, period=360.0)  # continuous should a track cross the date line
+            status = rows["status"].tolist()
+            storms.append(Storm(name, year, rows["hours"].to_numpy(), latitude, longitude, status, wind, pressure))
     return storms
 
 
@@ -152,7 +139,7 @@ def advisories(storm: Storm) -> list[str]:
     texts = []
     for t in range(len(storm)):
         opening, pressure = _PHRASES[storm.status[t]]
-        text = opening.format(name=name)
+        text = f"{opening.format(name=name)} near"
         text += f" {abs(storm.latitude[t]):.1f} {'south' if storm.latitude[t] < 0 else 'north'}"
         text += f" {abs(east[t]):.1f} {'east' if east[t] > 0 else 'west'}"
         if t > 0 and hours[t - 1] <= _MAX_MOTION_HOURS:

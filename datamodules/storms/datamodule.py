@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from datamodules.sequence_data import SequenceData
 from datamodules.storms.best_tracks import Storm, advisories, read_storms
@@ -22,12 +21,6 @@ GOALS_FILE = Path(__file__).parent / "goals.yaml"
 
 STEP_HOURS = 6.0
 YEARS = {"train": range(0, 2010), "val": range(2010, 2016), "test": range(2016, 10_000)}  # by the storm's year
-
-
-def storm_goal_writer(**changes: object) -> GoalWriter:
-    """The writer of goals about a storm's wind, from `goals.yaml`; `changes` replace single arguments."""
-    with open(GOALS_FILE, encoding="utf-8") as file:
-        return GoalWriter(**(yaml.safe_load(file) | changes))
 
 
 def storm_record(storm: Storm) -> Record:
@@ -57,7 +50,6 @@ class Storms(SequenceData):
     value_names: tuple[str, ...] = ("wind", "pressure", "latitude", "longitude")
     value_units: tuple[str, ...] = ("kt", "hPa", "deg", "deg")
     value_resolution: tuple[float, ...] = (5.0, 1.0, 0.1, 0.1)
-    goal_dim: int = 0
     # Saffir-Simpson scale, for charts of the wind.
     value_guides: tuple[tuple[float, str], ...] = (
         (34.0, "tropical storm"),
@@ -73,7 +65,7 @@ class Storms(SequenceData):
     ) -> None:
         super().__init__(**windows)
         self.storm = storm
-        self.goal_writer = storm_goal_writer(jitter=goal_jitter, class_share=class_share)
+        self.goal_writer = GoalWriter.read(GOALS_FILE, jitter=goal_jitter, class_share=class_share)
 
     def read_windows(self) -> dict[str, Sequence[Record]]:
         records = [(storm.year, storm_record(storm)) for storm in read_storms()]
@@ -90,26 +82,23 @@ class Storms(SequenceData):
 
     def predict_windows(self) -> Sequence[Record]:
         windows = self._windows["test"]
-        return _strongest(windows) if self.storm is None else self._of_storm(self.storm, windows)
-
-    def _of_storm(self, storm: str, windows: Sequence[Record]) -> list[Record]:
-        found = [window for window in windows if window.series.lower() == storm.strip().lower()]
+        if self.storm is None:
+            best: dict[str, Record] = {}
+            for window in windows:
+                if window.series not in best or _last_wind(window) > _last_wind(best[window.series]):
+                    best[window.series] = window
+            return list(best.values())
+        found = [window for window in windows if window.series.lower() == self.storm.strip().lower()]
         if not found:
             known = sorted({window.series for window in windows})
-            near = difflib.get_close_matches(storm.strip().title(), known, n=3, cutoff=0.3)
+            near = difflib.get_close_matches(self.storm.strip().title(), known, n=3, cutoff=0.3)
             raise ValueError(
-                f"no storm {storm!r} among the {len(known)} of the test years that are long enough; expected name and "
-                f"year, such as {', '.join(map(repr, near or known[-3:]))}"
+                f"no storm {self.storm!r} among the {len(known)} of the test years that are long enough; expected name "
+                f"and year, such as {', '.join(map(repr, near or known[-3:]))}"
             )
         return found
 
 
-def _strongest(windows: Sequence[Record]) -> list[Record]:
-    """One window of each storm, the one with the most wind at the end of its context."""
-    best: dict[str, Record] = {}
-    for window in windows:
-        now = best.get(window.series)
-        wind = np.nan_to_num(window.value[window.goal_start, 0])
-        if now is None or wind > np.nan_to_num(now.value[now.goal_start, 0]):
-            best[window.series] = window
-    return list(best.values())
+def _last_wind(window: Record) -> float:
+    """The wind in knots at the end of the context, 0 where it is missing."""
+    return float(np.nan_to_num(window.value[window.goal_start, 0]))

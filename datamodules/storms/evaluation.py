@@ -46,7 +46,7 @@ class Evaluation:
     threshold: float
     samples: int
     seed: int
-    draws: int
+    bootstrap: dict[str, int]  # its draws and seed
     tolerance: float
     batch_size: int
 
@@ -56,11 +56,6 @@ class Evaluation:
         start = int(self.batch.goal_start[0])
         ahead = (self.batch.time[0, start + 1 :] - self.batch.time[0, start]).round().int().tolist()
         return {hour: ahead.index(hour) for hour in HOURS if hour in ahead} | {ahead[-1]: len(ahead) - 1}
-
-    @property
-    def bootstrap(self) -> dict[str, int]:
-        """The options of every bootstrap."""
-        return {"draws": self.draws, "seed": self.seed}
 
     def steer(self, kind: str, records: Sequence[Record], donors: Sequence[Record] | None) -> Steered | None:
         """Rollouts under the windows' own goals, or goals borrowed from `donors`; None where no window is left."""

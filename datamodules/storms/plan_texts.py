@@ -121,15 +121,20 @@ def plan_agreement(plans: PlanTexts, draws: int = 2000, seed: int = 0) -> tuple[
     )
 
 
+def _asked(batch: Batch, dimension: int) -> tuple[np.ndarray, np.ndarray]:
+    """The wind at goal_start and the middle of the goal's bounds, (B,) each."""
+    rows = torch.arange(len(batch), device=batch.value.device)
+    start, middle = batch.value[rows, batch.goal_start, dimension], (batch.goal_low + batch.goal_high)[:, dimension] / 2
+    return start.cpu().numpy(), middle.cpu().numpy()
+
+
 def clear_cases(batch: Batch, dimension: int, least: float = 10.0) -> list[int]:
     """Rows whose goal clearly asks for another level.
 
     The wind at goal_start and the middle of the goal's bounds lie on different levels, each at least `least` knots away
     from the bounds of all levels.
     """
-    middle = ((batch.goal_low + batch.goal_high) / 2)[:, dimension].cpu().numpy()
-    rows = torch.arange(len(batch), device=batch.value.device)
-    start = batch.value[rows, batch.goal_start, dimension].cpu().numpy()
+    start, middle = _asked(batch, dimension)
     bounds = np.array(list(LEAST_WIND.values()))
     away = np.minimum(*(np.abs(winds[:, None] - bounds).min(1) for winds in (start, middle)))
     return [
@@ -152,9 +157,7 @@ def turned_to_goal(
     wind's count. A plan whose texts name the same level at both ends, or none, has not turned.
     """
     turned = np.full(len(batch), np.nan)
-    middle = ((batch.goal_low + batch.goal_high) / 2)[:, dimension].cpu().numpy()
-    rows = torch.arange(len(batch), device=batch.value.device)
-    start = batch.value[rows, batch.goal_start, dimension].cpu().numpy()
+    start, middle = _asked(batch, dimension)
     for row in range(len(batch)):
         if np.isnan(middle[row]) or (asked := wind_level(middle[row]) - wind_level(start[row])) == 0:
             continue

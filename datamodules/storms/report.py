@@ -84,7 +84,7 @@ def evaluate_storms(
         threshold=change_quantile(training, dimension, 0.99),
         samples=samples,
         seed=seed,
-        draws=200 if quick else 2000,
+        bootstrap={"draws": 200 if quick else 2000, "seed": seed},
         tolerance=tolerance,
         batch_size=batch_size,
     )
@@ -107,22 +107,13 @@ def evaluate_storms(
         tables.plan_texts(evaluation, collate(picked["combinations"]), None if lent is None else lent.batch, quick),
     ]
     context = int(batch.context[0])
-    settings = {
-        "split": split,
-        "samples": samples,
-        "seed": seed,
-        "quick": quick,
-        "max_windows": max_windows,
-        "context": context,
-        "horizon": batch.value.shape[1] - context,
-        "tolerance": tolerance,
-        "change_threshold": evaluation.threshold,
-        "windows": len(windows),
-        "series": len({record.series for record in windows}),
-    }
+    horizon, series = batch.value.shape[1] - context, len({record.series for record in windows})
+    settings = {"split": split, "samples": samples, "seed": seed, "quick": quick, "max_windows": max_windows}
+    settings |= {"context": context, "horizon": horizon, "tolerance": tolerance}
+    settings |= {"change_threshold": evaluation.threshold, "windows": len(windows), "series": series}
     years = "validation" if split == "val" else "test"
     intro = (
-        f"{years.capitalize()} years, {context} steps of context and {settings['horizon']} of horizon, {samples} "
+        f"{years.capitalize()} years, {context} steps of context and {horizon} of horizon, {samples} "
         "rollouts, goals as text. ± is one standard error by bootstrap over storms. At most "
         f"{max_windows} windows a row, evenly picked"
     )

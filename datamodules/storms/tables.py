@@ -68,7 +68,6 @@ def goals(evaluation: Evaluation, steered: dict[str, Steered]) -> list[Table]:
     of_singles: Rows = {}
     for name, row in steered.items():
         batch = row.batch
-        step = batch.goal_step - batch.context
         unsteered = evaluation.unsteered.select(row.rows)
         means = {
             "steered": row.paths.mean.mean(0),
@@ -84,20 +83,13 @@ def goals(evaluation: Evaluation, steered: dict[str, Steered]) -> list[Table]:
             "unsteered, with value noise": unsteered.sample,
         }
         for table, paths in ((of_means, means), (of_singles, singles)):
-            hits = {
-                key: goal_hits(at_step(path, step), batch.goal_low, batch.goal_high, evaluation.tolerance)
-                for key, path in paths.items()
-            }
-            table[name] = {
-                key: cluster_mean(_per_window(hit.float()), batch.series, **evaluation.bootstrap)
-                for key, hit in hits.items()
-            }
+            table[name] = {key: _hits(path, batch, evaluation) for key, path in paths.items()}
     near = f"within {evaluation.tolerance:g} {evaluation.unit} of the goal's range at the goal's step"
     note = (
         f"Share of windows whose mean of {evaluation.samples} rollouts (whose forecast, whose line) lies {near}. "
         f"Borrowed: the goal of a window of another storm whose {evaluation.name} at the end of the context differs by "
-        f"at most {evaluation.tolerance:g} {evaluation.unit}. The straight line is told the goal's number, so it "
-        "always hits; how plausible it is stands below."
+        f"at most {evaluation.tolerance:g} {evaluation.unit}. The straight line knows the goal's number, so it "
+        "always hits; a table below shows how plausible it is."
     )
     of_one = f"Share of single rollouts that lie {near}, decoded without value noise and with it."
     return [
@@ -181,7 +173,7 @@ def belief(evaluation: Evaluation, validation: Batch, quick: bool) -> Table:
         "Text t behind x drawn from the prior given values and texts before t, without a goal, against such an x of "
         "another storm at a step of the same status; here windows are steps."
     )
-    return Table("belief", "What the belief holds and says", note, rows, digits=3)
+    return Table("belief", "What the belief holds and expresses", note, rows, digits=3)
 
 
 def _series(evaluation: Evaluation, rows: list[int]) -> list[str]:
@@ -191,6 +183,13 @@ def _series(evaluation: Evaluation, rows: list[int]) -> list[str]:
 def _per_window(scores: Tensor) -> np.ndarray:
     """The score of each window from (B), or the mean over rollouts of (S, B)."""
     return (scores.mean(0) if scores.dim() == 2 else scores).numpy()
+
+
+def _hits(path: Tensor, batch: Batch, evaluation: Evaluation) -> Cell:
+    """Share of windows whose path lies within the tolerance of the goal's range at the goal's step."""
+    reached = at_step(path, batch.goal_step - batch.context)
+    hit = goal_hits(reached, batch.goal_low, batch.goal_high, evaluation.tolerance)
+    return cluster_mean(_per_window(hit.float()), batch.series, **evaluation.bootstrap)
 
 
 def _turned(texts: Sequence[Sequence[str]], batch: Batch, evaluation: Evaluation) -> dict[str, Cell]:

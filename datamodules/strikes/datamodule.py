@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from datamodules.sequence_data import SequenceData
 from gssr.sequences.goals import GoalWriter
@@ -26,12 +25,6 @@ YEAR_DAYS = 365.25
 # The years of the weeks' Mondays. The nano backbone was not trained on 1996; 1997 has no remark at all.
 YEARS = {"train": range(1990, 1996), "val": range(1996, 1997), "test": range(1997, 1998)}
 FIRST_WEEK = date(1990, 4, 30)  # hardly any airport reported before
-
-
-def strike_goal_writer() -> GoalWriter:
-    """The writer of goals about a week's count, from `goals.yaml`."""
-    with open(GOALS_FILE, encoding="utf-8") as file:
-        return GoalWriter(**yaml.safe_load(file))
 
 
 def read_strikes(path: str | Path = STRIKES_FILE) -> dict[date, tuple[int, int, str | None]]:
@@ -74,14 +67,13 @@ class Strikes(SequenceData):
     value_units: tuple[str, ...] = ("a week", "a week", "", "")
     # The chance in a week's reports is far larger than one strike, so the resolution of a count says nothing.
     value_resolution: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
-    goal_dim: int = 0
     known_values: int = 2
     value_guides: tuple[tuple[float, str], ...] = ((25.0, "ordinary"), (45.0, "busy"), (65.0, "very busy"))
     season_steps: int | None = YEAR_WEEKS
 
     def __init__(self, *, batch_size: int = 16, context: int = 16, **windows: Any) -> None:
         super().__init__(batch_size, context, **windows)
-        self.goal_writer = strike_goal_writer()
+        self.goal_writer = GoalWriter.read(GOALS_FILE)
 
     def read_windows(self) -> dict[str, Sequence[Record]]:
         years = {split: [year for part in self.parts_of(split) for year in YEARS[part]] for split in YEARS}

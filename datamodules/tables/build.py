@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,67 +22,24 @@ from gssr.files import atomic_path
 VERSION = 1  # of what a store holds; a change makes all stores be written again
 
 
+USES = ("time", "series", "text", "goal", "goal_low", "goal_high")
+
+
 @dataclass
 class Columns:
-    """The columns of a source by their use; `values` None means all other columns of numbers.
-
-    `resolve` raises ValueError for a name that is absent or used twice, and for a table without numbers.
-    """
+    """The columns of a table by their use; `values` are the columns of numbers."""
 
     time: str | None
     series: str | None
-    values: list[str] | None
     text: str | None
     goal: str | None
     goal_low: str | None
     goal_high: str | None
-
-    def resolve(self, source: Source, missing: Sequence[str]) -> None:
-        used: dict[str, str] = {}
-        for option, name in (
-            ("time_column", self.time),
-            ("series_column", self.series),
-            ("text_column", self.text),
-            ("goal_column", self.goal),
-            ("goal_low_column", self.goal_low),
-            ("goal_high_column", self.goal_high),
-            *(("value_columns", name) for name in self.values or ()),
-        ):
-            if name is None:
-                continue
-            source.column(name, option)
-            if name in used:
-                raise ValueError(f"{option} and {used[name]} are both {name!r}; a column can be one of them")
-            used[name] = option
-        if self.goal is None and (self.goal_low or self.goal_high):
-            raise ValueError("goal_low_column and goal_high_column need a goal_column, the goals that they bound")
-        if self.values is None:
-            self.values = self._numeric(source, [c for c in source.columns if c not in used], missing)
-        if not self.values:
-            raise ValueError("value_columns is empty; name at least one column of numbers")
-
-    def _numeric(self, source: Source, names: list[str], missing: Sequence[str]) -> list[str]:
-        """The columns whose first rows are numbers."""
-        head = next(source.chunks(names), {}) if names else {}
-        found = []
-        for name, array in head.items():
-            try:
-                if not np.isnan(cells.numbers(array.slice(0, 1000), name, 1, missing)).all():
-                    found.append(name)
-            except ValueError:
-                continue
-        if not found:
-            raise ValueError(
-                f"{source.path} has no column of numbers"
-                + (f" among {names}" if names else "")
-                + "; name the values with value_columns"
-            )
-        return found
+    values: list[str]
 
     @property
     def all(self) -> list[str]:
-        named = (self.time, self.series, self.text, self.goal, self.goal_low, self.goal_high)
-        return [name for name in (*named, *(self.values or ())) if name is not None]
+        return [name for name in (*(getattr(self, use) for use in USES), *self.values) if name is not None]
 
 
 @dataclass
@@ -94,7 +53,32 @@ class Reading:
     sort_rows: bool
     max_text_chars: int
 
+    @classmethod
+    def of(cls, source: Source, options: Any, values: Sequence[str] | None) -> Reading:
+        """The reading of a source; `values` None means all columns of numbers that have no other use.
+
+        Raises ValueError for a column that is absent or used twice, and for a table without numbers.
+        """
+        missing = (*cells.MISSING, *map(str, options.missing or ()))
+        named = {use: getattr(options, f"{use}_column", None) for use in USES}
+        used: dict[str, str] = {}
+        options_of = [(f"{use}_column", name) for use, name in named.items() if name is not None]
+        for option, name in (*options_of, *(("value_columns", name) for name in values or ())):
+            source.column(name, option)
+            if name in used:
+                raise ValueError(f"{option} and {used[name]} are both {name!r}; a column can be one of them")
+            used[name] = option
+        if named["goal"] is None and (named["goal_low"] or named["goal_high"]):
+            raise ValueError("goal_low_column and goal_high_column need a goal_column, the goals that they bound")
+        if values is None:
+            values = _numeric(source, [name for name in source.columns if name not in used], missing)
+        if not values:
+            raise ValueError("value_columns is empty; name at least one column of numbers")
+        columns, times = Columns(**named, values=list(values)), (options.time_unit, options.time_format)
+        return cls(columns, *times, missing, options.sort_rows, options.max_text_chars)
+
     def times(self) -> cells.Times | None:
+        """The reader of the time column. Raises ValueError for an unknown time_unit."""
         name = self.columns.time
         return None if name is None else cells.Times(name, self.time_unit, self.time_format)
 
@@ -108,7 +92,7 @@ class Reading:
         if not (folder / ABOUT).exists():
             try:
                 with atomic_path(folder) as draft:
-                    self._check(self.write(source, draft).columns, source)
+                    _check(self.write(source, draft).columns, source)
             except OSError as error:
                 if not (folder / ABOUT).exists():  # another process was faster
                     raise ValueError(
@@ -119,71 +103,73 @@ class Reading:
     def write(self, source: Source, folder: Path) -> Facts:
         """Write a store to a new folder. Raises ValueError for a cell or a column that cannot be read."""
         names, times = self.columns, self.times()
-        assert names.values is not None
         writer = Writer(folder, source.path, names.values, self.sort_rows, names.series is not None)
         texts_are_numbers, first = True, 1
         try:
             for chunk in source.chunks(names.all):
                 size = len(next(iter(chunk.values())))
-                series = self._series(chunk[names.series], first) if names.series else ["table"] * size
-                time = None if times is None else times.parse(chunk[names.time], first)  # type: ignore[index]
-                values = [cells.numbers(chunk[name], name, first, self.missing) for name in names.values]
-                text = self._texts(chunk[names.text], names.text) if names.text else None
+                series = ["table"] * size if names.series is None else cells.words(chunk[names.series], names.series)
+                if None in series:
+                    raise ValueError(
+                        f"series column {names.series!r} is empty in row {first + series.index(None)}; each row "
+                        "belongs to a series"
+                    )
+                time = None if times is None else times.parse(chunk[times.name], first)
+                values = [self._numbers(chunk, name, first) for name in names.values]
+                text, goal = (
+                    None if name is None else cells.words(chunk[name], name, self.max_text_chars)
+                    for name in (names.text, names.goal)
+                )
                 texts_are_numbers = texts_are_numbers and text is not None and cells.all_numbers(text)
-                goal = self._texts(chunk[names.goal], names.goal) if names.goal else None
-                writer.add(series, time, np.stack(values, 1), text, goal, self._bounds(chunk, goal, first, source))
+                bounds = None
+                if goal is not None:
+                    ends = [self._numbers(chunk, name, first) for name in (names.goal_low, names.goal_high)]
+                    bounds = check_bounds(*ends, first, source.path, None)
+                writer.add(series, time, np.stack(values, 1), text, goal, bounds)
                 first += size
             if first == 1:
                 raise ValueError(f"{source.path} names columns but has no rows; expected one row a step")
             facts = writer.close()
-            if names.text and facts.has_text and texts_are_numbers:
-                raise ValueError(
-                    f"the text column {names.text!r} holds nothing but numbers; expected words; name it in "
-                    "value_columns, or leave "
-                    "text_column out"
-                )
-            if names.goal and not facts.has_goal:
-                raise ValueError(f"the goal column {names.goal!r} is empty in all rows; leave goal_column out")
-            return facts
         finally:
             for file in writer.files.values():
                 file.close()
-
-    def _series(self, array: pa.Array, first: int) -> list[str]:
-        found = cells.words(array, str(self.columns.series))
-        if None in found:
+        if names.text and facts.has_text and texts_are_numbers:
             raise ValueError(
-                f"series column {self.columns.series!r} is empty in row {first + found.index(None)}; each row "
-                "belongs to a series"
+                f"the text column {names.text!r} holds nothing but numbers; expected words; name it in value_columns, "
+                "or leave text_column out"
             )
-        return found  # type: ignore[return-value]
+        if names.goal and not facts.has_goal:
+            raise ValueError(f"the goal column {names.goal!r} is empty in all rows; leave goal_column out")
+        return facts
 
-    def _texts(self, array: pa.Array, name: str) -> list[str | None]:
-        return cells.words(array, name, self.max_text_chars)
+    def _numbers(self, chunk: dict[str, pa.Array], name: str | None, first: int) -> np.ndarray:
+        """A column of a chunk (n,) float64, NaN where there is no such column."""
+        if name is None:
+            return np.full(len(next(iter(chunk.values()))), np.nan)
+        return cells.numbers(chunk[name], name, first, self.missing)
 
-    def _bounds(
-        self, chunk: dict[str, pa.Array], goal: list[str | None] | None, first: int, source: Source
-    ) -> np.ndarray | None:
-        if goal is None:
-            return None
-        silent = np.full(len(goal), np.nan)
-        ends = [
-            silent if name is None else cells.numbers(chunk[name], name, first, self.missing)
-            for name in (self.columns.goal_low, self.columns.goal_high)
-        ]
-        return check_bounds(*ends, first, source.path, None)
 
-    @staticmethod
-    def _check(columns: list[Column], source: Source) -> None:
-        for column in columns:
-            if not column.observed:
-                raise ValueError(
-                    f"value column {column.name!r} of {source.path} holds no finite number "
-                    f"({'infinity' if column.infinite else 'nothing'} everywhere); leave it out of value_columns"
-                )
-            if column.low == column.high:
-                raise ValueError(
-                    f"value column {column.name!r} of {source.path} is constant ({column.low:g}); there is "
-                    "nothing to learn from it; "
-                    "leave it out of value_columns"
-                )
+def _numeric(source: Source, names: list[str], missing: Sequence[str]) -> list[str]:
+    """The columns whose first rows are numbers. Raises ValueError for none."""
+    found = []
+    for name, array in (next(source.chunks(names), {}) if names else {}).items():
+        with suppress(ValueError):
+            if not np.isnan(cells.numbers(array[:1000], name, 1, missing)).all():
+                found.append(name)
+    if not found:
+        among = f" among {names}" if names else ""
+        raise ValueError(f"{source.path} has no column of numbers{among}; name the values with value_columns")
+    return found
+
+
+def _check(columns: list[Column], source: Source) -> None:
+    """Raises ValueError for a value column that nothing can be learned from."""
+    for column in columns:
+        where = f"value column {column.name!r} of {source.path}"
+        if not column.observed:
+            only = "infinity" if column.infinite else "nothing"
+            raise ValueError(f"{where} holds no finite number ({only} everywhere); leave it out of value_columns")
+        if column.low == column.high:
+            raise ValueError(
+                f"{where} is constant ({column.low:g}), so there is nothing to learn; leave it out of value_columns"
+            )

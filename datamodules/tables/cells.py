@@ -18,6 +18,16 @@ TIME_UNITS = {"s": 1 / 3600, "ms": 1 / 3.6e6, "h": 1.0, "D": 24.0, "step": 1.0, 
 EARLIEST, LATEST = "1700-01-01", "2300-01-01"
 _HOURS = tuple(pd.Timestamp(day).timestamp() / 3600 for day in (EARLIEST, LATEST))
 _OFFSET = re.compile(r"(?:\d{2}|\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*(?:Z|[+-]\d{2}:?\d{2})$")
+# Forms of cells that are no numbers, and what to do about them; the first that fits counts.
+_ADVICE = (
+    (
+        r"[+-]?\d{1,3}(\.\d{3})*,\d+|[+-]?\d+,\d+",
+        "this is a decimal comma; write a decimal point (pandas.read_csv(..., decimal=','))",
+    ),
+    (r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", "leave out the commas between thousands"),
+    (r"(?=\D*\d)\W*[\d.,]+\W*\w{0,4}", "leave out units and signs of currency"),
+    (r".*", "correct the cell, leave the column out of value_columns, or name its code in `missing`"),
+)
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -63,13 +73,16 @@ def numbers(array: pa.Array, name: str, first: int, missing: Sequence[str] = MIS
         try:
             values = words.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
         except pa.ArrowInvalid:
-            raise ValueError(_no_number(words.to_pylist(), name, first)) from None
+            row, word = _first_wrong(words)
+            advice = next(advice for form, advice in _ADVICE if re.fullmatch(form, word, re.DOTALL))
+            raise ValueError(
+                f"value column {name!r} holds {_shown(word)!r} in row {first + row}; expected a number; {advice}"
+            ) from None
     finite = values[np.isfinite(values)]
     if len(finite) and np.abs(finite).max() > _LARGEST:
         raise ValueError(
-            f"value column {name!r} holds {finite[np.abs(finite).argmax()]:g}, more than float32 can hold; "
-            "divide the column, or "
-            "name the code of a missing value in `missing`"
+            f"value column {name!r} holds {finite[np.abs(finite).argmax()]:g}, more than float32 can hold; divide the "
+            "column, or name the code of a missing value in `missing`"
         )
     return values
 
@@ -81,22 +94,18 @@ def _is_number(word: str) -> bool:
         return False
 
 
-def _no_number(words: list[str | None], name: str, first: int) -> str:
-    for i, word in enumerate(words):
+def _first_wrong(words: pa.Array) -> tuple[int, str]:
+    """The first of some strings that is no number, and its index; there is one."""
+    for i in range(len(words)):
         try:
-            pa.array([word], pa.string()).cast(pa.float64())
+            words.slice(i, 1).cast(pa.float64())
         except pa.ArrowInvalid:
-            shown = word if len(word) <= 40 else word[:37] + "..."
-            if re.fullmatch(r"[+-]?\d{1,3}(\.\d{3})*,\d+|[+-]?\d+,\d+", word):
-                advice = "this is a decimal comma; write a decimal point (pandas.read_csv(..., decimal=','))"
-            elif re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", word):
-                advice = "leave out the commas between thousands"
-            elif re.search(r"\d", word) and re.fullmatch(r"\W*[\d.,]+\W*\w{0,4}", word):
-                advice = "leave out units and signs of currency"
-            else:
-                advice = "correct the cell, leave the column out of value_columns, or name its code in `missing`"
-            return f"value column {name!r} holds {shown!r} in row {first + i}; expected a number; {advice}"
+            return i, words[i].as_py()
     raise AssertionError("a column that could not be cast has no wrong cell")
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def words(array: pa.Array, name: str, most: int | None = None) -> list[str | None]:
@@ -134,120 +143,85 @@ class Times:
         if self.unit is not None and self.unit not in TIME_UNITS:
             raise ValueError(f"time_unit is {self.unit!r}; expected one of {', '.join(TIME_UNITS)}, or null")
 
-    @property
-    def clock(self) -> bool:
-        """Whether times are times of day and not counts."""
-        return self.unit != "step"
-
     def parse(self, array: pa.Array, first: int) -> np.ndarray:
         """Hours (n,) float64; `first`: the number of the chunk's first row, for messages."""
         kind = array.type
         if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-            self._once(getattr(kind, "tz", None) is not None, first, str(kind))
-            micro = array.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=False).cast(pa.int64())
+            zone = getattr(kind, "tz", None)
+            self._note_zone(zone is not None, first, str(kind))
+            micro = array.cast(pa.timestamp("us", zone), safe=False).cast(pa.int64())
             hours = micro.to_numpy(zero_copy_only=False).astype(np.float64) / 3.6e9
-            if array.null_count:
-                hours[array.is_null().to_numpy(zero_copy_only=False)] = np.nan
+            hours[array.is_null().to_numpy(zero_copy_only=False)] = np.nan
         else:
-            texts = as_strings(array, self.name)
-            hours = self._words(texts, first)
+            hours = self._words(as_strings(array, self.name), first)
         bad = np.flatnonzero(~np.isfinite(hours))
         if len(bad):
             raise ValueError(f"time column {self.name!r} is empty in row {first + bad[0]}; each row needs a time")
-        if self.clock:
-            bad = np.flatnonzero((hours < _HOURS[0]) | (hours > _HOURS[1]))
-            if len(bad):
-                raise ValueError(
-                    f"time column {self.name!r} holds {array[int(bad[0])].as_py()!r} in row {first + bad[0]}; "
-                    "expected a time between "
-                    f"{EARLIEST} and {LATEST}; is it a placeholder, or is time_unit ({self.unit}) wrong?"
-                )
+        bad = np.flatnonzero((hours < _HOURS[0]) | (hours > _HOURS[1]))
+        if self.unit != "step" and len(bad):
+            raise ValueError(
+                f"time column {self.name!r} holds {array[int(bad[0])].as_py()!r} in row {first + bad[0]}; expected a "
+                f"time between {EARLIEST} and {LATEST}; is it a placeholder, or is time_unit ({self.unit}) wrong?"
+            )
         return hours
 
     def _words(self, texts: pa.Array, first: int) -> np.ndarray:
-        known = texts.drop_null().slice(0, 1).to_pylist()
-        numeric = known and _is_number(known[0])
+        known = texts.drop_null()[:1].to_pylist()
         if self.unit is not None and known:
             return self._counts(texts, first)
-        if numeric and self.form is None:
+        if self.form is None and known and _is_number(known[0]):
             raise ValueError(
-                f"time column {self.name!r} holds numbers such as {known[0]!r}; say what they count with time_unit: "
-                f"{', '.join(TIME_UNITS)}"
+                f"time column {self.name!r} holds numbers such as {known[0]!r}; give the unit that they count with "
+                f"time_unit: {', '.join(TIME_UNITS)}"
             )
         listed = texts.to_pylist()
-        for i, text in enumerate(listed):
+        for row, text in enumerate(listed, start=first):
             if text is not None:
-                self._once(bool(_OFFSET.search(text)) and ":" in text, first + i, text)
-                if len(self._zoned) > 1:
-                    self._refuse_mixed()
+                self._note_zone(bool(_OFFSET.search(text)) and ":" in text, row, text)
+        words = pd.Series(listed, dtype=object)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            try:
-                stamps = pd.to_datetime(pd.Series(listed, dtype=object), format=self.form or "ISO8601", utc=True)
-                return _to_hours(stamps)
-            except (ValueError, OverflowError, TypeError, AttributeError):
-                raise ValueError(self._unparsable(listed, first)) from None
+            stamps = pd.to_datetime(words, format=self.form or "ISO8601", utc=True, errors="coerce")
+        wrong = np.flatnonzero(stamps.isna() & words.notna())
+        if len(wrong):
+            expected = "ISO 8601, such as 2024-05-31T18:00Z; for another form give time_format, such as %d/%m/%Y"
+            raise ValueError(
+                f"time column {self.name!r} holds {_shown(listed[wrong[0]])!r} in row {first + wrong[0]}; expected "
+                + (f"the time_format {self.form!r}" if self.form else expected)
+            )
+        micro = stamps.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
+        return np.where(np.isnat(micro), np.nan, micro.astype(np.int64).astype(np.float64) / 3.6e9)
 
-    def _once(self, zoned: bool, row: int, text: str) -> None:
+    def _note_zone(self, zoned: bool, row: int, text: str) -> None:
+        """Remember the first time with a zone and the first without. Raises ValueError where there are both."""
         self._zoned.setdefault(zoned, (row, text))
         if len(self._zoned) > 1:
-            self._refuse_mixed()
-
-    def _refuse_mixed(self) -> None:
-        (with_row, with_text), (row, text) = self._zoned[True], self._zoned[False]
-        raise ValueError(
-            f"time column {self.name!r} mixes times with a time zone ({with_text!r}, row {with_row}) and "
-            f"without ({text!r}, row "
-            f"{row}); write all of them in UTC, or all with their offset"
-        )
+            (with_row, with_text), (row, text) = self._zoned[True], self._zoned[False]
+            raise ValueError(
+                f"time column {self.name!r} mixes times with a time zone ({with_text!r}, row {with_row}) and without "
+                f"({text!r}, row {row}); write all of them in UTC, or all with their offset"
+            )
 
     def _counts(self, texts: pa.Array, first: int) -> np.ndarray:
         try:
             counts = texts.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
         except pa.ArrowInvalid:
-            wrong = next(i for i, text in enumerate(texts.to_pylist()) if text is not None and not _is_number(text))
+            row, text = _first_wrong(texts)
             raise ValueError(
-                f"time column {self.name!r} holds {texts[wrong].as_py()!r} in row {first + wrong}; with "
-                f"time_unit {self.unit} each "
-                "time must be a number; leave time_unit out for dates"
+                f"time column {self.name!r} holds {text!r} in row {first + row}; with time_unit {self.unit} each time "
+                "must be a number; leave time_unit out for dates"
             ) from None
         if self.unit != "year":
             return counts * TIME_UNITS[self.unit]
-        wrong = np.flatnonzero(np.isfinite(counts) & ((counts != np.round(counts)) | (np.abs(counts - 2000) > 300)))
+        known = np.isfinite(counts)
+        wrong = np.flatnonzero(known & ((counts != np.round(counts)) | (np.abs(counts - 2000) > 300)))
         if len(wrong):
             raise ValueError(
-                f"time column {self.name!r} holds {counts[wrong[0]]:g} in row {first + wrong[0]}; expected "
-                "whole years from 1700 to 2300"
+                f"time column {self.name!r} holds {counts[wrong[0]]:g} in row {first + wrong[0]}; expected whole years "
+                "from 1700 to 2300"
             )
-        whole = np.where(np.isfinite(counts), counts, 1970).astype(np.int64)
-        hours = (whole - 1970).astype("datetime64[Y]").astype("datetime64[h]").astype(np.float64)
-        return np.where(np.isfinite(counts), hours, np.nan)
-
-    def _unparsable(self, listed: list[str | None], first: int) -> str:
-        for i, text in enumerate(listed):
-            if text is None:
-                return f"time column {self.name!r} is empty in row {first + i}; each row needs a time"
-            try:
-                _to_hours(pd.to_datetime(pd.Series([text], dtype=object), format=self.form or "ISO8601", utc=True))
-            except (ValueError, OverflowError, TypeError, AttributeError):
-                expected = (
-                    f"the time_format {self.form!r}"
-                    if self.form
-                    else "ISO 8601, such as 2024-05-31T18:00Z; for another form give time_format, such as %d/%m/%Y"
-                )
-                shown = text if len(text) <= 40 else text[:37] + "..."
-                return f"time column {self.name!r} holds {shown!r} in row {first + i}; expected {expected}"
-        return (
-            f"time column {self.name!r} cannot be read from row {first} on: its times, such as {listed[0]!r}, "
-            "are of different "
-            "precision or too far apart; write all of them alike, as ISO 8601"
-        )
-
-
-def _to_hours(stamps: pd.Series) -> np.ndarray:
-    micro = stamps.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
-    hours = micro.astype(np.int64).astype(np.float64) / 3.6e9
-    return np.where(np.isnat(micro), np.nan, hours)
+        years = (np.where(known, counts, 1970).astype(np.int64) - 1970).astype("datetime64[Y]")
+        return np.where(known, years.astype("datetime64[h]").astype(np.float64), np.nan)
 
 
 def one_time(text: str, unit: str | None, form: str | None, what: str) -> float:

@@ -34,8 +34,8 @@ def write(folder: Path = Path("."), days: int = 1500, machines: int = 60, seed: 
         off, day = 0.0, np.datetime64("2020-01-01")
         for i in range(days):
             move = int(g.choice([-1, 0, 1], p=[0.2, 0.6, 0.2]))
-            said = str(g.choice(NEWS[move])) if move or g.random() < 0.5 else ""
-            table.writerow([day + i, f"{30 + 5 * np.sin(2 * np.pi * i / 12) + off:.2f}", said])
+            news = str(g.choice(NEWS[move])) if move or g.random() < 0.5 else ""
+            table.writerow([day + i, f"{30 + 5 * np.sin(2 * np.pi * i / 12) + off:.2f}", news])
             off = 0.7 * off + 3.0 * move + g.normal(0, 0.3)
     with (
         open(folder / "runs.jsonl", "w", encoding="utf-8") as runs,

@@ -8,7 +8,7 @@ import re
 import warnings
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ FORMS_FILE = Path(__file__).parent / "goals.yaml"
 STEPS_PER_STD = 25  # numbers in goals are rounded to about this part of a standard deviation
 BAND = 25  # held-out numbers lie this many number steps apart ...
 MARGIN = 2  # ... and are this many to each side
+Note = tuple[float, str, float, float]  # hours (-inf: no time), goal, low, high
 _TIME_WORDS = r"(?:ms|milliseconds?|s|seconds?|min|minutes?|h|hours?|days?|weeks?|months?|quarters?|years?|steps?)\b"
 
 
@@ -87,7 +88,7 @@ def goal_writer(
 
 
 def read_templates(path: Path) -> dict[str, Any]:
-    """A YAML file of goal templates. Raises ValueError for what is none."""
+    """A YAML file of goal templates. Raises ValueError for another file."""
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
@@ -107,37 +108,30 @@ class GoalNotes:
 
     dimension: int
     seen: tuple[float, float]  # range of that value, for bounds that are open on one side
-    by_series: dict[str | None, list[tuple[float, str, float, float]]] | None = None  # None: the column
+    by_series: dict[str | None, list[Note]] | None = None  # None: the column
 
     def give(self, record: Record, store: Store, begin: int, at: np.ndarray) -> Record:
         """The record with its goal, if it has one; `at` holds the positions (n) of the rows from `begin` on."""
         found = self._in_column(record, store, begin, at) if self.by_series is None else self._in_file(record)
         if found is None:
             return record
-        goal, low, high = found
+        _, goal, low, high = found
         bounds = [np.full(record.value.shape[1], np.nan, np.float32) for _ in range(2)]
         if not math.isnan(low):
             bounds[0][self.dimension] = min(self.seen[0], high) if math.isinf(low) else low
             bounds[1][self.dimension] = max(self.seen[1], low) if math.isinf(high) else high
         return replace(record, goal=goal, goal_low=bounds[0], goal_high=bounds[1])
 
-    def _in_column(self, record: Record, store: Store, begin: int, at: np.ndarray) -> tuple[str, float, float] | None:
-        for row in np.flatnonzero((at >= 0) & (at <= record.goal_start))[::-1].tolist():
-            goal = store.strings("goal", begin + row, begin + row + 1)[0]
-            if goal is not None:
-                low, high = store.read("bound", begin + row, begin + row + 1)[0].tolist()
-                return goal, low, high
+    def _in_column(self, record: Record, store: Store, begin: int, at: np.ndarray) -> Note | None:
+        for row in (begin + np.flatnonzero((at >= 0) & (at <= record.goal_start))[::-1]).tolist():
+            if (goal := store.strings("goal", row, row + 1)[0]) is not None:
+                return 0.0, goal, *store.read("bound", row, row + 1)[0].tolist()
         return None
 
-    def _in_file(self, record: Record) -> tuple[str, float, float] | None:
-        assert self.by_series is not None
-        said = self.by_series.get(record.series, self.by_series.get(None))
-        if said is None:
-            return None
-        last = bisect_right(said, record.time[record.goal_start], key=lambda note: note[0]) - 1
-        if last < 0 or -math.inf < said[last][0] < record.time[0]:
-            return None
-        return said[last][1:]
+    def _in_file(self, record: Record) -> Note | None:
+        notes = self.by_series.get(record.series, self.by_series.get(None, []))  # type: ignore[union-attr]
+        last = bisect_right(notes, record.time[record.goal_start], key=lambda note: note[0]) - 1
+        return None if last < 0 or -math.inf < notes[last][0] < record.time[0] else notes[last]
 
 
 def check_bounds(
@@ -160,80 +154,62 @@ def check_bounds(
     return np.stack([low, np.where(one & np.isnan(high), np.maximum(ends[1], low), high)], axis=1)
 
 
-@dataclass
-class GoalFile:
-    """A CSV, JSON Lines or Parquet file with the column goal, and if need be series, time, low and high.
+def read_goal_file(
+    path: str, series_column: str | None, times: cells.Times | None, known: Sequence[str], seen: tuple[float, float]
+) -> dict[str | None, list[Note]]:
+    """Goals by series (None: any series), in order of time, of a CSV, JSON Lines or Parquet file.
 
-    series and time may have the names that they have in the table itself. `read` raises ValueError for other columns,
-    unknown series, reversed bounds and empty goals.
+    The file has the column goal, and if need be series, time, low and high; series and time may have the names that
+    they have in the table itself. `known`: the series of the table; `seen`: the range of the value that goals bound.
+
+    Raises ValueError for other columns, unknown series, reversed bounds and empty goals.
     """
-
-    path: str
-    series_column: str | None
-    times: cells.Times | None
-    delimiter: str | None = None
-    problems: list[str] = field(default_factory=list)
-
-    def read(
-        self, known: Sequence[str], seen: tuple[float, float]
-    ) -> dict[str | None, list[tuple[float, str, float, float]]]:
-        """Goals by series (None: any series), in order of time; `seen`: the range of the value that they are about."""
-        source = open_table(self.path, self.delimiter)
-        source.column("goal", f"the goal column of {self.path}")
-        series, time, low, high = (
-            next((name for name in names if name in source.columns), None)
-            for names in (
-                (self.series_column, "series"),
-                (self.times and self.times.name, "time"),
-                ("low", "goal_low"),
-                ("high", "goal_high"),
-            )
+    source = open_table(path)
+    source.column("goal", f"the goal column of {path}")
+    series, time, low, high = (
+        next((name for name in names if name in source.columns), None)
+        for names in (
+            (series_column, "series"),
+            (times and times.name, "time"),
+            ("low", "goal_low"),
+            ("high", "goal_high"),
         )
-        if time is not None and self.times is None:
-            raise ValueError(f"{self.path} has the times {time!r}, but the table has no time_column; leave them out")
-        notes: dict[str | None, list[tuple[float, str, float, float]]] = {}
-        first, names = 1, set(known)
-        for chunk in source.chunks(list(dict.fromkeys(["goal", *(c for c in (series, time, low, high) if c)]))):
-            goals = cells.words(chunk["goal"], "goal")
-            if None in goals:
-                raise ValueError(f"{self.path} has no goal in row {first + goals.index(None)}; leave such rows out")
-            owners = [None] * len(goals) if series is None else cells.words(chunk[series], series)
-            hours = (
-                np.full(len(goals), -np.inf)
-                if time is None
-                else replace(self.times, name=time).parse(chunk[time], first)
-            )
-            ends = [
-                np.full(len(goals), np.nan) if c is None else cells.numbers(chunk[c], c, first) for c in (low, high)
-            ]
-            bounds = check_bounds(*ends, first, self.path, seen)
-            for i, (owner, goal) in enumerate(zip(owners, goals, strict=True)):
-                if owner is not None and owner not in names:
-                    near = difflib.get_close_matches(owner, known[:100_000], n=1)
-                    raise ValueError(
-                        f"{self.path} has a goal for the series {owner!r} in row {first + i}, which the table "
-                        "does not have"
-                        + (
-                            f"; did you mean {near[0]!r}?"
-                            if near
-                            else f"; it has {', '.join(map(repr, known[:5]))}, ..."
-                        )
-                    )
-                notes.setdefault(owner, []).append((float(hours[i]), str(goal), *map(float, bounds[i])))
-            first += len(goals)
-        if not notes:
-            raise ValueError(f"{self.path} holds no goals")
-        outside = {note[1] for said in notes.values() for note in said if note[2] > seen[1] or note[3] < seen[0]}
-        if outside:
-            warn_outside(sorted(outside)[0], seen)
-        return {owner: sorted(said, key=lambda note: note[0]) for owner, said in notes.items()}
+    )
+    if time is not None and times is None:
+        raise ValueError(f"{path} has the times {time!r}, but the table has no time_column; leave them out")
+    notes: dict[str | None, list[Note]] = {}
+    first, names = 1, set(known)
+    for chunk in source.chunks(list(dict.fromkeys(["goal", *filter(None, (series, time, low, high))]))):
+        goals = cells.words(chunk["goal"], "goal")
+        size = len(goals)
+        if None in goals:
+            raise ValueError(f"{path} has no goal in row {first + goals.index(None)}; leave such rows out")
+        owners = [None] * size if series is None else cells.words(chunk[series], series)
+        hours = np.full(size, -np.inf) if time is None else replace(times, name=time).parse(chunk[time], first)
+        ends = [np.full(size, np.nan) if c is None else cells.numbers(chunk[c], c, first) for c in (low, high)]
+        bounds = check_bounds(*ends, first, path, seen)
+        for row, (owner, goal) in enumerate(zip(owners, goals, strict=True)):
+            if owner is not None and owner not in names:
+                near = difflib.get_close_matches(owner, known[:100_000], n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, known[:5]))}, ..."
+                raise ValueError(
+                    f"{path} has a goal for the series {owner!r} in row {first + row}, which the table does not have; "
+                    f"{hint}"
+                )
+            notes.setdefault(owner, []).append((float(hours[row]), str(goal), *map(float, bounds[row])))
+        first += size
+    if not notes:
+        raise ValueError(f"{path} holds no goals")
+    outside = {goal for of_one in notes.values() for _, goal, low, high in of_one if low > seen[1] or high < seen[0]}
+    if outside:
+        warn_outside(min(outside), seen)
+    return {owner: sorted(of_one, key=lambda note: note[0]) for owner, of_one in notes.items()}
 
 
 def warn_outside(goal: str, seen: tuple[float, float]) -> None:
     warnings.warn(
-        f"the goal {goal!r} lies outside anything seen: values go from {seen[0]:g} to {seen[1]:g}; what is "
-        "imagined there is "
-        "a guess",
+        f"the goal {goal!r} lies outside anything seen: values go from {seen[0]:g} to {seen[1]:g}; "
+        "imagined futures there are guesses",
         stacklevel=3,
     )
 

@@ -7,17 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_HOURS = {
-    "ms": 1 / 3.6e6,
-    "s": 1 / 3600,
-    "min": 1 / 60,
-    "h": 1.0,
-    "H": 1.0,
-    "D": 24.0,
-    "d": 24.0,
-    "W": 168.0,
-    "w": 168.0,
-}
+_HOURS = {"ms": 1 / 3.6e6, "s": 1 / 3600, "min": 1 / 60, "h": 1.0, "d": 24.0, "w": 168.0}
+_HOURS |= {unit.upper(): _HOURS[unit] for unit in "hdw"}
+_SIZES = {"D": 24.0, "h": 1.0, "min": 1 / 60, "s": 1 / 3600}
 _MONTHS = {"M": 1, "MS": 1, "ME": 1, "Q": 3, "QS": 3, "QE": 3, "Y": 12, "YS": 12, "YE": 12}
 _CALENDAR = {1: (28, 31), 3: (89, 92), 12: (365, 366)}  # months: fewest and most days between two rows
 EXAMPLES = "such as 10min, 1h, 6h, 1D, 1W, 1M (month), 1Q or 1Y"
@@ -44,7 +36,7 @@ class Grid:
     def __str__(self) -> str:
         if self.months:
             return f"{self.months} months" if self.months > 1 else "1 month"
-        for size, unit in ((24.0, "D"), (1.0, "h"), (1 / 60, "min"), (1 / 3600, "s")):
+        for unit, size in _SIZES.items():
             if self.hours >= size and abs(self.hours / size - round(self.hours / size)) < 1e-6:
                 return f"{round(self.hours / size)}{unit}"
         return f"{self.hours:g}h"
@@ -96,16 +88,15 @@ def infer(gaps: np.ndarray) -> Grid:
     if np.mean((np.abs(steps - np.rint(steps)) <= 0.25) & (steps > 0.5)) >= 0.9:
         return Grid(median)
     raise ValueError(
-        f"times are irregular: gaps between rows go from {Grid(float(gaps.min()))} to "
-        f"{Grid(float(gaps.max()))}, with a median of "
-        f"{Grid(median)}, and are no multiples of it; give the grid with step, {EXAMPLES}; each step holds at "
-        "most one row"
+        f"times are irregular: gaps between rows go from {Grid(float(gaps.min()))} to {Grid(float(gaps.max()))}, with "
+        f"a median of {Grid(median)}, and are no multiples of it; give the grid with step, {EXAMPLES}; each step holds "
+        "at most one row"
     )
 
 
 def _whole(hours: float) -> float:
     """A length of time rounded to whole days, hours, minutes or seconds, the longest of these that is within 5 %."""
-    for size in (24.0, 1.0, 1 / 60, 1 / 3600):
+    for size in _SIZES.values():
         near = round(hours / size) * size
         if near and abs(near - hours) <= 0.05 * hours:
             return near

@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.tables.build import Columns, Reading
-from datamodules.tables.cells import MISSING
-from datamodules.tables.grid import Grid, infer
+from datamodules.tables.build import Reading
 from datamodules.tables.opening import open_table
 from datamodules.tables.store import Store
-from datamodules.tables.windows import Cutter, LastWindows, everything, gaps
+from datamodules.tables.windows import Cutter, LastWindows, everything, grid_of
 from gssr.sequences.record import Record
 
 SHORTEST = 2  # rows, from which a step can be inferred
@@ -81,17 +79,12 @@ def read_history(
     for name in {"text_column", "series_column"} - given.keys():
         if getattr(options, name) not in source.columns:
             options = replace(options, **{name: None})
-    columns = Columns(
-        options.time_column, options.series_column, list(value_names), options.text_column, None, None, None
-    )
-    codes = (*MISSING, *map(str, options.missing or ()))
-    columns.resolve(source, codes)
-    reading = Reading(columns, options.time_unit, options.time_format, codes, options.sort_rows, options.max_text_chars)
+    reading = Reading.of(source, options, value_names)
     with TemporaryDirectory(prefix="gssr-history-") as folder:
         reading.write(source, Path(folder) / "store")
         store = Store(Path(folder) / "store")
         segment = _segment(store, source.path, series)
-        cutter = Cutter(store, _grid(store, options), context or 1, horizon, 1, None, options.text_lag, None)
+        cutter = Cutter(store, grid_of(store, options), context or 1, horizon, 1, None, options.text_lag, None)
         for note in cutter.check(source.path):
             warnings.warn(note, stacklevel=2)
         number, first, end = segment
@@ -106,7 +99,7 @@ def read_history(
     start = record.goal_start
     return replace(
         record,
-        series=record.series if columns.series else Path(path).stem,
+        series=record.series if options.series_column else Path(path).stem,
         goal=None if goal is None else goal.strip(),
         goal_step=start + (goal_step or horizon),
     )
@@ -123,9 +116,3 @@ def _segment(store: Store, path: str, series: str | None) -> tuple[int, int, int
     if segment[2] - segment[1] < SHORTEST:
         raise ValueError(f"{path} has {segment[2] - segment[1]} row of the series; a history needs at least {SHORTEST}")
     return segment
-
-
-def _grid(store: Store, options: HistoryOptions) -> Grid:
-    if options.step is not None:
-        return Grid.of(options.step)
-    return Grid(1.0) if options.time_column is None or options.time_unit == "step" else infer(gaps(store))

@@ -23,9 +23,9 @@ class Marks:
         bits, rest = bytearray(), np.empty(0, bool)
         for chunk in chunks:
             rest = np.concatenate([rest, chunk])
-            whole = len(rest) // 8 * 8
-            bits += np.packbits(rest[:whole]).data
-            rest = rest[whole:]
+            full = len(rest) // 8 * 8  # rows that fill bytes
+            bits += np.packbits(rest[:full]).data
+            rest = rest[full:]
         bits += np.packbits(rest).data
         self._bits = np.frombuffer(bytes(bits), np.uint8)
         blocks = range(0, len(self._bits), BLOCK)

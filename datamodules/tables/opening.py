@@ -51,22 +51,18 @@ def open_table(
     if re.fullmatch(r"[\w.-]+/[\w.-]+", path) and Path(name).suffix not in FORMATS and not file.parent.is_dir():
         return HubSource(path, split, config, revision)
     near = difflib.get_close_matches(file.name, os.listdir(file.parent), n=1) if file.parent.is_dir() else []
-    raise ValueError(
-        f"there is no file {path!r}"
-        + (f"; did you mean {str(file.parent / near[0])!r}?" if near else "")
-        + f"; {EXPECTED}"
-    )
+    hint = f"; did you mean {str(file.parent / near[0])!r}?" if near else ""
+    raise ValueError(f"there is no file {path!r}{hint}; {EXPECTED}")
 
 
 def _open_file(file: Path, delimiter: str | None) -> Source:
-    size = file.stat().st_size
-    if size == 0:
+    if file.stat().st_size == 0:
         raise ValueError(f"{file} is empty (0 bytes); {EXPECTED}")
     kind = FORMATS.get(Path(file.name.removesuffix(".gz")).suffix.lower())
     with open(file, "rb") as opened:
         head = opened.read(8)
     if kind is None:
-        hint = next((f"; it is {told}" for mark, told in _SIGNATURES.items() if head.startswith(mark)), "")
+        hint = next((f"; it is {advice}" for mark, advice in _SIGNATURES.items() if head.startswith(mark)), "")
         raise ValueError(f"{file} ends in {file.suffix or 'nothing'!r}{hint}; {EXPECTED}")
     if kind == "parquet":
         if not head.startswith(b"PAR1"):
@@ -76,9 +72,9 @@ def _open_file(file: Path, delimiter: str | None) -> Source:
             )
         return ParquetSource(file)
     if file.suffix != ".gz" or not head.startswith(b"\x1f\x8b"):
-        for mark, told in _SIGNATURES.items():
+        for mark, advice in _SIGNATURES.items():
             if head.startswith(mark):
-                raise ValueError(f"{file} is {told}")
+                raise ValueError(f"{file} is {advice}")
         if file.suffix == ".gz":
             raise ValueError(f"{file} is not compressed by gzip; leave .gz out of its name")
     _check_text(file)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
-from datamodules.tables.store import Store
-from datamodules.tables.windows import Segments, chunks
+from datamodules.tables.store import ROWS, Store
+from datamodules.tables.windows import Segments
 from gssr.sequences.scaler import Scaler
 
 FARTHEST = 1e6  # standard deviations from the training mean that any value may lie
@@ -17,17 +16,17 @@ def fit_scaler(store: Store, train: Segments, name: str) -> Scaler:
     columns = store.facts.columns
     scaler = Scaler(len(columns))
     try:
-        rows = (torch.from_numpy(np.array(chunk)) for chunk in chunks(store, train))
-        scaler.fit_chunks(rows, [column.name for column in columns])
+        parts = ((a, min(end, a + ROWS)) for _, first, end in train for a in range(first, end, ROWS))
+        rows = (torch.from_numpy(store.read("value", *part).copy()) for part in parts)
+        scaler.fit_chunks(rows, [f"value column {column.name!r}" for column in columns])
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     for column, mean, std in zip(columns, scaler.mean.tolist(), scaler.std.tolist(), strict=True):
         far = max(abs(column.low - mean), abs(column.high - mean)) / std
         if far > FARTHEST:
             raise ValueError(
-                f"value column {column.name!r} goes from {column.low:g} to {column.high:g}, but in the "
-                "training part it stays "
-                f"around {mean:g} (standard deviation {std:g}); correct it, or name codes of missing values in "
-                "`missing`"
+                f"value column {column.name!r} goes from {column.low:g} to {column.high:g}, but in the training part "
+                f"it stays around {mean:g} (standard deviation {std:g}); correct it, or name codes of missing values "
+                "in `missing`"
             )
     return scaler

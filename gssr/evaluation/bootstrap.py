@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 Clusters = Sequence[str] | np.ndarray
+LEVEL = 0.95  # of intervals
 
 
 @dataclass(frozen=True)
@@ -35,19 +36,15 @@ class Estimate:
         return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in asdict(self).items()}
 
 
-def cluster_mean(
-    values: np.ndarray, clusters: Clusters, draws: int = 2000, seed: int = 0, level: float = 0.95
-) -> Estimate:
+def cluster_mean(values: np.ndarray, clusters: Clusters, draws: int = 2000, seed: int = 0) -> Estimate:
     """The mean of `values` (N), one a window, NaN where not scored, as `cluster_ratio` estimates it."""
     values = np.asarray(values, dtype=np.float64)
-    return cluster_ratio(values, np.where(np.isnan(values), np.nan, 1.0), clusters, draws, seed, level)
+    return cluster_ratio(values, np.where(np.isnan(values), np.nan, 1.0), clusters, draws, seed)
 
 
-def cluster_difference(
-    a: np.ndarray, b: np.ndarray, clusters: Clusters, draws: int = 2000, seed: int = 0, level: float = 0.95
-) -> Estimate:
+def cluster_difference(a: np.ndarray, b: np.ndarray, clusters: Clusters, draws: int = 2000, seed: int = 0) -> Estimate:
     """The paired mean of a - b over the windows where both are scored."""
-    return cluster_mean(np.asarray(a, np.float64) - np.asarray(b, np.float64), clusters, draws, seed, level)
+    return cluster_mean(np.asarray(a, np.float64) - np.asarray(b, np.float64), clusters, draws, seed)
 
 
 def cluster_ratio(
@@ -56,11 +53,10 @@ def cluster_ratio(
     clusters: Clusters,
     draws: int = 2000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> Estimate:
     """sum(numerator) / sum(denominator) over windows (N each; NaN in either: left out), both drawn together by series.
 
-    Raises ValueError for sizes that differ and for a level outside (0, 1).
+    Raises ValueError for sizes that differ and for fewer than 2 draws.
     """
     numerator, denominator = (np.asarray(part, dtype=np.float64).reshape(-1) for part in (numerator, denominator))
     if not len(numerator) == len(denominator) == len(clusters):
@@ -68,8 +64,8 @@ def cluster_ratio(
             f"bootstrap was given {len(numerator)} and {len(denominator)} values for {len(clusters)} windows; expected "
             "one each"
         )
-    if not 0 < level < 1 or draws < 2:
-        raise ValueError(f"bootstrap needs 0 < level < 1 and at least 2 draws, got level {level} and {draws} draws")
+    if draws < 2:
+        raise ValueError(f"bootstrap needs at least 2 draws, got {draws}")
     scored = ~(np.isnan(numerator) | np.isnan(denominator))
     names, index = np.unique(np.asarray(clusters, dtype=str)[scored], return_inverse=True)
     above = np.bincount(index, numerator[scored], len(names))
@@ -82,7 +78,7 @@ def cluster_ratio(
         drawn = drawn[np.isfinite(drawn)]  # a draw without any denominator has no ratio
         if len(drawn) > 1:
             error = float(drawn.std(ddof=1))
-            low, high = (float(q) for q in np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
+            low, high = (float(q) for q in np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
     return Estimate(float(value), error, low, high, int(scored.sum()), len(names))
 
 

@@ -25,86 +25,7 @@ LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 INK, FAINT, GRID = "#22272e", "#8a929c", "#e6e9ed"
 WITH, WITHOUT, GOAL = "#d1495b", "#2e6f95", "#9c2238"
 LINE = 0.205  # inches between lines of text
-
-
-def fan_chart(
-    context_hours: np.ndarray,
-    context: np.ndarray,
-    horizon_hours: np.ndarray,
-    without_goal: np.ndarray,
-    with_goal: np.ndarray | None = None,
-    *,
-    truth: np.ndarray | None = None,
-    goal: str | None = None,
-    goal_hour: float | None = None,
-    goal_low: float | None = None,
-    goal_high: float | None = None,
-    name: str = "value",
-    unit: str = "",
-    title: str = "",
-    paths: np.ndarray | None = None,
-    guides: Sequence[tuple[float, str]] = (),
-    texts: Sequence[tuple[float, str]] = (),
-) -> Figure:
-    """Draw one value dimension of one window; hours count from the end of the context.
-
-    Args:
-        context_hours, context: (C), hours up to 0 and values.
-        horizon_hours: (H).
-        without_goal, with_goal: rollouts with value noise (S, H), drawn as bands from 10 to 90 % and 25 to 75 % around
-            the median.
-        truth: (H), NaN where unknown.
-        goal: A sentence; drawn at `goal_hour` as a mark for a number, a bracket for a range, a line for unknown bounds
-            (NaN or None).
-        paths: A few single rollouts with the goal (S', H), drawn as thin lines, best without value noise.
-        guides: Named levels of the value.
-        texts: (hour, text) of a plan, written below.
-
-    Raises ValueError where shapes do not fit together.
-    """
-    context_hours, context, horizon_hours, without_goal = (
-        np.asarray(part, dtype=np.float64) for part in (context_hours, context, horizon_hours, without_goal)
-    )
-    fans = [(without_goal, WITHOUT, "forecast" if with_goal is None else "without the goal")]
-    if with_goal is not None:
-        fans.append((np.asarray(with_goal, dtype=np.float64), WITH, "with the goal"))
-    if context.shape != context_hours.shape or any(
-        f.ndim != 2 or f.shape[1:] != horizon_hours.shape for f, _, _ in fans
-    ):
-        raise ValueError(
-            f"fan chart: context {context.shape} for hours {context_hours.shape}, rollouts "
-            f"{[f.shape for f, _, _ in fans]} for {horizon_hours.shape} hours of horizon; expected (C,), (C,), "
-            "(S, H), (H,)"
-        )
-    lines = [(hour, textwrap.wrap(text, 122)[:2]) for hour, text in texts]
-    below = 0.34 + LINE * sum(len(wrapped) for _, wrapped in lines) if lines else 0.0  # inches
-    above = 1.0 if goal else 0.76
-    height = 4.05 + above + below
-    figure = Figure(figsize=(8.8, height), dpi=150, facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.07, (0.55 + below) / height, 0.77, 3.5 / height))
-    _prepare(axes, context_hours, horizon_hours, name, unit)
-    seen = context[~np.isnan(context)]
-    last = (context_hours[-1], seen[-1] if len(seen) else np.nan)
-    ends = [_fan(axes, last, horizon_hours, samples, colour, label) for samples, colour, label in fans]
-    for path in () if paths is None else np.asarray(paths, dtype=np.float64):
-        axes.plot([last[0], *horizon_hours], [last[1], *path], color=WITH, lw=0.7, alpha=0.55, zorder=4)
-    axes.plot(context_hours, context, color=INK, lw=1.9, marker="o", ms=3.6, zorder=6, solid_capstyle="round")
-    if truth is not None and not np.isnan(truth).all():
-        hours, path = [last[0], *horizon_hours], [last[1], *np.asarray(truth, dtype=np.float64)]
-        axes.plot(hours, path, color=INK, lw=1.5, ls=(0, (1.2, 1.6)), dash_capstyle="round", zorder=6)
-        ends.append((path[-1], INK, "what happened"))
-    mark = _goal(axes, goal_hour, goal_low, goal_high)
-    _limits(axes, context, truth, [f for f, _, _ in fans], mark)
-    _guides(axes, guides, context_hours, context)
-    _label_ends(axes, ends)
-    _titles(figure, height, title, goal, name)
-    _texts(figure, height, lines)
-    caption = f"bands: 50 % and 80 % of {len(without_goal)} rollouts" + (
-        "" if paths is None else "; thin lines: single rollouts"
-    )
-    figure.text(0.84, (0.12 + below) / height, caption, fontsize=7, color=FAINT, ha="right", va="center")
-    return figure
+SINGLES = 6  # rollouts that are drawn as lines
 
 
 def fan_chart_of(
@@ -116,49 +37,71 @@ def fan_chart_of(
     value_names: Sequence[str],
     value_units: Sequence[str],
     *,
-    singles: int = 6,
-    text_steps: Sequence[int] | None = None,
     guides: Sequence[tuple[float, str]] = (),
 ) -> Figure:
-    """The fan chart of sequence `index` of a batch, from plans of that batch with and without its goal.
+    """Draw one value dimension of sequence `index` of a batch; hours count from the end of the context.
 
-    `singles`: single rollouts drawn; `text_steps`: horizon steps whose texts are written below (None: three; (): none).
+    Rollouts with value noise are bands from 10 to 90 % and 25 to 75 % around their median. A few single rollouts with
+    the goal, without value noise, are thin lines. The goal is a mark for a number, a bracket for a range, a line for
+    unknown bounds. Below stand up to three texts of the plan.
+
+    Args:
+        plan_with: Plan of the batch under its goals; None: there is none.
+        plan_without: Plan of the batch without goals.
+        value_names: Names of the Y values, and `value_units` their units.
+        guides: Named levels of the value.
     """
     row = batch.select([index])
-    length = int(row.context[0])
-    steps = int(row.step_mask[0].sum())
-    hours = (row.time[0, :steps] - row.time[0, length - 1]).cpu().numpy()
-    value = (
-        row.value[0, :steps, dimension].masked_fill(~row.value_mask[0, :steps, dimension], float("nan")).cpu().numpy()
-    )
+    length, steps = int(row.context[0]), int(row.step_mask[0].sum())
     horizon = steps - length
+    hours = (row.time[0, :steps] - row.time[0, length - 1]).cpu().numpy()
+    value = row.value[0, :steps, dimension].masked_fill(~row.value_mask[0, :steps, dimension], torch.nan)
+    value = value.cpu().numpy().astype(np.float64)
+    context, truth, ahead = value[:length], value[length:], hours[length:]
 
     def fan(rollouts: Tensor) -> np.ndarray:
-        return rollouts[:, index, :horizon, dimension].float().cpu().numpy()
+        return rollouts[:, index, :horizon, dimension].double().cpu().numpy()
 
-    written = (plan_without if plan_with is None else plan_with).text[index]
-    if text_steps is None:
-        text_steps = sorted({horizon // 4, horizon // 2, horizon - 1}) if horizon > 2 else range(horizon)
-    texts = [(hours[length + h], written[h]) for h in text_steps] if written else []
-    goal = row.goal[0] if plan_with is not None else None
-    return fan_chart(
-        hours[:length],
-        value[:length],
-        hours[length:],
-        fan(plan_without.rollouts.sample),
-        None if plan_with is None else fan(plan_with.rollouts.sample),
-        truth=value[length:],
-        goal=goal,
-        goal_hour=None if goal is None else float(hours[int(row.goal_step[0])]),
-        goal_low=float(row.goal_low[0, dimension]),
-        goal_high=float(row.goal_high[0, dimension]),
-        name=value_names[dimension],
-        unit=value_units[dimension],
-        title=row.series[0],
-        paths=None if plan_with is None else fan(plan_with.rollouts.mean)[:singles],
-        guides=guides,
-        texts=texts,
-    )
+    fans = [(fan(plan_without.rollouts.sample), WITHOUT, "forecast" if plan_with is None else "without the goal")]
+    goal, singles = None, []
+    if plan_with is not None:
+        fans.append((fan(plan_with.rollouts.sample), WITH, "with the goal"))
+        goal, singles = row.goal[0], fan(plan_with.rollouts.mean)[:SINGLES]
+    texts = (plan_with or plan_without).text[index]
+    shown = sorted({horizon // 4, horizon // 2, horizon - 1}) if horizon > 2 else range(horizon)
+    lines = [(ahead[h], textwrap.wrap(texts[h], 122)[:2]) for h in shown] if texts else []
+
+    below = 0.34 + LINE * sum(len(wrapped) for _, wrapped in lines) if lines else 0.0  # inches
+    height = 4.05 + (1.0 if goal else 0.76) + below
+    figure = Figure(figsize=(8.8, height), dpi=150, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.07, (0.55 + below) / height, 0.77, 3.5 / height))
+    name, unit = value_names[dimension], value_units[dimension]
+    _prepare(axes, hours[0], hours[-1], f"{name} ({unit})" if unit else name)
+    seen = context[~np.isnan(context)]
+    last = (0.0, seen[-1] if len(seen) else np.nan)
+    ends = [_fan(axes, last, ahead, samples, colour, label) for samples, colour, label in fans]
+    for path in singles:
+        axes.plot([last[0], *ahead], [last[1], *path], color=WITH, lw=0.7, alpha=0.55, zorder=4)
+    axes.plot(hours[:length], context, color=INK, lw=1.9, marker="o", ms=3.6, zorder=6, solid_capstyle="round")
+    if not np.isnan(truth).all():
+        path = [last[1], *truth]
+        style = {"color": INK, "lw": 1.5, "ls": (0, (1.2, 1.6)), "dash_capstyle": "round"}
+        axes.plot([last[0], *ahead], path, zorder=6, **style)
+        ends.append((path[-1], INK, "what happened"))
+    mark = None
+    if goal is not None:
+        bounds = (float(bound[0, dimension]) for bound in (row.goal_low, row.goal_high))
+        mark = _goal(axes, float(hours[int(row.goal_step[0])]), *bounds)
+    _limits(axes, [context, truth, *(np.quantile(f, (0.05, 0.95), axis=0).ravel() for f, _, _ in fans), mark or ()])
+    _guides(axes, guides, hours[:length], context)
+    _label_ends(axes, ends)
+    _titles(figure, height, row.series[0] or name, goal)
+    _texts(figure, height, lines)
+    caption = f"bands: 50 % and 80 % of {len(fans[0][0])} rollouts"
+    caption += "; thin lines: single rollouts" if plan_with else ""
+    figure.text(0.84, (0.12 + below) / height, caption, fontsize=7, color=FAINT, ha="right", va="center")
+    return figure
 
 
 def save(figure: Figure, path: str | Path) -> None:
@@ -166,7 +109,7 @@ def save(figure: Figure, path: str | Path) -> None:
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
-def _prepare(axes: Axes, context_hours: np.ndarray, horizon_hours: np.ndarray, name: str, unit: str) -> None:
+def _prepare(axes: Axes, begin: float, end: float, label: str) -> None:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(FAINT)
@@ -174,15 +117,14 @@ def _prepare(axes: Axes, context_hours: np.ndarray, horizon_hours: np.ndarray, n
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", color=GRID, lw=0.8)
     axes.set_axisbelow(True)
-    span = horizon_hours[-1] - context_hours[0]
+    span = end - begin
     steps = (1, 2, 3, 6, 12, 24, 48, 96, 168, 336, 672)
     axes.xaxis.set_major_locator(MultipleLocator(next((s for s in steps if span / s <= 10), span / 8)))
     axes.xaxis.set_major_formatter(lambda hour, _: "now" if hour == 0 else f"{hour:+g} h".replace("-", "−"))
     margin = 0.015 * span
-    axes.set_xlim(context_hours[0] - margin, horizon_hours[-1] + margin)
-    axes.axvspan(context_hours[0] - margin, context_hours[-1], color="#f6f7f9", lw=0, zorder=0)
-    axes.axvline(context_hours[-1], color=FAINT, lw=0.9, zorder=1)
-    label = f"{name} ({unit})" if unit else name
+    axes.set_xlim(begin - margin, end + margin)
+    axes.axvspan(begin - margin, 0.0, color="#f6f7f9", lw=0, zorder=0)
+    axes.axvline(0.0, color=FAINT, lw=0.9, zorder=1)
     axes.text(0, 1.025, label, transform=axes.transAxes, fontsize=9, color=INK, ha="left", va="bottom")
 
 
@@ -200,11 +142,9 @@ def _fan(
     return float(middle[-1]), colour, label
 
 
-def _goal(axes: Axes, hour: float | None, low: float | None, high: float | None) -> tuple[float, float] | None:
+def _goal(axes: Axes, hour: float, low: float, high: float) -> tuple[float, float] | None:
     """A ring for a number, a bracket for a range, a thin line where only the time is known; returns the drawn range."""
-    if hour is None:
-        return None
-    if low is None or high is None or np.isnan(low) or np.isnan(high):
+    if np.isnan(low) or np.isnan(high):
         axes.axvline(hour, color=GOAL, lw=1.0, ls=(0, (4, 3)), alpha=0.7, zorder=1)
         return None
     if low == high:
@@ -218,13 +158,8 @@ def _goal(axes: Axes, hour: float | None, low: float | None, high: float | None)
     return low, high
 
 
-def _limits(
-    axes: Axes, context: np.ndarray, truth: np.ndarray | None, fans: list[np.ndarray], mark: tuple[float, float] | None
-) -> None:
-    parts = [context, *(np.quantile(fan, (0.05, 0.95), axis=0).reshape(-1) for fan in fans)]
-    parts += [np.asarray(truth)] if truth is not None else []
-    parts += [np.asarray(mark)] if mark is not None else []
-    values = np.concatenate([np.asarray(part, dtype=np.float64) for part in parts])
+def _limits(axes: Axes, parts: Sequence[Sequence[float] | np.ndarray]) -> None:
+    values = np.concatenate([np.asarray(part, np.float64) for part in parts])
     low, high = np.nanmin(values), np.nanmax(values)
     room = 0.07 * max(high - low, 1e-6)
     axes.set_ylim(low - room, high + room)
@@ -273,8 +208,8 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
         axes.annotate(label, (1, place), color=colour, **at, **style)
 
 
-def _titles(figure: Figure, height: float, title: str, goal: str | None, name: str) -> None:
-    figure.text(0.022, 1 - 0.30 / height, title or name, fontsize=12.5, fontweight="bold", color=INK, va="center")
+def _titles(figure: Figure, height: float, title: str, goal: str | None) -> None:
+    figure.text(0.022, 1 - 0.30 / height, title, fontsize=12.5, fontweight="bold", color=INK, va="center")
     if goal:
         sentence = textwrap.shorten(goal, 105, placeholder=" …")
         figure.text(0.022, 1 - 0.56 / height, f"“{sentence}”", fontsize=10.5, color=GOAL, style="italic", va="center")

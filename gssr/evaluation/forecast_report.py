@@ -51,27 +51,21 @@ class Forecasts:
     samples: Tensor
     clusters: list[str]
     seed: int
-    draws: int
+    bootstrap: dict[str, int]  # its draws and seed
     batch_size: int
-
-    @property
-    def bootstrap(self) -> dict[str, int]:
-        """The options of every bootstrap."""
-        return {"draws": self.draws, "seed": self.seed}
 
     def by_step(self, scores: np.ndarray, minus: np.ndarray | None = None) -> dict[str, Estimate]:
         """Mean scores (B, H) by horizon step and over all steps, or paired differences from other scores."""
 
-        def mean(a: np.ndarray, b: np.ndarray | None) -> Estimate:
-            if b is None:
-                return cluster_mean(a, self.clusters, **self.bootstrap)
-            return cluster_difference(a, b, self.clusters, **self.bootstrap)
-
-        columns = {
-            f"step {h + 1}": mean(scores[:, h], None if minus is None else minus[:, h])
-            for h in horizon_columns(scores.shape[1])
-        }
-        return columns | {"all steps": mean(_row_mean(scores), None if minus is None else _row_mean(minus))}
+        parts = [
+            {f"step {h + 1}": part[:, h] for h in horizon_columns(part.shape[1])} | {"all steps": _row_mean(part)}
+            for part in (scores, minus)
+            if part is not None
+        ]
+        options = {"clusters": self.clusters, **self.bootstrap}
+        if minus is None:
+            return {name: cluster_mean(column, **options) for name, column in parts[0].items()}
+        return {name: cluster_difference(column, parts[1][name], **options) for name, column in parts[0].items()}
 
 
 def evaluate_forecasts(
@@ -108,17 +102,8 @@ def evaluate_forecasts(
     tables = [*_errors(forecasts), _spread(forecasts), *_goals(forecasts, data, split, scored, samples, tolerance)]
     context, horizon = int(forecasts.batch.context[0]), forecasts.truth.shape[1]
     series, part = len(set(forecasts.batch.series)), "validation" if split == "val" else "test"
-    settings = {
-        "split": split,
-        "samples": samples,
-        "seed": seed,
-        "quick": quick,
-        "context": context,
-        "horizon": horizon,
-        "tolerance": tolerance,
-        "windows": len(scored),
-        "series": series,
-    }
+    settings = {"split": split, "samples": samples, "seed": seed, "quick": quick, "context": context}
+    settings |= {"horizon": horizon, "tolerance": tolerance, "windows": len(scored), "series": series}
     over = "series" if series >= FEW_SERIES else "stretches of time as long as the horizon, counted as series"
     intro = (
         f"The {part} part, {context} steps of context and {horizon} of horizon, {samples} rollouts. ± is one standard "
@@ -163,7 +148,7 @@ def _forecast(
         rollouts.sample[..., y],
         stretches(batch),
         seed,
-        draws,
+        {"draws": draws, "seed": seed},
         batch_size,
     )
 

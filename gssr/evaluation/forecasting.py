@@ -14,17 +14,12 @@ found.chart().savefig("fan.png")
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
-from matplotlib.figure import Figure
 
-from gssr.evaluation.fan_chart import fan_chart_of
-from gssr.evaluation.predictions import prediction_lines, write_predictions
-from gssr.evaluation.report import digits_for
+from gssr.evaluation.predictions import Forecast
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch, Record
 
@@ -40,45 +35,6 @@ class Plans(Protocol):
         self, batch: Batch, goals: Sequence[str | None], samples: int, texts: bool, generator: torch.Generator
     ) -> Any:
         """Rollouts of a batch, their mean (B, H, Y) and quantiles (B, H, Y, Q), and texts (B lists of H)."""
-
-
-@dataclass
-class Forecast:
-    """Plans of a batch under its goals (None: it has none) and without goals.
-
-    Lines and charts are those of `gssr.evaluation.predictions`; `digits` after the point are written.
-    """
-
-    batch: Batch
-    with_goal: Any | None
-    without_goal: Any
-    value_names: Sequence[str]
-    value_units: Sequence[str]
-    digits: int = 2
-
-    @classmethod
-    def of(cls, network: Any, batch: Batch, with_goal: Any | None, without_goal: Any) -> Forecast:
-        """Plans that a network made; the digits show a hundredth of the smallest standard deviation of a value."""
-        digits = digits_for(float(network.world.scaler.std.min()), least=2)
-        return cls(batch, with_goal, without_goal, network.value_names, network.value_units, digits)
-
-    def lines(self, rollouts: int | None = 16) -> list[str]:
-        """A line of JSON for each sequence."""
-        return prediction_lines(*self._parts, rollouts=rollouts, digits=self.digits)
-
-    def chart(self, row: int = 0, dimension: int = 0, guides: Sequence[tuple[float, str]] = ()) -> Figure:
-        """The fan chart of a sequence and a value dimension."""
-        plans, names = (self.with_goal, self.without_goal), (self.value_names, self.value_units)
-        return fan_chart_of(self.batch, row, *plans, dimension, *names, guides=guides)
-
-    def write(self, folder: str | Path, **options: Any) -> Path:
-        """Write lines and charts to a folder, see `gssr.evaluation.predictions.write_predictions`."""
-        with_goal, without_goal, batch, names, units = self._parts
-        return write_predictions(with_goal, without_goal, batch, folder, names, units, digits=self.digits, **options)
-
-    @property
-    def _parts(self) -> tuple[Any, Any, Batch, Sequence[str], Sequence[str]]:
-        return self.with_goal, self.without_goal, self.batch, self.value_names, self.value_units
 
 
 def forecast(

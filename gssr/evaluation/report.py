@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,8 @@ class Table:
 
     def to_markdown(self) -> str:
         columns = list(dict.fromkeys(column for row in self.rows.values() for column in row))
-        sizes = {name: self._size(row) for name, row in self.rows.items()}
+        estimates = {name: [c for c in row.values() if isinstance(c, Estimate)] for name, row in self.rows.items()}
+        sizes = {name: (found[0].windows, found[0].series) if found else None for name, found in estimates.items()}
         counted = any(sizes.values())
         head = ["", *columns, *(["windows", "series"] if counted else [])]
         lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
@@ -54,19 +55,11 @@ class Table:
             return cell
         unit = self.units.get(column, self.unit)
         scale, digits, sign = (100, 1, " %") if unit == "%" else (1, self.digits, "")
-        if not isinstance(cell, Estimate):
-            return "–" if math.isnan(cell) else f"{cell * scale:.{digits}f}{sign}"
-        if math.isnan(cell.value):
+        value, error = (cell.value, cell.error) if isinstance(cell, Estimate) else (cell, math.nan)
+        if math.isnan(value):
             return "–"
-        error = "" if math.isnan(cell.error) else f" ± {cell.error * scale:.{digits}f}"
-        return f"{cell.value * scale:.{digits}f}{error}{sign}"
-
-    @staticmethod
-    def _size(row: Mapping[str, Cell]) -> tuple[int, int] | None:
-        for cell in row.values():
-            if isinstance(cell, Estimate):
-                return cell.windows, cell.series
-        return None
+        spread = "" if math.isnan(error) else f" ± {error * scale:.{digits}f}"
+        return f"{value * scale:.{digits}f}{spread}{sign}"
 
 
 @dataclass
@@ -130,27 +123,10 @@ class Report:
                 for table in self.tables
             },
             "checks": [
-                {
-                    "name": c.name,
-                    "value": _plain(c.value),
-                    "bar": _plain(c.bar),
-                    "at_most": c.at_most,
-                    "passed": c.passed,
-                }
-                for c in self.checks
+                asdict(check) | {"value": _plain(check.value), "bar": _plain(check.bar), "passed": check.passed}
+                for check in self.checks
             ],
         }
-
-    def scalars(self) -> dict[str, float]:
-        """Every finite number by a flat name ("goals/came_true_combinations/steered"), for a logger."""
-        named = {}
-        for table in self.tables:
-            for row, cells in table.rows.items():
-                for column, cell in cells.items():
-                    value = cell.value if isinstance(cell, Estimate) else cell
-                    if not isinstance(value, str) and math.isfinite(value):
-                        named["/".join((table.key, _slug(row), _slug(column)))] = float(value)
-        return named
 
     def write(self, folder: str | Path) -> tuple[Path, Path]:
         """Write `<name>.md`, `<name>.json` and the pictures beside them into a folder, made where it is missing.

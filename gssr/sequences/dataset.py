@@ -15,24 +15,24 @@ from gssr.sequences.record import Record
 
 
 def check_jitter(level_jitter: float) -> None:
-    """Raises ValueError for what is no spread of levels."""
+    """Raises ValueError for a negative or infinite spread of levels."""
     if not 0 <= level_jitter < math.inf:
         raise ValueError(f"level_jitter is {level_jitter}; expected 0 (values as they are) or more, such as 0.2")
 
 
 class WindowDataset(Dataset[Record]):
-    """Windows, each with a goal that depends on (seed, epoch, index) alone: not on order, workers or global random
-    state.
+    """Windows, each with a goal that depends only on (seed, epoch, index), and not on the order of reading or workers.
 
-    `mode` is the goal writer's; without a writer records come as they are (with the goals that they bring).
-    `goal_cycle` n > 0 repeats the goals after n epochs, so that the encodings of n sentences a window can be kept; 0
-    never repeats. Records that come as a sequence are read one by one, when they are asked for.
+    `mode` is the goal writer's; without a writer records come as they are, with the goals that they bring. `goal_cycle`
+    n > 0 repeats the goals after n epochs, so that the encodings of n sentences a window can be kept; 0 never repeats.
+    Records are read one by one, when they are asked for.
 
-    `level_jitter` s > 0 shows each window at another level in each epoch, before its goal is written: a factor exp(s z), z
-    standard normal, on all values but the `known_values` last ("scaling" in Um et al. 2017, "Data augmentation of wearable
-    sensor data for Parkinson's disease monitoring using convolutional neural networks"). One series of a few years is soon
-    known by heart; what is learned from it then holds at levels that it never had, and its goals name numbers that it never
-    reached.
+    `level_jitter` s > 0 multiplies a window by exp(s z) in each epoch, with a standard normal z, before its goal is
+    written. The last `known_values` values stay as they are. A network soon knows one series of a few years by heart;
+    other levels teach it what holds at levels that the series never had ("scaling" in Um et al. 2017, "Data
+    augmentation of wearable sensor data for Parkinson's disease monitoring using convolutional neural networks").
+
+    Raises ValueError for an unknown mode, a negative cycle or seed, and a jitter that is negative or infinite.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Hindsight goals: say in words what a sequence in fact reached.
+"""Hindsight goals: sentences about what a sequence in fact reached.
 
 A goal that has nothing to do with a sequence teaches nothing. Where the data brings no goal, `GoalWriter` looks at one
 value dimension at `goal_step` and writes a sentence about it: a number ("Weaken to 35 knots in 48 hours") or a named
@@ -13,9 +13,11 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from gssr.sequences.phrases import WHENS, counted_spans, form_core, number_word, numerals, tidy, time_spans
 from gssr.sequences.record import Record
@@ -36,7 +38,7 @@ class Forms:
     """Sentence forms of one kind by the direction from the start value to the goal: `any` fits every direction.
 
     A form is a string with slots: `{value}` (numbers) or `{class}` (classes), `{when}` (an adverbial of time that may
-    be left out: "in 48 hours"), `{span}` (a length of time that is always said: "48 hours"), and any slot of the
+    be left out: "in 48 hours"), `{span}` (a length of time that is never left out: "48 hours"), and any slot of the
     writer's `words`.
     """
 
@@ -55,7 +57,7 @@ class Forms:
         return cls(**{"raise_" if key == "raise" else key: tuple(value) for key, value in forms.items()})
 
     def fitting(self, direction: str | None) -> list[str]:
-        """Forms for a direction; None (start unknown) gives the neutral ones alone."""
+        """Forms for a direction; None (start unknown) gives only the neutral ones."""
         own = () if direction is None else getattr(self, "raise_" if direction == "raise" else direction)
         return [*self.any, *own]
 
@@ -109,13 +111,13 @@ class GoalWriter:
     dimension:           index of the value that goals speak of
     number_step:         written numbers are multiples of this, in the unit of the value
     held_out_values:     numbers not written in training, with all within `held_out_margin` of them
-    jitter:              training numbers differ from the value by up to this many steps (the data is rounded more coarsely)
+    jitter:              training numbers differ from the value by up to this many steps, as the data is rounded more
     rounding:            numbers are rounded to this when combinations are formed
     combination_share:   one of this many combinations (by crc32) is held out
     class_share:         share of class goals where both kinds are possible
     still:               a change of at most this is neither lower nor raise, but hold
     step_name:           plural noun for the steps in time phrases ("after 8 advisories"); None: not used
-    span_unit:           noun that lengths of time are counted in ("month"), `span_count` a step; None: hours, days, weeks
+    span_unit:           noun that counts time ("month"), `span_count` of it a step; None: hours, days, weeks
 
     Raises ValueError for a form without its `{value}` or `{class}`, with an unknown slot, or listed as both trained and
     held out.
@@ -171,6 +173,11 @@ class GoalWriter:
                 f"span_count {self.span_count} at least 1"
             )
 
+    @classmethod
+    def read(cls, path: Path, **changes: Any) -> GoalWriter:
+        """The writer of a YAML file with these arguments; `changes` replace single ones."""
+        return cls(**(yaml.safe_load(path.read_text(encoding="utf-8")) | changes))
+
     def is_held_out_number(self, number: float) -> bool:
         """Whether this number is written only in the modes `numbers` and `all`."""
         margin = self.held_out_margin + 1e-3 * self.number_step  # bounds are kept in float32
@@ -211,7 +218,7 @@ class GoalWriter:
     ) -> GoalSentence | None:
         """A goal reached by going from `start` (NaN: unknown) to `target` in `hours`, which are `steps` steps.
 
-        None where the mode has nothing to say about this target. The written number n is goal.low = goal.high.
+        None where the mode has no goal for this target. The written number n is goal.low = goal.high.
         """
         if mode not in MODES:
             raise ValueError(f"unknown goal mode {mode!r}; expected one of {MODES}")

@@ -47,7 +47,7 @@ def decimals(step: float) -> int:
 
 
 def number_word(number: float, step: float) -> str:
-    """A multiple of `step` as one would write it: 35, -3.5, 1200000; with an exponent where it is very small or large."""
+    """A multiple of `step` as one writes it: 35, -3.5, 1200000; with an exponent where it is very small or large."""
     if number and not 1e-4 <= abs(number) < 1e12:
         return f"{number:.4g}"
     word = f"{number:.{decimals(step)}f}"

@@ -13,10 +13,10 @@ from torch import Tensor
 
 @dataclass
 class Record:
-    """A sequence of T steps: what was measured, what was said, and (perhaps) what is wanted.
+    """A sequence of T steps: measured values, texts, and perhaps a goal.
 
     Shapes: `time` (T) float64 hours since 1970-01-01T00Z, strictly increasing; `value` (T, Y) float32, NaN = not
-    observed; `text` T strings, None = nothing was said; `goal_low`, `goal_high` (Y) float32, NaN where the goal is
+    observed; `text` T strings, None = no text; `goal_low`, `goal_high` (Y) float32, NaN where the goal is
     silent, equal for an exact number. The goal acts on the steps goal_start < t <= goal_step and should hold at
     `goal_step`; `goal_start` is the last step before it acts. `goal_step` None means the last step; bounds None mean
     silent everywhere. `step_label`: an optional class of each step, read by evaluation only.

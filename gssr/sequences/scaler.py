@@ -31,29 +31,19 @@ class Scaler(nn.Module):
         self.register_buffer("high", torch.full((dimensions,), torch.inf))
 
     def fit(self, values: Tensor | np.ndarray, mask: Tensor | np.ndarray | None = None) -> Scaler:
-        """Fit on the training part alone: `values` (..., Y), `mask` (..., Y) True where observed; NaN is never
-        observed.
+        """Fit on the training part: `values` (..., Y), `mask` (..., Y) True where observed. NaN is never observed.
 
-        Raises ValueError for a wrong number of dimensions and for a column that is constant or was never observed.
+        Raises ValueError for a wrong number of dimensions, and as `fit_chunks` does.
         """
-        values = torch.as_tensor(values).to(torch.float64)
-        width = len(self.mean)
+        values, width = torch.as_tensor(values), len(self.mean)
         if values.shape[-1] != width:
             raise ValueError(f"scaler of {width} value dimensions was given values of shape {tuple(values.shape)}")
-        observed = ~values.isnan()
         if mask is not None:
-            observed &= torch.as_tensor(mask).to(torch.bool).expand(values.shape)
-        for y in range(width):
-            column = values[..., y][observed[..., y]]
-            if len(column) == 0 or column.min() == column.max():
-                seen = f"always {column[0]:g}" if len(column) else "never observed"
-                raise ValueError(f"value dimension {y} is {seen} in the training part; leave this column out")
-            self.mean[y], self.std[y] = column.mean(), column.std(correction=0)
-            self.low[y], self.high[y] = column.min(), column.max()
-        return self
+            values = values.masked_fill(~torch.as_tensor(mask).to(torch.bool), torch.nan)
+        return self.fit_chunks([values.reshape(-1, width)], [f"value dimension {y}" for y in range(width)])
 
     def fit_chunks(self, chunks: Iterable[Tensor], names: Sequence[str]) -> Scaler:
-        """The same from many chunks (n, Y) in one pass, whose moments are merged (Chan et al. 1979); NaN is not observed.
+        """The same from many chunks (n, Y) in one pass, whose moments are merged (Chan et al. 1979).
 
         Raises ValueError, with the column's name, for one that is constant, was never observed, or varies by less than
         float32 can tell.
@@ -76,12 +66,12 @@ class Scaler(nn.Module):
         std = (square / count.clamp(min=1)).sqrt()
         for y, name in enumerate(names):
             if count[y] == 0 or low[y] == high[y]:
-                what = f"always {low[y]:g} (as float32)" if count[y] else "never observed"
-                raise ValueError(f"value column {name!r} is {what} in the training part; leave it out of the values")
+                seen = f"always {low[y]:g}" if count[y] else "never observed"
+                raise ValueError(f"{name} is {seen} in the training part (as float32); leave it out of the values")
             if not 1e-30 < std[y] < 1e30 or std[y] < 1e-5 * mean[y].abs():
                 raise ValueError(
-                    f"value column {name!r} has the mean {mean[y]:g} and the standard deviation {std[y]:g}, which float32 cannot "
-                    "tell apart well; subtract a constant from it, or scale it"
+                    f"{name} has the mean {mean[y]:g} and the standard deviation {std[y]:g}, which float32 cannot tell "
+                    "apart well; subtract a constant from it, or scale it"
                 )
         for buffer, moment in ((self.mean, mean), (self.std, std), (self.low, low), (self.high, high)):
             buffer.copy_(moment)

@@ -11,16 +11,17 @@ ROUNDS = 6
 
 
 class Shuffle:
-    """A pseudo-random permutation of 0 to size - 1 that a key decides: `shuffle[a:b]` is a part of it, in memory of that part.
+    """A pseudo-random permutation of 0 to size - 1 that a key decides; `shuffle[a:b]` computes only that part of it.
 
-    An index is written as a pair (l, r) of digits below `side`, the root of the size rounded up, and goes through a Feistel
-    network, (l, r) -> (r, l + F(r) mod side), which can be undone whatever F is, and so hits no pair twice. What lands at size
-    or above, one index in root(size) / 2, goes through again until it does not (Black and Rogaway 2002, "Ciphers with
-    arbitrary finite domains"). For few indices there are too few F to make all orders alike: shuffle those in memory.
+    An index is a pair (l, r) of digits below `side`, the root of the size rounded up. It goes through a Feistel
+    network, (l, r) -> (r, l + F(r) mod side), which can be undone whatever F is, and so hits no pair twice. One index
+    in root(size) / 2 lands at size or above; it goes through again until it does not (Black and Rogaway 2002, "Ciphers
+    with arbitrary finite domains"). With few indices there are too few F to make all orders equally likely, so shuffle
+    those in memory.
 
     Args:
-        size: number of indices, at least 1.
-        key: whole numbers that the order depends on.
+        size: Number of indices, at least 1.
+        key: Whole numbers that the order depends on.
     """
 
     def __init__(self, size: int, key: Sequence[int]) -> None:
@@ -46,7 +47,7 @@ class Shuffle:
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """Every bit of x moves about half of all bits: the finalizer of SplitMix64 (Steele, Lea and Flood 2014), modulo 2**64."""
+    """The finalizer of SplitMix64 (Steele, Lea and Flood 2014): every bit of x moves about half of all bits."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

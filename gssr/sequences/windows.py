@@ -24,8 +24,7 @@ def check_window(context: int, horizon: int, stride: int, goal_step: int | None 
 def window_starts(time: np.ndarray, length: int, stride: int, step: float) -> np.ndarray:
     """First indices of all windows of `length` rows whose times are `step` apart throughout, (N,) int64 ascending.
 
-    `time` (T) in hours like `step`. Within each unbroken run every `stride`-th window is taken, from the run's first
-    row.
+    `time` (T) in hours like `step`. Within each unbroken run every `stride`-th window counts, from the run's first row.
 
     Raises ValueError for a length, stride or step that is not positive.
     """

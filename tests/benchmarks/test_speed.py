@@ -11,8 +11,8 @@ from benchmarks import reference_loop
 from benchmarks.speed import measure, report
 from gssr.backbone import FrozenBackbone
 from gssr.network import GoalNetwork
-from gssr.sequences import Record, collate
-from gssr.sequences.record import Batch
+from gssr.sequences.collate import collate
+from gssr.sequences.record import Batch, Record
 from tests.conftest import SENTENCES
 from tests.networks import make_network
 

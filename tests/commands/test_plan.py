@@ -14,7 +14,7 @@ from datamodules.tables.history import read_history
 from gssr.commands import plan as plan_command
 from gssr.evaluation.forecasting import forecast
 from gssr.runs.trained import load_trained
-from gssr.sequences import collate
+from gssr.sequences.collate import collate
 from tests.networks import make_network
 
 GOAL = "Weaken to 35 knots in 48 hours"

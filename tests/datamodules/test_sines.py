@@ -3,9 +3,23 @@ import math
 import numpy as np
 import pytest
 
-from datamodules.sines import DRIFT, LEVEL, SWING, TEXTS, Sines, error_without_goal
+from datamodules.sines import DRIFT, LEVEL, SWING, TEXTS, Sines
 from gssr.evaluation.baselines import horizon_truth, persistence
 from gssr.sequences.collate import collate
+
+
+def error_without_goal(share: float, noise: float) -> float:
+    """Mean absolute error, after a share of the horizon, of the best forecast that has read the text and has no goal.
+
+    It predicts no drift, because up and down are equally likely. Its error is E|u + noise · e| for u uniform in
+    [-share · DRIFT, share · DRIFT] and e standard normal; the inner mean is that of a folded normal distribution.
+    """
+    drift = np.linspace(0, share * DRIFT, 1001)
+    if noise == 0:
+        return float(drift.mean())
+    folded = noise * math.sqrt(2 / math.pi) * np.exp(-((drift / noise) ** 2) / 2)
+    folded += drift * np.array([math.erf(m / noise / math.sqrt(2)) for m in drift])
+    return float(np.trapezoid(folded, dx=1 / 1000))
 
 
 @pytest.fixture(scope="module")

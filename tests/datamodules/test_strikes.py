@@ -6,8 +6,8 @@ import pytest
 
 import datamodules.strikes.datamodule as module
 from datamodules.strikes.build import REMARK, WEEK, build, remarks_of_week, shorten
-from datamodules.strikes.datamodule import Strikes, read_strikes, season, strike_goal_writer
-from gssr.sequences.goals import form_core
+from datamodules.strikes.datamodule import GOALS_FILE, Strikes, read_strikes, season
+from gssr.sequences.goals import GoalWriter, form_core
 
 HELD_OUT = {value + offset for value in (20, 40, 60, 80) for offset in range(-2, 3)}
 CLASSES = {"few|quiet": (5, 24), "ordinary|like most": (25, 44), "a busy|many": (45, 64), "very busy|peak": (65, 110)}
@@ -107,7 +107,7 @@ def test_the_season_goes_round_once_a_year():
 
 
 def test_goals_tell_what_happened_in_words_that_training_left_out(strikes):
-    writer = strike_goal_writer()
+    writer = GoalWriter.read(GOALS_FILE)
     trained = {form_core(form) for form in [*writer.numbers, *writer.classes]}
     assert len(trained) >= 70
     assert not trained & {form_core(form) for form in [*writer.held_out_numbers, *writer.held_out_classes]}

@@ -84,7 +84,8 @@ def some_options(g: np.random.Generator) -> dict[str, Any]:
     likely = {"time_column": ["t"] * 12 + [None, "v"], "value_columns": [["v"]] * 12 + [None, ["v", "t"], ["x"]]}
     seldom = {
         "series_column": ["s", "g"], "text_column": ["x", "x", "v"], "goal_column": ["g"], "goal_low_column": ["v"],
-        "step": ["1h", "1D", "1M"], "time_unit": ["step", "s", "year"], "sort_rows": [True], "stride": [2], "text_lag": [1],
+        "step": ["1h", "1D", "1M"], "time_unit": ["step", "s", "year"], "sort_rows": [True],
+        "stride": [2], "text_lag": [1],
         "split_by": ["time", "series"], "goals": [None], "predict_from": ["2020-01-20"],
         "split_dates": [("2020-01-10", "2020-01-15")], "missing": [["0"]],
     }  # fmt: skip
@@ -101,7 +102,10 @@ def save(made: dict[str, list[Any]], path: Path) -> None:
     if path.suffix == ".jsonl":
         path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     elif path.suffix == ".parquet":
-        pd.DataFrame({name: pd.Series(cells, dtype="float64" if name == "v" and all(isinstance(c, float) for c in cells) else "str")
+        pd.DataFrame({
+            name: pd.Series(
+                cells, dtype="float64" if name == "v" and all(isinstance(c, float) for c in cells) else "str"
+            )
                       for name, cells in made.items()}).to_parquet(path)  # fmt: skip
     else:
         pd.DataFrame(made).to_csv(path, index=False, encoding="utf-8", errors="surrogatepass")
@@ -182,7 +186,8 @@ def test_the_loss_of_what_is_read_is_finite(tiny_folder: Path, tmp_path: Path) -
     days = pd.date_range("2020-01-01", periods=60).strftime("%Y-%m-%d")
     walk = g.normal(size=60).cumsum()
     edges = {
-        "huge": walk * 1e25, "tiny": walk * 1e-25, "sparse": np.where(g.random(60) < 0.6, np.nan, walk), "spike": np.where(np.arange(60) == 50, 1e5, walk),
+        "huge": walk * 1e25, "tiny": walk * 1e-25, "sparse": np.where(g.random(60) < 0.6, np.nan, walk),
+        "spike": np.where(np.arange(60) == 50, 1e5, walk),
         "offset": walk + 3e4, "levels": g.integers(0, 2, 60), "gaps": np.where(np.arange(60) % 3 == 0, walk, np.inf),
     }  # fmt: skip
     for name, values in edges.items():
@@ -195,7 +200,8 @@ def test_the_loss_of_what_is_read_is_finite(tiny_folder: Path, tmp_path: Path) -
                 str(tmp_path / f"{name}.csv"), "t", value_columns=["v"], text_column="x", context=4, horizon=2
             )
             data.setup()
-        network = make_network(tiny_folder, latent_dim=2, hidden_dim=8, text_layers=(1,), goal_layer=1, text_steps=2, open_samples=4,
+        network = make_network(tiny_folder, latent_dim=2, hidden_dim=8, text_layers=(1,), goal_layer=1,
+            text_steps=2, open_samples=4,
             names=["v"], units=[""], resolution=list(data.value_resolution),
         )  # fmt: skip
         network.world.fit_units(data.scaler, data.value_resolution)

@@ -1,4 +1,4 @@
-"""TableSequences against pandas, and what windows may know: texts from when they were known, goals when they were said."""
+"""TableSequences against pandas; windows have texts from when they were known, and goals from when they were given."""
 
 import hashlib
 import json
@@ -13,10 +13,11 @@ import pytest
 import torch
 
 import datamodules.table_sequences as module
-from datamodules.storms.datamodule import storm_goal_writer
+from datamodules.storms.datamodule import GOALS_FILE
 from datamodules.table_sequences import TableSequences
 from datamodules.tables.grid import Grid, infer
 from gssr.sequences.collate import collate
+from gssr.sequences.goals import GoalWriter
 
 C, H = 4, 3
 OPTIONS: dict[str, Any] = {"context": C, "horizon": H, "time_column": "date", "value_columns": ["price", "volume"]}
@@ -184,7 +185,8 @@ def test_rows_are_counted_where_there_is_no_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("frequency", "step", "word"),
-    [("MS", "1 month", "month"), ("ME", "1 month", "month"), ("YS", "12 months", "year"), ("6h", "6h", "hours"), ("W", "7D", "week")],
+    [("MS", "1 month", "month"), ("ME", "1 month", "month"), ("YS", "12 months", "year"),
+     ("6h", "6h", "hours"), ("W", "7D", "week")],
 )  # fmt: skip
 def test_steps_are_found(frequency: str, step: str, word: str, tmp_path: Path) -> None:
     dates = pd.date_range("1950-01-31" if frequency == "ME" else "1950-01-01", periods=80, freq=frequency)
@@ -310,7 +312,7 @@ def test_templates_of_ones_own(tmp_path: Path) -> None:
 
 def test_storms_are_told_the_same_goals_as_ever() -> None:
     """Numbers of any scale must not change the sentences of a run that was trained before."""
-    writer, g, told = storm_goal_writer(), np.random.default_rng(7), []
+    writer, g, told = GoalWriter.read(GOALS_FILE), np.random.default_rng(7), []
     for mode in ("train", "combinations", "numbers", "forms", "all"):
         for i in range(300):
             start = float("nan") if i % 11 == 0 else float(g.integers(10, 165))

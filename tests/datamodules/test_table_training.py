@@ -1,4 +1,4 @@
-"""A network is trained on tables with and without goals and texts, validated, and asked what comes behind the table's end."""
+"""A network is trained on tables with and without goals and texts, validated, and forecasts beyond the table's end."""
 
 import json
 import math
@@ -22,7 +22,8 @@ pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.fil
 
 def trainer(folder: Path, **options: Any) -> Trainer:
     return Trainer(
-        accelerator="cpu", default_root_dir=str(folder), enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        accelerator="cpu", default_root_dir=str(folder), enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
         num_sanity_val_steps=0, log_every_n_steps=1, **options,
     )  # fmt: skip
 
@@ -36,7 +37,8 @@ def test_fit_and_predict(kind: str, tiny_folder: Path, tmp_path: Path) -> None:
     frame["aim"] = [None if i % 2 else "Be at 0.0003" for i in range(90)]
     frame.to_csv(tmp_path / "t.csv", index=False)
     options: dict[str, Any] = {
-        "bare": {"goals": None}, "said": {"goal_column": "aim", "text_column": "words"}, "written": {"text_column": "words"},
+        "bare": {"goals": None}, "said": {"goal_column": "aim", "text_column": "words"},
+        "written": {"text_column": "words"},
     }[kind]  # fmt: skip
     options |= {"time_column": "date", "value_columns": ["small"], "context": C, "horizon": H, "batch_size": 8}
     network = make_network(

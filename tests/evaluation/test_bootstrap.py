@@ -85,5 +85,5 @@ def test_one_series_has_no_error_and_none_has_no_value():
 def test_wrong_sizes_are_refused():
     with pytest.raises(ValueError, match="3 windows"):
         cluster_mean(np.zeros(2), ["a", "b", "c"])
-    with pytest.raises(ValueError, match="level"):
-        cluster_mean(np.zeros(2), ["a", "b"], level=1.0)
+    with pytest.raises(ValueError, match="2 draws"):
+        cluster_mean(np.zeros(2), ["a", "b"], draws=1)

@@ -7,8 +7,8 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.image import imread
 
-from gssr.evaluation.fan_chart import WITH, WITHOUT, fan_chart, fan_chart_of, save
-from gssr.evaluation.predictions import iso_time, read_predictions, write_predictions
+from gssr.evaluation.fan_chart import WITH, WITHOUT, fan_chart_of, save
+from gssr.evaluation.predictions import Forecast, iso_time
 from gssr.sequences.collate import collate
 from tests.evaluation.fakes import NAMES, UNITS, FakeNetwork, series, with_goal
 
@@ -19,6 +19,10 @@ def planned():
     batch.value_mask[0, 2, 1] = False
     network = FakeNetwork(noise=2.0)
     return batch, network.plan(batch, batch.goal, samples=8), network.plan(batch, [None] * len(batch), samples=8)
+
+
+def read(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def words(figure) -> str:
@@ -57,26 +61,23 @@ def test_charts_leave_no_global_state_and_the_same_bytes(planned, tmp_path):
     assert pyplot.get_fignums() == []
 
 
-def test_a_chart_without_goal_truth_or_bounds_is_drawn():
-    generator = np.random.default_rng(0)
-    hours, ahead = np.arange(-3.0, 1.0), np.arange(1.0, 5.0)
-    futures = generator.normal(size=(6, 4))
-    plain = fan_chart(hours, np.array([1.0, np.nan, 2.0, np.nan]), ahead, futures, name="level")
-    assert "forecast" in words(plain) and "with the goal" not in words(plain)
-    typed = fan_chart(
-        hours, np.ones(4), ahead, futures, futures + 1, goal="Rise", goal_hour=4.0, truth=np.full(4, np.nan)
-    )
-    assert "“Rise”" in words(typed) and "what happened" not in words(typed)
-    with pytest.raises(ValueError, match="fan chart"):
-        fan_chart(hours, np.ones(4), ahead, futures[:, :2])
+def test_a_chart_without_goal_truth_or_bounds_is_drawn(planned):
+    batch, with_plan, without_plan = planned
+    batch.value_mask[:, [1, 3]] = False
+    plain = words(fan_chart_of(batch, 0, None, without_plan, 0, NAMES, UNITS))
+    assert "forecast" in plain and "with the goal" not in plain and "Become" not in plain
+    batch.value_mask[:, 4:] = False
+    batch.goal_low[:], batch.goal_high[:] = np.nan, np.nan
+    typed = fan_chart_of(batch, 0, with_plan, without_plan, 0, NAMES, UNITS)
+    assert "“Become 104" in words(typed) and "what happened" not in words(typed)
 
 
 def test_predictions_round_trip(planned, tmp_path):
     batch, with_plan, without_plan = planned
-    path = write_predictions(with_plan, without_plan, batch, tmp_path, NAMES, UNITS, charts=2, rollouts=3)
+    path = Forecast(batch, with_plan, without_plan, NAMES, UNITS).write(tmp_path, charts=2, rollouts=3)
     for line in path.read_text(encoding="utf-8").splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    lines = read_predictions(path)
+    lines = read(path)
     assert [line["series"] for line in lines] == batch.series
     first = lines[0]
     assert first["goal"] == batch.goal[0] and first["goal_low"] == [96.0, None]
@@ -98,20 +99,21 @@ def test_plans_without_texts_have_none_to_show(planned, tmp_path):
     batch, with_plan, without_plan = planned
     with_plan.text = without_plan.text = [[] for _ in range(len(batch))]
     assert "The plan in words" not in words(fan_chart_of(batch, 0, with_plan, without_plan, 0, NAMES, UNITS))
-    (line, *_) = read_predictions(write_predictions(with_plan, without_plan, batch, tmp_path, NAMES, UNITS))
+    (line, *_) = read(Forecast(batch, with_plan, without_plan, NAMES, UNITS).write(tmp_path))
     assert line["with_goal"]["text"] is None and line["without_goal"]["text"] is None
 
 
 def test_batches_append_to_one_file_and_a_new_run_starts_it_again(planned, tmp_path):
     batch, with_plan, without_plan = planned
-    write_predictions(None, without_plan, batch, tmp_path, NAMES, UNITS)
-    path = write_predictions(with_plan, without_plan, batch, tmp_path, NAMES, UNITS, append=True)
-    lines = read_predictions(path)
+    free, steered = (Forecast(batch, plan, without_plan, NAMES, UNITS) for plan in (None, with_plan))
+    free.write(tmp_path)
+    path = steered.write(tmp_path, append=True)
+    lines = read(path)
     assert len(lines) == 6
     assert lines[0]["with_goal"] is None and lines[3]["with_goal"] is not None
-    assert len(read_predictions(write_predictions(None, without_plan, batch, tmp_path, NAMES, UNITS))) == 3
+    assert len(read(free.write(tmp_path))) == 3
     with pytest.raises(ValueError, match="3 windows"):
-        write_predictions(with_plan, without_plan, batch.select([0]), tmp_path, NAMES, UNITS)
+        Forecast(batch.select([0]), with_plan, without_plan, NAMES, UNITS)
 
 
 def test_times_are_written_in_utc():

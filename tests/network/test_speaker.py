@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 
 from gssr.network import GoalNetwork
-from gssr.sequences import Record, collate
+from gssr.sequences.collate import collate
+from gssr.sequences.record import Record
 from gssr.states.intervention import steer
 from gssr.states.rules import Offset
 from tests.conftest import enliven

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from gssr.sequences import GoalWriter, Record, WindowDataset
+from gssr.sequences.dataset import WindowDataset
+from gssr.sequences.goals import GoalWriter
+from gssr.sequences.record import Record
 
 WRITER = GoalWriter(numbers={"any": [f"Form {n} {{value}} {{when}}" for n in range(40)]}, class_share=0.0)
 

@@ -4,8 +4,8 @@ import zlib
 import numpy as np
 import pytest
 
-from gssr.sequences import GoalWriter, Record
-from gssr.sequences.goals import form_core, tidy, time_spans
+from gssr.sequences.goals import GoalWriter, form_core, tidy, time_spans
+from gssr.sequences.record import Record
 
 
 def writer(**changes) -> GoalWriter:

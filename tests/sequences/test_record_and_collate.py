@@ -3,7 +3,8 @@ import pytest
 import torch
 from lightning.fabric.utilities import move_data_to_device
 
-from gssr.sequences import Batch, Record, collate
+from gssr.sequences.collate import collate
+from gssr.sequences.record import Batch, Record
 
 
 def record(steps: int, name: str = "a", **changes) -> Record:

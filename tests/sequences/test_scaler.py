@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from gssr.sequences import Scaler
+from gssr.sequences.scaler import Scaler
 
 
 @pytest.fixture

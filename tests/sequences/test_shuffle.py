@@ -24,7 +24,7 @@ def test_the_key_decides_and_orders_look_like_drawn_ones():
     orders = np.stack([Shuffle(size, [5, epoch])[:] for epoch in range(keys)])
     assert len(np.unique(orders[:, :20], axis=0)) == keys
     assert np.array_equal(orders[3], Shuffle(size, [5, 3])[:])
-    # Each index is equally often in each tenth of the order: 10 x 10 tables of counts, chi squared with 81 degrees of freedom.
+    # Each index is equally often in each tenth of the order: 10 x 10 tables of counts, chi squared with 81 degrees.
     tenth = np.stack([np.bincount(orders[:, 100 * t : 100 * (t + 1)].ravel() // 100, minlength=10) for t in range(10)])
     assert 45 < ((tenth - 4000) ** 2 / 4000).sum() < 130
     # Neighbours in the order are a third of the size apart on average, and know nothing of each other.

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from gssr.sequences import Record, check_window, cut, rows_once, window_starts
+from gssr.sequences.record import Record
+from gssr.sequences.windows import check_window, cut, rows_once, window_starts
 
 
 def broken_series(generator: np.random.Generator, steps: int) -> Record:

@@ -14,7 +14,8 @@ from datamodules.storms.plan_texts import (
     turned_to_goal,
     wind_level,
 )
-from gssr.sequences import Record, collate
+from gssr.sequences.collate import collate
+from gssr.sequences.record import Record
 
 EXPECTED = {
     "tropical depression": WEAK,

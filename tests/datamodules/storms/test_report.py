@@ -154,7 +154,7 @@ def test_a_report_round_trips_through_its_files(report, tmp_path):
     assert loaded["tables"]["goals"][OWN]["steered"]["value"] == 1.0
 
 
-def test_markdown_is_a_table_of_estimates_and_scalars_are_flat():
+def test_markdown_is_a_table_of_estimates():
     nan = float("nan")
     rows = {"a": {"x": Estimate(0.5, 0.025, 0.4, 0.6, 10, 3), "y": 2.0}, "b": {"x": Estimate(nan, nan, nan, nan, 0, 0)}}
     table = Table("key", "Title", "", rows, unit="%", units={"y": ""})
@@ -163,7 +163,6 @@ def test_markdown_is_a_table_of_estimates_and_scalars_are_flat():
     assert "| a | 50.0 ± 2.5 % | 2.00 | 10 | 3 |" in lines
     assert "| b | – |  | 0 | 0 |" in lines
     assert "| c | – | ≥ 1.00 | not measured |" in lines and "| d | 1.00 | ≤ 2.00 | yes |" in lines
-    assert made.scalars() == {"key/a/x": 0.5, "key/a/y": 2.0}
 
 
 def test_plan_texts_agree_with_their_own_winds_and_less_with_others(report):
