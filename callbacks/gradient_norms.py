@@ -84,7 +84,8 @@ class GradientNormCheck(Callback):
             if self.without_gradient[name] >= self.patience:
                 what = "zero" if norm == 0 else f"{norm}"
                 raise GradientError(
-                    f"{name} has had no usable gradient for {self.without_gradient[name]} steps (its norm is {what} at step "
+                    f"{name} has had no usable gradient for {self.without_gradient[name]} steps (its norm is {what} at "
+                    "step "
                     f"{trainer.global_step}), though these losses should train it: {_list(losses)}. "
                     f"{_ADVICE_ZERO if norm == 0 else _ADVICE_INFINITE}"
                 )

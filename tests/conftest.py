@@ -37,7 +37,7 @@ def tiny(tiny_folder: Path) -> FrozenBackbone:
 
 
 def enliven(backbone: FrozenBackbone) -> FrozenBackbone:
-    """Make the layers of a random model matter: as initialized, the last token alone decides, and every text repeats it for ever."""
+    """Make the layers of a random model matter: as initialized, every text repeats its last token for ever."""
     with torch.no_grad():
         for name, weight in backbone.model.named_parameters():
             if "proj" in name or "linear" in name:

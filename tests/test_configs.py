@@ -84,7 +84,7 @@ def test_every_key_is_commented(path: Path) -> None:
     for i, line in enumerate(lines):
         match = re.match(r"^( *)(?:- )?(\w+):( .+)?$", line)
         if not match or not match[3] or match[2] == "class_path":
-            continue  # what has no value of its own is explained by what is in it, a class by its comment or its docstring
+            continue  # the keys inside explain a group, its own comment or docstring a class
         above = i - 1
         while above >= 0 and lines[above].strip() and not lines[above].lstrip().startswith("#"):
             above -= 1

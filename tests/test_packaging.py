@@ -1,4 +1,4 @@
-"""What is installed is what is needed: dependencies that are imported are declared, and a wheel brings its data along."""
+"""Imported dependencies are declared, and a wheel brings its data along."""
 
 import ast
 import os

@@ -10,7 +10,7 @@ S, H, Y = 32, 3, 2
 
 
 def windows(count: int, spread: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Skewed truths (N, H, Y) of standard deviation growing with the step, and rollouts that are `spread` times as wide."""
+    """Skewed truths (N, H, Y) whose deviation grows with the step, and rollouts that are `spread` times as wide."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> torch.Tensor:

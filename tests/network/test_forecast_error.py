@@ -1,4 +1,4 @@
-"""The error of a forecast: starts at what was last missed, goes on as an autoregressive process does, and ends at a goal."""
+"""The error of a forecast starts at the last observed one, continues as an autoregression, and ends at a goal."""
 
 import pytest
 import torch

@@ -312,7 +312,8 @@ def test_text_behind_nothing_costs_what_the_frozen_model_alone_says(network: Goa
 def test_every_part_that_has_a_loss_learns_under_each_option(
     tiny_folder: Path, batch: Batch, option: dict[str, Any]
 ) -> None:
-    network = make_network(tiny_folder, latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2, text_steps=6, goal_dropout=0.0,
+    network = make_network(tiny_folder, latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2, text_steps=6,
+        goal_dropout=0.0,
         text_dropout=0.0, min_context=C, names=["a", "b"], units=["u", "v"], resolution=[1.0, 1.0], **option,
     )  # fmt: skip
     network.world.scaler.mean.fill_(50.0)

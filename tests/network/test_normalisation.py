@@ -25,7 +25,8 @@ def batch() -> Batch:
 
 
 def network_of(folder: Path, normalisation: str) -> GoalNetwork:
-    return make_network(folder, latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2, text_steps=6, normalisation=normalisation,
+    return make_network(folder, latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2, text_steps=6,
+        normalisation=normalisation,
         names=["a", "b"], units=["u", "v"], resolution=[0.0, 0.0],
     )  # fmt: skip
 

@@ -290,7 +290,7 @@ def test_a_learned_pull_leaves_the_directions_that_goals_do_not_describe() -> No
 
 
 def test_a_bridge_goes_an_equal_share_of_what_is_left_with_every_step() -> None:
-    """Exponent 1 and gain 1 at arrival: the mean of a Brownian bridge is a straight line to where the goal would hold."""
+    """Exponent 1 and gain 1 at arrival: the mean of a Brownian bridge is a straight line to the goal."""
     schedule = Arrival(learned_exponent=True)
     steering = steered_by(schedule, LearnedSteeredPrior)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What the belief writes into recurrent states: bounded, of low rank, silent at first; and it is learned and generated with alike."""
+"""The belief's change of recurrent states is bounded, of low rank, and zero at first."""
 
 import pytest
 import torch
