@@ -85,8 +85,7 @@ class GradientNormCheck(Callback):
                 what = "zero" if norm == 0 else f"{norm}"
                 raise GradientError(
                     f"{name} has had no usable gradient for {self.without_gradient[name]} steps (its norm is {what} at "
-                    "step "
-                    f"{trainer.global_step}), though these losses should train it: {_list(losses)}. "
+                    f"step {trainer.global_step}), though these losses should train it: {_list(losses)}. "
                     f"{_ADVICE_ZERO if norm == 0 else _ADVICE_INFINITE}"
                 )
 
