@@ -35,7 +35,7 @@ def latent_health(network: SpeakingNetwork, batch: Batch, windows: int = 384, se
     """The network's own account of its latent, on evenly picked windows."""
     picked = move_data_to_device(batch.select(pick_evenly(len(batch), windows)), network.device)
     with evaluating(network, seed_of(seed, "latent health")):
-        found = network.latent_health(picked)
+        found = network.forecaster.latent_health(picked)
     kl = torch.as_tensor(found["kl_per_dim"]).float().cpu()
     ratio = float(found["value_error_permuted"]) / float(found["value_error"])
     return LatentHealth(kl.tolist(), float((kl > USED_NATS).float().mean()), ratio)
@@ -78,13 +78,15 @@ def text_evidence(
         x, noise = [], torch.Generator().manual_seed(seed_of(seed, "prior samples"))
         for start in range(0, len(rows), batch_size):
             part = slice(start, start + batch_size)
-            samples = network.prior_samples(move_data_to_device(batch.select(rows[part]), device), generator=noise)
+            samples = network.forecaster.prior_samples(
+                move_data_to_device(batch.select(rows[part]), device), generator=noise
+            )
             x.append(samples[torch.arange(len(samples)), torch.as_tensor(times[part])])
         x = torch.cat(x)
         own_at, other_at = (torch.as_tensor(side) for side in zip(*partners, strict=True))
         texts = [batch.text[rows[i]][times[i]] for i in own_at.tolist()]
         (own, tokens), (other, _) = (_nats(network, x[side], texts, batch_size // 4) for side in (own_at, other_at))
-        none = network.silent_nats(texts)[0].double().cpu().numpy()
+        none = network.speaker.silent_nats(texts)[0].double().cpu().numpy()
     series = [batch.series[rows[i]] for i in own_at.tolist()]
     return TextEvidence(*(cluster_ratio(nats, tokens, series, draws, seed) for nats in (other - own, own, other, none)))
 
@@ -119,7 +121,7 @@ def _partners(batch: Batch, rows: list[int], times: list[int], generator: np.ran
 def _nats(network: SpeakingNetwork, x: torch.Tensor, texts: list[str], size: int) -> tuple[np.ndarray, np.ndarray]:
     nats, tokens = [], []
     for start in range(0, len(texts), size):
-        part = network.text_nats(x[start : start + size], texts[start : start + size])
+        part = network.speaker.text_nats(x[start : start + size], texts[start : start + size])
         nats.append(part[0].double().cpu().numpy())
         tokens.append(part[1].double().cpu().numpy())
     return np.concatenate(nats), np.concatenate(tokens)

@@ -64,19 +64,8 @@ class ForecastNetwork(Protocol):
         """
 
 
-class SpeakingNetwork(ForecastNetwork, Protocol):
-    """A forecasting network with a latent belief that it puts into words."""
-
-    def plan(
-        self,
-        batch: Batch,
-        goals: list[str | None],
-        samples: int,
-        *,
-        generator: torch.Generator | None = None,
-        gain: float = 1.0,
-    ) -> Plan:
-        """Rollouts with a text for each step."""
+class BeliefForecaster(Protocol):
+    """What is asked of the beliefs of a network."""
 
     def latent_health(self, batch: Batch) -> Mapping[str, Any]:
         """How the latent is used, the goal off.
@@ -88,8 +77,30 @@ class SpeakingNetwork(ForecastNetwork, Protocol):
     def prior_samples(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """x_t ~ p(x_t | h_t), (B, T, D), the goal off; h_t has read values and texts before t only."""
 
+
+class BeliefSpeaker(Protocol):
+    """How likely texts are behind beliefs."""
+
     def text_nats(self, x: Tensor, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Negative log-likelihood of each text behind x (N, D), and its number of tokens, end included; (N) each."""
 
     def silent_nats(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """The same behind no belief."""
+
+
+class SpeakingNetwork(ForecastNetwork, Protocol):
+    """A forecasting network with a latent belief that it puts into words."""
+
+    forecaster: BeliefForecaster
+    speaker: BeliefSpeaker
+
+    def plan(
+        self,
+        batch: Batch,
+        goals: list[str | None],
+        samples: int,
+        *,
+        generator: torch.Generator | None = None,
+        gain: float = 1.0,
+    ) -> Plan:
+        """Rollouts with a text for each step."""

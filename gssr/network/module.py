@@ -189,22 +189,6 @@ class GoalNetwork(LightningModule):
         """See Forecaster.plan."""
         return self._ready().plan(batch, goals, *args, **options)
 
-    def latent_health(self, batch: Batch) -> dict[str, Tensor | float]:
-        """See Forecaster.latent_health."""
-        return self._ready().latent_health(batch)
-
-    def prior_samples(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
-        """See Forecaster.prior_samples."""
-        return self._ready().prior_samples(batch, generator)
-
-    def text_nats(self, x: Tensor, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """See Speaker.text_nats."""
-        return self.speaker.text_nats(x, texts)
-
-    def silent_nats(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """See Speaker.silent_nats."""
-        return self.speaker.silent_nats(texts)
-
     def encode_texts(self, texts: Iterable[str]) -> None:
         """Read texts with the frozen model now, so that batches only look them up."""
         self.world.prepare(texts)

@@ -88,7 +88,7 @@ class FakeSpeaker(FakeNetwork):
 
     def __init__(self, noise: float = 0.0, value_noise: float = 1.0) -> None:
         super().__init__(noise, value_noise)
-        self.steering = SimpleNamespace(strength=1.0)
+        self.forecaster = self.speaker = self
 
     def latent_health(self, batch: Batch) -> dict[str, object]:
         self.health_batch = batch

@@ -201,10 +201,10 @@ def test_strength_zero_is_exactly_no_goal(network: GoalNetwork, batch: Batch) ->
 
 
 def test_prior_samples_have_not_read_their_own_step(network: GoalNetwork, batch: Batch) -> None:
-    before = network.prior_samples(batch)
+    before = network.forecaster.prior_samples(batch)
     batch.value = batch.value.clone()
     batch.value[:, 4] += 30.0
-    after = network.prior_samples(batch)
+    after = network.forecaster.prior_samples(batch)
     assert torch.equal(before[:, :5], after[:, :5])
     assert not torch.equal(before[:, 5:], after[:, 5:])
 
@@ -288,7 +288,7 @@ def test_strengths_and_orders_that_mean_nothing_are_refused(tiny_folder: Path) -
 
 
 def test_text_behind_nothing_costs_what_the_frozen_model_alone_says(network: GoalNetwork) -> None:
-    nats, tokens = network.silent_nats(SENTENCES[:2])
+    nats, tokens = network.speaker.silent_nats(SENTENCES[:2])
     ids = [[network.backbone.start_id, *i, network.backbone.tokenizer.eos_token_id]
            for i in network.backbone.tokenize(SENTENCES[:2])]  # fmt: skip
     for row, of_text in enumerate(ids):

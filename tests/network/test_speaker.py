@@ -66,19 +66,19 @@ def one_token_at_a_time(net: GoalNetwork, x: torch.Tensor, text: str) -> float:
 @pytest.mark.parametrize("injection", ["state", "both"])
 def test_what_is_trained_is_what_is_written(tiny_folder: Path, injection: str) -> None:
     net, x = network(tiny_folder, injection), noise(2, 4)
-    nats, tokens = net.text_nats(x, TEXTS)
+    nats, tokens = net.speaker.text_nats(x, TEXTS)
     for row, text in enumerate(TEXTS):
         assert nats[row].item() == pytest.approx(one_token_at_a_time(net, x[row], text), rel=1e-4)
         assert tokens[row] == len(net.backbone.tokenize([text])[0]) + 1
-    silent, _ = network(tiny_folder, injection, loud=False).text_nats(x, TEXTS)
+    silent, _ = network(tiny_folder, injection, loud=False).speaker.text_nats(x, TEXTS)
     assert (nats - silent).abs().min() > 1e-3
 
 
 @pytest.mark.parametrize("injection", ["prefix", "state", "both"])
 def test_rows_do_not_depend_on_each_other(tiny_folder: Path, injection: str) -> None:
     net, x = network(tiny_folder, injection), noise(2, 4)
-    together = net.text_nats(x, TEXTS)[0]
-    alone = torch.cat([net.text_nats(x[i : i + 1], TEXTS[i : i + 1])[0] for i in range(2)])
+    together = net.speaker.text_nats(x, TEXTS)[0]
+    alone = torch.cat([net.speaker.text_nats(x[i : i + 1], TEXTS[i : i + 1])[0] for i in range(2)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
     texts = net.speaker.write(x, 6)
     assert texts == [net.speaker.write(x[i : i + 1], 6)[0] for i in range(2)]

@@ -75,13 +75,13 @@ def test_latent_health_tells_a_latent_that_carries_the_value(network: GoalNetwor
         for i in range(8)
     ]
     batch = collate(records)
-    told = network.latent_health(batch)
+    told = network.forecaster.latent_health(batch)
     assert told["kl_per_dim"].shape == (4,)
     assert torch.isfinite(told["kl_per_dim"]).all() and (told["kl_per_dim"] >= 0).all()
     # A head that ignores x is as good with another sequence's x.
     with torch.no_grad():
         network.world.value_head.net[-1].weight.zero_()
-    ignoring = network.latent_health(batch)
+    ignoring = network.forecaster.latent_health(batch)
     assert ignoring["value_error"] == pytest.approx(ignoring["value_error_permuted"])
 
 
