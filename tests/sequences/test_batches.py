@@ -1,4 +1,4 @@
-"""Batches: every window once an epoch over all processes, in equally many steps, with a state that serves all."""
+"""Every window comes once an epoch over all processes; each has as many steps, and its state serves any of them."""
 
 import itertools
 
@@ -8,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
-from gssr.sequences import DealtBatches, EpochBatches, EpochLoader, GoalWriter, Record, WindowDataset, collate
-from gssr.sequences import batches as module
-from gssr.sequences.batches import steps
+import gssr.sequences.batches as module
+from gssr.sequences.batches import DealtBatches, EpochBatches, EpochLoader, steps
+from gssr.sequences.collate import collate
+from gssr.sequences.dataset import WindowDataset
+from gssr.sequences.goals import GoalWriter
+from gssr.sequences.record import Record
 
 WRITER = GoalWriter(numbers={"any": [f"Form {n} {{value}} {{when}}" for n in range(40)]}, class_share=0.0)
 
@@ -49,7 +52,7 @@ def test_all_processes_together_see_every_index_once_in_equally_many_steps():
             assert sorted(index for part in seen for index in indices(part)) == list(range(size)), case
             assert {e for part in seen for batch in part for e, _ in batch} == {epoch}
             sizes = [[len(part[step]) for part in seen] for step in range(len(each[0]))]
-            # Each process has a window, none has more than asked for (except in batches of 1), and parts are even.
+            # No process is without a window, none has more than asked for (but for batches of 1), and parts are even.
             assert all(min(row) >= 1 and max(row) <= max(batch_size, 2 if world > 1 else 1) for row in sizes), case
             assert batch_size == 1 or max(map(max, sizes)) <= batch_size, case
             assert all(max(row) - min(row) <= 1 for row in sizes), case
