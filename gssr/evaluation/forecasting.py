@@ -14,31 +14,19 @@ found.chart().savefig("fan.png")
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
 
+from gssr.evaluation.network import SpeakingNetwork
 from gssr.evaluation.predictions import Forecast
 from gssr.sequences.collate import collate
-from gssr.sequences.record import Batch, Record
-
-
-class Plans(Protocol):
-    """What a forecast needs of a network (`gssr.network.GoalNetwork`)."""
-
-    device: torch.device
-    value_names: Sequence[str]
-    value_units: Sequence[str]
-
-    def plan(
-        self, batch: Batch, goals: Sequence[str | None], samples: int, texts: bool, generator: torch.Generator
-    ) -> Any:
-        """Rollouts of a batch, their mean (B, H, Y) and quantiles (B, H, Y, Q), and texts (B lists of H)."""
+from gssr.sequences.record import Record
 
 
 def forecast(
-    network: Plans, records: Sequence[Record], samples: int = 64, texts: bool = True, seed: int = 0
+    network: SpeakingNetwork, records: Sequence[Record], samples: int = 64, texts: bool = True, seed: int = 0
 ) -> Forecast:
     """Imagine how records go on, under their goals and without.
 

@@ -91,6 +91,8 @@ class BeliefSpeaker(Protocol):
 class SpeakingNetwork(ForecastNetwork, Protocol):
     """A forecasting network with a latent belief that it puts into words."""
 
+    value_names: Sequence[str]
+    value_units: Sequence[str]
     forecaster: BeliefForecaster
     speaker: BeliefSpeaker
 
@@ -100,6 +102,7 @@ class SpeakingNetwork(ForecastNetwork, Protocol):
         goals: list[str | None],
         samples: int,
         *,
+        texts: bool = True,
         generator: torch.Generator | None = None,
         gain: float = 1.0,
     ) -> Plan:

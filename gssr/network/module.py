@@ -146,8 +146,7 @@ class GoalNetwork(LightningModule):
     # ------------------------------------------------------------------ validation and test
 
     def on_validation_epoch_start(self) -> None:
-        self.encode_texts(self.trainer.datamodule.texts())
-        self.validation.begin("val")
+        self._begin("val")
 
     def validation_step(self, batch: Batch, index: int) -> None:
         self.validation.measure(batch, self.trainer.val_dataloaders, index)
@@ -159,14 +158,17 @@ class GoalNetwork(LightningModule):
             self.validation.calibrate()
 
     def on_test_epoch_start(self) -> None:
-        self.encode_texts(self.trainer.datamodule.texts())
-        self.validation.begin("test")
+        self._begin("test")
 
     def test_step(self, batch: Batch, index: int) -> None:
         self.validation.measure(batch, self.trainer.test_dataloaders, index)
 
     def on_test_epoch_end(self) -> None:
         self._log_means()
+
+    def _begin(self, part: str) -> None:
+        self.encode_texts(self.trainer.datamodule.texts())
+        self.validation.begin(part)
 
     def _log_means(self) -> None:
         for name, mean in self.validation.means().items():

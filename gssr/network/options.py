@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 from gssr.backbone.config import BackboneConfig
 from gssr.network.config import fixed, plain, restore
@@ -27,17 +27,6 @@ class ValuesConfig:
     names: tuple[str, ...] | None = fixed(None)
     units: tuple[str, ...] | None = fixed(None)
     resolution: tuple[float, ...] | None = None
-
-
-KINDS: dict[str, type] = {
-    "backbone": BackboneConfig,
-    "world": WorldModelConfig,
-    "steering": SteeringConfig,
-    "speech": SpeechConfig,
-    "objective": ObjectiveConfig,
-    "optimizer": OptimizerConfig,
-    "values": ValuesConfig,
-}
 
 
 @dataclass
@@ -68,3 +57,6 @@ class Options:
     def plain(self) -> dict[str, Any]:
         """Plain values by component, for a checkpoint: it must hold no code."""
         return plain(self)
+
+
+KINDS: dict[str, type] = get_type_hints(Options)
