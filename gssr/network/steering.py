@@ -54,7 +54,8 @@ class SteeredPrior(nn.Module):
         gain, acts = self.schedule(t, goal, strength), goal.acts(t)
         mean = prior.mean + clip_norm(self.correction(gain, prior, h, goal), self.max_norm)
         steered = Gaussian(torch.where(acts[:, None], mean, prior.mean), prior.std)
-        return Pulled(steered, torch.where(acts, gain, 0.0))
+        # A gain of its own for each use: one for both would round the gradient of the schedule in another order.
+        return Pulled(steered, torch.where(acts, self.schedule(t, goal, strength), 0.0))
 
     def towards(self, goal: LatentGoal | None, strength: float = 1.0) -> Pull | None:
         """The pull towards one goal, None without a goal."""
