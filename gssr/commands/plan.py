@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gssr.commands.options import Subparsers, add_command, count, plot_option, run_option, seed_option
+from gssr.files import atomic_write
 
 if TYPE_CHECKING:
     from gssr.evaluation.forecasting import Forecast
@@ -77,7 +78,8 @@ def run(options: argparse.Namespace) -> None:
     found = forecast(network, [record], options.samples, not options.no_texts, options.seed)
     _print(found, network)
     if options.json is not None:
-        options.json.write_text(found.lines()[0] + "\n", encoding="utf-8")
+        with atomic_write(options.json) as file:
+            file.write(found.lines()[0] + "\n")
         print(f"written: {options.json}")
     if options.plot is not None:
         from gssr.evaluation.fan_chart import save

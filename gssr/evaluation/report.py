@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gssr.evaluation.bootstrap import Estimate
+from gssr.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -134,12 +135,11 @@ class Report:
         Returns the paths of the first two.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         text, data = folder / f"{self.name}.md", folder / f"{self.name}.json"
-        text.write_text(self.to_markdown(), encoding="utf-8")
-        data.write_text(
-            json.dumps(self.to_dict(), indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        numbers = json.dumps(self.to_dict(), indent=1, allow_nan=False, ensure_ascii=False)
+        for path, content in ((text, self.to_markdown()), (data, f"{numbers}\n")):
+            with atomic_write(path) as file:
+                file.write(content)
         for caption, picture in self.pictures.items():
             from gssr.evaluation.fan_chart import save  # matplotlib is slow to import, and data modules import this
 
