@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from gssr.files import atomic_write
-from gssr.runs.checkpoint_file import read_checkpoint
+from gssr.checkpoint import read, write
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -27,11 +24,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Raises OSError when the disk is full; the older file is still there then."""
         if storage_options is not None:
             raise TypeError(f"{type(self).__name__} knows no storage_options, got {storage_options!r}")
-        # In memory first: the error of torch's zip writer does not show that a disk is full.
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        with atomic_write(Path(path), "wb") as file:
-            file.write(content.getbuffer())
+        write(checkpoint, Path(path))
 
     def load_checkpoint(
         self,
@@ -42,4 +35,4 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Reads only tensors and plain values, unless `weights_only` is False, so that a checkpoint cannot run code."""
         if weights_only is False:
             return super().load_checkpoint(path, map_location, weights_only=False)
-        return read_checkpoint(Path(path), map_location)
+        return read(Path(path), map_location)

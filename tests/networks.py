@@ -1,5 +1,7 @@
 """Goal networks for tests, from options by their own names."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -35,3 +37,11 @@ def make_network(
     """A goal network around the backbone in a folder; see ``grouped`` for the options."""
     values = {"names": names and tuple(names), "units": units, "resolution": resolution}
     return kind(backbone={"name": str(folder)}, values=values, **grouped(**options))
+
+
+def signed(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a shared network, with the checksum that somebody who changes them on purpose would give them."""
+    settings["sha256"].pop("config.json", None)
+    content = json.dumps(settings, sort_keys=True)
+    settings["sha256"]["config.json"] = hashlib.sha256(content.encode()).hexdigest()
+    return settings

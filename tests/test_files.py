@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gssr.files import atomic_path, atomic_write, disk_full
+from tests.full_disk import FullDisk
 
 
 def test_a_file_appears_at_the_end_of_the_block(tmp_path: Path) -> None:
@@ -32,11 +33,10 @@ def test_after_an_error_the_older_file_is_there_and_no_draft(error: type[BaseExc
     assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
-def test_a_full_disk_is_told_and_leaves_the_older_file(tmp_path: Path) -> None:
+def test_a_full_disk_is_told_and_leaves_the_older_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a.txt"
     file.write_text("old")
-    (tmp_path / f"a.txt.{os.getpid()}.tmp").symlink_to("/dev/full")
+    FullDisk(monkeypatch)
     with pytest.raises(OSError, match=r"No space left on device: '.*a\.txt'") as stopped, atomic_write(file) as draft:
         draft.write("new")
     assert disk_full(stopped.value) is stopped.value

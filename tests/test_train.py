@@ -21,6 +21,7 @@ from gssr.network.compatibility import CheckpointMismatch
 from gssr.runs import command_line, options
 from gssr.runs.command_line import RunCLI
 from gssr.runs.folders import BEST, CLAIM, LAST, checkpoint_file, runs
+from tests.full_disk import FullDisk
 from tests.toy import ToyData, ToyNetwork
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
@@ -432,19 +433,20 @@ def test_a_last_that_is_cut_short_is_stood_in_for_by_the_newest_whole_state(caps
     assert f"no other checkpoint of {run} can be read" in refused("fit", "--ckpt_path", "last")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
-def test_a_full_disk_ends_training_cleanly_with_every_older_state(added: list[Callback], here: Path) -> None:
+def test_a_full_disk_ends_training_cleanly_with_every_older_state(
+    added: list[Callback], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     call("fit", "--trainer.max_epochs", "4")
     whole = losses(runs()[0])
     run = Path("runs/mine")
-    added.append(
-        At("on_train_epoch_end", lambda: (run / f"checkpoints/last.ckpt.{os.getpid()}.tmp").symlink_to("/dev/full"))
-    )
+    disk = FullDisk(monkeypatch, of=None)
+    added.append(At("on_train_epoch_end", lambda: setattr(disk, "of", "last.ckpt")))
     message = refused("fit", "--run", "mine", "--trainer.max_epochs", "4")
     assert re.search(r"the disk is full: .*No space left on device.*make room, then go on as shown above", message)
     assert torch.load(checkpoint_file(run, LAST), weights_only=True)["global_step"] == 3
     assert not list(run.rglob("*.tmp"))
     added.clear()
+    disk.of = None
     call("fit", "--ckpt_path", "last", "--run", "mine")
     assert losses(run) == whole
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from gssr import ranks
 from gssr.backbone.config import BackboneConfig
+from gssr.checkpoint import read
 from gssr.network.calibration import Calibration
-from gssr.network.compatibility import CheckpointMismatch, fixed_options, refuse_other
+from gssr.network.compatibility import fixed_options, refuse_other, refuse_other_weights, require_network
 from gssr.network.forecaster import Forecaster, Plan, Rollouts
 from gssr.network.objective import Objective, ObjectiveConfig
 from gssr.network.optimizer import OptimizerConfig
 from gssr.network.options import KINDS, Options, ValuesConfig
-from gssr.network.pretrained import load_network
+from gssr.network.pretrained import build_network, load_network
 from gssr.network.speaker import Speaker, SpeechConfig
 from gssr.network.steering import SteeringConfig
 from gssr.network.validation import Validation
@@ -94,13 +95,28 @@ class GoalNetwork(LightningModule):
         self.hparams.update(values=options.plain()["values"])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.hparams.seed)
-            self.world = WorldModel(options.world, options.steering, self.backbone, len(self.value_names))
-            self.calibration = Calibration(len(self.value_names))
-            self.speaker = Speaker(options.speech, self.backbone, options.world.latent_dim, options.world.hidden_dim)
+            for name, part in self._parts().items():
+                setattr(self, name, part)
         self.objective = Objective(options.objective, self.world, self.speaker)
         self.forecaster = Forecaster(self.world, self.speaker, self.calibration, options.steering.strength)
         self.validation = Validation(self.objective, self.forecaster, self.value_names, options.values.resolution)
         self.built = True
+
+    def _parts(self) -> dict[str, nn.Module]:
+        """New parts with weights, by the names of their attributes."""
+        options, width = self.options, len(self.value_names)
+        return {
+            "world": WorldModel(options.world, options.steering, self.backbone, width),
+            "calibration": Calibration(width),
+            "speaker": Speaker(options.speech, self.backbone, options.world.latent_dim, options.world.hidden_dim),
+        }
+
+    def _weights(self) -> dict[str, Tensor]:
+        """The weights; of a network that is not built yet their names and shapes, without any memory."""
+        if self.built:
+            return self.state_dict()
+        with torch.device("meta"):
+            return nn.ModuleDict(self._parts()).state_dict()
 
     @property
     def value_names(self) -> list[str]:
@@ -218,9 +234,45 @@ class GoalNetwork(LightningModule):
         return load_network(cls, source, revision, offline, changed)
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, weights_only: bool = True, **kwargs: Any) -> Any:
-        """Lightning's, but tensors and plain values only, also for an address in the web."""
-        return super().load_from_checkpoint(checkpoint_path, *args, weights_only=weights_only, **kwargs)
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: str | Path,
+        map_location: torch.device | str = "cpu",
+        hparams_file: None = None,
+        strict: bool = True,
+        weights_only: bool = True,
+        **changed: Any,
+    ) -> Self:
+        """A trained network from a checkpoint file, with its checksum verified, on the device ``map_location``.
+
+        Args:
+            hparams_file, strict, weights_only: Lightning's, with these values alone.
+            changed: as in ``from_pretrained``.
+
+        Raises:
+            ValueError: the file or the backbone cannot be read, or do not fit each other.
+        """
+        if hparams_file is not None or not strict or not weights_only:
+            raise ValueError(
+                "a goal network is loaded whole and without running code; leave hparams_file, strict and weights_only "
+                "out, and give other options by name, such as backbone={'name': folder}"
+            )
+        file = Path(checkpoint_path)
+        return build_network(cls, read(file), str(file), changed).to(map_location)
+
+    @classmethod
+    def of_checkpoint(cls, options: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> Self:
+        """A network of plain options that takes its weights from the contents of a checkpoint, once they fit.
+
+        Raises:
+            CheckpointMismatch: they do not. ValueError: the options or the backbone cannot be used.
+        """
+        network = cls(**{**options, "values": {}})
+        network.options.set_values(**options["values"])
+        network.on_load_checkpoint(dict(checkpoint))
+        network._build()
+        network.load_state_dict(checkpoint["state_dict"])
+        return network
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["gssr"] = {
@@ -231,8 +283,9 @@ class GoalNetwork(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if "gssr" not in checkpoint:
-            raise CheckpointMismatch("this is no checkpoint of a goal network; it names no backbone")
-        saved, own = checkpoint["gssr"], fixed_options(self.hparams, KINDS)
+        require_network(checkpoint)
+        saved, own = checkpoint["gssr"], fixed_options(self.hparams | {"values": self.options.plain()["values"]}, KINDS)
         refuse_other(saved["backbone"], self.backbone.identity(), saved["fixed"], own)
+        if self.built or self.options.values.names is not None:
+            refuse_other_weights(checkpoint["state_dict"], self._weights())
         self._saved_noise = saved.get("noise", [])  # a shared network has none

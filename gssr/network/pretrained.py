@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import lightning
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import torch as safetensors
 
 from gssr import __version__
+from gssr.files import atomic_write, memory, read_plain
+from gssr.network.compatibility import CheckpointMismatch, require_network
 
-WEIGHTS, SETTINGS, CARD = "model.safetensors", "config.json", "README.md"
+WEIGHTS, SETTINGS, CARD, CONFIG = "model.safetensors", "config.json", "README.md", "config.yaml"
+FILES = (WEIGHTS, SETTINGS, CARD, CONFIG)
+LARGEST = 1 << 22  # bytes of a file of texts
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_KEYS = ("hyper_parameters", "backbone", "fixed")
-Network = TypeVar("Network", bound=lightning.LightningModule)
+
+
+class Loadable(Protocol):
+    """What a network offers to be loaded; see GoalNetwork.of_checkpoint."""
+
+    @classmethod
+    def of_checkpoint(cls, options: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> Self: ...
+
+    def eval(self) -> Self: ...
+
+
+Network = TypeVar("Network", bound=Loadable)
 
 
 def is_hub_id(place: str | Path) -> bool:
@@ -27,66 +42,131 @@ def is_hub_id(place: str | Path) -> bool:
     return isinstance(place, str) and bool(_HUB_ID.fullmatch(place)) and not Path(place).exists()
 
 
-def write_network(checkpoint: Mapping[str, Any], folder: Path) -> None:
+def write_network(checkpoint: Mapping[str, Any], folder: Path, config: bytes | None = None) -> None:
     """Write the trained parts of a Lightning checkpoint to ``folder`` as safetensors, and their options as JSON.
 
-    Optimizer, callbacks and generators stay behind: training cannot go on from there.
+    Optimizer, callbacks and generators stay behind: training cannot go on from there. The JSON holds checksums of the
+    weights, of itself and of ``config``, the options of the run.
 
     Raises:
-        ValueError: the checkpoint is not one of a goal network that knows its values.
+        ValueError: the checkpoint is not one of a goal network that knows its values, or it is damaged.
     """
-    backbone = checkpoint.get("gssr", {}).get("backbone")
-    options = dict(checkpoint.get("hyper_parameters", {}))
-    if backbone is None or not options.get("values", {}).get("names"):
+    require_network(checkpoint)
+    options, own = dict(checkpoint["hyper_parameters"]), checkpoint["gssr"]
+    if not options["values"].get("names"):
         raise ValueError("this is no checkpoint of a trained goal network; give one that `python train.py fit` wrote")
-    settings = {
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint["state_dict"].items()}
+    files = {WEIGHTS: safetensors.save(tensors, metadata={"format": "pt"})}
+    if config is not None:
+        files[CONFIG] = config
+    settings: dict[str, Any] = {
         "library": f"gssr {__version__}",
         "class": "gssr.network.GoalNetwork",
         "steps": checkpoint.get("global_step", 0),
         "epochs": checkpoint.get("epoch", 0),
-        "backbone": dict(backbone),
+        "backbone": dict(own["backbone"]),
         "hyper_parameters": options,
-        "fixed": checkpoint["gssr"]["fixed"],
+        "fixed": own["fixed"],
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     }
+    settings["sha256"][SETTINGS] = _digest(settings)
+    files[SETTINGS] = (json.dumps(settings, indent=1, ensure_ascii=False) + "\n").encode()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SETTINGS).write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint["state_dict"].items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    for name, content in files.items():
+        with atomic_write(folder / name, "wb") as file:
+            file.write(content)
 
 
-def read_network(folder: Path) -> dict[str, Any]:
-    """A folder of ``write_network`` as a Lightning checkpoint of the trained parts; nothing in it can run code.
+def read_files(folder: Path) -> dict[str, bytes]:
+    """The files of a shared network by name, each as it was pushed. Only links of the hub cache are followed.
 
     Raises:
-        ValueError: files are missing, damaged, or not those of a goal network.
+        ValueError: files are missing, or are not what was pushed.
     """
-    files = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    absent = [name for name in (SETTINGS, WEIGHTS) if name not in files]
+    here = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    absent = [name for name in (SETTINGS, WEIGHTS) if name not in here]
     if absent:
         raise ValueError(
             f"{folder} holds no shared goal network: there is no {' and no '.join(absent)}; it holds "
-            f"{files or 'nothing'}"
+            f"{here[:20] or 'nothing'}"
         )
     try:
-        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        state = load_file(folder / WEIGHTS)
-    except (ValueError, OSError, SafetensorError) as error:
-        raise ValueError(f"the goal network in {folder} is damaged: {error}; fetch it again") from error
-    if not isinstance(settings, dict) or not all(isinstance(settings.get(key), dict) for key in _KEYS):
-        raise ValueError(f"{folder / SETTINGS} does not describe a goal network: it lacks {' or '.join(_KEYS)}")
-    given = settings["hyper_parameters"]
-    return {
-        "epoch": int(settings.get("epochs", 0)),
-        "global_step": int(settings.get("steps", 0)),
+        found = {
+            name: read_plain(_in_hub_cache(folder / name), memory() if name == WEIGHTS else LARGEST)
+            for name in FILES
+            if name in here
+        }
+    except OSError as error:
+        raise ValueError(f"{error.filename or folder} cannot be read: {error.strerror or error}") from error
+    settings = _settings(found[SETTINGS], folder / SETTINGS)
+    sums = settings["sha256"]
+    listed = {name for name in (WEIGHTS, CONFIG) if name in found}
+    wrong = [name for name in listed if sums.get(name) != hashlib.sha256(found[name]).hexdigest()]
+    wrong += sorted(set(sums) - listed - {SETTINGS})
+    wrong += [SETTINGS] if sums.get(SETTINGS) != _digest(settings) else []
+    if wrong:
+        raise ValueError(
+            f"the goal network in {folder} is damaged: {', '.join(sorted(wrong))} {'is' if len(wrong) == 1 else 'are'} "
+            "not what was pushed; fetch it again"
+        )
+    return found
+
+
+def read_network(files: Mapping[str, bytes], folder: Path) -> dict[str, Any]:
+    """The files of a shared network as a Lightning checkpoint of the trained parts; nothing in them can run code.
+
+    Args:
+        files: from `read_files`. folder: where they lie, for messages.
+
+    Raises:
+        ValueError: they are not those of a goal network.
+    """
+    settings = _settings(files[SETTINGS], folder / SETTINGS)
+    try:
+        state = safetensors.load(files[WEIGHTS])
+    except (SafetensorError, ValueError, KeyError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{folder / WEIGHTS} is no file of weights: {error}; fetch it again") from error
+    checkpoint = {
+        "epoch": settings.get("epochs", 0),
+        "global_step": settings.get("steps", 0),
         "pytorch-lightning_version": lightning.__version__,
         "state_dict": state,
-        "hyper_parameters": given,
+        "hyper_parameters": settings.get("hyper_parameters"),
         "gssr": {
-            "backbone": settings["backbone"],
-            "fixed": settings["fixed"],
-            "library": settings.get("library", "an unknown version"),
+            "backbone": settings.get("backbone"),
+            "fixed": settings.get("fixed"),
+            "library": str(settings.get("library", "an unknown version")),
         },
     }
+    try:
+        require_network(checkpoint)
+    except ValueError as error:
+        raise ValueError(f"{folder} does not describe a goal network: {error}") from error
+    return checkpoint
+
+
+def _settings(content: bytes, file: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged: {error}; fetch it again") from error
+    if not isinstance(settings, dict) or not isinstance(settings.get("sha256"), dict):
+        raise ValueError(f"{file} does not describe a goal network with checksums; push it again with {__version__}")
+    return settings
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    """SHA-256 over the contents, with the checksums of the other files and without its own."""
+    sums = {name: value for name, value in settings["sha256"].items() if name != SETTINGS}
+    return hashlib.sha256(json.dumps({**settings, "sha256": sums}, sort_keys=True).encode()).hexdigest()
+
+
+def _in_hub_cache(file: Path) -> Path:
+    """Where a link of the hub's cache leads: it keeps the files of all revisions of a repository in `blobs`."""
+    repository, cache = file.absolute().parent.parent.parent, Path(constants.HF_HUB_CACHE).resolve()
+    target = file.resolve()
+    is_kept = repository.resolve().parent == cache and target.parent == (repository / "blobs").resolve()
+    return target if file.is_symlink() and is_kept else file
 
 
 def fetch(source: str | Path, revision: str | None = None, offline: bool = False) -> Path:
@@ -97,10 +177,9 @@ def fetch(source: str | Path, revision: str | None = None, offline: bool = False
     """
     if not is_hub_id(source):
         return Path(source)
-    patterns = [WEIGHTS, SETTINGS, CARD, "config.yaml"]
     try:
         return Path(
-            snapshot_download(str(source), revision=revision, local_files_only=offline, allow_patterns=patterns)
+            snapshot_download(str(source), revision=revision, local_files_only=offline, allow_patterns=[*FILES])
         )
     except Exception as error:  # of the hub's client, of its HTTP library or of the socket
         reason = str(error).strip().split("\n")[0]
@@ -115,23 +194,37 @@ def load_network(
 ) -> Network:
     """A network of class ``kind`` from shared files; see GoalNetwork.from_pretrained."""
     folder = fetch(source, revision, offline)
-    checkpoint = read_network(folder)
+    checkpoint = read_network(read_files(folder), folder)
     given, backbone = checkpoint["hyper_parameters"], checkpoint["gssr"]["backbone"]
-    moved = changed.get("backbone", {})
-    if offline:
-        given["backbone"] = given["backbone"] | {"offline": True}
-    if backbone.get("commit") and "name" not in moved:
-        given["backbone"] = given["backbone"] | {"revision": backbone["commit"]}  # what a branch meant then
-    for name, value in changed.items():
-        given[name] = given[name] | value if isinstance(value, Mapping) else value
-    unknown = sorted(set(given) - set(inspect.signature(kind.__init__).parameters))
-    if unknown:
-        written = checkpoint["gssr"]["library"]
-        raise ValueError(f"{folder} was written by {written}; {', '.join(unknown)} is not known here ({__version__})")
-    network = kind(**given)
-    network.on_load_checkpoint(checkpoint)
+    more: dict[str, Any] = {"offline": True} if offline else {}
+    if backbone.get("commit") and "name" not in changed.get("backbone", {}):
+        more["revision"] = backbone["commit"]  # what a branch meant then
+    if more:
+        given["backbone"] = dict(given.get("backbone") or {}) | more
+    return build_network(kind, checkpoint, str(folder), changed).eval()
+
+
+def build_network(
+    kind: type[Network], checkpoint: Mapping[str, Any], place: str, changed: Mapping[str, Any]
+) -> Network:
+    """A network of class ``kind`` from a checkpoint that was read from ``place``, with some options ``changed``.
+
+    Raises:
+        ValueError: its parts or the backbone cannot be used, or do not fit each other.
+    """
     try:
-        network.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
-        raise ValueError(f"the weights in {folder} do not fit what its {SETTINGS} says: {error}") from error
-    return network.eval()
+        require_network(checkpoint)
+        given = dict(checkpoint["hyper_parameters"])
+        for name, value in changed.items():
+            given[name] = (given.get(name) or {}) | value if isinstance(value, Mapping) else value
+        unknown = sorted(set(given) - set(inspect.signature(kind.__init__).parameters))
+        if unknown:
+            written = checkpoint["gssr"].get("library", f"another version than {__version__}")
+            raise ValueError(f"it was written by {written}; {', '.join(unknown)} is not known here ({__version__})")
+        return kind.of_checkpoint(given, checkpoint)
+    except CheckpointMismatch as error:
+        raise CheckpointMismatch(f"{place}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+    except Exception as error:  # options of others may hold anything, and each part fails at them in its own way
+        raise ValueError(f"{place} cannot be used: its options do not make a goal network ({error})") from error

@@ -125,7 +125,8 @@ class Speaker(nn.Module):
 
 def _states(backbone: FrozenBackbone) -> dict[int, Tensor]:
     """The state (1, M, R, N) of each recurrent layer behind a sample text."""
-    captured = HybridState.capture(backbone, [SAMPLE])
+    with torch.device(backbone.device):  # also where the speaker itself is only sketched, on the device "meta"
+        captured = HybridState.capture(backbone, [SAMPLE])
     return {i: layer.recurrent for i, layer in enumerate(captured.layers) if layer.recurrent is not None}
 
 

@@ -1,57 +1,35 @@
-"""Reads checkpoint files without running anything in them: tensors and plain values are loaded, all else is refused."""
+"""The checkpoints of a run: the file that is asked for, or the newest that can be read."""
 
 from __future__ import annotations
 
-import pickle
-import re
-import zipfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from gssr import checkpoint
 from gssr.runs.folders import BEST, CHECKPOINTS, LAST, Found, RunError
 
 
 class DamagedCheckpoint(RunError):
     """A file that is missing, cut short or altered, or no checkpoint of a training."""
 
-    def __init__(self, file: Path, reason: str) -> None:
-        super().__init__(f"{file} cannot be read as a checkpoint: {reason}")
 
-
-def read_checkpoint(file: Path, map_location: Any = "cpu") -> dict[str, Any]:
+def read_checkpoint(file: Path) -> dict[str, Any]:
     """The contents of the file. Raises `DamagedCheckpoint`, and `RunError` if the file asks for code."""
     try:
-        if not zipfile.is_zipfile(file):
-            raise DamagedCheckpoint(file, f"it is cut short, or was never one ({file.stat().st_size} bytes)")
-        with zipfile.ZipFile(file) as parts:
-            if parts.testzip() is not None:  # torch itself does not compare the checksums that it writes
-                raise DamagedCheckpoint(file, "it is damaged (a checksum is wrong)")
-        content = torch.load(file, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"(?:GLOBAL|global:?|class|type) (?:GLOBAL )?([\w.]+\.\w+)", str(error))
-        raise RunError(
-            f"{file} was not loaded: it asks for {found[1] if found else 'something'}, which is no tensor or plain "
-            "value and could run code. Take a checkpoint that this program wrote, from a source that you trust"
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        if isinstance(error, DamagedCheckpoint):
-            raise
-        reason = str(error).split("\n")[0]
-        raise DamagedCheckpoint(file, f"it is damaged ({reason})") from error
-    if not isinstance(content, dict):
-        raise DamagedCheckpoint(file, f"it holds a {type(content).__name__}")
-    return content
+        return checkpoint.read(file)
+    except checkpoint.DamagedCheckpoint as error:
+        raise DamagedCheckpoint(str(error)) from error
+    except ValueError as error:
+        raise RunError(str(error)) from error
 
 
 def steps_done(file: Path) -> int:
     """Optimizer steps of the training that the file holds. Raises as `read_checkpoint` does."""
     step = read_checkpoint(file).get("global_step")
-    if not isinstance(step, int):
-        raise DamagedCheckpoint(file, "it has no training in it")
+    if not isinstance(step, int) or step < 0:
+        raise DamagedCheckpoint(str(checkpoint.DamagedCheckpoint(file, "it has no training in it")))
     return step
 
 

@@ -101,8 +101,8 @@ def run_path(name: str, root: Path = RUNS) -> Path:
 
 
 def runs(root: Path = RUNS) -> list[Path]:
-    """All runs, the newest first."""
-    found = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    """All runs, the newest first, without drafts."""
+    found = [path for path in root.iterdir() if path.is_dir() and path.suffix != DRAFT] if root.is_dir() else []
     return sorted(found, key=_started, reverse=True)
 
 

@@ -5,27 +5,50 @@ README.md (the model card with the run's test table) and config.yaml (the run's 
 `GoalNetwork.from_pretrained` reads such a folder.
 """
 
+import os
 import re
 import shutil
 import tempfile
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
-import torch
 import yaml
 from huggingface_hub import HfApi
 
-from gssr.network.pretrained import CARD, SETTINGS, WEIGHTS, fetch, is_hub_id, read_network, write_network
+from gssr import checkpoint as checkpoints
+from gssr.files import atomic_path, atomic_write, read_plain, require_room, written_or_told
+from gssr.network.compatibility import CheckpointMismatch
+from gssr.network.pretrained import (
+    CARD,
+    CONFIG,
+    FILES,
+    LARGEST,
+    SETTINGS,
+    WEIGHTS,
+    fetch,
+    is_hub_id,
+    read_files,
+    read_network,
+    write_network,
+)
 from gssr.runs.checkpoint_file import read_checkpoint
-from gssr.runs.folders import BEST, CONFIG, LAST, RUNS, Found, checkpoint_file, find_checkpoint, run_path
+from gssr.runs.config import read_run_config
+from gssr.runs.folders import BEST, LAST, RUNS, Found, RunError, checkpoint_file, find_checkpoint, run_path
 
-FILES = (WEIGHTS, SETTINGS, CARD, CONFIG)
+# Absolute paths and those that begin at home, here or above, in words, too; an address in the web is none.
+_PATH = re.compile(r"(?<![\w.~/\\])(?:file://)?(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?!/)[^\s'\"`|<>(),;]+")
+_FILE = re.compile(r"\S+\.[A-Za-z]\w{1,7}")
 
 
 def push(
     checkpoint_or_run: str, destination: str | Path, run: str | None = None, hub: bool = False, private: bool = False
 ) -> str:
     """Write a trained network, its options and its model card to a folder or to the hub.
+
+    A folder is written beside and then exchanged: one that breaks off leaves what was there before. What else lies in
+    it is kept. To the hub no path of this machine goes out: options and card have the names of files alone.
 
     Args:
         checkpoint_or_run: ``best`` or ``last``, the path of a checkpoint, or a run, which means its best checkpoint.
@@ -38,33 +61,35 @@ def push(
         The folder, or the address on the hub.
 
     Raises:
-        ValueError: There is no such checkpoint, the folder holds something else, or the hub refuses.
+        ValueError: There is no such checkpoint, it is damaged, the folder holds something else or cannot be written, or
+            the hub refuses.
     """
     found = _find(checkpoint_or_run, run)
-    checkpoint = read_checkpoint(found.checkpoint)
-    name = Path(destination).name
-    if hub:
-        _hide_folder(checkpoint)
-    with tempfile.TemporaryDirectory() as temporary:
-        draft = Path(temporary)
-        write_network(checkpoint, draft)
-        (draft / CARD).write_text(model_card(name, str(destination), checkpoint, found), encoding="utf-8")
-        if found.run is not None:
-            shutil.copyfile(found.run / CONFIG, draft / CONFIG)
+    size = found.checkpoint.stat().st_size + LARGEST
+    folder = Path(tempfile.gettempdir(), "gssr") if hub else _free_folder(Path(destination), size)
+    checkpoint, options = read_checkpoint(found.checkpoint), _run_options(found, hub)
+    try:
         if hub:
-            return _upload(draft, str(destination), private)
-        folder = Path(destination)
-        _refuse_occupied(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in draft.iterdir():
-            shutil.move(file, folder / file.name)
-    return str(folder)
+            own = checkpoint.get("gssr")
+            checkpoint |= {"hyper_parameters": _without_paths(checkpoint.get("hyper_parameters"))}
+            checkpoint["gssr"] = _without_paths(own) if isinstance(own, dict) else own
+            with written_or_told(folder), tempfile.TemporaryDirectory() as temporary:
+                draft = Path(temporary, "push")
+                _write(draft, checkpoint, options, str(destination), found, hub)
+                return _upload(draft, str(destination), private)
+        with written_or_told(folder), _replacing(folder) as draft:
+            _write(draft, checkpoint, options, str(destination), found, hub)
+    except CheckpointMismatch as error:
+        raise ValueError(f"{found.checkpoint}: {error}") from error
+    return str(destination)
 
 
 def pull(
     source: str | Path, destination: str | Path | None = None, revision: str | None = None, offline: bool = False
 ) -> Path:
     """Fetch a shared network into a folder that `train.py test` and `predict` take as a run.
+
+    The folder is written beside and then exchanged, as by `push`. No link in the source is followed.
 
     Args:
         source: A local folder or a hub id.
@@ -73,19 +98,22 @@ def pull(
         offline: Use only what the hub cache already holds.
 
     Raises:
-        ValueError: The network cannot be fetched, it is damaged, or the destination holds something else.
+        ValueError: The network cannot be fetched, it is damaged, or the destination holds something else or cannot be
+            written.
     """
     folder = Path(destination) if destination is not None else RUNS / Path(source).name
-    _refuse_occupied(folder)
+    _free_folder(folder)
     here = fetch(source, revision, offline)
-    checkpoint = read_network(here)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        if (here / name).is_file():
-            shutil.copyfile(here / name, folder / name)
-    file = checkpoint_file(folder, BEST)
-    file.parent.mkdir(exist_ok=True)
-    torch.save(checkpoint, file)
+    files = read_files(here)
+    checkpoint = read_network(files, here)
+    target = _free_folder(folder, 2 * len(files[WEIGHTS]) + LARGEST)
+    with written_or_told(folder), _replacing(target) as draft:
+        for name, content in files.items():
+            with atomic_write(draft / name, "wb") as file:
+                file.write(content)
+        if CONFIG in files:
+            _refuse_config(draft, here)
+        checkpoints.write(checkpoint, checkpoint_file(draft, BEST))
     return folder
 
 
@@ -128,7 +156,7 @@ def _test_table(found: Found) -> str:
         reports = sorted(found.run.glob("test*/*_test.md"), key=lambda file: file.stat().st_mtime)
     if not reports or reports[-1].stat().st_mtime < found.checkpoint.stat().st_mtime:
         return "This checkpoint was not tested."
-    text = reports[-1].read_text(encoding="utf-8").strip()
+    text = read_plain(reports[-1], LARGEST).decode("utf-8", "replace").strip()
     return re.sub(r"^(#+ )", r"#\1", text, flags=re.MULTILINE)
 
 
@@ -137,19 +165,91 @@ def _find(which: str, run: str | None) -> Found:
     return find_checkpoint(BEST, which) if is_run and run_path(which).is_dir() else find_checkpoint(which, run)
 
 
-def _hide_folder(checkpoint: dict[str, Any]) -> None:
-    """Replace the path of a local backbone by its name: others cannot use the path, and it is private."""
-    for backbone in (checkpoint["hyper_parameters"]["backbone"], checkpoint["gssr"]["backbone"]):
-        if Path(backbone["name"]).exists():
-            backbone["name"] = Path(backbone["name"]).name
+def _write(draft: Path, checkpoint: dict[str, Any], options: bytes | None, place: str, found: Found, hub: bool) -> None:
+    write_network(checkpoint, draft, options)
+    try:
+        card = model_card(Path(place).name, place, checkpoint, found)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointMismatch(f"its options are not those of a goal network ({error})") from error
+    with atomic_write(draft / CARD) as file:
+        file.write(_without_paths(card) if hub else card)
 
 
-def _refuse_occupied(folder: Path) -> None:
-    """Refuse a folder unless it is new, empty, or holds a shared network, which may be replaced."""
+def _refuse_config(draft: Path, source: Path) -> None:
+    """Refuse options that no run may have, with the words of the reader, but for the place."""
+    try:
+        read_run_config(draft)
+    except RunError as error:
+        raise RunError(str(error).replace(str(draft), str(source))) from error
+
+
+def _run_options(found: Found, hub: bool) -> bytes | None:
+    """The config of the checkpoint's run, for the hub without paths of this machine; None where it is of no run."""
+    if found.run is None or not (found.run / CONFIG).exists():
+        return None
+    content = read_plain(found.run / CONFIG, LARGEST)
+    options = read_run_config(found.run)
+    return yaml.safe_dump(_without_paths(options), sort_keys=False, allow_unicode=True).encode() if hub else content
+
+
+def _without_paths(value: Any) -> Any:
+    """Plain values with names of files and folders in place of paths, which are private and of use to nobody else."""
+    if isinstance(value, dict):
+        clean = {name: part if str(name).endswith("values") else _without_paths(part) for name, part in value.items()}
+        # A hub id looks like a relative path.
+        return clean | (
+            {"name": value["name"]} if {"name", "revision"} <= set(value) and is_hub_id(value["name"]) else {}
+        )
+    if isinstance(value, (list, tuple)):
+        return [_without_paths(part) for part in value]
+    if not isinstance(value, str):
+        return value
+    if "\n" not in value and _is_local(value):
+        return _name(value)
+    return _PATH.sub(lambda found: _name(found[0]) if _is_local(found[0]) else found[0], value)
+
+
+def _is_local(text: str) -> bool:
+    """Whether a text is a path of this machine, and not a unit such as m/s or an address."""
+    text = text.removeprefix("file://")
+    if not re.search(r"[/\\]", text) or "://" in text:
+        return False
+    begins = bool(_PATH.match(text)) and (text[0] in "~." or len(PureWindowsPath(text).parts) > 2)
+    return begins or os.path.exists(os.path.expanduser(text)) or bool(_FILE.fullmatch(text))
+
+
+def _name(path: str) -> str:
+    return PureWindowsPath(path).name
+
+
+def _free_folder(folder: Path, size: int = LARGEST) -> Path:
+    """The folder itself, behind links. Refuses one that cannot be written, or that holds something else.
+
+    It must be new, empty, or hold a shared network, which may be replaced.
+    """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; give a folder")
     if folder.is_dir() and any(folder.iterdir()) and not ((folder / SETTINGS).exists() and (folder / WEIGHTS).exists()):
         raise ValueError(f"the folder {folder} holds something else; give a new one")
+    folder = folder.resolve()
+    require_room(folder, size, make_folders=True)
+    return folder
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A draft of a folder with what else lies in it; it replaces the folder when the block ends."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(folder) as draft:
+        draft.mkdir()
+        if folder.is_dir():
+            own = {folder / name for name in FILES} | {checkpoint_file(folder, BEST)}
+
+            def replaced(place: str, names: list[str]) -> list[str]:
+                return [name for name in names if Path(place, name) in own]
+
+            shutil.copytree(folder, draft, symlinks=True, dirs_exist_ok=True, ignore=replaced)
+        yield draft
 
 
 def _upload(draft: Path, hub_id: str, private: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gssr.network import GoalNetwork
+from gssr.network.pretrained import build_network
 from gssr.runs.checkpoint_file import read_checkpoint
 from gssr.runs.folders import find_checkpoint
 
@@ -23,5 +24,8 @@ def load_trained(which: str, run: str | None = None) -> tuple[GoalNetwork, dict[
     saved = read_checkpoint(file)
     if "gssr" not in saved:
         raise ValueError(f"{file} is no checkpoint of a goal network; train one with: python train.py fit")
-    network = GoalNetwork.load_from_checkpoint(file, map_location="cpu").eval()
-    return network, dict(saved.get("datamodule_hyper_parameters", {}))
+    network = build_network(GoalNetwork, saved, str(file), {}).eval()
+    options = saved.get("datamodule_hyper_parameters") or {}
+    if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
+        raise ValueError(f"{file} is damaged: datamodule_hyper_parameters are no options; take another checkpoint")
+    return network, options

@@ -15,6 +15,7 @@ from lightning import Callback, Trainer, seed_everything
 from callbacks import AtomicCheckpointIO, Interrupted, RunCheckpoints
 from gssr.runs.folders import BEST, LAST, checkpoint_file
 from tests.callbacks.training import same, train, trainer_for, weights
+from tests.full_disk import FullDisk
 from tests.toy import ToyData, ToyNetwork
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
@@ -228,11 +229,10 @@ def test_a_second_sigterm_is_the_same_request(tmp_path: Path) -> None:
     assert torch.load(checkpoint_file(tmp_path, LAST), weights_only=True)["global_step"] == 3
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
-def test_a_full_disk_leaves_the_older_state(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_older_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     io, file = AtomicCheckpointIO(), tmp_path / "last.ckpt"
     io.save_checkpoint({"step": 1}, file)
-    (tmp_path / f"last.ckpt.{os.getpid()}.tmp").symlink_to("/dev/full")
+    FullDisk(monkeypatch)
     with pytest.raises(OSError, match="No space left on device"):
         io.save_checkpoint({"step": 2, "weight": torch.zeros(1000)}, file)
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]

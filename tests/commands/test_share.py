@@ -23,7 +23,7 @@ from gssr.runs.sharing import pull, push
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch, Record
 from tests.conftest import SENTENCES
-from tests.networks import make_network
+from tests.networks import make_network, signed
 
 REPORT = "## Storms, test years\n\n### Hits\n\n| | steered |\n|---|---|\n| came true | 93.4 % |\n"
 
@@ -152,12 +152,15 @@ def edited(**values: Any) -> None:
     for name, value in values.items():
         options = content["hyper_parameters"]
         options[name] = options[name] | value if isinstance(value, dict) else value
-    Path("out/config.json").write_text(json.dumps(content))
+    Path("out/config.json").write_text(json.dumps(signed(content)))
 
 
 DAMAGES = {
     "no weights": (lambda: Path("out/model.safetensors").unlink(), "there is no model.safetensors"),
-    "weights cut": (lambda: Path("out/model.safetensors").write_bytes(b"\x08"), "is damaged: .*; fetch it again"),
+    "weights cut": (
+        lambda: Path("out/model.safetensors").write_bytes(b"\x08"),
+        "is damaged: model.safetensors is not what",
+    ),
     "settings cut": (lambda: Path("out/config.json").write_text("{"), "is damaged"),
     "other settings": (lambda: Path("out/config.json").write_text("[1]"), "does not describe a goal network"),
     "a later version": (lambda: edited(wings=2), "was written by gssr .*; wings is not known here"),
@@ -181,7 +184,7 @@ def test_what_is_no_network_is_refused(run: Path) -> None:
     with pytest.raises(ValueError, match="no such file; expected last, best or the path of a checkpoint"):
         push("runs/none", "out")
     torch.save({"state_dict": {}, "global_step": 1}, "other.ckpt")
-    with pytest.raises(ValueError, match="no checkpoint of a trained goal network"):
+    with pytest.raises(ValueError, match="other.ckpt: this is no checkpoint of a goal network"):
         push("other.ckpt", "out")
     with pytest.raises(ValueError, match="holds no shared goal network: there is no config.json and no model.safeten"):
         pull("./nothing", "out")
