@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lightning import Callback, LightningModule, Trainer
 
 from gssr.evaluation.forecasting import Forecast
 from gssr.evaluation.network import Plan
 from gssr.evaluation.predictions import FILE
+from gssr.files import atomic_write, require_room
+from gssr.runs.folders import RunError
 from gssr.sequences.record import Batch
 from gssr.sequences.source import SequenceSource
 
@@ -29,6 +32,10 @@ class TestReport(Callback):
     def __init__(self, samples: int = 64, quick: bool = False) -> None:
         self.samples, self.quick = samples, quick
 
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            _require_room(Path(trainer.default_root_dir))
+
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
@@ -44,8 +51,10 @@ class TestReport(Callback):
 class PredictionWriter(Callback):
     """Write the plans of `predict` as JSON Lines, with fan charts of the first windows.
 
+    The file and the charts appear at the end: a `predict` that breaks off leaves nothing that looks like a result.
+
     Args:
-        charts: Fan charts.
+        charts: Fan charts, of the first batch at most.
         rollouts: Single rollouts of a window that are written.
     """
 
@@ -53,11 +62,15 @@ class PredictionWriter(Callback):
 
     def __init__(self, charts: int = 8, rollouts: int = 16) -> None:
         self.charts, self.rollouts = charts, rollouts
-        self.folder: Path | None = None
+        self._open = ExitStack()  # the draft of the file
+        self._file: IO[str] | None = None
+        self._first: Forecast | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.folder = Path(trainer.default_root_dir)
-        (self.folder / FILE).unlink(missing_ok=True)
+        folder = Path(trainer.default_root_dir)
+        _require_room(folder)
+        self._file = self._open.enter_context(atomic_write(folder / FILE))
+        self._first = None
 
     def on_predict_batch_end(
         self,
@@ -68,24 +81,36 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        assert self.folder is not None
-        data: SequenceSource = trainer.datamodule
+        assert self._file is not None
         found = Forecast.of(pl_module, batch, *outputs)
-        file = found.write(
-            self.folder,
-            dimension=data.goal_dim,
-            charts=self.charts if batch_idx == 0 else 0,
-            rollouts=self.rollouts,
-            append=batch_idx > 0,
-            guides=data.value_guides,
-        )
-        if batch_idx == 0:
-            self._show(file, found.with_goal or found.without_goal, batch, pl_module.value_names)
+        self._file.writelines(line + "\n" for line in found.lines(self.rollouts))
+        if self._first is None:
+            self._first = found
+            print(Path(trainer.default_root_dir) / FILE)
+            self._show(found.with_goal or found.without_goal, batch, pl_module.value_names)
 
-    def _show(self, file: Path, plan: Plan, batch: Batch, names: Sequence[str]) -> None:
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._open.close()
+        if self._first is not None:
+            data: SequenceSource = trainer.datamodule
+            self._first.draw(trainer.default_root_dir, self.charts, data.goal_dim, data.value_guides)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        with suppress(type(exception)):
+            self._open.__exit__(type(exception), exception, exception.__traceback__)
+
+    def _show(self, plan: Plan, batch: Batch, names: Sequence[str]) -> None:
         """Print the first plan, mean values and texts: so the user sees at once whether it answers the goal."""
-        print(f"{file}\n\n{batch.series[0]}: {batch.goal[0] or 'no goal'}")
+        print(f"\n{batch.series[0]}: {batch.goal[0] or 'no goal'}")
         texts = plan.text[0] or [""] * len(plan.mean[0])
         for step, (values, text) in enumerate(zip(plan.mean[0].tolist(), texts, strict=True), start=1):
             means = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, values, strict=True))
             print(f"  step {step}: {means}" + (f"; {text}" if text else ""))
+
+
+def _require_room(folder: Path) -> None:
+    """Raises RunError where the results could not be written, before they are made."""
+    try:
+        require_room(folder / FILE, make_folders=True)
+    except ValueError as error:
+        raise RunError(str(error)) from error

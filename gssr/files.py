@@ -73,6 +73,13 @@ def memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 1 << 50
 
 
+def require_file(path: Path) -> None:
+    """As `require_room`, for a file. Raises ValueError where a folder has its name, too."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give the name of a file")
+    require_room(path)
+
+
 def require_room(path: Path, size: int = 1 << 20, make_folders: bool = False) -> None:
     """Refuse a place to write to before the work is done.
 
@@ -112,10 +119,10 @@ def written_or_told(path: Path) -> Iterator[None]:
 
 
 def disk_full(error: BaseException | None) -> OSError | None:
-    """Find the error of a full disk (or quota) in `error` or in what caused it."""
+    """Find the error of a full disk (or quota, or largest file) in `error` or in what caused it."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return error
         seen.add(id(error))
         error = error.__cause__ or error.__context__

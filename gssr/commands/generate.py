@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gssr.commands import options as shared
 from gssr.commands.options import Subparsers
+from gssr.files import require_file
 
 if TYPE_CHECKING:
     from gssr.backbone import FrozenBackbone
@@ -96,6 +97,8 @@ def _check(options: argparse.Namespace) -> None:
     shared.read_decoding(options)
     if (options.towards is None) != (options.away is None):
         raise ValueError("--towards and --away belong together: the direction is the difference of their mean states")
+    if options.save is not None:
+        require_file(options.save)
     for name in ("save", "learn_from"):
         if getattr(options, name) is not None and options.learn is None:
             raise ValueError(f"--{name.replace('_', '-')} belongs to --learn, which is missing; add it")

@@ -5,7 +5,8 @@
 
 Each module of `MODULES` has a function ``add_commands(subparsers)``. It adds a parser for each command with
 `gssr.commands.options.add_command` and sets the function that runs with ``set_defaults(run=function)``. The function
-takes the namespace and returns an exit code or None. Its ``ValueError`` is a user error: one line and exit code 2.
+takes the namespace and returns an exit code or None. Its ``ValueError`` is a user error, and so is an error of the
+system, such as a full disk: one paragraph and exit code 2.
 
 Modules here import neither torch nor any other large library at their top: help must answer at once.
 """
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         return options.run(options) or 0
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"gssr: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gssr.commands.options import Subparsers, add_command, count, plot_option, run_option, seed_option
-from gssr.files import atomic_write
+from gssr.files import atomic_write, require_file, written_or_told
 
 if TYPE_CHECKING:
     from gssr.evaluation.forecasting import Forecast
@@ -78,13 +78,14 @@ def run(options: argparse.Namespace) -> None:
     found = forecast(network, [record], options.samples, not options.no_texts, options.seed)
     _print(found, network)
     if options.json is not None:
-        with atomic_write(options.json) as file:
+        with written_or_told(options.json), atomic_write(options.json) as file:
             file.write(found.lines()[0] + "\n")
         print(f"written: {options.json}")
     if options.plot is not None:
         from gssr.evaluation.fan_chart import save
 
-        save(found.chart(0, dimension), options.plot)
+        with written_or_told(options.plot):
+            save(found.chart(0, dimension), options.plot)
         print(f"written: {options.plot}")
 
 
@@ -110,8 +111,8 @@ def _check(options: argparse.Namespace) -> None:
     if options.goal is not None and not options.goal.strip():
         raise ValueError("the goal is empty; type a sentence, or leave --goal out for a forecast")
     for file in (options.json, options.plot):
-        if file is not None and not file.parent.is_dir():
-            raise ValueError(f"the folder {file.parent} of {file} does not exist; make it first")
+        if file is not None:
+            require_file(file)
     if options.strength is not None and not options.strength >= 0:
         raise ValueError(f"--strength is {options.strength}; expected 0 (the goal has no effect) or more")
 

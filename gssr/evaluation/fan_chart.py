@@ -18,6 +18,7 @@ from matplotlib.ticker import MultipleLocator
 from torch import Tensor
 
 from gssr.evaluation.network import Plan
+from gssr.files import atomic_write
 from gssr.metrics import plotting_quantiles
 from gssr.sequences.record import Batch
 
@@ -105,8 +106,9 @@ def fan_chart_of(
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure to a PNG file, without the time of writing in it: the same picture gives the same bytes."""
-    figure.savefig(path, format="png", metadata={"Software": None})
+    """Write a figure to a PNG file in one step, without the time in it: the same picture gives the same bytes."""
+    with atomic_write(Path(path), "wb") as file:
+        figure.savefig(file, format="png", metadata={"Software": None})
 
 
 def _prepare(axes: Axes, begin: float, end: float, label: str) -> None:

@@ -31,10 +31,12 @@ from torch import Tensor
 from gssr.evaluation.fan_chart import fan_chart_of, save
 from gssr.evaluation.network import Plan
 from gssr.evaluation.report import digits_for
+from gssr.files import atomic_write
 from gssr.sequences.record import Batch
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FILE = "predictions.jsonl"
+LONGEST_NAME = 60  # characters of a series in the name of a file, which has an end
 
 
 @dataclass
@@ -80,29 +82,34 @@ class Forecast:
         dimension: int = 0,
         charts: int = 0,
         rollouts: int | None = 16,
-        append: bool = False,
         guides: Sequence[tuple[float, str]] = (),
     ) -> Path:
-        """Write `<folder>/predictions.jsonl` and charts beside it; returns the path of the lines.
+        """Write `<folder>/predictions.jsonl`, in one step, and charts beside it; returns the path of the lines.
 
         Args:
             folder: Made where it is missing.
-            dimension: Value of the charts.
-            charts: Sequences that get a chart, the first ones: `fan_<line>_<series>.png`.
             rollouts: As in `lines`.
-            append: Add to the lines that are there, for the next batch.
+            dimension, charts, guides: As in `draw`.
+        """
+        path = Path(folder) / FILE
+        with atomic_write(path) as file:
+            file.writelines(line + "\n" for line in self.lines(rollouts))
+        self.draw(folder, charts, dimension, guides)
+        return path
+
+    def draw(
+        self, folder: str | Path, charts: int, dimension: int = 0, guides: Sequence[tuple[float, str]] = ()
+    ) -> None:
+        """Write the charts `fan_<line>_<series>.png` of the first sequences.
+
+        Args:
+            charts: Sequences that get a chart.
+            dimension: Value of the charts.
             guides: As in `fan_chart`.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / FILE
-        done = path.read_text(encoding="utf-8").count("\n") if append and path.exists() else 0
-        with path.open("a" if append else "w", encoding="utf-8") as file:
-            file.writelines(line + "\n" for line in self.lines(rollouts))
         for row in range(min(charts, len(self.batch))):
-            name = re.sub(r"\W+", "_", self.batch.series[row])
-            save(self.chart(row, dimension, guides), folder / f"fan_{done + row:04d}_{name}.png")
-        return path
+            name = re.sub(r"\W+", "_", self.batch.series[row])[:LONGEST_NAME]
+            save(self.chart(row, dimension, guides), Path(folder) / f"fan_{row:04d}_{name}.png")
 
     def _line(self, row: int, rollouts: int | None) -> dict[str, Any]:
         """A window and its plans; padding is left out."""

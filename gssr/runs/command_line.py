@@ -205,17 +205,22 @@ class RunCLI(LightningCLI):
 
     def _evaluate(self, function: Any, **kwargs: Any) -> None:
         self.messages.beginning()
+        folder, done = self.start.folder, False
         try:
             function(**kwargs, ckpt_path=self.start.checkpoint, weights_only=True)
+            done = True
         except Exception as error:
             self.messages.explain(error, self.trainer)
+            full = disk_full(error)
+            if full is not None:
+                raise RunError(f"the disk is full: {full}. Make room, then start it again") from error
             raise
-        folder = self.start.folder
-        if folder is not None and self.trainer.is_global_zero:
-            if any(folder.iterdir()):
-                say(f"Results are in {folder}")
-            else:
-                folder.rmdir()
+        finally:
+            if folder is not None and self.trainer.is_global_zero:
+                if not any(folder.iterdir()):
+                    folder.rmdir()
+                elif done:
+                    say(f"Results are in {folder}")
 
 
 def reason(error: Exception) -> str:

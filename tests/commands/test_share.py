@@ -159,7 +159,7 @@ DAMAGES = {
     "no weights": (lambda: Path("out/model.safetensors").unlink(), "there is no model.safetensors"),
     "weights cut": (
         lambda: Path("out/model.safetensors").write_bytes(b"\x08"),
-        "is damaged: model.safetensors is not what",
+        "is damaged: model.safetensors is not",
     ),
     "settings cut": (lambda: Path("out/config.json").write_text("{"), "is damaged"),
     "other settings": (lambda: Path("out/config.json").write_text("[1]"), "does not describe a goal network"),

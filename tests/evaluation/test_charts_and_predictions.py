@@ -11,6 +11,7 @@ from gssr.evaluation.fan_chart import WITH, WITHOUT, fan_chart_of, save
 from gssr.evaluation.predictions import Forecast, iso_time
 from gssr.sequences.collate import collate
 from tests.evaluation.fakes import NAMES, UNITS, FakeNetwork, series, with_goal
+from tests.full_disk import FullDisk
 
 
 @pytest.fixture
@@ -103,15 +104,16 @@ def test_plans_without_texts_have_none_to_show(planned, tmp_path):
     assert line["with_goal"]["text"] is None and line["without_goal"]["text"] is None
 
 
-def test_batches_append_to_one_file_and_a_new_run_starts_it_again(planned, tmp_path):
+def test_a_file_is_written_anew_or_stays_as_it_was(planned, tmp_path, monkeypatch):
     batch, with_plan, without_plan = planned
     free, steered = (Forecast(batch, plan, without_plan, NAMES, UNITS) for plan in (None, with_plan))
     free.write(tmp_path)
-    path = steered.write(tmp_path, append=True)
-    lines = read(path)
-    assert len(lines) == 6
-    assert lines[0]["with_goal"] is None and lines[3]["with_goal"] is not None
-    assert len(read(free.write(tmp_path))) == 3
+    assert [line["with_goal"] is None for line in read(steered.write(tmp_path))] == [False] * 3
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        FullDisk(patch)
+        free.write(tmp_path, charts=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.jsonl"]
+    assert read(tmp_path / "predictions.jsonl")[0]["with_goal"] is not None
     with pytest.raises(ValueError, match="3 windows"):
         Forecast(batch.select([0]), with_plan, without_plan, NAMES, UNITS)
 
