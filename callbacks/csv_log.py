@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import io
+import itertools
 import math
 import os
 from argparse import Namespace
@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
-from gssr.files import atomic_write
+from gssr.files import atomic_write, memory, read_plain
 
 _FIRST = ("step", "epoch")
 
@@ -100,17 +100,48 @@ class CsvLog(Logger):
         return columns
 
     def _read(self) -> list[dict[str, str]]:
-        """The complete rows. Text behind the last line's end is a row that a killed run left unfinished."""
-        if not self.file.exists():
+        """The rows that can be read. Where some cannot, the file is kept beside, as it was, and a warning names it."""
+        try:
+            content = read_plain(self.file, memory())
+        except FileNotFoundError:
             return []
-        text = self.file.read_bytes().decode("utf-8", "replace")
-        found = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
-        rows = [row for row in found if None not in row and None not in row.values() and _is_number(row.get("step"))]
-        if len(rows) < len(found):
+        except (ValueError, OSError) as error:  # a link, a folder, a file of somebody else
+            kept = self._free_name()
+            os.replace(self.file, kept)
+            rank_zero_warn(f"{self.file} could not be read and begins anew ({error}); what was there is now {kept}")
+            return []
+        lines = content.splitlines(keepends=True)
+        if lines and not lines[-1].endswith((b"\n", b"\r")) and self._is_made_again(lines[-1], len(lines)):
+            del lines[-1]  # a killed run left it unfinished
+        columns, *found = [cells for line in lines if (cells := _cells(line)) != []] or [None]
+        if columns is not None and ("step" not in columns or len(set(columns)) < len(columns)):
+            columns = None
+        rows = [
+            dict(zip(columns, cells, strict=True))
+            for cells in (found if columns is not None else [])
+            if cells is not None and len(cells) == len(columns) and _is_number(cells[columns.index("step")])
+        ]
+        if len(rows) < len(found) or (columns is None and lines):
+            kept = self._free_name()
+            with atomic_write(kept, "wb") as file:
+                file.write(content)
             rank_zero_warn(
-                f"{self.file}: {len(found) - len(rows)} of {len(found)} rows could not be read; they are left out"
+                f"{self.file}: {'' if columns else 'the header and '}{len(found) - len(rows)} of {len(found)} rows could "
+                f"not be read; they are left out, and the file as it was is now {kept}"
             )
         return rows
+
+    def _is_made_again(self, line: bytes, number: int) -> bool:
+        """Whether the unfinished last line is a header without rows, or a row of a step that this run makes again."""
+        cells = _cells(line)
+        if not cells or number == 1:
+            return cells is not None
+        made_again = self.resume_step is not None and _is_number(cells[0]) and float(cells[0]) >= self.resume_step
+        return len(cells) > 1 and made_again
+
+    def _free_name(self) -> Path:
+        names = (self.folder / f"metrics.damaged-{n}.csv" for n in itertools.count(1))
+        return next(name for name in names if not os.path.lexists(name))
 
     def _rewrite(self, columns: list[str], rows: list[dict[str, str]], last: dict[str, Any] | None = None) -> None:
         with atomic_write(self.file) as file:
@@ -125,6 +156,15 @@ class CsvLog(Logger):
 
 def _ordered(names: set[str]) -> list[str]:
     return [name for name in _FIRST if name in names] + sorted(names - set(_FIRST))
+
+
+def _cells(line: bytes) -> list[str] | None:
+    """The cells of a line, [] of an empty one, None where it cannot be read. Line by line, so that one quotation mark
+    too many costs one row and not all that follow."""
+    try:
+        return next(csv.reader([line.decode("utf-8").rstrip("\r\n")], strict=True), [])
+    except (UnicodeDecodeError, csv.Error):
+        return None
 
 
 def _is_number(text: str | None) -> bool:

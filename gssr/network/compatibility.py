@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gssr.network.config import fixed_names
 
-SHOWN = 5  # differences of weights in a message
+SHOWN, LINE = 5, 200  # differences of weights, and characters of a value, in a message
 # Infinite until the network has seen data.
 OPEN = ("world.scaler.low", "world.scaler.high")
 
@@ -172,9 +172,9 @@ def _described(backbone: Mapping[str, Any]) -> str:
     return f"{backbone['name']!r} ({', '.join(parts)})"
 
 
-def _shown(value: Any) -> Any:
-    """A strategy by its class and options, any other value as it is."""
+def _shown(value: Any) -> str:
+    """A strategy by its class and options, any other value as it is, and no more than a line."""
     if not isinstance(value, Mapping):
-        return value
+        return text if len(text := str(value)) <= LINE else f"{text[:LINE]} …"
     options = ", ".join(f"{name}={option}" for name, option in (value.get("init_args") or {}).items())
     return f"{value.get('class_path')}({options})"
