@@ -125,9 +125,9 @@ class CsvLog(Logger):
             kept = self._free_name()
             with atomic_write(kept, "wb") as file:
                 file.write(content)
+            lost = f"{'' if columns else 'the header and '}{len(found) - len(rows)} of {len(found)} rows"
             rank_zero_warn(
-                f"{self.file}: {'' if columns else 'the header and '}{len(found) - len(rows)} of {len(found)} rows could "
-                f"not be read; they are left out, and the file as it was is now {kept}"
+                f"{self.file}: {lost} could not be read; they are left out, and the file as it was is now {kept}"
             )
         return rows
 

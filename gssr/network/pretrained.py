@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -163,9 +164,8 @@ def _digest(settings: Mapping[str, Any]) -> str:
 
 def _in_hub_cache(file: Path) -> Path:
     """Where a link of the hub's cache leads: it keeps the files of all revisions of a repository in `blobs`."""
-    repository, cache = file.absolute().parent.parent.parent, Path(constants.HF_HUB_CACHE).resolve()
-    target = file.resolve()
-    is_kept = repository.resolve().parent == cache and target.parent == (repository / "blobs").resolve()
+    repository, target = Path(os.path.realpath(file.parent)).parent.parent, Path(os.path.realpath(file))
+    is_kept = repository.parent == Path(constants.HF_HUB_CACHE).resolve() and target.parent == repository / "blobs"
     return target if file.is_symlink() and is_kept else file
 
 

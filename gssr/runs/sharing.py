@@ -35,7 +35,7 @@ from gssr.network.pretrained import (
 )
 from gssr.runs.checkpoint_file import read_checkpoint
 from gssr.runs.config import read_run_config
-from gssr.runs.folders import BEST, LAST, RUNS, Found, RunError, checkpoint_file, find_checkpoint, run_path
+from gssr.runs.folders import BEST, CHECKPOINTS, LAST, RUNS, Found, RunError, checkpoint_file, find_checkpoint, run_path
 
 # Absolute paths and those that begin at home, here or above, in words, too; an address in the web is none.
 _PATH = re.compile(r"(?<![\w.~/\\])(?:file://)?(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?!/)[^\s'\"`|<>(),;]+")
@@ -65,6 +65,8 @@ def push(
             the hub refuses.
     """
     found = _find(checkpoint_or_run, run)
+    if not hub and Path(destination, CHECKPOINTS).is_dir():
+        raise ValueError(f"the folder {destination} holds a run; give another one for the shared network")
     size = found.checkpoint.stat().st_size + LARGEST
     folder = Path(tempfile.gettempdir(), "gssr") if hub else _free_folder(Path(destination), size)
     checkpoint, options = read_checkpoint(found.checkpoint), _run_options(found, hub)
@@ -202,11 +204,13 @@ def _without_paths(value: Any) -> Any:
         )
     if isinstance(value, (list, tuple)):
         return [_without_paths(part) for part in value]
-    if not isinstance(value, str):
-        return value
-    if "\n" not in value and _is_local(value):
-        return _name(value)
-    return _PATH.sub(lambda found: _name(found[0]) if _is_local(found[0]) else found[0], value)
+    return "".join(map(_without_path, re.split(r"([,;\n])", value))) if isinstance(value, str) else value
+
+
+def _without_path(text: str) -> str:
+    if _is_local(text):
+        return PureWindowsPath(text).name
+    return _PATH.sub(lambda found: PureWindowsPath(found[0]).name if _is_local(found[0]) else found[0], text)
 
 
 def _is_local(text: str) -> bool:
@@ -216,10 +220,6 @@ def _is_local(text: str) -> bool:
         return False
     begins = bool(_PATH.match(text)) and (text[0] in "~." or len(PureWindowsPath(text).parts) > 2)
     return begins or os.path.exists(os.path.expanduser(text)) or bool(_FILE.fullmatch(text))
-
-
-def _name(path: str) -> str:
-    return PureWindowsPath(path).name
 
 
 def _free_folder(folder: Path, size: int = LARGEST) -> Path:

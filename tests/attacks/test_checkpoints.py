@@ -325,7 +325,7 @@ CONTENTS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "no names": (at("hyper_parameters/values/names", []), "hyper_parameters is missing or not"),
     "names a text": (at("hyper_parameters/values/names", "ab"), "hyper_parameters is missing or not"),
     "names of numbers": (at("hyper_parameters/values/names", [1, 2]), "hyper_parameters is missing or not"),
-    "a million names": (at("hyper_parameters/values", {"names": ["a"] * 10**6}), "bad.ckpt"),
+    "a hundred thousand names": (at("hyper_parameters/values", {"names": ["a"] * 10**5}), "bad.ckpt"),
     "too few units": (at("hyper_parameters/values/units", ["kt"]), "hyper_parameters is missing or not"),
     "a resolution of NaN": (at("hyper_parameters/values/resolution", [float("nan")] * 2), "is missing or not"),
     "a seed in words": (at("hyper_parameters/seed", "lucky"), "bad.ckpt"),
