@@ -451,6 +451,16 @@ def test_a_full_disk_ends_training_cleanly_with_every_older_state(
     assert losses(run) == whole
 
 
+def test_a_full_disk_ends_a_test_with_a_message_and_no_result(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call("fit", "--run", "mine")
+    disk = FullDisk(monkeypatch, of="metrics.csv")
+    message = refused("test", "--run", "mine")
+    assert re.search(r"^train.py: the disk is full: .*No space left .*Make room, then start it again$", message)
+    assert [path.name for path in Path("runs/mine").glob("test-*/*")] == ["hparams.yaml"]
+    disk.of = None
+    call("test", "--run", "mine")
+
+
 def test_a_log_that_cannot_be_written_ends_training_cleanly(monkeypatch: pytest.MonkeyPatch) -> None:
     call("fit", "--trainer.max_epochs", "4")
     log = (runs()[0] / "metrics.csv").read_text()
