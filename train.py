@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from gssr.runs.folders import RunError
-from gssr.runs.options import STAGES, general_help
+from gssr.runs.options import STAGES, general_help, paragraph
 from gssr.runs.signals import Terminated, signals_as_exceptions
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ def main(args: list[str] | None = None) -> RunCLI:
             return RunCLI(args)
     except RunError as error:
         sys.exit(f"train.py: {error}")
+    except ValueError as error:
+        if (words := paragraph(error)) is None:
+            raise
+        sys.exit(f"train.py: {words}")
     except KeyboardInterrupt as stop:
         sys.exit(128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT))
 

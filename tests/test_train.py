@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 import train
 from callbacks import OPTIONAL
 from gssr.network.compatibility import CheckpointMismatch
-from gssr.runs import command_line, options
+from gssr.runs import class_paths, command_line, options
 from gssr.runs.command_line import RunCLI
 from gssr.runs.folders import BEST, CLAIM, LAST, checkpoint_file, runs
 from tests.full_disk import FullDisk
@@ -53,6 +53,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "toy.yaml").write_text(CONFIG)
     monkeypatch.setattr(options, "DEFAULT_CONFIG", tmp_path / "toy.yaml")
     monkeypatch.setattr(command_line, "prepare_cpu", lambda: None)
+    monkeypatch.setattr(class_paths, "PROJECT", (*class_paths.PROJECT, "tests.toy"))
     threads = torch.get_num_threads()
     yield tmp_path
     torch.set_num_threads(threads)
@@ -523,37 +524,6 @@ def test_code_in_a_checkpoint_is_refused(here: Path) -> None:
     assert not (here / "marker").exists()
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("max_epochs: 2", "max_epochs: !!python/object/apply:os.system ['touch marker']", "asks for an object"),
-        ("tests.toy.ToyNetwork", "os.system", "os.system"),
-        ("tests.toy.ToyData", "subprocess.Popen", "subprocess.Popen"),
-        ("tests.toy.ToyData", "pathlib.Path", "pathlib.Path"),
-        ("tests.toy.ToyData", "tests.toy.ToyRows", "ToyRows"),
-        ("callbacks: null", "callbacks: os.system", "os.system"),
-        ("callbacks: null", "callbacks: [{class_path: antigravity.webbrowser.Chrome}]", "antigravity"),
-        ("logger: null", "logger: {class_path: shutil.rmtree, init_args: {path: runs}}", "shutil.rmtree"),
-        ("tests.toy.ToyNetwork", "runs.evil.payload.Thing", "code that lies in the run's own folder"),
-        ("callbacks: null", "callbacks: [runs.evil.payload.Thing]", "code that lies in the run's own folder"),
-        ("tests.toy.ToyNetwork", "{class_path: tests.toy.ToyNetwork", "cannot be read"),
-    ],
-)
-def test_code_in_the_config_of_a_run_is_refused(
-    old: str, new: str, message: str, here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.syspath_prepend(str(here))  # as in a checkout
-    call("fit", "--run", "evil")
-    (here / "runs/evil/payload.py").write_text("import os\nos.system('touch marker')\nclass Thing: ...\n")
-    config = here / "runs/evil/config.yaml"
-    text = config.read_text()
-    assert old in text
-    config.write_text(text.replace(old, new))
-    for stage in ("fit", "test"):
-        assert message in refused(stage, "--ckpt_path", "last") + capfd.readouterr().err
-    assert not (here / "marker").exists()
-
-
 def test_a_checkpoint_of_another_network_is_refused_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
     def mismatch(self: ToyNetwork, checkpoint: dict[str, Any]) -> None:
         raise CheckpointMismatch("this checkpoint is of another network:\n  latent_dim: 16 in the checkpoint, 8 here")
@@ -581,3 +551,15 @@ def test_a_wrong_option_is_answered_by_one_line(option: str, message: str) -> No
         train.main(["fit", option, "many"])
     assert re.search(message, str(refused.value.code)) and "\n" not in str(refused.value.code)
     assert not Path("runs").exists()
+
+
+def test_the_printed_commands_name_classes_of_ones_own(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "mine").mkdir()
+    (here / "mine" / "own_data.py").write_text("from tests.toy import ToyData\nclass Mine(ToyData): ...\n")
+    sys.path.insert(0, str(here / "mine"))
+    call("fit", "--data", "own_data.Mine")
+    said = capsys.readouterr().out
+    go_on = re.search(r"go on +python train.py (.*)", said)
+    assert go_on is not None and go_on[1] == "fit --ckpt_path last --trust own_data.Mine"
+    call(*go_on[1].split(), "--trainer.max_epochs", "3")
+    assert len(losses(runs()[0])) == 12

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import yaml
-from jsonargparse import DefaultHelpFormatter, Namespace, set_parsing_settings
+from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -19,6 +19,7 @@ from callbacks.checkpoints import check_monitor
 from callbacks.quiet import quiet
 from gssr.backbone.cpu import prepare_cpu
 from gssr.files import disk_full
+from gssr.runs import class_paths
 from gssr.runs.config import read_run_config
 from gssr.runs.folders import CONFIG, RunError
 from gssr.runs.messages import Messages, say
@@ -34,7 +35,6 @@ def prepare() -> None:
     """Settings of the process, before any thread is started and any option is parsed."""
     quiet()
     prepare_cpu()
-    set_parsing_settings(import_path_denylist=[])  # turns on the parser's own list of forbidden class paths
 
 
 class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
@@ -55,7 +55,7 @@ class RunCLI(LightningCLI):
         self.messages = Messages(self.start, self.changes)
         if self.start.note:
             say(self.start.note)
-        self._asks_for_help = chosen.asks
+        self._asks_for_help, self._trusted = chosen.asks, chosen.trust
         shown = {"formatter_class": _Help, "exit_on_error": False}
         super().__init__(
             model_class=LightningModule,
@@ -82,6 +82,11 @@ class RunCLI(LightningCLI):
             "--run", type=str | None, help="the run of last and best (default: the newest), or the name of a new run"
         )
         parser.add_argument(
+            "--trust",
+            type=str | None,
+            help="classes of your own that the config of a resumed run may name: package.module.Class,...",
+        )
+        parser.add_argument(
             "--threads", type=int | None, help="CPU threads (default: one a core); another number changes the last bits"
         )
         for name, callback in OPTIONAL.items():
@@ -92,17 +97,22 @@ class RunCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line on top of the checkpoint's own config, or of the default configs."""
         if self.start.run is not None:
-            read_run_config(self.start.run)  # refuses a file that asks for code
-            files = [self.start.run / CONFIG]
+            read_run_config(self.start.run)
+            files, named = [self.start.run / CONFIG], args
         else:
             files = [] if self._asks_for_help else default_configs(args)
+            named = [*args, *map(str, files)]
+        class_paths.allow(named, self._trusted)
         try:
             self.config = parser.parse_args([args[0], *(w for f in files for w in ("--config", str(f))), *args[1:]])
         except ArgumentError as error:
+            if (why := class_paths.refused(str(error))) is not None:
+                raise RunError(why) from error
             raise RunError(f"{reason(error)}; python train.py {self.stage} --help lists all options") from error
         options = self.config[self.stage]
-        if options.get("ckpt_path") or options.get("run"):
-            raise RunError("ckpt_path and run belong on the command line, not into a config file")
+        if any(options.get(name) for name in ("ckpt_path", "run", "trust")):
+            raise RunError("ckpt_path, run and trust belong on the command line, not into a config file")
+        self.messages.trust = class_paths.not_own(yaml.safe_load(self.options_as_yaml()))
         if self.start.run is not None:
             trains = self.stage == "fit" and self.start.checkpoint is not None
             self.changes.find(self.start.run, yaml.safe_load(self.options_as_yaml()), trains)

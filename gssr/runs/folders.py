@@ -140,6 +140,7 @@ def claim(run: Path) -> IO[str]:
 
     Removes drafts that a killed owner left. Raises RunError when another process trains this run.
     """
+    refuse_links(run)
     file = open(run / CLAIM, "a+", encoding="utf-8")  # noqa: SIM115 (open for as long as the run is ours)
     if fcntl is not None:
         try:
@@ -159,6 +160,19 @@ def claim(run: Path) -> IO[str]:
     for draft in (*run.glob(f"*{DRAFT}"), *(run / CHECKPOINTS).glob(f"*{DRAFT}")):
         draft.unlink(missing_ok=True)
     return file
+
+
+def refuse_links(run: Path) -> None:
+    """Raise RunError where a run holds links or devices: what is written to them would land elsewhere."""
+    for folder in (run, run / CHECKPOINTS):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.is_symlink():
+                raise RunError(
+                    f"{path} is a link to {os.readlink(path)!r}, and the files of a run are written in place; put the "
+                    "file or folder itself there"
+                )
+            if not (path.is_file() or path.is_dir()):
+                raise RunError(f"{path} is neither file nor folder; remove it from the run")
 
 
 def _explicit(which: str, run: str | None, root: Path) -> Found:

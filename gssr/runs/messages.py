@@ -30,6 +30,7 @@ class Messages:
 
     def __init__(self, start: Start, changes: Changes) -> None:
         self.start, self.changes = start, changes
+        self.trust: list[str] = []  # classes of the user's own in the options, which a resumed run may only name so
 
     def beginning(self) -> None:
         """Name the checkpoint and the changed options."""
@@ -50,6 +51,7 @@ class Messages:
             return
         newest = next(iter(runs()), None)
         named = "" if newest == folder else f" --run {folder.name}"
+        named += f" --trust {','.join(self.trust)}" if self.trust else ""
         lines = [what, f"  the run               {folder}", f"  watch                 tensorboard --logdir {RUNS}"]
         for saver in trainer.callbacks:
             if isinstance(saver, RunCheckpoints) and saver.best_step:

@@ -52,19 +52,36 @@ def choose(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     Lightning, given `ckpt_path` among its options, would also put the checkpoint's hyper-parameters over the user's.
 
     Returns:
-        stage, ckpt_path, run (None where they are not given) and asks (for help); and the other arguments.
+        stage, ckpt_path, run (None where they are not given), trust (import paths) and asks (for help); and the other
+        arguments.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--ckpt_path")
     parser.add_argument("--run")
+    parser.add_argument("--trust", action="append", default=[])
     chosen, rest = parser.parse_known_args(args)
     if chosen.ckpt_path in ("null", "None", "none", ""):
         chosen.ckpt_path = None
+    chosen.trust = [name for given in chosen.trust for name in given.split(",")]
     chosen.stage = rest[0]
     chosen.asks = any(arg in ("-h", "--help") or ".help" in arg.split("=")[0] for arg in rest)
     if chosen.run is not None and chosen.ckpt_path is None and chosen.stage != "fit":
         chosen.ckpt_path = BEST
     return chosen, rest
+
+
+def paragraph(error: BaseException) -> str | None:
+    """The words of an error that this project raises for what a user can mend; None for errors of others and defects.
+
+    A library raises ValueError for its own reasons; its traceback is then of use.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    room = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", "")).split(".")[0]
+    if room not in ("gssr", "callbacks", "datamodules", "train"):
+        return None
+    return "\n".join([str(error), *getattr(error, "__notes__", ())])
 
 
 def default_configs(args: list[str]) -> list[Path]:

@@ -24,6 +24,7 @@ from gssr.runs.folders import (
     find_checkpoint,
     new_folder,
     new_run,
+    refuse_links,
     run_path,
 )
 from gssr.runs.options import flat
@@ -56,6 +57,8 @@ class Start:
                 self.found = find_checkpoint(chosen.ckpt_path, chosen.run, to_train=self.stage == "fit")
             else:
                 self.found = find_checkpoint(path)
+            if self.found.run is not None:
+                refuse_links(self.found.run)
             self.found, self.done_steps, self.note = readable(self.found, self.stage == "fit")
             if self.found.checkpoint is not None:
                 os.environ[CHECKPOINT_OF_FIRST] = str(self.found.checkpoint)
