@@ -12,6 +12,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from gssr import shown
 from gssr.runs.folders import RunError
 from gssr.runs.options import STAGES, general_help
 from gssr.runs.signals import Terminated, signals_as_exceptions
@@ -35,7 +36,7 @@ def main(args: list[str] | None = None) -> RunCLI:
             prepare()
             return RunCLI(args)
     except RunError as error:
-        sys.exit(f"train.py: {error}")
+        sys.exit(f"train.py: {shown.lines(error)}")
     except KeyboardInterrupt as stop:
         sys.exit(128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT))
 
