@@ -20,6 +20,7 @@ from datamodules.tables.store import Store
 from gssr.sequences.goals import GoalWriter
 from gssr.sequences.record import Record
 from gssr.sequences.templates import check, read_templates
+from gssr.shown import quoted
 
 FORMS_FILE = Path(__file__).parent / "goals.yaml"
 STEPS_PER_STD = 25  # numbers in goals are rounded to about this part of a standard deviation
@@ -172,10 +173,12 @@ def read_goal_file(
         bounds = check_bounds(*ends, first, path, seen)
         for row, (owner, goal) in enumerate(zip(owners, goals, strict=True)):
             if owner is not None and owner not in names:
-                near = difflib.get_close_matches(owner, known[:100_000], n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, known[:5]))}, ..."
+                near = difflib.get_close_matches(owner[:MOST_READ], known[:100_000], n=1)
+                hint = (
+                    f"did you mean {quoted(near[0])}?" if near else f"it has {', '.join(map(quoted, known[:5]))}, ..."
+                )
                 raise ValueError(
-                    f"{path} has a goal for the series {owner!r} in row {first + row}, which the table does not have; "
+                    f"{path} has a goal for the series {quoted(owner)} in row {first + row}, which the table does not have; "
                     f"{hint}"
                 )
             notes.setdefault(owner, []).append((float(hours[row]), str(goal), *map(float, bounds[row])))
@@ -190,7 +193,7 @@ def read_goal_file(
 
 def warn_outside(goal: str, seen: tuple[float, float]) -> None:
     warnings.warn(
-        f"the goal {goal!r} lies outside anything seen: values go from {seen[0]:g} to {seen[1]:g}; "
+        f"the goal {quoted(goal)} lies outside anything seen: values go from {seen[0]:g} to {seen[1]:g}; "
         "imagined futures there are guesses",
         stacklevel=3,
     )
