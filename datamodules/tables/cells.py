@@ -193,8 +193,8 @@ class Times:
             return self._counts(texts, first)
         if self.form is None and known and _is_number(known[0]):
             raise ValueError(
-                f"time column {self.name!r} holds numbers such as {quoted(known[0])}; give the unit that they count with "
-                f"time_unit: {', '.join(TIME_UNITS)}"
+                f"time column {self.name!r} holds numbers such as {quoted(known[0])}; give the unit that they count "
+                f"with time_unit: {', '.join(TIME_UNITS)}"
             )
         listed = texts.to_pylist()
         for row, text in enumerate(listed, start=first):
@@ -220,8 +220,8 @@ class Times:
         if len(self._zoned) > 1:
             (with_row, with_text), (row, text) = self._zoned[True], self._zoned[False]
             raise ValueError(
-                f"time column {self.name!r} mixes times with a time zone ({quoted(with_text)}, row {with_row}) and without "
-                f"({quoted(text)}, row {row}); write all of them in UTC, or all with their offset"
+                f"time column {self.name!r} mixes times with a time zone ({quoted(with_text)}, row {with_row}) and "
+                f"without ({quoted(text)}, row {row}); write all of them in UTC, or all with their offset"
             )
 
     def _counts(self, texts: pa.Array, first: int) -> np.ndarray:
@@ -230,8 +230,8 @@ class Times:
         except pa.ArrowInvalid:
             row, text = _first_wrong(texts)
             raise ValueError(
-                f"time column {self.name!r} holds {quoted(text)} in row {first + row}; with time_unit {self.unit} each time "
-                "must be a number; leave time_unit out for dates"
+                f"time column {self.name!r} holds {quoted(text)} in row {first + row}; with time_unit {self.unit} each "
+                "time must be a number; leave time_unit out for dates"
             ) from None
         if self.unit != "year":
             return counts * TIME_UNITS[self.unit]

@@ -174,12 +174,11 @@ def read_goal_file(
         for row, (owner, goal) in enumerate(zip(owners, goals, strict=True)):
             if owner is not None and owner not in names:
                 near = difflib.get_close_matches(owner[:MOST_READ], known[:100_000], n=1)
-                hint = (
-                    f"did you mean {quoted(near[0])}?" if near else f"it has {', '.join(map(quoted, known[:5]))}, ..."
-                )
+                others = ", ".join(map(quoted, known[:5]))
+                hint = f"did you mean {quoted(near[0])}?" if near else f"it has {others}, ..."
                 raise ValueError(
-                    f"{path} has a goal for the series {quoted(owner)} in row {first + row}, which the table does not have; "
-                    f"{hint}"
+                    f"{path} has a goal for the series {quoted(owner)} in row {first + row}, which the table does not "
+                    f"have; {hint}"
                 )
             notes.setdefault(owner, []).append((float(hours[row]), str(goal), *map(float, bounds[row])))
         first += size

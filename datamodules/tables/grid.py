@@ -34,7 +34,7 @@ class Grid:
         if SHORTEST <= hours <= LONGEST:
             return cls(hours)
         months = count * _MONTHS.get(found[2], 0) if found else 0.0
-        if 1 <= months <= LONGEST // 744 and count >= 1 and count.is_integer():
+        if 1 <= months <= LONGEST // 730 and count >= 1 and count.is_integer():
             return cls(0.0, int(months))
         raise ValueError(
             f"step is {quoted(step)}; expected a number and a unit, {EXAMPLES}, from a millisecond to a century"

@@ -54,7 +54,7 @@ def open_table(
                 f"{path} is no regular file but a pipe, a socket or a device; copy what it holds to a file"
             )
     except OSError as error:
-        raise ValueError(f"{quoted(path)} cannot be read: {error}") from error
+        raise ValueError(f"{quoted(path)} cannot be read: {error.strerror or error}") from error
     name = file.name.removesuffix(".gz")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", path) and Path(name).suffix not in FORMATS and not file.parent.is_dir():
         return HubSource(path, split, config, revision)

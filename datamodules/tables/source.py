@@ -147,7 +147,7 @@ class CsvSource(Source):
         if "UTF8" in error or "utf-8" in error:
             return not_utf8(self.file)
         if "Empty CSV" in error or "cannot infer" in error:
-            return f"{self.path} has no rows; {EXPECTED}"
+            return f"{self.path} has no rows behind its first line (close every quote); {EXPECTED}"
         found = re.search(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+)", error)
         if found:
             row = f"line {found[1]} of " if found[1] else "a line of "
@@ -166,18 +166,19 @@ class ParquetSource(Source):
         self.identity = identity_of(file)
         with self._opened() as opened:
             self.columns = check_columns(self.path, opened.schema_arrow.names)
+            self.texts = {item.name for item in opened.schema_arrow if item.type in (pa.string(), pa.large_string())}
 
     @contextmanager
-    def _opened(self, names: Sequence[str] = ()) -> Iterator[Any]:
+    def _opened(self, texts: Sequence[str] = ()) -> Iterator[Any]:
         # As a dictionary, a long text that comes in each row takes the memory of one.
         try:
-            with pa.parquet.ParquetFile(self.file, pre_buffer=False, read_dictionary=list(names)) as opened:
+            with pa.parquet.ParquetFile(self.file, pre_buffer=False, read_dictionary=list(texts)) as opened:
                 yield opened
         except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
             raise ValueError(f"{self.path} cannot be read as Parquet: {error}; is it cut off?") from None
 
     def chunks(self, names: Sequence[str]) -> Iterator[dict[str, pa.Array]]:
-        with self._opened(names) as opened:
+        with self._opened([name for name in names if name in self.texts]) as opened:
             self._check_sizes(opened.metadata, set(names))
             for batch in opened.iter_batches(ROWS, columns=list(names)):
                 yield {name: batch.column(name) for name in names}
