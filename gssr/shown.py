@@ -59,6 +59,11 @@ def markdown(text: object, most: int | None = None) -> str:
     return _MARKUP.sub(_entities, html.escape(line(text, most), quote=False))
 
 
+def code(text: object) -> str:
+    """A text as a code span of Markdown. A span knows no entities, so backticks become apostrophes."""
+    return "`" + line(text).replace("`", "'") + "`"
+
+
 def _entities(found: re.Match[str]) -> str:
     return "".join(f"&#{ord(char)};" for char in found[0])
 

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from matplotlib.text import Text
 from tensorboard.plugin_util import markdown_to_safe_html
 
@@ -27,7 +28,9 @@ from gssr.commands.plan import _print
 from gssr.evaluation.bootstrap import Estimate
 from gssr.evaluation.predictions import Forecast, iso_time
 from gssr.evaluation.report import Check, Report, Table
+from gssr.runs.folders import Found
 from gssr.runs.messages import say
+from gssr.runs.sharing import model_card
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch
 from gssr.states.tables import print_continuations
@@ -248,3 +251,18 @@ def test_what_is_plain_stays_as_it_is() -> None:
         assert shown.line(text) == shown.lines(text) == shown.markdown(text) == text
     assert shown.file_name("Storm 1, north") == "Storm_1_north"
     assert shown.quoted("a b") == "'a b'"
+
+
+def test_the_card_of_a_shared_network(hostile: str) -> None:
+    values = {"names": [hostile, "b"], "units": [hostile, ""]}
+    options = {"values": values, "world": {"latent_dim": 4, "hidden_dim": 8}, "backbone": {"dtype": "float32"}}
+    options |= {"speech": {"prefix_tokens": 2}, "steering": {"schedule": {"class_path": hostile}}}
+    backbone = {"name": hostile, "revision": hostile, "fingerprint": "f"}
+    checkpoint = {"hyper_parameters": options, "gssr": {"backbone": backbone}, "state_dict": {}, "global_step": 3}
+    card = model_card(hostile, hostile, checkpoint, Found(Path("none.ckpt"), None))
+    assert_plain(card)
+    assert not re.search(r"<(?:a|script|img|del)\b", markdown_to_safe_html(card))
+    assert card.count("```") == 4
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert front["library_name"] == "gssr"
+    assert_same_words(markdown_to_safe_html(card.split("\n- backbone")[0]), hostile)
