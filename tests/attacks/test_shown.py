@@ -149,7 +149,7 @@ def test_the_plan_on_the_terminal(hostile: str, capsys: pytest.CaptureFixture[st
 
 def test_the_first_prediction_on_the_terminal(hostile: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = hostile_forecast(hostile)
-    PredictionWriter()._show(Path(hostile), found.with_goal, found.batch, found.value_names)
+    PredictionWriter()._show(found.with_goal, found.batch, found.value_names)
     assert_plain(capsys.readouterr().out)
 
 
