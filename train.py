@@ -12,6 +12,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from gssr import shown
 from gssr.runs.folders import RunError
 from gssr.runs.options import STAGES, general_help, paragraph
 from gssr.runs.signals import Terminated, signals_as_exceptions
@@ -35,11 +36,11 @@ def main(args: list[str] | None = None) -> RunCLI:
             prepare()
             return RunCLI(args)
     except RunError as error:
-        sys.exit(f"train.py: {error}")
+        sys.exit(f"train.py: {shown.lines(error)}")
     except ValueError as error:
         if (words := paragraph(error)) is None:
             raise
-        sys.exit(f"train.py: {words}")
+        sys.exit(f"train.py: {shown.lines(words)}")
     except KeyboardInterrupt as stop:
         sys.exit(128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT))
 

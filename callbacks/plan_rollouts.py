@@ -8,6 +8,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from gssr import shown
 from gssr.evaluation.fan_chart import fan_chart_of
 from gssr.evaluation.network import Plan
 from gssr.evaluation.report import digits_for
@@ -112,10 +113,11 @@ def in_words(batch: Batch, index: int, plan: Plan, data: SequenceSource) -> str:
     first = int(batch.context[index])
     hours = batch.time[index] - batch.time[index, first - 1]
     heads = [
-        f"{name} ({unit})" if unit else name for name, unit in zip(data.value_names, data.value_units, strict=True)
+        shown.markdown(f"{name} ({unit})" if unit else name)
+        for name, unit in zip(data.value_names, data.value_units, strict=True)
     ]
     lines = [
-        f"**{batch.series[index]}**: {batch.goal[index] or 'no goal'}",
+        f"**{shown.markdown(batch.series[index])}**: {shown.markdown(batch.goal[index] or 'no goal')}",
         "",
         "| hours | " + " | ".join(heads) + " | text |",
     ]
@@ -128,6 +130,6 @@ def in_words(batch: Batch, index: int, plan: Plan, data: SequenceSource) -> str:
         for y, d in enumerate(digits):
             low, high = plan.quantiles[index, h, y, 0], plan.quantiles[index, h, y, -1]
             cells.append(f"{plan.mean[index, h, y]:.{d}f} ({low:.{d}f} to {high:.{d}f})")
-        words = " ".join(text.split()).replace("|", "\\|")
+        words = shown.markdown(" ".join(text.split()))
         lines.append(f"| {float(hours[first + h]):+g} | " + " | ".join(cells) + f" | {words} |")
     return "\n".join(lines)

@@ -1,9 +1,11 @@
-"""Hides messages of libraries that a user of this project can do nothing about. Other warnings stay."""
+"""Hides messages of libraries that a user of this project can do nothing about. Others stay, fit for a terminal."""
 
 from __future__ import annotations
 
 import logging
 import warnings
+
+from gssr import shown
 
 _NOTES = (
     "Tip:",  # advertisements for other packages
@@ -28,11 +30,13 @@ _WARNINGS = (
 class _Unwanted(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
+        record.msg, record.args = shown.lines(message), ()
         return not any(note in message for note in _NOTES)
 
 
 def quiet() -> None:
     """Install the filters; a second call changes nothing."""
+    shown.clean_warnings()
     for name in (
         "lightning.pytorch.utilities.rank_zero",
         "lightning.fabric.utilities.rank_zero",

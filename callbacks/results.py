@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from gssr import shown
 from gssr.evaluation.forecasting import Forecast
 from gssr.evaluation.network import Plan
 from gssr.evaluation.predictions import FILE
@@ -86,7 +87,7 @@ class PredictionWriter(Callback):
         self._file.writelines(line + "\n" for line in found.lines(self.rollouts))
         if self._first is None:
             self._first = found
-            print(Path(trainer.default_root_dir) / FILE)
+            print(shown.line(Path(trainer.default_root_dir) / FILE))
             self._show(found.with_goal or found.without_goal, batch, pl_module.value_names)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -101,11 +102,11 @@ class PredictionWriter(Callback):
 
     def _show(self, plan: Plan, batch: Batch, names: Sequence[str]) -> None:
         """Print the first plan, mean values and texts: so the user sees at once whether it answers the goal."""
-        print(f"\n{batch.series[0]}: {batch.goal[0] or 'no goal'}")
+        print(f"\n{shown.line(batch.series[0])}: {shown.line(batch.goal[0] or 'no goal')}")
         texts = plan.text[0] or [""] * len(plan.mean[0])
         for step, (values, text) in enumerate(zip(plan.mean[0].tolist(), texts, strict=True), start=1):
             means = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, values, strict=True))
-            print(f"  step {step}: {means}" + (f"; {text}" if text else ""))
+            print(shown.line(f"  step {step}: {means}" + (f"; {text}" if text else "")))
 
 
 def _require_room(folder: Path) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from gssr.shown import quoted
+
 TEXTS = ("report", "search")
 PARTS = ("fact", "preds")
 
@@ -24,7 +26,7 @@ _NOTHING = re.compile(
 _DAY = re.compile(
     r"(?:January|February|March|April|May|June|July|August|September|October|November|December) \d{1,2}, \d{4}"
 )
-_PREAMBLE = re.compile(r"(?i:here (?:is|are) the )[^.:;\n]*:")
+_PREAMBLE = re.compile(r"(?i:here (?:is|are) the )[^.:;\n]{0,500}:")  # bounded, or the search is quadratic
 _HEADING = re.compile(
     r"(?:objective facts?|facts|(?:long|short)[- ]term predictions?|predictions? (?:for|about))\b[^.]*$",
     re.IGNORECASE,
@@ -96,7 +98,7 @@ def read_csv(file: Path) -> pd.DataFrame:
     """A CSV file as it is. Raises ValueError where it is empty, binary or not UTF-8."""
     try:
         return pd.read_csv(file)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+    except (ValueError, OSError, MemoryError, OverflowError) as error:
         raise ValueError(f"{file} cannot be read as a UTF-8 CSV table: {error}") from error
 
 
@@ -105,5 +107,5 @@ def read_dates(table: pd.DataFrame, name: str, file: Path) -> pd.Series:
     dates = pd.to_datetime(table[name], errors="coerce", format="ISO8601")
     if dates.isna().any():
         row = int(np.flatnonzero(dates.isna())[0])
-        raise ValueError(f"{file}: {name} of row {row + 2} is {table[name].iloc[row]!r}, which is not a date")
+        raise ValueError(f"{file}: {name} of row {row + 2} is {quoted(table[name].iloc[row])}, which is not a date")
     return dates

@@ -157,6 +157,11 @@ class SequenceData(LightningDataModule):
         if self._windows:
             return
         windows = self.read_windows()
+        if self.goal_writer is not None and self.goal_writer.dimension >= len(self.value_names):
+            raise ValueError(
+                f"goals speak of the dimension {self.goal_writer.dimension}; expected the index of one of "
+                f"{list(self.value_names)}, from 0"
+            )
         for split in SPLITS:
             if not len(windows[split]):
                 raise ValueError(

@@ -19,7 +19,6 @@ from datamodules.tables.goals import (
     goal_writer,
     numbers_of,
     read_goal_file,
-    read_templates,
     words_of,
 )
 from datamodules.tables.grid import Grid
@@ -41,6 +40,7 @@ from datamodules.tables.windows import (
 from gssr.backbone.table import cache_folder
 from gssr.sequences.record import Record
 from gssr.sequences.scaler import Scaler
+from gssr.sequences.templates import read_templates
 
 MOST_TEXTS = 50_000  # that are encoded before training; of a table with more, each is encoded when it is read
 
@@ -137,6 +137,8 @@ class TableSequences(SequenceData):
             raise ValueError(f"goal_dim is {goal_dim}; expected the index of one of {list(self.value_names)}, from 0")
         self.value_units = tuple(units or [""] * width)
         self.templates = self._templates(goals)
+        if self.templates is not None:
+            goal_writer(self.templates, goal_dim, {}, self._words())  # raises ValueError before the table is read
         written = self.templates is not None or (goal_column is None and goals in (None, "hindsight"))
         if self.level_jitter and not written:
             raise ValueError(
@@ -156,6 +158,9 @@ class TableSequences(SequenceData):
                 )
             return read_templates(Path(goals)) if Path(goals).suffix in (".yaml", ".yml") else None
         return dict(goals) if isinstance(goals, dict) else None
+
+    def _words(self) -> dict[str, list[str]]:
+        return words_of(self.value_names[self.goal_dim], self.value_units[self.goal_dim])
 
     def prepare_data(self) -> None:
         """Read the table into the cache, in one process only."""
@@ -226,8 +231,7 @@ class TableSequences(SequenceData):
             clock = p.time_column is not None and p.time_unit != "step"
             span, count = grid.span if clock else ("step", 1)
             computed = numbers_of(*moments, column.resolution) | {"span_unit": span, "span_count": count}
-            words = words_of(self.value_names[y], self.value_units[y])
-            self.goal_writer = goal_writer(self.templates, y, computed, words)
+            self.goal_writer = goal_writer(self.templates, y, computed, self._words())
         if self.cutter.notes is None and p.goal_column is not None:
             self.cutter.notes = GoalNotes(y, seen)
 

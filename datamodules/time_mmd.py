@@ -16,6 +16,7 @@ from datamodules.dated_texts import TEXTS, known_texts, read_csv, read_dates, re
 from datamodules.sequence_data import SPLITS, SequenceData
 from gssr.sequences.record import Record
 from gssr.sequences.windows import cut
+from gssr.shown import quoted
 
 TARGET = "OT"
 YEAR_HOURS = 365.25 * 24
@@ -128,14 +129,17 @@ class TimeMMD(SequenceData):
         for name in ("start_date", "end_date", *self.columns):
             if name not in table:
                 near = difflib.get_close_matches(name, table.columns, n=1, cutoff=0.4)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has {list(table.columns)}"
+                hint = f"did you mean {near[0]!r}?" if near else f"it has {quoted(list(table.columns))}"
                 raise ValueError(f"{file} has no column {name!r}; {hint}")
         rows = pd.DataFrame({name: read_dates(table, f"{name}_date", file) for name in ("start", "end")})
         for name in self.columns:
-            numbers = pd.to_numeric(table[name], errors="coerce")
-            wrong = table[name][numbers.isna() & table[name].notna()]
+            numbers = pd.to_numeric(table[name], errors="coerce").astype(float)
+            overflown = np.isinf(numbers) & ~table[name].astype(str).str.lower().str.contains("inf")
+            wrong = table[name][(numbers.isna() & table[name].notna()) | overflown]
             if len(wrong):
-                raise ValueError(f"{file}: column {name!r} holds {wrong.iloc[0]!r}, which is not a number")
+                raise ValueError(
+                    f"{file}: column {name!r} holds {quoted(wrong.iloc[0])}, which is not a number that can be held"
+                )
             if count := int(np.isinf(numbers).sum()):
                 warnings.warn(f"{file}: {count} infinities in column {name!r} are read as missing", stacklevel=2)
             rows[name] = numbers.replace([np.inf, -np.inf], np.nan)

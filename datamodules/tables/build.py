@@ -18,6 +18,7 @@ from datamodules.tables.goals import check_bounds
 from datamodules.tables.source import Source
 from datamodules.tables.store import ABOUT, Store, Writer
 from gssr.files import atomic_path
+from gssr.shown import quoted
 
 VERSION = 1  # of what a store holds; a change makes all stores be written again
 
@@ -59,6 +60,8 @@ class Reading:
 
         Raises ValueError for a column that is absent or used twice, and for a table without numbers.
         """
+        if isinstance(options.missing, str):
+            raise ValueError(f"missing is {quoted(options.missing)}; expected a list, such as ['-9999']")
         missing = (*cells.MISSING, *map(str, options.missing or ()))
         named = {use: getattr(options, f"{use}_column", None) for use in USES}
         used: dict[str, str] = {}
@@ -157,7 +160,7 @@ def _numeric(source: Source, names: list[str], missing: Sequence[str]) -> list[s
             if not np.isnan(cells.numbers(array[:1000], name, 1, missing)).all():
                 found.append(name)
     if not found:
-        among = f" among {names}" if names else ""
+        among = f" among {quoted(names)}" if names else ""
         raise ValueError(f"{source.path} has no column of numbers{among}; name the values with value_columns")
     return found
 

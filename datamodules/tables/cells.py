@@ -13,8 +13,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gssr.shown import quoted
+
 MISSING = ("", "NA", "N/A", "n/a", "na", "NaN", "nan", "NAN", "null", "NULL", "None", "none", "-", "#N/A", "<NA>")
 TIME_UNITS = {"s": 1 / 3600, "ms": 1 / 3.6e6, "h": 1.0, "D": 24.0, "step": 1.0, "year": None}
+MOST_STEPS = 2.0**53  # beyond, a float skips whole numbers
 EARLIEST, LATEST = "1700-01-01", "2300-01-01"
 _HOURS = tuple(pd.Timestamp(day).timestamp() / 3600 for day in (EARLIEST, LATEST))
 _OFFSET = re.compile(r"(?:\d{2}|\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*(?:Z|[+-]\d{2}:?\d{2})$")
@@ -28,17 +31,26 @@ _ADVICE = (
     (r"(?=\D*\d)\W*[\d.,]+\W*\w{0,4}", "leave out units and signs of currency"),
     (r".*", "correct the cell, leave the column out of value_columns, or name its code in `missing`"),
 )
+_INFINITY = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
+MOST_BYTES = 1 << 30  # of the texts of a chunk
+LONGEST_FORM = 100  # characters of a time_format
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def as_strings(array: pa.Array, name: str, missing: Sequence[str] = MISSING) -> pa.Array:
-    """A flat column as strings without surrounding blanks, null where a cell is missing.
+def as_strings(array: pa.Array, name: str, missing: Sequence[str] = MISSING, most: int | None = None) -> pa.Array:
+    """A flat column as strings without surrounding blanks, null where a cell is missing; `most` characters of each.
 
-    Raises ValueError for a nested or binary column.
+    Raises ValueError for a nested or binary column, and for texts that do not fit into memory.
     """
     kind = array.type
     if pa.types.is_dictionary(kind):
-        array, kind = array.dictionary_decode(), kind.value_type
+        distinct = as_strings(array.dictionary, name, missing, most)
+        longest = pc.max(pc.binary_length(distinct)).as_py() or 0
+        if longest * len(array) > MOST_BYTES:
+            raise ValueError(
+                f"column {name!r} has texts of {longest:,} bytes; cut them before they are put into a table"
+            )
+        return distinct.take(array.indices)
     if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         raise ValueError(
             f"column {name!r} holds {kind}; expected one number, time or text in each cell; write its parts "
@@ -47,8 +59,13 @@ def as_strings(array: pa.Array, name: str, missing: Sequence[str] = MISSING) -> 
     if pa.types.is_null(kind):
         return pa.nulls(len(array), pa.string())
     if not pa.types.is_string(kind):
-        array = array.cast(pa.string())
+        try:
+            array = array.cast(pa.string())
+        except pa.ArrowException as error:
+            raise ValueError(f"column {name!r} holds {kind}, which cannot be read as text: {error}") from None
     array = pc.utf8_trim_whitespace(array)
+    if most is not None:
+        array = pc.utf8_slice_codeunits(array, 0, most)
     return pc.if_else(pc.is_in(array, value_set=pa.array(missing, pa.string())), pa.scalar(None, pa.string()), array)
 
 
@@ -74,10 +91,16 @@ def numbers(array: pa.Array, name: str, first: int, missing: Sequence[str] = MIS
             values = words.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
         except pa.ArrowInvalid:
             row, word = _first_wrong(words)
-            advice = next(advice for form, advice in _ADVICE if re.fullmatch(form, word, re.DOTALL))
+            advice = next(advice for form, advice in _ADVICE if re.fullmatch(form, word[:40], re.DOTALL))
             raise ValueError(
-                f"value column {name!r} holds {_shown(word)!r} in row {first + row}; expected a number; {advice}"
+                f"value column {name!r} holds {quoted(word)} in row {first + row}; expected a number; {advice}"
             ) from None
+        for row in np.flatnonzero(np.isinf(values)).tolist():
+            if not _INFINITY.fullmatch(word := words[row].as_py()):
+                raise ValueError(
+                    f"value column {name!r} holds {quoted(word)} in row {first + row}, more than a number can hold; "
+                    "correct the cell, or name the code of a missing value in `missing`"
+                )
     finite = values[np.isfinite(values)]
     if len(finite) and np.abs(finite).max() > _LARGEST:
         raise ValueError(
@@ -104,19 +127,12 @@ def _first_wrong(words: pa.Array) -> tuple[int, str]:
     raise AssertionError("a column that could not be cast has no wrong cell")
 
 
-def _shown(text: str) -> str:
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
 def words(array: pa.Array, name: str, most: int | None = None) -> list[str | None]:
     """A column of texts, None where a cell is missing; `most` characters of each are kept.
 
     Raises ValueError for a character that UTF-8 cannot hold.
     """
-    array = as_strings(array, name)
-    if most is not None:
-        array = pc.utf8_slice_codeunits(array, 0, most)
-    return array.to_pylist()
+    return as_strings(array, name, most=most).to_pylist()
 
 
 def all_numbers(texts: Sequence[str | None]) -> bool:
@@ -141,7 +157,9 @@ class Times:
 
     def __post_init__(self) -> None:
         if self.unit is not None and self.unit not in TIME_UNITS:
-            raise ValueError(f"time_unit is {self.unit!r}; expected one of {', '.join(TIME_UNITS)}, or null")
+            raise ValueError(f"time_unit is {quoted(self.unit)}; expected one of {', '.join(TIME_UNITS)}, or null")
+        if self.form is not None:
+            _check_form(self.form)
 
     def parse(self, array: pa.Array, first: int) -> np.ndarray:
         """Hours (n,) float64; `first`: the number of the chunk's first row, for messages."""
@@ -149,19 +167,23 @@ class Times:
         if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
             zone = getattr(kind, "tz", None)
             self._note_zone(zone is not None, first, str(kind))
-            micro = array.cast(pa.timestamp("us", zone), safe=False).cast(pa.int64())
-            hours = micro.to_numpy(zero_copy_only=False).astype(np.float64) / 3.6e9
-            hours[array.is_null().to_numpy(zero_copy_only=False)] = np.nan
+            hours = _stamps(array)
         else:
             hours = self._words(as_strings(array, self.name), first)
         bad = np.flatnonzero(~np.isfinite(hours))
         if len(bad):
-            raise ValueError(f"time column {self.name!r} is empty in row {first + bad[0]}; each row needs a time")
-        bad = np.flatnonzero((hours < _HOURS[0]) | (hours > _HOURS[1]))
-        if self.unit != "step" and len(bad):
+            what = "infinite" if np.isinf(hours[bad[0]]) else "empty"
+            raise ValueError(f"time column {self.name!r} is {what} in row {first + bad[0]}; each row needs a time")
+        least, most = (-MOST_STEPS, MOST_STEPS) if self.unit == "step" else _HOURS
+        bad = np.flatnonzero((hours < least) | (hours > most))
+        if len(bad):
+            cell = array.slice(int(bad[0]), 1).cast(pa.string(), safe=False)[0].as_py()
+            expected = (
+                f"a step below {MOST_STEPS:g}" if self.unit == "step" else f"a time between {EARLIEST} and {LATEST}"
+            )
             raise ValueError(
-                f"time column {self.name!r} holds {array[int(bad[0])].as_py()!r} in row {first + bad[0]}; expected a "
-                f"time between {EARLIEST} and {LATEST}; is it a placeholder, or is time_unit ({self.unit}) wrong?"
+                f"time column {self.name!r} holds {quoted(cell)} in row {first + bad[0]}; expected {expected}; is it a "
+                f"placeholder, or is time_unit ({self.unit}) wrong?"
             )
         return hours
 
@@ -171,8 +193,8 @@ class Times:
             return self._counts(texts, first)
         if self.form is None and known and _is_number(known[0]):
             raise ValueError(
-                f"time column {self.name!r} holds numbers such as {known[0]!r}; give the unit that they count with "
-                f"time_unit: {', '.join(TIME_UNITS)}"
+                f"time column {self.name!r} holds numbers such as {quoted(known[0])}; give the unit that they count "
+                f"with time_unit: {', '.join(TIME_UNITS)}"
             )
         listed = texts.to_pylist()
         for row, text in enumerate(listed, start=first):
@@ -186,7 +208,7 @@ class Times:
         if len(wrong):
             expected = "ISO 8601, such as 2024-05-31T18:00Z; for another form give time_format, such as %d/%m/%Y"
             raise ValueError(
-                f"time column {self.name!r} holds {_shown(listed[wrong[0]])!r} in row {first + wrong[0]}; expected "
+                f"time column {self.name!r} holds {quoted(listed[wrong[0]])} in row {first + wrong[0]}; expected "
                 + (f"the time_format {self.form!r}" if self.form else expected)
             )
         micro = stamps.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
@@ -198,8 +220,8 @@ class Times:
         if len(self._zoned) > 1:
             (with_row, with_text), (row, text) = self._zoned[True], self._zoned[False]
             raise ValueError(
-                f"time column {self.name!r} mixes times with a time zone ({with_text!r}, row {with_row}) and without "
-                f"({text!r}, row {row}); write all of them in UTC, or all with their offset"
+                f"time column {self.name!r} mixes times with a time zone ({quoted(with_text)}, row {with_row}) and "
+                f"without ({quoted(text)}, row {row}); write all of them in UTC, or all with their offset"
             )
 
     def _counts(self, texts: pa.Array, first: int) -> np.ndarray:
@@ -208,8 +230,8 @@ class Times:
         except pa.ArrowInvalid:
             row, text = _first_wrong(texts)
             raise ValueError(
-                f"time column {self.name!r} holds {text!r} in row {first + row}; with time_unit {self.unit} each time "
-                "must be a number; leave time_unit out for dates"
+                f"time column {self.name!r} holds {quoted(text)} in row {first + row}; with time_unit {self.unit} each "
+                "time must be a number; leave time_unit out for dates"
             ) from None
         if self.unit != "year":
             return counts * TIME_UNITS[self.unit]
@@ -224,9 +246,38 @@ class Times:
         return np.where(known, years.astype("datetime64[h]").astype(np.float64), np.nan)
 
 
+def _check_form(form: str) -> None:
+    """Raises ValueError for what is no format of strptime."""
+    why: object = "it has no directive such as %d"
+    if len(form) <= LONGEST_FORM and ("%" in form or form == "ISO8601"):
+        try:
+            pd.to_datetime(pd.Series(["none"], dtype=object), format=form, utc=True, errors="coerce")
+            return
+        except re.error:
+            why = "a directive comes twice"
+        except (ValueError, OverflowError) as error:
+            why = error
+    raise ValueError(
+        f"time_format is {quoted(form)}, which is no format of times ({why}); expected one such as %d/%m/%Y"
+    )
+
+
+def _stamps(array: pa.Array) -> np.ndarray:
+    """Hours (n,) float64 of timestamps or dates, NaN where there is none; no range overflows."""
+    kind = array.type
+    unit = {pa.date32(): "D", pa.date64(): "ms"}.get(kind) or kind.unit
+    counts = array.cast(pa.int32() if unit == "D" else pa.int64()).to_numpy(zero_copy_only=False).astype(np.float64)
+    if unit == "ns":  # microseconds are exact as a float
+        whole = pc.divide(array.cast(pa.int64()), 1000)
+        counts, unit = whole.to_numpy(zero_copy_only=False).astype(np.float64), "us"
+    hours = counts * 24 if unit == "D" else counts / {"s": 3600.0, "ms": 3.6e6, "us": 3.6e9}[unit]
+    hours[array.is_null().to_numpy(zero_copy_only=False)] = np.nan
+    return hours
+
+
 def one_time(text: str, unit: str | None, form: str | None, what: str) -> float:
     """A time that was given as an option, in hours. Raises ValueError that names the option `what`."""
     try:
         return float(Times(what, unit, form).parse(pa.array([text], pa.string()), 1)[0])
     except ValueError as error:
-        raise ValueError(f"{what} is {text!r}; expected a time as in the time column: {error}") from None
+        raise ValueError(f"{what} is {quoted(text)}; expected a time as in the time column: {error}") from None

@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from datamodules.tables import cells
 from datamodules.tables.opening import open_table
 from datamodules.tables.store import Store
 from gssr.sequences.goals import GoalWriter
 from gssr.sequences.record import Record
+from gssr.sequences.templates import check, read_templates
+from gssr.shown import quoted
 
 FORMS_FILE = Path(__file__).parent / "goals.yaml"
 STEPS_PER_STD = 25  # numbers in goals are rounded to about this part of a standard deviation
 BAND = 25  # held-out numbers lie this many number steps apart ...
 MARGIN = 2  # ... and are this many to each side
+MOST_READ = 1_000  # characters of a goal that are searched for numbers
 Note = tuple[float, str, float, float]  # hours (-inf: no time), goal, low, high
 _TIME_WORDS = r"(?:ms|milliseconds?|s|seconds?|min|minutes?|h|hours?|days?|weeks?|months?|quarters?|years?|steps?)\b"
 
@@ -66,36 +68,17 @@ def goal_writer(
 
     `computed` holds arguments that the templates may lack.
 
-    Raises ValueError for arguments that the writer does not know.
+    Raises ValueError for templates that cannot be used.
     """
     if given is None:
-        given = yaml.safe_load(FORMS_FILE.read_text(encoding="utf-8"))
-    unknown = set(given) - set(GoalWriter.__dataclass_fields__)
-    if unknown or "numbers" not in given:
-        known = sorted(set(GoalWriter.__dataclass_fields__) - {"_memory"})
-        wrong = f"has the keys {sorted(unknown)}" if unknown else "lacks the forms `numbers`"
+        given = read_templates(FORMS_FILE)
+    check(given)
+    if given.get("dimension", dimension) != dimension:
         raise ValueError(
-            f"the goals' configuration {wrong}; expected some of {', '.join(known)}, as in {FORMS_FILE.name}"
+            f"the goal templates have the dimension {given['dimension']}, but goals of this table speak of the value "
+            f"{dimension}; leave dimension out, and give goal_dim"
         )
-    try:
-        return GoalWriter(
-            **{"dimension": dimension, **computed, **given, "words": {**words, **(given.get("words") or {})}}
-        )
-    except (TypeError, AttributeError) as error:
-        raise ValueError(
-            f"the goals' configuration cannot be used: {error}; compare it with {FORMS_FILE.name}"
-        ) from error
-
-
-def read_templates(path: Path) -> dict[str, Any]:
-    """A YAML file of goal templates. Raises ValueError for another file."""
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"the goals' file {path} cannot be read as YAML: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"the goals' file {path} holds {type(found).__name__}; expected the keys of {FORMS_FILE.name}")
-    return found
+    return GoalWriter.of({"dimension": dimension, **computed, **given, "words": {**words, **given.get("words", {})}})
 
 
 @dataclass
@@ -190,11 +173,12 @@ def read_goal_file(
         bounds = check_bounds(*ends, first, path, seen)
         for row, (owner, goal) in enumerate(zip(owners, goals, strict=True)):
             if owner is not None and owner not in names:
-                near = difflib.get_close_matches(owner, known[:100_000], n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, known[:5]))}, ..."
+                near = difflib.get_close_matches(owner[:MOST_READ], known[:100_000], n=1)
+                others = ", ".join(map(quoted, known[:5]))
+                hint = f"did you mean {quoted(near[0])}?" if near else f"it has {others}, ..."
                 raise ValueError(
-                    f"{path} has a goal for the series {owner!r} in row {first + row}, which the table does not have; "
-                    f"{hint}"
+                    f"{path} has a goal for the series {quoted(owner)} in row {first + row}, which the table does not "
+                    f"have; {hint}"
                 )
             notes.setdefault(owner, []).append((float(hours[row]), str(goal), *map(float, bounds[row])))
         first += size
@@ -208,7 +192,7 @@ def read_goal_file(
 
 def warn_outside(goal: str, seen: tuple[float, float]) -> None:
     warnings.warn(
-        f"the goal {goal!r} lies outside anything seen: values go from {seen[0]:g} to {seen[1]:g}; "
+        f"the goal {quoted(goal)} lies outside anything seen: values go from {seen[0]:g} to {seen[1]:g}; "
         "imagined futures there are guesses",
         stacklevel=3,
     )
@@ -216,7 +200,7 @@ def warn_outside(goal: str, seen: tuple[float, float]) -> None:
 
 def check_typed_goal(goal: str, seen: tuple[float, float]) -> None:
     """Warn where every number of a typed goal, lengths of time apart, lies outside the values seen."""
-    plain = re.sub(rf"\d+(?:\.\d+)?\s*{_TIME_WORDS}", "", goal)
+    plain = re.sub(rf"\d+(?:\.\d+)?\s*{_TIME_WORDS}", "", goal[:MOST_READ])  # the search is quadratic
     found = [float(word) for word in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?(?!\w)", plain)]
     if found and not any(seen[0] <= number <= seen[1] for number in found):
         warn_outside(goal, seen)

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gssr.shown import quoted
+
 _HOURS = {"ms": 1 / 3.6e6, "s": 1 / 3600, "min": 1 / 60, "h": 1.0, "d": 24.0, "w": 168.0}
 _HOURS |= {unit.upper(): _HOURS[unit] for unit in "hdw"}
 _SIZES = {"D": 24.0, "h": 1.0, "min": 1 / 60, "s": 1 / 3600}
 _MONTHS = {"M": 1, "MS": 1, "ME": 1, "Q": 3, "QS": 3, "QE": 3, "Y": 12, "YS": 12, "YE": 12}
 _CALENDAR = {1: (28, 31), 3: (89, 92), 12: (365, 366)}  # months: fewest and most days between two rows
+SHORTEST, LONGEST = 1 / 3.6e6, 876_600.0  # hours of a step
 EXAMPLES = "such as 10min, 1h, 6h, 1D, 1W, 1M (month), 1Q or 1Y"
 
 
@@ -27,11 +30,15 @@ class Grid:
         """From words such as "6h". Raises ValueError for others."""
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)?\s*([A-Za-z]+)\s*", step)
         count = float(found[1] or 1) if found else 0.0
-        if found and found[2] in _HOURS and count > 0:
-            return cls(count * _HOURS[found[2]])
-        if found and found[2] in _MONTHS and count >= 1 and count == int(count):
-            return cls(0.0, int(count) * _MONTHS[found[2]])
-        raise ValueError(f"step is {step!r}; expected a number and a unit, {EXAMPLES}")
+        hours = count * _HOURS.get(found[2], 0.0) if found else 0.0
+        if SHORTEST <= hours <= LONGEST:
+            return cls(hours)
+        months = count * _MONTHS.get(found[2], 0) if found else 0.0
+        if 1 <= months <= LONGEST // 730 and count >= 1 and count.is_integer():
+            return cls(0.0, int(months))
+        raise ValueError(
+            f"step is {quoted(step)}; expected a number and a unit, {EXAMPLES}, from a millisecond to a century"
+        )
 
     def __str__(self) -> str:
         if self.months:

@@ -16,7 +16,9 @@ from datamodules.tables.opening import open_table
 from datamodules.tables.store import Store
 from datamodules.tables.windows import Cutter, LastWindows, everything, grid_of
 from gssr.sequences.record import Record
+from gssr.shown import quoted
 
+MOST_STEPS = 1_000_000  # that are observed where no context is given
 SHORTEST = 2  # rows, from which a step can be inferred
 
 
@@ -89,6 +91,11 @@ def read_history(
             warnings.warn(note, stacklevel=2)
         number, first, end = segment
         steps = int(np.ptp(cutter.positions(number, first, end)[[0, -1]])) + 1
+        if context is None and steps > MOST_STEPS:
+            raise ValueError(
+                f"{source.path} spans {steps:,} steps of {cutter.grid}; give context, the last steps to observe, or "
+                "another step"
+            )
         cutter.context = min(context or steps, steps)
         windows = LastWindows(cutter, [segment], np.inf)
         if not len(windows):
@@ -107,11 +114,11 @@ def read_history(
 
 def _segment(store: Store, path: str, series: str | None) -> tuple[int, int, int]:
     names = store.facts.series
-    shown = ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
+    first = ", ".join(map(quoted, names[:5])) + (", ..." if len(names) > 5 else "")
     if series is None and len(names) > 1:
-        raise ValueError(f"{path} has {len(names)} series, {shown}; a plan goes on from one; name it with series")
+        raise ValueError(f"{path} has {len(names)} series, {first}; a plan goes on from one; name it with series")
     if series is not None and series not in names:
-        raise ValueError(f"series is {series!r}; expected one of {shown}")
+        raise ValueError(f"series is {quoted(series)}; expected one of {first}")
     segment = everything(store)[0 if series is None else names.index(series)]
     if segment[2] - segment[1] < SHORTEST:
         raise ValueError(f"{path} has {segment[2] - segment[1]} row of the series; a history needs at least {SHORTEST}")

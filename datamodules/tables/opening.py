@@ -7,15 +7,16 @@ import os
 import re
 from pathlib import Path
 
+from datamodules.tables.json_lines import JsonLinesSource
+from datamodules.tables.raw import decompressed
 from datamodules.tables.source import (
     EXPECTED,
     CsvSource,
     HubSource,
-    JsonLinesSource,
     ParquetSource,
     Source,
-    decompressed,
 )
+from gssr.shown import quoted
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _SIGNATURES = {
@@ -43,16 +44,23 @@ def open_table(
     if not path.strip():
         raise ValueError(f"the path is empty; {EXPECTED}")
     file = Path(path).expanduser()
-    if file.is_file():
-        return _open_file(file, delimiter)
-    if file.is_dir():
-        return HubSource(str(file), split, config, revision)
+    try:
+        if file.is_file():
+            return _open_file(file, delimiter)
+        if file.is_dir():
+            return HubSource(str(file), split, config, revision)
+        if file.exists():
+            raise ValueError(
+                f"{path} is no regular file but a pipe, a socket or a device; copy what it holds to a file"
+            )
+    except OSError as error:
+        raise ValueError(f"{quoted(path)} cannot be read: {error.strerror or error}") from error
     name = file.name.removesuffix(".gz")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", path) and Path(name).suffix not in FORMATS and not file.parent.is_dir():
         return HubSource(path, split, config, revision)
     near = difflib.get_close_matches(file.name, os.listdir(file.parent), n=1) if file.parent.is_dir() else []
     hint = f"; did you mean {str(file.parent / near[0])!r}?" if near else ""
-    raise ValueError(f"there is no file {path!r}{hint}; {EXPECTED}")
+    raise ValueError(f"there is no file {quoted(path)}{hint}; {EXPECTED}")
 
 
 def _open_file(file: Path, delimiter: str | None) -> Source:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import io
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,8 +13,13 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from datamodules.tables.raw import BLOCK, QuoteCounter, decompressed, not_utf8
+from gssr.shown import quoted
+
 ROWS = 20_000  # of a chunk
-BLOCK = 1 << 20
+MOST_COLUMNS, LONGEST_NAME = 10_000, 1_000
+LARGEST_PART, MOST_PACKED = 1 << 30, 1_000  # bytes of a column in a row group, and how far it may be compressed
+TURNED = "is each column a time? write a row a step and a column a value"
 EXPECTED = "expected a .csv, .tsv, .jsonl, .ndjson (also .gz) or .parquet file, a folder or id of a data set of the hub"
 
 
@@ -39,47 +42,32 @@ class Source:
         if name not in self.columns:
             folded = {column.strip().lower(): column for column in self.columns}
             near = [folded[word] for word in difflib.get_close_matches(name.strip().lower(), folded, n=1, cutoff=0.5)]
-            shown = ", ".join(map(repr, self.columns[:20])) + (", ..." if len(self.columns) > 20 else "")
+            first = ", ".join(map(quoted, self.columns[:20])) + (", ..." if len(self.columns) > 20 else "")
             raise ValueError(
-                f"{option} is {name!r}, but {self.path} has no such column; "
-                + (f"did you mean {near[0]!r}? " if near else "")
-                + f"It has {shown}; the first line of a CSV file must name its columns"
+                f"{option} is {quoted(name)}, but {self.path} has no such column; "
+                + (f"did you mean {quoted(near[0])}? " if near else "")
+                + f"It has {first}; the first line of a CSV file must name its columns"
             )
         if self.columns.count(name) > 1:
             raise ValueError(
-                f"{self.path} has {self.columns.count(name)} columns {name!r}; give each a name of its own"
+                f"{self.path} has {self.columns.count(name)} columns {quoted(name)}; give each a name of its own"
             )
         return name
 
 
-@contextmanager
-def decompressed(file: Path) -> Iterator[Any]:
-    with pa.input_stream(str(file), compression="gzip" if file.suffix == ".gz" else None) as stream:
-        try:
-            yield stream
-        except OSError as error:
-            raise ValueError(f"{file} cannot be read: {error}; is it cut off?") from error
+def check_columns(path: str, names: Sequence[str]) -> list[str]:
+    """The names of a table's columns. Raises ValueError for more of them, or longer ones, than any table has."""
+    if len(names) > MOST_COLUMNS:
+        raise ValueError(f"{path} has {len(names):,} columns; expected at most {MOST_COLUMNS:,}; {TURNED}")
+    if long := [name for name in names if len(name) > LONGEST_NAME]:
+        raise ValueError(
+            f"{path} names a column with {len(long[0]):,} characters, {quoted(long[0])}; expected at most "
+            f"{LONGEST_NAME:,}; the first line of a CSV file must name its columns, and close every quote"
+        )
+    return list(names)
 
 
-def _not_utf8(file: Path) -> str:
-    """Where a file leaves UTF-8."""
-    line = 1
-    with decompressed(file) as opened:
-        for raw in io.BufferedReader(opened):  # type: ignore[arg-type]
-            try:
-                raw.decode("utf-8")
-            except UnicodeDecodeError as error:
-                seen = raw[max(0, error.start - 12) : error.start + 6]
-                return (
-                    f"{file} is not UTF-8 throughout: byte {raw[error.start]:#04x} in line {line}, near {seen!r}; if "
-                    "all of it is Latin-1, write it as UTF-8 with iconv -f LATIN1 -t UTF-8; if encodings are mixed, "
-                    "correct that line"
-                )
-            line += 1
-    return f"{file} cannot be read as UTF-8"
-
-
-def _identity(file: Path) -> tuple[Any, ...]:
+def identity_of(file: Path) -> tuple[Any, ...]:
     status = file.stat()
     return (str(file.resolve()), status.st_size, status.st_mtime_ns)
 
@@ -88,13 +76,19 @@ class CsvSource(Source):
     """All cells stay strings; `datamodules.tables.cells` reads them."""
 
     def __init__(self, file: Path, delimiter: str) -> None:
-        if len(delimiter) != 1:
-            raise ValueError(f"delimiter is {delimiter!r}; expected one character, such as ',' or ';'")
+        if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0':
+            raise ValueError(f"delimiter is {quoted(delimiter)}; expected one character, such as ',' or ';'")
         self.path, self.file, self.delimiter = str(file), file, delimiter
-        self.identity = (*_identity(file), delimiter)
+        self.identity = (*identity_of(file), delimiter)
         with decompressed(file) as stream:
-            raw = bytes(stream.read(1 << 16))
-        line = raw.removeprefix(b"\xef\xbb\xbf").split(b"\n")[0].decode("utf-8", "replace").rstrip("\r")
+            raw = bytes(stream.read(BLOCK))
+        first = raw.removeprefix(b"\xef\xbb\xbf").split(b"\n")[0]
+        if len(raw) == BLOCK and len(first) + 4 > BLOCK:
+            raise ValueError(
+                f"the first line of {file} is longer than {BLOCK >> 20} MB and has {first.count(delimiter.encode()):,} "
+                f"times {delimiter!r}; expected the names of at most {MOST_COLUMNS:,} columns; {TURNED}"
+            )
+        line = first.decode("utf-8", "replace").rstrip("\r")
         others = [mark for mark in ";\t|," if mark != delimiter and line.count(mark) > line.count(delimiter)]
         if others and delimiter not in line:
             raise ValueError(
@@ -102,24 +96,45 @@ class CsvSource(Source):
                 f"delimiter: {others[0]!r}"
             )
         with self._reader(None) as reader:
-            self.columns = reader.schema.names
+            self.columns = check_columns(self.path, reader.schema.names)
+
+    def _csv(self, stream: Any, names: Sequence[str] | None) -> Any:
+        return pa.csv.open_csv(
+            stream,
+            read_options=pa.csv.ReadOptions(block_size=BLOCK, use_threads=False),
+            parse_options=pa.csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
+            convert_options=pa.csv.ConvertOptions(
+                include_columns=list(names) if names else None,
+                column_types={name: pa.string() for name in names or ()},
+                strings_can_be_null=False,
+            ),
+        )
 
     @contextmanager
     def _reader(self, names: Sequence[str] | None) -> Iterator[Any]:
         try:
             with decompressed(self.file) as stream:
-                yield pa.csv.open_csv(
-                    stream,
-                    read_options=pa.csv.ReadOptions(block_size=BLOCK, use_threads=False),
-                    parse_options=pa.csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
-                    convert_options=pa.csv.ConvertOptions(
-                        include_columns=list(names) if names else None,
-                        column_types={name: pa.string() for name in names or ()},
-                        strings_can_be_null=False,
-                    ),
-                )
-        except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError) as error:
+                counted = QuoteCounter(stream)
+                yield self._csv(counted, names)
+        except (pa.ArrowException, UnicodeDecodeError) as error:
             raise ValueError(self._explain(str(error))) from None
+        if names and counted.quotes % 2 and not counted.tail.rstrip().endswith(b'"'):
+            self._check_last_cell()
+
+    def _check_last_cell(self) -> None:
+        """Raises ValueError where the last cell goes on over lines: its quote is never closed, so it swallowed rows.
+
+        It is called where the number of quotes is odd; inside of a cell without quotes, a quote is a character.
+        """
+        last = ""
+        with decompressed(self.file) as stream:
+            for batch in self._csv(stream, [self.columns[-1]]):
+                last = batch.column(0)[-1].as_py() if len(batch) else last
+        if "\n" in last:
+            raise ValueError(
+                f"{self.path} has a quote that is never closed: its last cell begins with {quoted(last)} and goes on "
+                f"over {last.count(chr(10)):,} lines; close every quote"
+            )
 
     def chunks(self, names: Sequence[str]) -> Iterator[dict[str, pa.Array]]:
         with self._reader(names) as reader:
@@ -130,9 +145,9 @@ class CsvSource(Source):
 
     def _explain(self, error: str) -> str:
         if "UTF8" in error or "utf-8" in error:
-            return _not_utf8(self.file)
+            return not_utf8(self.file)
         if "Empty CSV" in error or "cannot infer" in error:
-            return f"{self.path} has no rows; {EXPECTED}"
+            return f"{self.path} has no rows behind its first line (close every quote); {EXPECTED}"
         found = re.search(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+)", error)
         if found:
             row = f"line {found[1]} of " if found[1] else "a line of "
@@ -143,96 +158,43 @@ class CsvSource(Source):
         return f"{self.path} cannot be read as CSV: {error}; close every quote, and keep rows below {BLOCK >> 20} MB"
 
 
-class JsonLinesSource(Source):
-    """One object a line; names of columns are those of the first 100 lines."""
-
-    def __init__(self, file: Path) -> None:
-        self.path, self.file = str(file), file
-        self.identity = _identity(file)
-        found: dict[str, None] = {}
-        for row, (_, line) in enumerate(self._lines()):
-            if row == 100:
-                break
-            found |= dict.fromkeys(line)
-        if not found:
-            raise ValueError(f"{file} holds no rows; {EXPECTED}")
-        self.columns = list(found)
-
-    def _lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        with decompressed(self.file) as stream:
-            for number, raw in enumerate(io.BufferedReader(stream, BLOCK), start=1):
-                try:
-                    text = raw.decode("utf-8").strip().removeprefix("\ufeff")
-                    line = json.loads(text) if text else None
-                except UnicodeDecodeError:
-                    raise ValueError(_not_utf8(self.file)) from None
-                except (json.JSONDecodeError, RecursionError) as error:
-                    hint = "; this looks like one JSON array: write one object a line" if text[:1] == "[" else ""
-                    raise ValueError(
-                        f"line {number} of {self.path} is no JSON object ({error}): {text[:60]!r}{hint}"
-                    ) from None
-                if line is None:
-                    continue
-                if not isinstance(line, dict):
-                    raise ValueError(
-                        f"line {number} of {self.path} is no JSON object: {text[:60]!r}; "
-                        'expected one such as {"time": "2024-05-31", "price": 12.5} in each line'
-                    )
-                yield number, line
-
-    def chunks(self, names: Sequence[str]) -> Iterator[dict[str, pa.Array]]:
-        rows: dict[str, list[str | None]] = {name: [] for name in names}
-        for number, line in self._lines():
-            for name in names:
-                rows[name].append(self._cell(line.get(name), name, number))
-            if len(rows[names[0]]) == ROWS:
-                yield self._arrays(rows)
-                rows = {name: [] for name in names}
-        if rows[names[0]]:
-            yield self._arrays(rows)
-
-    def _arrays(self, rows: dict[str, list[str | None]]) -> dict[str, pa.Array]:
-        try:
-            return {name: pa.array(cells, pa.string()) for name, cells in rows.items()}
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"{self.path} holds half of a surrogate pair ({error.object[error.start : error.end]!r}), "
-                "which is no character"
-            ) from None
-
-    def _cell(self, cell: Any, name: str, number: int) -> str | None:
-        if cell is None or isinstance(cell, str):
-            return cell
-        if isinstance(cell, bool):
-            return "1" if cell else "0"
-        if isinstance(cell, (int, float)):
-            return repr(cell)
-        raise ValueError(
-            f"line {number} of {self.path} has {json.dumps(cell)[:60]} in {name!r}; expected one number, time or text"
-        )
-
-
 class ParquetSource(Source):
     """Row groups are read batch by batch."""
 
     def __init__(self, file: Path) -> None:
         self.path, self.file = str(file), file
-        self.identity = _identity(file)
+        self.identity = identity_of(file)
         with self._opened() as opened:
-            self.columns = opened.schema_arrow.names
+            self.columns = check_columns(self.path, opened.schema_arrow.names)
+            self.texts = {item.name for item in opened.schema_arrow if item.type in (pa.string(), pa.large_string())}
 
     @contextmanager
-    def _opened(self) -> Iterator[Any]:
+    def _opened(self, texts: Sequence[str] = ()) -> Iterator[Any]:
+        # As a dictionary, a long text that comes in each row takes the memory of one.
         try:
-            with pa.parquet.ParquetFile(self.file, pre_buffer=False) as opened:
+            with pa.parquet.ParquetFile(self.file, pre_buffer=False, read_dictionary=list(texts)) as opened:
                 yield opened
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
             raise ValueError(f"{self.path} cannot be read as Parquet: {error}; is it cut off?") from None
 
     def chunks(self, names: Sequence[str]) -> Iterator[dict[str, pa.Array]]:
-        with self._opened() as opened:
+        with self._opened([name for name in names if name in self.texts]) as opened:
+            self._check_sizes(opened.metadata, set(names))
             for batch in opened.iter_batches(ROWS, columns=list(names)):
                 yield {name: batch.column(name) for name in names}
+
+    def _check_sizes(self, about: Any, names: set[str]) -> None:
+        """Raises ValueError for a column that is packed so tightly that it is made to fill the memory."""
+        for group in range(about.num_row_groups):
+            for place in range(about.num_columns):
+                part = about.row_group(group).column(place)
+                size = part.total_uncompressed_size
+                packed = size > LARGEST_PART and size > MOST_PACKED * max(1, part.total_compressed_size)
+                if packed and part.path_in_schema in names:
+                    raise ValueError(
+                        f"{self.path} holds {part.total_compressed_size:,} bytes of {quoted(part.path_in_schema)} in "
+                        f"row group {group} that unpack to {size:,}; write the table anew with smaller row groups"
+                    )
 
 
 class HubSource(Source):

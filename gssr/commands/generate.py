@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gssr import shown
 from gssr.commands import options as shared
 from gssr.commands.options import Subparsers
 from gssr.files import require_file
@@ -59,8 +60,8 @@ def add_commands(subparsers: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from gssr.states.intervention import steer
 
@@ -75,8 +76,8 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps({"prompt": options.prompt, "unsteered": unsteered, "steered": steered, "steps": rows}))
         return 0
     console = Console()
-    table = Table("unsteered", "steered", title=escape(options.prompt), show_lines=True)
-    table.add_row(escape(unsteered), escape(steered))
+    table = Table("unsteered", "steered", title=Text(shown.lines(options.prompt)), show_lines=True)
+    table.add_row(Text(shown.lines(unsteered)), Text(shown.lines(steered)))
     console.print(table)
     shares = [share for row in rows for share in row["share"].values()]
     kl = [row["kl"] for row in rows]

@@ -15,7 +15,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from gssr import __version__
+from gssr import __version__, shown
 from gssr.commands import generate, plan, share, state
 
 MODULES = (state, generate, plan, share)
@@ -37,10 +37,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. The exit code is 0, 2 after a user error, 130 after Ctrl-C."""
     options = build_parser().parse_args(arguments)
+    shown.clean_warnings()
     try:
         return options.run(options) or 0
     except (ValueError, OSError) as error:
-        print(f"gssr: {error}", file=sys.stderr)
+        print(f"gssr: {shown.lines(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gssr import shown
 from gssr.commands.options import Subparsers, add_command, count, plot_option, run_option, seed_option
 from gssr.files import atomic_write, require_file, written_or_told
 
@@ -80,13 +81,13 @@ def run(options: argparse.Namespace) -> None:
     if options.json is not None:
         with written_or_told(options.json), atomic_write(options.json) as file:
             file.write(found.lines()[0] + "\n")
-        print(f"written: {options.json}")
+        print(f"written: {shown.line(options.json)}")
     if options.plot is not None:
         from gssr.evaluation.fan_chart import save
 
         with written_or_told(options.plot):
             save(found.chart(0, dimension), options.plot)
-        print(f"written: {options.plot}")
+        print(f"written: {shown.line(options.plot)}")
 
 
 def read_record(options: argparse.Namespace, value_names: list[str], trained: dict[str, Any]) -> "Record":
@@ -130,8 +131,10 @@ def _warn_of_strange_values(record: "Record", network: "GoalNetwork") -> None:
         values, reach = record.value[:, y], 0.5 * (high - low)
         if ((values < low - reach) | (values > high + reach)).any():
             print(
-                f"gssr: warning: {network.value_names[y]} lies far outside of its range in training, "
-                f"{low:g} to {high:g} {network.value_units[y]}; is its unit right?",
+                shown.line(
+                    f"gssr: warning: {network.value_names[y]} lies far outside of its range in training, "
+                    f"{low:g} to {high:g} {network.value_units[y]}; is its unit right?"
+                ),
                 file=sys.stderr,
             )
 
@@ -139,16 +142,18 @@ def _warn_of_strange_values(record: "Record", network: "GoalNetwork") -> None:
 def _print(found: "Forecast", network: "GoalNetwork") -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from gssr.evaluation.predictions import iso_time
 
     batch, plan = found.batch, found.with_goal or found.without_goal
     times = [iso_time(hours) for hours in batch.time[0, int(batch.context[0]) :].tolist()]
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    table = Table(title=f"{batch.series[0]}: {batch.goal[0] or 'no goal'}", caption="mean and central 80 % of rollouts")
+    title = shown.line(f"{batch.series[0]}: {batch.goal[0] or 'no goal'}")
+    table = Table(title=Text(title), caption="mean and central 80 % of rollouts")
     table.add_column("time")
     for name, unit in zip(network.value_names, network.value_units, strict=True):
-        table.add_column(f"{name} ({unit})" if unit else name, justify="right")
+        table.add_column(Text(shown.line(f"{name} ({unit})" if unit else name)), justify="right")
         if found.with_goal is not None:
             table.add_column("without goal", justify="right", style="dim")
     # A tenth of a standard deviation is shown.
@@ -157,10 +162,10 @@ def _print(found: "Forecast", network: "GoalNetwork") -> None:
     for step, moment in enumerate(times):
         cells = [moment]
         for y, d in enumerate(digits):
-            for shown in plans:
-                low, high = shown.quantiles[0, step, y, 0], shown.quantiles[0, step, y, -1]
-                cells.append(f"{shown.mean[0, step, y]:.{d}f} \\[{low:.{d}f}, {high:.{d}f}]")
+            for made in plans:
+                low, high = made.quantiles[0, step, y, 0], made.quantiles[0, step, y, -1]
+                cells.append(f"{made.mean[0, step, y]:.{d}f} \\[{low:.{d}f}, {high:.{d}f}]")
         table.add_row(*cells)
     console.print(table)
     for moment, text in zip(times, plan.text[0], strict=False):
-        console.print(f"[bold]{moment}[/bold] {text}", soft_wrap=True)
+        console.print(Text.assemble((moment, "bold"), " ", shown.line(text)), soft_wrap=True)

@@ -2,6 +2,7 @@
 
 import argparse
 
+from gssr import shown
 from gssr.commands.options import Subparsers, add_command, hub_options, run_option
 
 
@@ -37,7 +38,7 @@ def push(options: argparse.Namespace) -> None:
     from gssr.runs import sharing
 
     place = sharing.push(options.checkpoint, options.destination, options.run_folder, options.hub, options.private)
-    print(f"pushed: {place}")
+    print(f"pushed: {shown.line(place)}")
 
 
 def pull(options: argparse.Namespace) -> None:
@@ -45,7 +46,7 @@ def pull(options: argparse.Namespace) -> None:
     from gssr.runs.folders import CONFIG, RUNS
 
     folder = sharing.pull(options.source, options.destination, options.revision, options.offline)
-    print(f"pulled: {folder}\n  Python    GoalNetwork.from_pretrained({str(folder)!r})")
+    print(f"pulled: {shown.line(folder)}\n  Python    GoalNetwork.from_pretrained({str(folder)!r})")
     if (folder / CONFIG).exists():
-        run = folder.name if folder.parent == RUNS else folder
+        run = shown.line(folder.name if folder.parent == RUNS else folder)
         print(f"  test      python train.py test --run {run}\n  predict   python train.py predict --run {run}")

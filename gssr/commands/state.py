@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from gssr import shown
 from gssr.commands import options as shared
 from gssr.commands.options import Subparsers
 
@@ -128,7 +129,7 @@ def inspect(options: argparse.Namespace) -> None:
     if effects is not None:
         tables.print_leverage(effects, options.share, options.tokens, options.directions)
     if options.plot is not None:
-        print(f"picture: {options.plot}")
+        print(f"picture: {shown.line(options.plot)}")
 
 
 def capture(options: argparse.Namespace) -> None:
@@ -141,7 +142,7 @@ def capture(options: argparse.Namespace) -> None:
     state = HybridState.capture(backbone, prompts)
     state.save(options.out)
     tables.print_summary(state)
-    print(f"written: {options.out}")
+    print(f"written: {shown.line(options.out)}")
 
 
 def show(options: argparse.Namespace) -> None:
@@ -178,7 +179,7 @@ def blend(options: argparse.Namespace) -> None:
     blended = blending.blend([HybridState.load(file) for file in files], overall, layers, anchor)
     blended.save(options.out)
     tables.print_summary(blended)
-    print(f"written: {options.out}")
+    print(f"written: {shown.line(options.out)}")
 
 
 def generate(options: argparse.Namespace) -> None:

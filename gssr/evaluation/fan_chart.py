@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 from torch import Tensor
 
+from gssr import shown
 from gssr.evaluation.network import Plan
 from gssr.files import atomic_write
 from gssr.metrics import plotting_quantiles
@@ -26,7 +27,10 @@ LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 INK, FAINT, GRID = "#22272e", "#8a929c", "#e6e9ed"
 WITH, WITHOUT, GOAL = "#d1495b", "#2e6f95", "#9c2238"
 LINE = 0.205  # inches between lines of text
+WIDTH = 122  # characters of a line of text
 SINGLES = 6  # rollouts that are drawn as lines
+LONGEST = 90  # characters of a name
+LITERAL = {"parse_math": False}  # a name or a text may hold $
 
 
 def fan_chart_of(
@@ -69,8 +73,8 @@ def fan_chart_of(
         fans.append((fan(plan_with.rollouts.sample), WITH, "with the goal"))
         goal, singles = row.goal[0], fan(plan_with.rollouts.mean)[:SINGLES]
     texts = (plan_with or plan_without).text[index]
-    shown = sorted({horizon // 4, horizon // 2, horizon - 1}) if horizon > 2 else range(horizon)
-    lines = [(ahead[h], textwrap.wrap(texts[h], 122)[:2]) for h in shown] if texts else []
+    chosen = sorted({horizon // 4, horizon // 2, horizon - 1}) if horizon > 2 else range(horizon)
+    lines = [(ahead[h], textwrap.wrap(shown.line(texts[h], 4 * WIDTH), WIDTH)[:2]) for h in chosen] if texts else []
 
     below = 0.34 + LINE * sum(len(wrapped) for _, wrapped in lines) if lines else 0.0  # inches
     height = 4.05 + (1.0 if goal else 0.76) + below
@@ -127,7 +131,8 @@ def _prepare(axes: Axes, begin: float, end: float, label: str) -> None:
     axes.set_xlim(begin - margin, end + margin)
     axes.axvspan(begin - margin, 0.0, color="#f6f7f9", lw=0, zorder=0)
     axes.axvline(0.0, color=FAINT, lw=0.9, zorder=1)
-    axes.text(0, 1.025, label, transform=axes.transAxes, fontsize=9, color=INK, ha="left", va="bottom")
+    label = shown.line(label, LONGEST)
+    axes.text(0, 1.025, label, transform=axes.transAxes, fontsize=9, color=INK, ha="left", va="bottom", **LITERAL)
 
 
 def _fan(
@@ -179,7 +184,7 @@ def _guides(axes: Axes, guides: Sequence[tuple[float, str]], hours: np.ndarray, 
             near = context[distance <= 0.3 * span]
             if not (np.abs(near - level - 0.02 * (top - bottom)) < 0.05 * (top - bottom)).any():
                 axes.annotate(
-                    label,
+                    shown.line(label, LONGEST),
                     (place, level),
                     xycoords=("axes fraction" if side == "left" else "data", "data"),
                     xytext=(4 if side == "left" else -4, 2),
@@ -188,6 +193,7 @@ def _guides(axes: Axes, guides: Sequence[tuple[float, str]], hours: np.ndarray, 
                     fontsize=7,
                     color=FAINT,
                     zorder=1,
+                    **LITERAL,
                 )
                 break
 
@@ -211,10 +217,12 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
 
 
 def _titles(figure: Figure, height: float, title: str, goal: str | None) -> None:
-    figure.text(0.022, 1 - 0.30 / height, title, fontsize=12.5, fontweight="bold", color=INK, va="center")
+    style = {"va": "center", **LITERAL}
+    title = shown.line(title, LONGEST)
+    figure.text(0.022, 1 - 0.30 / height, title, fontsize=12.5, fontweight="bold", color=INK, **style)
     if goal:
-        sentence = textwrap.shorten(goal, 105, placeholder=" …")
-        figure.text(0.022, 1 - 0.56 / height, f"“{sentence}”", fontsize=10.5, color=GOAL, style="italic", va="center")
+        sentence = textwrap.shorten(shown.line(goal, 4 * WIDTH), 105, placeholder=" …")
+        figure.text(0.022, 1 - 0.56 / height, f"“{sentence}”", fontsize=10.5, color=GOAL, style="italic", **style)
 
 
 def _texts(figure: Figure, height: float, lines: Sequence[tuple[float, list[str]]]) -> None:
@@ -230,4 +238,4 @@ def _texts(figure: Figure, height: float, lines: Sequence[tuple[float, list[str]
             if i == 0:
                 moment = f"{hour:+g} h".replace("-", "−")
                 figure.text(0.070, (y + 0.12) / height, moment, fontsize=8, color=FAINT, ha="right", va="center")
-            figure.text(0.082, (y + 0.12) / height, text, fontsize=8, color=INK, va="center")
+            figure.text(0.082, (y + 0.12) / height, text, fontsize=8, color=INK, va="center", **LITERAL)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gssr import shown
 from gssr.evaluation.baselines import LinearAutoregression, horizon_truth, persistence, seasonal_naive
 from gssr.evaluation.bootstrap import Estimate, cluster_difference, cluster_mean
 from gssr.evaluation.imagining import imagine, pick_evenly, seed_of, window_key
@@ -223,7 +224,7 @@ def _goals(
     unit = data.value_units[y]
     note = (
         f"Share of windows whose mean of {samples} rollouts (whose forecast) lies within {tolerance:.3g}"
-        f"{' ' + unit if unit else ''} of the goal's range at the goal's step."
+        f"{' ' + shown.markdown(unit) if unit else ''} of the goal's range at the goal's step."
     )
     return [Table("goals", "With a goal: hits", note, rows, unit="%")]
 

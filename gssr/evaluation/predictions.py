@@ -16,7 +16,6 @@ A line holds (lists in order of time, values in data units, null = not known):
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,6 +27,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from gssr import shown
 from gssr.evaluation.fan_chart import fan_chart_of, save
 from gssr.evaluation.network import Plan
 from gssr.evaluation.report import digits_for
@@ -36,7 +36,6 @@ from gssr.sequences.record import Batch
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FILE = "predictions.jsonl"
-LONGEST_NAME = 60  # characters of a series in the name of a file, which has an end
 
 
 @dataclass
@@ -108,7 +107,7 @@ class Forecast:
             guides: As in `fan_chart`.
         """
         for row in range(min(charts, len(self.batch))):
-            name = re.sub(r"\W+", "_", self.batch.series[row])[:LONGEST_NAME]
+            name = shown.file_name(self.batch.series[row])
             save(self.chart(row, dimension, guides), Path(folder) / f"fan_{row:04d}_{name}.png")
 
     def _line(self, row: int, rollouts: int | None) -> dict[str, Any]:
@@ -145,8 +144,11 @@ class Forecast:
 
 
 def iso_time(hours: float) -> str:
-    """Hours since 1970-01-01T00Z as ISO 8601 in UTC, to the minute: 2017-09-18T06:00Z."""
-    moment = EPOCH + timedelta(minutes=round(hours * 60))
+    """Hours since 1970-01-01T00Z as ISO 8601 in UTC, to the minute: 2017-09-18T06:00Z; beyond the calendar as hours."""
+    try:
+        moment = EPOCH + timedelta(minutes=round(hours * 60))
+    except OverflowError:
+        return f"{hours:g} h"
     return moment.strftime("%Y-%m-%dT%H:%MZ")
 
 

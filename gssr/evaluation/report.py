@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gssr import shown
 from gssr.evaluation.bootstrap import Estimate
 from gssr.files import atomic_write
 
@@ -24,7 +24,8 @@ class Table:
     """Rows of named cells.
 
     Numbers are written as percentages where `unit` is "%", and else as they are with `digits` behind the point; `units`
-    overrides it for single columns. Rows with Estimates also show the windows and series of the first one.
+    overrides it for single columns. Rows with Estimates also show the windows and series of the first one. `note` is
+    Markdown; all other words show as they stand.
     """
 
     key: str
@@ -40,20 +41,20 @@ class Table:
         estimates = {name: [c for c in row.values() if isinstance(c, Estimate)] for name, row in self.rows.items()}
         sizes = {name: (found[0].windows, found[0].series) if found else None for name, found in estimates.items()}
         counted = any(sizes.values())
-        head = ["", *columns, *(["windows", "series"] if counted else [])]
+        head = ["", *map(shown.markdown, columns), *(["windows", "series"] if counted else [])]
         lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
         for name, row in self.rows.items():
             cells = [self._write(row[column], column) if column in row else "" for column in columns]
             cells += [str(n) for n in sizes[name] or ("", "")] if counted else []
-            lines.append("| " + " | ".join([name, *cells]) + " |")
+            lines.append("| " + " | ".join([shown.markdown(name), *cells]) + " |")
         note = [self.note, ""] if self.note else []
         if not self.rows:
             lines = ["Nothing was measured."]
-        return "\n".join([f"### {self.title}", "", *note, *lines, ""])
+        return "\n".join([f"### {shown.markdown(self.title)}", "", *note, *lines, ""])
 
     def _write(self, cell: Cell, column: str) -> str:
         if isinstance(cell, str):
-            return cell
+            return shown.markdown(cell)
         unit = self.units.get(column, self.unit)
         scale, digits, sign = (100, 1, " %") if unit == "%" else (1, self.digits, "")
         value, error = (cell.value, cell.error) if isinstance(cell, Estimate) else (cell, math.nan)
@@ -83,7 +84,8 @@ class Check:
 class Report:
     """Tables, checks and pictures of one evaluation.
 
-    `settings`: plain values that describe what was evaluated; `pictures`: matplotlib figures by caption.
+    `intro` is Markdown; `settings`: plain values that describe what was evaluated; `pictures`: matplotlib figures by
+    caption.
     """
 
     name: str
@@ -100,18 +102,18 @@ class Report:
 
     def to_markdown(self) -> str:
         """Everything as a Markdown document; `±` is one bootstrap standard error."""
-        parts = [f"## {self.title}", "", self.intro, ""]
+        parts = [f"## {shown.markdown(self.title)}", "", self.intro, ""]
         parts += [table.to_markdown() for table in self.tables]
         if self.checks:
             verdict = {True: "yes", False: "**no**", None: "not measured"}
             rows = [
-                f"| {check.name} | {check.value:.2f} | {'≤' if check.at_most else '≥'} {check.bar:.2f} "
+                f"| {shown.markdown(check.name)} | {check.value:.2f} | {'≤' if check.at_most else '≥'} {check.bar:.2f} "
                 f"| {verdict[check.passed]} |"
                 for check in self.checks
             ]
             parts += ["### What it must show", "", "| | value | bar | holds |", "|---|---|---|---|", *rows, ""]
         for caption in self.pictures:
-            parts += [f"![{caption}]({self._file(caption)})", ""]
+            parts += [f"![{shown.markdown(caption)}]({self._file(caption)})", ""]
         return "\n".join(parts).replace("| nan |", "| – |")
 
     def to_dict(self) -> dict[str, Any]:
@@ -148,7 +150,7 @@ class Report:
 
     def _file(self, caption: str) -> str:
         """The file name of a picture."""
-        return f"{self.name}_{_slug(caption)}.png"
+        return f"{self.name}_{shown.file_name(caption).lower()}.png"
 
 
 def digits_for(size: float, figures: int = 3, least: int = 0, most: int = 12) -> int:
@@ -167,7 +169,3 @@ def _plain(cell: Cell) -> Any:
     if isinstance(cell, str):
         return cell
     return float(cell) if math.isfinite(cell) else None  # float: JSON refuses numbers of numpy
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"\W+", "_", name).strip("_").lower()

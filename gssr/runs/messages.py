@@ -8,7 +8,7 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from callbacks import RunCheckpoints
-from gssr import ranks
+from gssr import ranks, shown
 from gssr.network.compatibility import CheckpointMismatch
 from gssr.runs.folders import BEST, LAST, RUNS, RunError, checkpoint_file, runs
 from gssr.runs.start import Changes, Start
@@ -17,7 +17,7 @@ from gssr.runs.start import Changes, Start
 def say(text: str) -> None:
     """Print from the first process only."""
     if ranks.is_first():
-        print(text, flush=True)
+        print(shown.lines(text), flush=True)
 
 
 class Messages:

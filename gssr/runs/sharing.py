@@ -7,6 +7,7 @@ README.md (the model card with the run's test table) and config.yaml (the run's 
 
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import yaml
 from huggingface_hub import HfApi
 
 from gssr import checkpoint as checkpoints
+from gssr import shown
 from gssr.files import atomic_path, atomic_write, read_plain, require_room, written_or_told
 from gssr.network.compatibility import CheckpointMismatch
 from gssr.network.pretrained import (
@@ -128,27 +130,33 @@ def model_card(name: str, place: str, checkpoint: dict[str, Any], found: Found) 
     names, world = p["values"], p["world"]
     values = ", ".join(f"{n} ({u})" if u else n for n, u in zip(names["names"], names["units"], strict=True))
     weights = sum(tensor.numel() for tensor in checkpoint["state_dict"].values())
-    pinned = [f"{key} `{backbone[key]}`" for key in ("revision", "commit", "fingerprint") if backbone.get(key)]
+    pins = [key for key in ("revision", "commit", "fingerprint") if backbone.get(key)]
+    pinned = ", ".join(f"{key} {shown.code(backbone[key])}" for key in pins)
     lines = [
         "---", yaml.safe_dump(front, sort_keys=False).strip(), "---", "",
-        f"# {name}", "",
+        f"# {shown.markdown(name)}", "",
         f"A goal network of [gssr]: {weights:,} trained numbers around a frozen language model, after "
         f"{checkpoint['global_step']:,} steps. "
         "It forecasts sequences of values and texts, and imagines how they would unfold if a goal in words came true.",
         "",
-        f"- values: {values}",
-        f"- backbone, not in these files: `{backbone['name']}` ({', '.join(pinned)}), "
-        f"in {p['backbone']['dtype']}",
+        f"- values: {shown.markdown(values)}",
+        f"- backbone, not in these files: {shown.code(backbone['name'])} ({pinned}), "
+        f"in {shown.markdown(p['backbone']['dtype'])}",
         f"- latent width {world['latent_dim']}, GRU width {world['hidden_dim']}, "
-        f"{p['speech']['prefix_tokens']} prefix tokens, schedule {p['steering']['schedule']['class_path']}",
+        f"{p['speech']['prefix_tokens']} prefix tokens, schedule {shown.code(p['steering']['schedule']['class_path'])}",
         "", "## Use", "",
-        "```bash", f"gssr pull {place}", f"python train.py predict --run {name}", "```", "",
+        "```bash", f"gssr pull {_argument(place)}", f"python train.py predict --run {_argument(name)}", "```", "",
         "```python", "from gssr.network import GoalNetwork", "",
         f"network = GoalNetwork.from_pretrained({place!r})", "```", "",
         'Where the backbone lies elsewhere, add `backbone={"name": folder}`.', "",
         "## Results", "", _test_table(found),
     ]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _argument(text: str) -> str:
+    """A word of a command line inside of a block of code."""
+    return shlex.quote(shown.line(text).replace("`", "'"))
 
 
 def _test_table(found: Found) -> str:

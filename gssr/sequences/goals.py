@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from gssr.sequences.phrases import WHENS, counted_spans, form_core, number_word, numerals, tidy, time_spans
 from gssr.sequences.record import Record
+from gssr.sequences.templates import NAMES, SLOT, check, read_templates
 
 # The goals that training leaves out, and what a report calls them.
 KINDS = {
@@ -29,8 +29,6 @@ KINDS = {
     "forms": "sentence forms never seen",
 }
 MODES = ("train", *KINDS, "all")
-DIRECTIONS = ("any", "lower", "raise", "hold")
-_SLOT = re.compile(r"\{(\w+)\}")
 
 
 @dataclass
@@ -52,8 +50,6 @@ class Forms:
         """From a mapping with the keys of DIRECTIONS (as in YAML)."""
         if isinstance(forms, Forms):
             return forms
-        if unknown := set(forms) - set(DIRECTIONS):
-            raise ValueError(f"goal forms have the directions {sorted(unknown)}; expected some of {DIRECTIONS}")
         return cls(**{"raise_" if key == "raise" else key: tuple(value) for key, value in forms.items()})
 
     def fitting(self, direction: str | None) -> list[str]:
@@ -119,8 +115,8 @@ class GoalWriter:
     step_name:           plural noun for the steps in time phrases ("after 8 advisories"); None: not used
     span_unit:           noun that counts time ("month"), `span_count` of it a step; None: hours, days, weeks
 
-    Raises ValueError for a form without its `{value}` or `{class}`, with an unknown slot, or listed as both trained and
-    held out.
+    Raises ValueError for arguments outside the schema of `gssr.sequences.templates`, for a form without its `{value}`
+    or `{class}`, with an unknown slot, or listed as both trained and held out.
     """
 
     numbers: Forms
@@ -144,12 +140,13 @@ class GoalWriter:
     _memory: dict[tuple, list[str]] = field(default_factory=dict, init=False, repr=False, compare=False)  # of _forms
 
     def __post_init__(self) -> None:
+        check({name: getattr(self, name) for name in NAMES})
         for name in ("numbers", "classes", "held_out_numbers", "held_out_classes"):
             forms = Forms.of(getattr(self, name))
             setattr(self, name, forms)
             needed = "class" if "classes" in name else "value"
             for form in forms:
-                slots = set(_SLOT.findall(form))
+                slots = set(SLOT.findall(form))
                 if needed not in slots or (unknown := slots - {needed, "when", "span", *self.words}):
                     problem = f"has the unknown slots {sorted(unknown)}" if needed in slots else f"lacks {{{needed}}}"
                     raise ValueError(
@@ -162,21 +159,25 @@ class GoalWriter:
         lows = [c.low for c in self.class_bounds]
         if lows != sorted(lows) or (self.classes and not lows):
             raise ValueError(f"goal classes need class_bounds in ascending order of low, got {lows}")
-        if self.jitter < 0 or self.combination_share < 2 or not 0 <= self.class_share <= 1:
+        if len(keys := {c.key for c in self.class_bounds}) < len(lows):
             raise ValueError(
-                f"goal writer: jitter {self.jitter} must be >= 0, combination_share {self.combination_share} >= 2 and "
-                f"class_share {self.class_share} in [0, 1]"
+                f"class_bounds has {len(lows)} classes, but only the keys {sorted(keys)}; give each its own"
             )
-        if not (self.number_step > 0 and self.rounding > 0) or self.span_count < 1:
-            raise ValueError(
-                f"goal writer: number_step {self.number_step} and rounding {self.rounding} must be above 0 and "
-                f"span_count {self.span_count} at least 1"
-            )
+        if not self.numbers:
+            raise ValueError("numbers has no form; give at least one, such as any: ['Be at {value}']")
 
     @classmethod
     def read(cls, path: Path, **changes: Any) -> GoalWriter:
         """The writer of a YAML file with these arguments; `changes` replace single ones."""
-        return cls(**(yaml.safe_load(path.read_text(encoding="utf-8")) | changes))
+        return cls.of(read_templates(path) | changes)
+
+    @classmethod
+    def of(cls, templates: Mapping[str, Any]) -> GoalWriter:
+        """The writer of a mapping with these arguments. Raises ValueError also for unknown ones."""
+        check(templates)
+        if "numbers" not in templates:
+            raise ValueError("goal templates lack the forms `numbers`; give at least any: ['Be at {value}']")
+        return cls(**templates)
 
     def is_held_out_number(self, number: float) -> bool:
         """Whether this number is written only in the modes `numbers` and `all`."""
@@ -282,11 +283,12 @@ class GoalWriter:
                     if self.step_name is not None and steps > 1:
                         count = _choose(numerals(steps), generator)
                         whens += [f"after {count} {self.step_name}", f"in {count} {self.step_name}"]
-                    return _choose(whens, generator).format(span=_choose(self._spans(hours, steps), generator))
+                    when = _choose(whens, generator)
+                    return when.replace("{span}", _choose(self._spans(hours, steps), generator))
                 case name:
                     return _choose(self.words[name], generator)
 
-        return tidy(_SLOT.sub(fill, form))
+        return tidy(SLOT.sub(fill, form))
 
     def _spans(self, hours: float, steps: int) -> list[str]:
         return time_spans(hours) if self.span_unit is None else counted_spans(steps * self.span_count, self.span_unit)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from gssr import shown
 from gssr.states.hybrid_state import HybridState
 from gssr.states.inspect import Leverage, describe, nbytes
 
@@ -33,7 +34,7 @@ def print_summary(state: HybridState) -> None:
     sizes, read, length = nbytes(state), state.position.tolist(), state.tokens.shape[1] - 1
     span = " to ".join(f"{tokens:,}" for tokens in sorted({min(read), max(read)}))
     title = f"{state.backbone} {state.fingerprint}, {state.rows} row{'s' * (state.rows > 1)}, {span} tokens read"
-    table = Table("part", Column("bytes", justify="right"), "with every further token", title=Text(title))
+    table = Table("part", Column("bytes", justify="right"), "with every further token", title=Text(shown.line(title)))
     table.add_row("recurrent states", f"{sizes['recurrent']:,}", "as large")
     table.add_row("conv states", f"{sizes['conv']:,}", "as large")
     rows = f" for {state.rows} rows" if state.rows > 1 else ""
@@ -45,7 +46,7 @@ def print_summary(state: HybridState) -> None:
 def print_state(state: HybridState, prompts: Sequence[str] = ()) -> None:
     """Print the layers of a state, then its summary."""
     for prompt in prompts:
-        _print(Text(prompt if len(prompt) < 200 else f"{prompt[:100]} … {prompt[-90:]}", style="dim"))
+        _print(Text(shown.lines(prompt if len(prompt) < 200 else f"{prompt[:100]} … {prompt[-90:]}"), style="dim"))
     table = Table(title="states, layer by layer (shapes: rows × …; norms: of a row, mean over rows)")
     for name in ("layer", "kind", "part", "shape", "type", "bytes", "norm"):
         table.add_column(name, justify="right" if name in ("layer", "bytes", "norm") else "left")
@@ -55,7 +56,7 @@ def print_state(state: HybridState, prompts: Sequence[str] = ()) -> None:
             for part in layer.parts
         ]
         for i, cells in enumerate(parts or [()]):
-            table.add_row(*(("", "") if i else (str(layer.layer), layer.kind)), *cells)
+            table.add_row(*(("", "") if i else (str(layer.layer), shown.line(layer.kind))), *cells)
     _print(table)
     print_summary(state)
 
@@ -80,8 +81,8 @@ def print_leverage(effects: Sequence[Leverage], share: float, tokens: int, direc
 
 def print_continuations(before: Sequence[str], after: Sequence[str]) -> None:
     for i, (text, more) in enumerate(zip(before, after, strict=True)):
-        shown = text if len(text) <= 300 else "… " + text[-300:]
-        _print(Text.assemble("\n" if i else "", (shown, "dim"), (more, "bold")))
+        begin = text if len(text) <= 300 else "… " + text[-300:]
+        _print(Text.assemble("\n" if i else "", (shown.lines(begin), "dim"), (shown.lines(more), "bold")))
 
 
 def _print(what: Table | Text) -> None:

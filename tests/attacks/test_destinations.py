@@ -19,6 +19,7 @@ from gssr import checkpoint
 from gssr.commands import main as command
 from gssr.runs.folders import RunError
 from gssr.sequences.collate import collate
+from gssr.shown import file_name
 from tests.evaluation.fakes import NAMES, UNITS, FakeNetwork, series, with_goal
 from tests.full_disk import FullDisk
 from tests.networks import make_network
@@ -141,7 +142,7 @@ def test_a_predict_that_breaks_off_leaves_nothing_that_looks_like_a_result(error
 def test_a_predict_ends_with_all_lines_and_charts(here: Path) -> None:
     predict(here / "predict")
     names = [path.name for path in (here / "predict").iterdir()]
-    assert sorted(names) == [f"fan_0000_{'s' * 60}.png", "predictions.jsonl"]
+    assert sorted(names) == [f"fan_0000_{file_name('s' * 300)}.png", "predictions.jsonl"]
     assert len((here / "predict/predictions.jsonl").read_text().splitlines()) == 6
 
 

@@ -92,7 +92,7 @@ def test_pictures_and_words_in_tensorboard(tmp_path: Path) -> None:
     assert all(image.width > 400 for image in images)
     text = reader.Tensors("plan/0/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "reach" in text
-    assert r"step 1 \| of a plan |" in text
+    assert "step 1 &#124; of a plan |" in text
     assert "| +6 |" in text
 
 

@@ -65,7 +65,7 @@ CASES: dict[str, tuple[str, str | bytes, dict[str, Any], str]] = {
         "t.jsonl", '{"date": "2024-01-01", "price": 1}\n{"date"', NAMED, "line 2 of .* is no JSON object",
     ),
     "a list in a cell": (
-        "t.jsonl", '{"date": "2024-01-01", "price": [1, 2]}', NAMED, r"line 1 .* has \[1, 2\] in 'price'",
+        "t.jsonl", '{"date": "2024-01-01", "price": [1, 2]}', NAMED, r"line 1 .* has \['1', '2'\] in 'price'",
     ),
     "half a surrogate": (
         "t.jsonl", '{"date": "2024-01-01", "price": 1, "news": "\\ud800"}', TEXT, "half of a surrogate pair",
@@ -177,7 +177,7 @@ CASES: dict[str, tuple[str, str | bytes, dict[str, Any], str]] = {
         "t.csv", lines(), {"value_columns": ["price"], "step": "1D"}, "need a time_column",
     ),
     "goals in no file": ("t.csv", lines(), NAMED | {"goals": "goals.csv"}, "there is no such file"),
-    "templates that are none": ("t.csv", lines(), NAMED | {"goals": {"sentences": []}}, "has the keys"),
+    "templates that are none": ("t.csv", lines(), NAMED | {"goals": {"sentences": []}}, "unknown keys .'sentences'"),
     "a template without a number": (
         "t.csv", lines(), NAMED | {"goals": {"numbers": {"any": ["Go up"]}}}, "lacks {value}",
     ),
