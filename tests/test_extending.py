@@ -97,7 +97,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.syspath_prepend(str(folder))
         patch.setenv("GSSR_CACHE", str(folder / "cache"))
         train.main(["fit", "--run", "mine", *configs, *small, *options])
-        train.main(["test", "--run", "mine", "--ckpt_path", "last"])
+        own = "tides.Tides,count.Count,shared.Shared"
+        train.main(["test", "--run", "mine", "--ckpt_path", "last", "--trust", own])
         (made,) = (path.resolve() for path in runs())
     torch.set_num_threads(threads)
     return made

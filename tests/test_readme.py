@@ -36,7 +36,7 @@ README = PAGES["README.md"]
 NAMING = [page for page in PAGES if page != "CHANGELOG.md"]
 PLACEHOLDER = re.compile(r"[A-Z]+(\.\w+)?$")
 # Options of train.py that are read before the others, and of `python train.py --data`.
-OWN = ("--config", "--ckpt_path", "--run", "--data", "--model")
+OWN = ("--config", "--ckpt_path", "--run", "--trust", "--data", "--model")
 
 
 def blocks(language: str, text: str) -> list[str]:

@@ -98,13 +98,13 @@ class RunCLI(LightningCLI):
         """Parse the command line on top of the checkpoint's own config, or of the default configs."""
         if self.start.run is not None:
             read_run_config(self.start.run)
-            files, named = [self.start.run / CONFIG], args
+            files = [self.start.run / CONFIG]
         else:
             files = [] if self._asks_for_help else default_configs(args)
-            named = [*args, *map(str, files)]
-        class_paths.allow(named, self._trusted)
+        configs = [word for file in files for word in ("--config", str(file))]
+        class_paths.allow(args if self.start.run is not None else [*args, *configs], self._trusted)
         try:
-            self.config = parser.parse_args([args[0], *(w for f in files for w in ("--config", str(f))), *args[1:]])
+            self.config = parser.parse_args([args[0], *configs, *args[1:]])
         except ArgumentError as error:
             if (why := class_paths.refused(str(error))) is not None:
                 raise RunError(why) from error

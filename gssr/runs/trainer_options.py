@@ -45,8 +45,9 @@ def trainer_options(
     """
     own: list[Any] = [TrainingRandomness(), ResumePosition()]
     arguments: dict[str, Any] = {}
+    if (place := start.folder or start.run) is not None:  # a run's config must not choose it, not for a trial either
+        arguments["default_root_dir"] = str(place)
     if start.folder is not None:
-        arguments["default_root_dir"] = str(start.folder)
         if given.get("logger") in (None, True):
             arguments["logger"] = _loggers(start, start.folder)
         if start.continues:

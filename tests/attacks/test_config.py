@@ -1,6 +1,7 @@
 """Configs that come from someone else: none runs code, none hangs, each is refused in one paragraph."""
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning import Callback, LightningModule, Trainer
 
 import train
 from gssr import yaml_files
@@ -315,3 +317,85 @@ def test_a_pipe_in_a_run_does_not_hang(name: str, evil: Callable[[Any], Path]) -
 def test_the_default_configs_name_listed_classes_only() -> None:
     for file in options.DEFAULT_CONFIG.parent.glob("*.yaml"):
         assert class_paths.not_own(yaml_files.read(file)) == [], file
+
+
+class _Writes(Callback):
+    """Writes where results go."""
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "written").touch()
+
+
+def test_a_config_does_not_choose_where_results_are_written(
+    evil: Callable[[Any], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_line.RunCLI, "predict", lambda self, **kwargs: None)
+    for trainer in ({"default_root_dir": "marker"}, {"default_root_dir": "marker", "fast_dev_run": 1}):
+        run = evil({"trainer": trainer | {"accelerator": "cpu"}})
+        cli = train.main(["predict", "--ckpt_path", "last"])
+        _Writes().on_predict_start(cli.trainer, cli.model)
+        assert not Path("marker").exists()
+        assert [file.resolve() for file in run.rglob("written")]
+        shutil.rmtree(run)
+        (run / "checkpoints").mkdir(parents=True)
+        torch.save({"global_step": 1, "state_dict": {}}, run / "checkpoints" / "last.ckpt")
+
+
+# Files of others that a user gives as data: what they name is not what he named.
+@pytest.mark.parametrize("name", ["goals.yaml", "table.json", "runs/evil/goals.yml"])
+@pytest.mark.parametrize("option", ["--data.goals", "--data.path", "--data.goals=", "--model.backbone.name"])
+def test_a_file_of_data_does_not_widen_the_list(
+    option: str, name: str, evil: Callable[[Any], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    evil({"trainer": {"callbacks": [CLASSES["import"]]}})
+    Path(name).write_text(yaml.safe_dump({"x": CLASSES["import"]}))
+    given = [f"{option}{name}"] if option.endswith("=") else [option, name]
+    assert "payload_of_other.Thing was not imported" in refused(capfd, "predict", "--ckpt_path", "last", *given)
+
+
+def test_a_file_of_data_in_a_config_of_the_user_does_not_either(
+    evil: Callable[[Any], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    evil({"trainer": {"callbacks": [CLASSES["import"]]}})
+    Path("goals.yaml").write_text(yaml.safe_dump({"x": CLASSES["import"]}))
+    Path("mine.yaml").write_text(yaml.safe_dump({"data": {"init_args": {"goals": "goals.yaml"}}}))
+    said = refused(capfd, "predict", "--ckpt_path", "last", "--config", "mine.yaml")
+    assert "payload_of_other.Thing was not imported" in said
+
+
+def test_trust_ends_with_the_call(
+    evil: Callable[[Any], Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evil({"trainer": {"callbacks": [{"class_path": "once.Note"}]}})
+    Path("once.py").write_text("from lightning import Callback\nclass Note(Callback):\n    pass\n")
+    monkeypatch.setattr(command_line.RunCLI, "predict", lambda self, **kwargs: None)
+    train.main(["predict", "--ckpt_path", "last", "--trust", "once.Note"])
+    assert "once.Note was not imported" in refused(capfd, "predict", "--ckpt_path", "last")
+    train.main(["predict", "--ckpt_path", "last", "--trust", "once"])  # the package, after its class was refused
+
+
+@pytest.mark.parametrize(
+    ("module", "code"),
+    [
+        ("divides", "1 / 0"),
+        ("no_syntax", "def"),
+        ("raises", "raise SystemError"),
+        ("imports", "import not_there_at_all"),
+    ],
+)
+def test_a_trusted_module_that_fails_is_named(
+    module: str, code: str, evil: Callable[[Any], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    evil({"trainer": {"callbacks": [{"class_path": f"{module}.Note"}]}})
+    Path(f"{module}.py").write_text(code + "\n")
+    said = refused(capfd, "predict", "--ckpt_path", "last", "--trust", f"{module}.Note")
+    assert said.startswith("train.py: ") and module in said
+
+
+def test_the_refusal_warns_before_it_tells_how(evil: Callable[[Any], Path], capfd: pytest.CaptureFixture[str]) -> None:
+    evil({"trainer": {"callbacks": [SHELL]}})
+    said = refused(capfd, "predict", "--ckpt_path", "last")
+    assert said.index("someone else") < said.index("--trust")
+    assert "never" in said.lower() and "Thing" not in said
