@@ -39,6 +39,7 @@ from gssr.runs.checkpoint_file import read_checkpoint
 from gssr.runs.config import read_run_config
 from gssr.runs.folders import BEST, CHECKPOINTS, LAST, RUNS, Found, RunError, checkpoint_file, find_checkpoint, run_path
 
+ROOM = 1 << 20  # bytes for all but the weights
 # Absolute paths and those that begin at home, here or above, in words, too; an address in the web is none.
 _PATH = re.compile(r"(?<![\w.~/\\])(?:file://)?(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?!/)[^\s'\"`|<>(),;]+")
 _FILE = re.compile(r"\S+\.[A-Za-z]\w{1,7}")
@@ -69,7 +70,7 @@ def push(
     found = _find(checkpoint_or_run, run)
     if not hub and Path(destination, CHECKPOINTS).is_dir():
         raise ValueError(f"the folder {destination} holds a run; give another one for the shared network")
-    size = found.checkpoint.stat().st_size + LARGEST
+    size = found.checkpoint.stat().st_size + ROOM
     folder = Path(tempfile.gettempdir(), "gssr") if hub else _free_folder(Path(destination), size)
     checkpoint, options = read_checkpoint(found.checkpoint), _run_options(found, hub)
     try:
@@ -110,7 +111,7 @@ def pull(
     here = fetch(source, revision, offline)
     files = read_files(here)
     checkpoint = read_network(files, here)
-    target = _free_folder(folder, 2 * len(files[WEIGHTS]) + LARGEST)
+    target = _free_folder(folder, 2 * len(files[WEIGHTS]) + ROOM)
     with written_or_told(folder), _replacing(target) as draft:
         for name, content in files.items():
             with atomic_write(draft / name, "wb") as file:
@@ -230,7 +231,7 @@ def _is_local(text: str) -> bool:
     return begins or os.path.exists(os.path.expanduser(text)) or bool(_FILE.fullmatch(text))
 
 
-def _free_folder(folder: Path, size: int = LARGEST) -> Path:
+def _free_folder(folder: Path, size: int = ROOM) -> Path:
     """The folder itself, behind links. Refuses one that cannot be written, or that holds something else.
 
     It must be new, empty, or hold a shared network, which may be replaced.
