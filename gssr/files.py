@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,63 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         yield file
         file.flush()
         os.fsync(file.fileno())
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """The bytes of a file that may come from someone else.
+
+    Raises ValueError for a link (it could lead anywhere), for what is no file (reading it might never end) and for more
+    than `most` bytes, and OSError for a file that cannot be read.
+    """
+    if path.is_symlink():
+        raise ValueError(f"{path} is a link to {os.readlink(path)!r} and was not followed; put the file itself there")
+    # Without waiting: opening a pipe waits for its other end.
+    more = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | more)) as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError(f"{path} is no file; put a file there")
+        if about.st_size > most:
+            raise ValueError(f"{path} has {about.st_size:,} bytes; expected at most {most:,}")
+        return file.read()
+
+
+def memory() -> int:
+    """Bytes of memory that this machine has; where the system does not tell, more than any has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 1 << 50
+
+
+def require_file(path: Path) -> None:
+    """As `require_room`, for a file. Raises ValueError where a folder has its name, too."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give the name of a file")
+    require_room(path)
+
+
+def require_room(path: Path, size: int = 1 << 20, make_folders: bool = False) -> None:
+    """Refuse a place to write to before the work is done.
+
+    Args:
+        path: a file, new or to be replaced, or a folder.
+        size: bytes that are to be written, roughly.
+        make_folders: whether the folders above it will be made.
+
+    Raises ValueError: its folder is missing or not writable, `path` is neither file nor folder, or the disk is full.
+    """
+    folder = path.absolute().parent
+    while make_folders and not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        raise ValueError(f"the folder {folder} of {path} does not exist; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{path} cannot be written: the folder {folder} is read-only for you; choose another place")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path} is no file that can be replaced; choose another name")
+    if (free := shutil.disk_usage(folder).free) < size:
+        raise ValueError(
+            f"{path} cannot be written: it needs about {size:,} bytes, and {free:,} are free; make room, or choose "
+            "another place"
+        )
 
 
 def disk_full(error: BaseException | None) -> OSError | None:
