@@ -73,7 +73,10 @@ class LearnedState:
 
     def save(self, path: Path, backbone: FrozenBackbone) -> None:
         """Write a safetensors file with the model's fingerprint. Raises ValueError if that fails."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be written: {error}") from error
         state_file.write(path, FORMAT, self.tensors(), {"fingerprint": backbone.fingerprint})
 
     @classmethod
