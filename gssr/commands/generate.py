@@ -97,14 +97,14 @@ def run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     if not options.prompt:
         raise ValueError("the prompt is empty; give a text of at least one character")
-    for path in (options.learn, options.learn_from, options.towards, options.away):
-        if path is not None:
-            _texts(path)  # a wrong file is refused before the model is loaded
     if (options.towards is None) != (options.away is None):
         raise ValueError("--towards and --away belong together: the direction is the difference of their mean states")
     for name in ("save", "learn_from"):
         if getattr(options, name) is not None and options.learn is None:
             raise ValueError(f"--{name.replace('_', '-')} belongs to --learn, which is missing; add it")
+    for path in (options.learn, options.learn_from, options.towards, options.away):
+        if path is not None:
+            _texts(path)  # a wrong file is refused before the model is loaded
 
 
 def _rules(backbone: "FrozenBackbone", options: argparse.Namespace) -> "list[Rule]":

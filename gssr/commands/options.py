@@ -68,7 +68,7 @@ def json_option(parser: Options) -> None:
 
 
 def plot_option(parser: Options, picture: str) -> None:
-    parser.add_argument("--plot", type=picture, metavar="FILE.png", help=f"draw {picture}")
+    parser.add_argument("--plot", type=picture_file, metavar="FILE.png", help=f"draw {picture}")
 
 
 def load_backbone(options: argparse.Namespace) -> "FrozenBackbone":
@@ -226,7 +226,7 @@ def output_file(text: str, make_folders: bool = False) -> Path:
     return path
 
 
-def picture(text: str) -> Path:
+def picture_file(text: str) -> Path:
     """As ``output_file``, with an ending of pictures."""
     path = output_file(text)
     if path.suffix.lower() not in PICTURES:
