@@ -192,7 +192,7 @@ def test_show_and_inspect_report_layers_and_bytes(
         ("state blend a.safetensors b.safetensors --layer 3=0.5 --out c.safetensors", "layer 3 has no recurrent state"),
         ("state blend a.safetensors b.safetensors --layer 0 --out c.safetensors", "is no share for layers"),
         ("state blend a.safetensors b.safetensors --anchor x --out c.safetensors", "the anchor x is not one of"),
-        ("state blend a.safetensors b.safetensors --out no/c.safetensors", "no of no/c.safetensors does not exist; make it first"),
+        ("state blend a.safetensors b.safetensors --out no/c.safetensors", "does not exist; make it first"),
         ("state capture --out c.safetensors", "no prompt was given"),
         ("state capture --prompt '' --out c.safetensors", "a prompt is empty"),
         ("state capture --prompt-file none.txt --out c.safetensors", "none.txt cannot be read"),
