@@ -411,7 +411,7 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
-@settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=40)
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_no_mutation_of_a_config_ends_in_a_traceback(data: st.DataObject, tiny_folder: Path, tmp_path: Path) -> None:
     """One to three keys get any value: a ValueError of a paragraph, or a model that can be used."""
