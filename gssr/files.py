@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,25 +46,6 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         yield file
         file.flush()
         os.fsync(file.fileno())
-
-
-def read_plain(path: Path, most: int) -> bytes:
-    """The bytes of a file that may come from someone else.
-
-    Raises ValueError for a link (it could lead anywhere), for what is no file (reading it might never end) and for more
-    than `most` bytes, and OSError for a file that cannot be read.
-    """
-    if path.is_symlink():
-        raise ValueError(f"{path} is a link to {os.readlink(path)!r} and was not followed; put the file itself there")
-    # Without waiting: opening a pipe waits for its other end.
-    more = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | more)) as file:
-        about = os.fstat(file.fileno())
-        if not stat.S_ISREG(about.st_mode):
-            raise ValueError(f"{path} is no file; put a file there")
-        if about.st_size > most:
-            raise ValueError(f"{path} has {about.st_size:,} bytes; expected at most {most:,}")
-        return file.read()
 
 
 def memory() -> int:

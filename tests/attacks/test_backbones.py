@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from gssr.backbone import FrozenBackbone
 from gssr.backbone.folder import check_config
+from tests.backbone.test_loading import HUB_ID, use_hub
 from tests.conftest import SENTENCES
 
 pytestmark = pytest.mark.attack
@@ -395,6 +396,19 @@ def test_links_inside_the_folder_and_of_the_hubs_cache_are_followed(folder: Path
         file.rename(blobs / file.name)
         (snapshot / file.name.replace("weights", "model")).symlink_to(f"../../blobs/{file.name}")
     FrozenBackbone(str(snapshot))
+
+
+def test_a_hub_model_is_bounded_by_the_weights_that_were_fetched(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path)
+    place = tmp_path / "hub" / f"models--{HUB_ID.replace('/', '--')}"
+    config(num_local_experts=60_000)(folder)
+    shutil.copytree(folder, place / "snapshots" / "0123456789")
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("0123456789", encoding="utf-8")
+    with pytest.raises(ValueError, match=TOO_LARGE):
+        FrozenBackbone(HUB_ID, offline=True)
 
 
 def test_nothing_that_was_registered_stays() -> None:
