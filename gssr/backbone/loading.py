@@ -11,11 +11,20 @@ import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import get_session
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import CONFIG_NAME
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import CONFIG_NAME, cached_file, logging
 
 from gssr.backbone.accelerate import accelerate_on_cpu
 from gssr.backbone.cpu import prepare_cpu
+from gssr.backbone.folder import check_config, check_folder, no_larger_than_weights
 
 NANO = "nano"
 RANDOM = "nano-random"  # nano's shape and tokenizer with untrained weights, for comparison
@@ -41,8 +50,8 @@ def load_model(
 
     Raises:
         ValueError: the dtype is unknown; the folder or hub id cannot be read; it holds no causal language model,
-            damaged, incomplete or pickled weights, or needs code of its own; the tokenizer is absent, has no
-            end-of-text token or belongs to another model.
+            damaged, incomplete, unknown or pickled weights, or needs code of its own; its config describes a larger
+            model than the weights; the tokenizer is absent, has no end-of-text token or belongs to another model.
     """
     if dtype not in DTYPES:
         raise ValueError(f"backbone dtype {dtype!r} is not known; expected one of {sorted(DTYPES)}")
@@ -50,34 +59,42 @@ def load_model(
     asks = not (Path(source).exists() or offline or constants.HF_HUB_OFFLINE)
     silent = asks and not _hub_answers()
     options = {"revision": revision, "local_files_only": offline or silent, "trust_remote_code": False}
+    what, level = "config", logging.get_verbosity()
+    logging.set_verbosity_error()  # its reports are told below, in fewer words
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-    except Exception as error:  # the library raises anything, from KeyError to the parsers' own
-        raise _explained("the tokenizer of the backbone", name, error, offline, silent) from error
+        if Path(source).exists():
+            check_folder(Path(source))
+        check_config(PreTrainedConfig.get_config_dict(source, **options)[0])
+        config = AutoConfig.from_pretrained(source, **options)
+        what = "tokenizer"
+        tokenizer = AutoTokenizer.from_pretrained(source, config=config, **options)
+        if tokenizer.eos_token_id is not None and not tokenizer(["A trial."], add_special_tokens=False)["input_ids"][0]:
+            raise ValueError("it makes no token of 'A trial.'")
+        what = "weights"
+        if name == RANDOM:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                model, loaded = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype]), {}
+        else:
+            with no_larger_than_weights(lambda: _home(source, options)):
+                model, loaded = AutoModelForCausalLM.from_pretrained(
+                    source, config=config, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True,
+                    ignore_mismatched_sizes=True, **options,
+                )  # fmt: skip
+    except BaseException as error:  # the libraries raise anything, from KeyError to a panic of Rust code
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
+        raise _explained(f"the {what} of the backbone", name, error, offline, silent) from error
+    finally:
+        logging.set_verbosity(level)
     if tokenizer.eos_token_id is None:
         raise ValueError(
             f"the tokenizer of {name!r} has no end-of-text token, so texts could not be ended; set eos_token in its "
             "tokenizer_config.json"
         )
-    try:
-        if name == RANDOM:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                config, loaded = AutoConfig.from_pretrained(source), {"missing_keys": ()}
-                model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype])
-        else:
-            model, loaded = AutoModelForCausalLM.from_pretrained(
-                source, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True, **options
-            )
-    except Exception as error:
-        raise _explained("the backbone", name, error, offline, silent) from error
-    absent = sorted(loaded["missing_keys"])
-    if absent:
-        raise ValueError(
-            f"the weights of {name!r} are incomplete: {len(absent)} are missing, such as {absent[0]}; they would be "
-            "random numbers. Fetch the model again"
-        )
-    largest, rows = max(tokenizer.get_vocab().values()), len(model.get_input_embeddings().weight)
+    _check_loaded(name, loaded)
+    _check_finite(name, model)
+    largest, rows = max(tokenizer.get_vocab().values(), default=0), len(model.get_input_embeddings().weight)
     if largest >= rows:
         raise ValueError(
             f"the tokenizer of {name!r} has token ids up to {largest}, the model embeds {rows}; they do not belong "
@@ -86,7 +103,55 @@ def load_model(
     prepare_cpu()
     accelerate_on_cpu(sys.modules[type(model).__module__])
     _name_embeddings(model)
+    _keep_token_ids(model, tokenizer, rows)
     return model, tokenizer
+
+
+def _home(source: str, options: dict[str, Any]) -> Path | None:
+    """The folder of a model's files: of a hub id, its snapshot in the cache."""
+    file = cached_file(source, CONFIG_NAME, **options, _raise_exceptions_for_missing_entries=False)
+    return None if file is None else Path(file).parent
+
+
+def _check_loaded(name: str, loaded: dict[str, Any]) -> None:
+    """Raises ValueError for weights that the model lacks, does not know, or expects in another shape."""
+    if other := sorted(loaded.get("mismatched_keys", ())):
+        key, saved, wanted = other[0]
+        raise ValueError(
+            f"the shapes of the weights of {name!r} differ from those in {CONFIG_NAME} in {len(other)} places: {key} "
+            f"is {tuple(saved)}, the config makes it {tuple(wanted)}; they do not belong together"
+        )
+    if absent := sorted(loaded.get("missing_keys", ())):
+        raise ValueError(
+            f"the weights of {name!r} are incomplete: {len(absent)} are missing, such as {absent[0]}; they would be "
+            "random numbers. Fetch the model again"
+        )
+    if unknown := sorted(loaded.get("unexpected_keys", ())):
+        raise ValueError(
+            f"{len(unknown)} weights of {name!r} have no place in the model of its {CONFIG_NAME}, such as "
+            f"{unknown[0][:80]!r}; they would be left out. Fetch config and weights again"
+        )
+
+
+def _check_finite(name: str, model: PreTrainedModel) -> None:
+    """Raises ValueError for weights with NaN or infinity."""
+    for key, weight in model.named_parameters():
+        if weight.numel() and not torch.stack(weight.detach().aminmax()).isfinite().all():
+            raise ValueError(
+                f"the weights of {name!r} are damaged: numbers in {key} are not finite in {weight.dtype}. Fetch the "
+                "model again, or try backbone.dtype float32"
+            )
+
+
+def _keep_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Of the folder's options of generation keep only token ids: how texts are decoded is for the caller to say."""
+    given, kept = getattr(model, "generation_config", None), {"eos_token_id": tokenizer.eos_token_id}
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = getattr(given, key, None)
+        ids = value if isinstance(value, list) else [value]
+        if ids and all(isinstance(i, int) and 0 <= i < rows for i in ids):
+            kept[key] = value
+    model.generation_config = GenerationConfig(**kept)
 
 
 def _source(name: str, revision: str | None) -> str:
@@ -125,16 +190,15 @@ def _source(name: str, revision: str | None) -> str:
     return str(folder)
 
 
-def _explained(what: str, name: str, error: Exception, offline: bool, silent: bool) -> ValueError:
+def _explained(what: str, name: str, error: BaseException, offline: bool, silent: bool) -> ValueError:
     """The library's error with advice for the user; ``silent``: the hub did not answer."""
-    problem = (str(error).strip() or type(error).__name__).split("\n")[0][:300]
+    text = " ".join(str(error).split())
+    problem = (text if " " in text else f"{type(error).__name__} {text}".strip())[:300]
     if "trust_remote_code" in str(error):
         advice = "It needs code of its own, which is never executed; choose a model that transformers knows."
     elif "Unrecognized configuration class" in str(error):
         problem = problem.split(" for this kind")[0]
         advice = "That is no causal language model; choose one that writes text from left to right."
-    elif "ignore_mismatched_sizes" in str(error):
-        advice = f"The shapes of the weights differ from those in {CONFIG_NAME}; they do not belong together."
     elif Path(name).exists() or name == NANO:
         advice = "The folder must be as save_pretrained writes it: config, tokenizer.json, complete safetensors files."
     elif silent:

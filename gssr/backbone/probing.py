@@ -36,30 +36,37 @@ def check_model(backbone: FrozenBackbone) -> float:
         hidden = decoder(inputs_embeds=table(ids), use_cache=False).last_hidden_state
         other = torch.cat([ids[:, :half], ids[:, :half]], 1)
         changed = decoder(inputs_embeds=table(other), use_cache=False).last_hidden_state
+        from_ids = run_to(decoder, backbone.layers[0], False, input_ids=ids)
+        logits = backbone.logits(hidden)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{kind} does not take inputs_embeds, which a prefix needs; choose another backbone ({error})"
+        ) from error
+    except (RuntimeError, IndexError, ArithmeticError, AttributeError) as error:
+        raise ValueError(
+            f"{kind} cannot read {TOKENS} tokens, so config.json does not fit its weights ({str(error)[:200]})"
         ) from error
     if hidden.shape[-1] != backbone.hidden_size:
         raise ValueError(
             f"{kind} has embeddings of width {backbone.hidden_size} and states of width {hidden.shape[-1]}; a prefix "
             "needs a backbone that has one width"
         )
-    if not hidden.isfinite().all():
+    if not (hidden.isfinite().all() and expected.isfinite().all()):
         raise ValueError(
-            f"the states of {kind} are not finite in {table.weight.dtype}: damaged weights, or a precision in which "
-            "they overflow; try backbone.dtype float32"
+            f"the states of {kind} are not finite in {table.weight.dtype}: a wrong number in config.json, or a "
+            "precision in which they overflow; try backbone.dtype float32"
         )
+    if not (hidden.any() and expected.any()):
+        raise ValueError(f"the states or logits of {kind} are all zero: weights or factors in config.json are zero")
     if not _close(hidden[:, :half], changed[:, :half], 1e-3):
         raise ValueError(f"{kind} is no causal language model: its states of a token depend on later tokens")
-    from_ids = run_to(decoder, backbone.layers[0], False, input_ids=ids)
     factors = (1.0, getattr(backbone.config, "embedding_multiplier", 1.0))
     fitting = [factor for factor in factors if _close(factor * plain, from_ids)]
     if not fitting:
         raise ValueError(
             f"{kind} treats embeddings and token ids differently, in a way that gssr does not know; choose another one"
         )
-    if not _close(backbone.logits(hidden), expected):
+    if not _close(logits, expected):
         raise ValueError(f"the output head of {kind} does more than gssr knows; choose another backbone")
     return fitting[0]
 

@@ -28,7 +28,7 @@ def add_commands(subparsers: Subparsers) -> None:
         subparsers, "generate", "continue a prompt without and with steering, side by side", EXAMPLES,
         "Both texts have the same decoding and seed. A line of --- separates the texts of a file.",
     )  # fmt: skip
-    parser.add_argument("--prompt", required=True, help="the text to continue")
+    parser.add_argument("--prompt", type=shared.utf8, required=True, help="the text to continue")
     shared.backbone_options(parser)
 
     group = parser.add_argument_group("source of the direction, one of")
@@ -36,22 +36,26 @@ def add_commands(subparsers: Subparsers) -> None:
     sources.add_argument("--learn", **file, help="learn a state from texts that should follow the prompt")
     sources.add_argument("--learned", **file, help="a learned state that --save wrote")
     sources.add_argument("--towards", **file, help="mean state after these texts minus that after those of --away")
-    sources.add_argument("--like", metavar="TEXT", help="pull the states to those after this text")
+    sources.add_argument("--like", type=shared.utf8, metavar="TEXT", help="pull the states to those after this text")
     sources.add_argument("--state", **file, help="pull the states to one that gssr state capture wrote")
     sources.add_argument("--random", action="store_true", help="a random direction as large as the states")
     parser.add_argument("--learn-from", **file, help="prompts of the texts to learn; default the prompt")
     parser.add_argument("--away", **file, help="texts whose mean state is subtracted, for --towards")
-    parser.add_argument("--save", **file, help="write the learned state, .safetensors")
+    parser.add_argument("--save", type=shared.new_file, metavar="FILE", help="write the learned state, .safetensors")
     parser.add_argument("--steps", type=shared.count, default=200, help="steps of learning; default 200")
 
     rule = parser.add_argument_group("how the direction acts")
-    rule.add_argument("--strength", type=float, default=1.0, help="factor of a direction, share of a pull; default 1")
-    rule.add_argument("--max-share", type=float, help="largest change, as a share of the state's norm")
+    rule.add_argument(
+        "--strength", type=shared.signed, default=1.0, help="factor of a direction, share of a pull; default 1"
+    )
+    rule.add_argument("--max-share", type=shared.positive, help="largest change, as a share of the state's norm")
     rule.add_argument("--layers", type=shared.layer_list, metavar="LIST", help="such as 0,2,4-6; default all")
     rule.add_argument("--heads", type=shared.layer_list, metavar="LIST", help="as --layers, but not for learned states")
     rule.add_argument("--once", action="store_true", help="act before the first new token only; default when learned")
-    rule.add_argument("--stop", type=int, help="act before this many new tokens; default 24, 0 for all")
-    rule.add_argument("--half-life", type=float, metavar="TOKENS", help="tokens in which the strength halves")
+    rule.add_argument(
+        "--stop", type=shared.whole(0, shared.MOST), help="act before this many new tokens; default 24, 0 for all"
+    )
+    rule.add_argument("--half-life", type=shared.positive, metavar="TOKENS", help="tokens in which the strength halves")
 
     shared.decoding_options(parser)
     shared.json_option(parser)
@@ -95,7 +99,6 @@ def run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     if not options.prompt:
         raise ValueError("the prompt is empty; give a text of at least one character")
-    shared.read_decoding(options)
     if (options.towards is None) != (options.away is None):
         raise ValueError("--towards and --away belong together: the direction is the difference of their mean states")
     if options.save is not None:
@@ -103,6 +106,9 @@ def _check(options: argparse.Namespace) -> None:
     for name in ("save", "learn_from"):
         if getattr(options, name) is not None and options.learn is None:
             raise ValueError(f"--{name.replace('_', '-')} belongs to --learn, which is missing; add it")
+    for path in (options.learn, options.learn_from, options.towards, options.away):
+        if path is not None:
+            _texts(path)  # a wrong file is refused before the model is loaded
 
 
 def _rules(backbone: "FrozenBackbone", options: argparse.Namespace) -> "list[Rule]":

@@ -5,14 +5,19 @@ torch and transformers take seconds to import. Functions import them when a comm
 
 import argparse
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from gssr.files import require_room
 
 if TYPE_CHECKING:
     from gssr.backbone import FrozenBackbone
 
 Subparsers = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Options = argparse._ActionsContainer  # a parser or a group of its options
+PICTURES = (".png", ".pdf", ".svg", ".jpg", ".webp")
+LARGEST_TEXT = 16 * 2**20  # characters; a model reads far fewer
 
 
 def add_command(
@@ -55,7 +60,7 @@ def run_option(parser: Options) -> None:
 
 
 def seed_option(parser: Options, of: str) -> None:
-    parser.add_argument("--seed", type=int, default=0, help=f"of {of}; default 0")
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help=f"of {of}; default 0")
 
 
 def json_option(parser: Options) -> None:
@@ -63,7 +68,7 @@ def json_option(parser: Options) -> None:
 
 
 def plot_option(parser: Options, picture: str) -> None:
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help=f"draw {picture}")
+    parser.add_argument("--plot", type=picture_file, metavar="FILE.png", help=f"draw {picture}")
 
 
 def load_backbone(options: argparse.Namespace) -> "FrozenBackbone":
@@ -77,14 +82,18 @@ def load_backbone(options: argparse.Namespace) -> "FrozenBackbone":
     logging.disable_progress_bar()
     backbone = FrozenBackbone(options.backbone, options.revision, options.dtype, options.offline)
     try:
-        return backbone.to(torch.device(options.device))
-    except (RuntimeError, AssertionError) as error:
+        if (device := torch.device(options.device)).type == "meta":
+            raise RuntimeError("it holds no numbers")
+        return backbone.to(device)
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(f"the device {options.device!r} cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def prompt_options(parser: argparse.ArgumentParser) -> None:
     """Prompts on the command line or in a file; ``read_prompts`` reads them."""
-    parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a text to read; may be repeated")
+    parser.add_argument(
+        "--prompt", type=utf8, action="append", default=[], metavar="TEXT", help="a text to read; may be repeated"
+    )
     parser.add_argument("--prompt-file", type=Path, metavar="FILE", help="a UTF-8 file whose content is one more text")
 
 
@@ -104,29 +113,32 @@ def read_prompts(options: argparse.Namespace) -> list[str]:
 
 
 def read_text(file: Path) -> str:
-    """Raises ValueError if the file cannot be read, or is not UTF-8 text."""
+    """Raises ValueError if the file cannot be read, is not UTF-8 text, or is too long to be read by a model."""
     try:
-        return file.read_text(encoding="utf-8")
+        with open(file, encoding="utf-8") as opened:
+            text = opened.read(LARGEST_TEXT + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} cannot be read as UTF-8 text: {error}") from error
+    if len(text) > LARGEST_TEXT:
+        raise ValueError(f"{file} has more than {LARGEST_TEXT:,} characters; give a shorter text")
+    return text
 
 
 def decoding_options(parser: argparse.ArgumentParser) -> None:
     """How new text is decoded; ``read_decoding`` reads them."""
     group = parser.add_argument_group("decoding")
     group.add_argument("--tokens", type=count, default=64, help="new tokens at most; default 64")
-    group.add_argument("--temperature", type=number, default=0.8, help="0 takes the most likely token; default 0.8")
-    group.add_argument("--top-p", type=number, default=1.0, help="sample within this probability mass; default 1")
+    group.add_argument(
+        "--temperature", type=temperature, default=0.8, help="0 takes the most likely token; default 0.8"
+    )
+    group.add_argument(
+        "--top-p", type=real(0, 1, above=True), default=1.0, help="sample within this probability mass; default 1"
+    )
     seed_option(group, "sampling")
 
 
 def read_decoding(options: argparse.Namespace) -> dict[str, Any]:
-    """Keyword arguments of ``model.generate``; the caller sets the seed.
-
-    Raises ValueError for a --top-p that is no probability mass.
-    """
-    if not 0 < options.top_p <= 1:
-        raise ValueError(f"--top-p {options.top_p:g} is not above 0 and at most 1")
+    """Keyword arguments of ``model.generate``; the caller sets the seed."""
     if options.temperature == 0:
         return {"max_new_tokens": options.tokens, "do_sample": False}
     sampling = {"temperature": options.temperature, "top_p": options.top_p, "top_k": 0}
@@ -138,25 +150,93 @@ def layer_list(text: str) -> list[int]:
     layers: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not (last.isdecimal() and int(first) <= int(last) < int(first) + 10_000)):
-            raise argparse.ArgumentTypeError(f"{text!r} is no list of layers; expected numbers from 0 such as 0,2,4-6")
+        if not all(_is_digits(n) and len(n) < 5 for n in ((first, last) if dash else (first,))) or (
+            dash and int(first) > int(last)
+        ):
+            raise argparse.ArgumentTypeError(
+                f"{_cut(text)} is no list of layers; expected numbers from 0 such as 0,2,4-6"
+            )
         layers.update(range(int(first), int(last or first) + 1))
     return sorted(layers)
 
 
-def count(text: str) -> int:
-    """An integer above 0; an argparse type."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """An argparse type: a whole number from ``low`` to ``high``."""
+
+    def read(text: str) -> int:
+        if not _is_digits(text) or len(text) > 20 or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{_cut(text)} is not a whole number from {low:,} to {high:,}")
+        return int(text)
+
+    return read
 
 
-def number(text: str) -> float:
-    """A finite number that is not negative. An argparse type."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or value < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+def real(low: float, high: float, above: bool = False) -> Callable[[str], float]:
+    """An argparse type: a number from ``low`` to ``high``, with ``above`` without ``low`` itself."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high or (above and value == low):
+            start = f"above {low:,.0f}, up" if above else f"from {low:,.0f}"
+            raise argparse.ArgumentTypeError(f"{_cut(text)} is not a number {start} to {high:,.0f}")
+        return value
+
+    return read
+
+
+# Far above any use, and far below where a computation overflows or never ends.
+MOST = 1_000_000
+count, number, positive, signed = whole(1, MOST), real(0, MOST), real(0, MOST, above=True), real(-MOST, MOST)
+
+
+def temperature(text: str) -> float:
+    """0, or a number by which scores can be divided. An argparse type."""
+    value = real(0, 1000)(text)
+    if 0 < value < 0.001:
+        raise argparse.ArgumentTypeError(f"{_cut(text)} is too small a temperature; expected 0, or 0.001 to 1,000")
     return value
+
+
+def utf8(text: str) -> str:
+    """A text that can be written as UTF-8, which bytes of another encoding cannot. An argparse type."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(f"{_cut(text)} is not UTF-8 text") from error
+    return text
+
+
+def new_file(text: str) -> Path:
+    """As ``output_file``; folders above it will be made."""
+    return output_file(text, make_folders=True)
+
+
+def output_file(text: str, make_folders: bool = False) -> Path:
+    """A file that can be written, known before the work. An argparse type."""
+    path = Path(text)
+    try:
+        if path.is_dir() or not path.name:
+            raise ValueError(f"{_cut(text)} is a folder; give the name of a file")
+        require_room(path, make_folders=make_folders)
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return path
+
+
+def picture_file(text: str) -> Path:
+    """As ``output_file``, with an ending of pictures."""
+    path = output_file(text)
+    if path.suffix.lower() not in PICTURES:
+        raise argparse.ArgumentTypeError(f"{_cut(text)} is no picture; expected an ending of {', '.join(PICTURES)}")
+    return path
+
+
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
+def _cut(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:60]}…")

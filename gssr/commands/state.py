@@ -22,7 +22,9 @@ def add_commands(subparsers: Subparsers) -> None:
     group.add_argument("--leverage", action="store_true", help="measure the effect of a random change of each layer")
     group.add_argument("--share", type=shared.number, default=0.5, help="change over the state's norm; default 0.5")
     group.add_argument("--tokens", type=shared.count, default=32, help="new tokens under which to measure; default 32")
-    group.add_argument("--directions", type=shared.count, default=4, help="random directions for each layer; default 4")
+    group.add_argument(
+        "--directions", type=shared.whole(1, 1000), default=4, help="random directions for each layer; default 4"
+    )
     group.add_argument("--layers", type=shared.layer_list, metavar="LIST", help="such as 0,2,4-6, from 0; default all")
     shared.seed_option(group, "the directions")
     shared.json_option(parser)
@@ -39,7 +41,9 @@ def add_commands(subparsers: Subparsers) -> None:
         ['gssr state capture --prompt "The storm turned north" --out storm.safetensors'],
     )  # fmt: skip
     shared.prompt_options(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors file to write")
+    parser.add_argument(
+        "--out", type=shared.output_file, required=True, metavar="FILE", help="safetensors file to write"
+    )
     shared.backbone_options(parser)
     parser.set_defaults(run=capture)
 
@@ -66,7 +70,9 @@ def add_commands(subparsers: Subparsers) -> None:
     layer = {"type": layer_share, "action": "append", "default": [], "metavar": "LIST=SHARE"}
     parser.add_argument("--layer", **layer, help="ratio or weights of some layers, such as 4-6=0.8; may be repeated")
     parser.add_argument("--anchor", type=Path, metavar="FILE", help="the file of the anchor")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors file to write")
+    parser.add_argument(
+        "--out", type=shared.output_file, required=True, metavar="FILE", help="safetensors file to write"
+    )
     parser.set_defaults(run=blend)
 
     parser = shared.add_command(
@@ -75,7 +81,9 @@ def add_commands(subparsers: Subparsers) -> None:
          'gssr state generate storm.safetensors --read " In the evening" --temperature 0'],
     )  # fmt: skip
     parser.add_argument("file", type=Path)
-    parser.add_argument("--read", metavar="TEXT", help="a further text to read first; mind the space at its start")
+    parser.add_argument(
+        "--read", type=shared.utf8, metavar="TEXT", help="a further text to read first; mind the space at its start"
+    )
     shared.decoding_options(parser)
     shared.json_option(parser)
     shared.backbone_options(parser)

@@ -14,6 +14,7 @@ from functools import reduce
 
 import torch
 
+from gssr.states.checks import check_layout
 from gssr.states.hybrid_state import HybridState
 
 
@@ -45,6 +46,8 @@ def blend(
         raise ValueError(
             f"states with {[state.rows for state in states]} rows cannot be blended; select as many of each"
         )
+    for state in states[1:]:
+        check_layout(dict(enumerate(state.layers)), dict(enumerate(states[0].layers)))
     recurrent = states[0].recurrent_layers
     for layer in layers or {}:
         if layer not in recurrent:
@@ -74,6 +77,6 @@ def ratio_weights(ratio: float) -> tuple[float, float]:
 def _shares(weights: Sequence[float], count: int) -> list[float]:
     if len(weights) != count:
         raise ValueError(f"{len(weights)} weights for {count} states; give one for each")
-    if not all(math.isfinite(w) and w >= 0 for w in weights) or sum(weights) == 0:
-        raise ValueError(f"the weights {list(weights)} are not all finite and at least 0 with one above it")
+    if not all(math.isfinite(w) and w >= 0 for w in weights) or not 0 < sum(weights) < math.inf:
+        raise ValueError(f"the weights {list(weights)} are not all at least 0 with a finite sum above it")
     return [w / sum(weights) for w in weights]

@@ -4,6 +4,7 @@ it is.
 Shapes: B rows, L tokens, P prefix tokens, E backbone width, V vocabulary.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -42,8 +43,12 @@ class Learning:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1 or not self.rate > 0 or not self.keep_weight >= 0:
-            raise ValueError(f"{self}: steps, batch and rate must be above 0, keep_weight at least 0")
+        above, others = (self.rate, self.first_tokens), (self.keep_weight, self.first_weight)
+        numbers = all(math.isfinite(x) for x in (*above, *others))
+        if self.steps < 1 or self.batch < 1 or not numbers or min(above) <= 0 or min(others) < 0:
+            raise ValueError(
+                f"{self}: steps, batch, rate and first_tokens must be above 0, the weights at least 0, all finite"
+            )
 
 
 @dataclass(frozen=True)

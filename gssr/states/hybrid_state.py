@@ -20,6 +20,7 @@ from gssr.backbone import FrozenBackbone
 from gssr.states import state_file
 from gssr.states.advance import advance, left_padded
 from gssr.states.cache import ATTENTION, LayerState, cache_name, empty_cache, fill_cache, layer_states
+from gssr.states.checks import check_consistent, check_layout, check_mask, check_values, layers_of
 
 FORMAT = "gssr hybrid state 1"
 
@@ -30,6 +31,8 @@ class HybridState:
 
     ``tokens`` and ``mask`` are (B, L+1), left-padded. Each text begins with its begin-of-text token; the last column
     is not read yet. ``fingerprint`` and ``backbone`` (a name for messages) identify the model.
+
+    Raises ValueError for parts whose shapes or types do not fit each other, or a mask that is no left padding.
     """
 
     layers: tuple[LayerState, ...]
@@ -37,6 +40,9 @@ class HybridState:
     mask: Tensor
     fingerprint: str
     backbone: str
+
+    def __post_init__(self) -> None:
+        check_consistent(self.layers, self.tokens, self.mask)
 
     @classmethod
     def capture(cls, backbone: FrozenBackbone, prompts: Sequence[str]) -> "HybridState":
@@ -83,8 +89,12 @@ class HybridState:
 
         Args:
             options: of ``model.generate``, such as ``max_new_tokens``.
+
+        Raises:
+            ValueError: another model's state, or one that is not finite.
         """
         check_backbone(self, backbone)
+        check_values(self.layers, self.tokens)
         copies = max(options.get("num_beams") or 1, options.get("num_return_sequences") or 1)
         inputs = self.inputs(backbone.model, copies)
         options.setdefault("pad_token_id", backbone.pad_id)
@@ -108,7 +118,11 @@ class HybridState:
         return from_cache(backbone, cache, tokens, mask)
 
     def with_layers(self, layers: Mapping[int, LayerState]) -> "HybridState":
-        """A state with some layers replaced; it shares the other layers, which nothing changes."""
+        """A state with some layers replaced; it shares the other layers, which nothing changes.
+
+        Raises ValueError for a layer that does not exist, or states of other shapes than its own.
+        """
+        check_layout(layers, dict(enumerate(self.layers)))
         return replace(self, layers=tuple(layers.get(i, layer) for i, layer in enumerate(self.layers)))
 
     def select(self, rows: Sequence[int]) -> "HybridState":
@@ -128,8 +142,9 @@ class HybridState:
     def save(self, path: str | Path) -> None:
         """Write a safetensors file in one step: an interruption leaves no partial file.
 
-        Raises ValueError if the file cannot be written.
+        Raises ValueError if the file cannot be written, or the states are not finite.
         """
+        check_values(self.layers, self.tokens)
         tensors = {"tokens": self.tokens, "mask": self.mask}
         for i, layer in enumerate(self.layers):
             tensors |= {f"layers.{i}.{name}": part for name, part in layer.parts()}
@@ -142,24 +157,21 @@ class HybridState:
 
         Raises ValueError if the file is missing, damaged or of another model, or its shapes do not fit.
         """
-        tensors, about = state_file.read(path, FORMAT)
-        try:
-            tokens, mask, count = tensors.pop("tokens"), tensors.pop("mask"), int(about["layers"])
-            layers: list[dict[str, Tensor]] = [{} for _ in range(count)]
-            for name, tensor in tensors.items():
-                _, i, part = name.split(".")
-                layers[int(i)][part] = tensor
-            parts = tuple(LayerState(**layer) for layer in layers)
-            state = cls(parts, tokens, mask, about["fingerprint"], about["backbone"])
-            _check_consistent(state.layers, state.tokens, state.mask)
+
+        def build(tensors: dict[str, Tensor], about: Mapping[str, str]) -> HybridState:
+            names = {"tokens", "mask"}
+            if missing := sorted(names - tensors.keys()) + sorted({"layers", "fingerprint", "backbone"} - about.keys()):
+                raise ValueError(f"it lacks {', '.join(missing)}")
+            layers = layers_of({name: x for name, x in tensors.items() if name not in names}, about["layers"])
+            state = cls(layers, tensors["tokens"], tensors["mask"], about["fingerprint"], about["backbone"])
+            if not state.tokens.is_meta:
+                check_values(state.layers, state.tokens)
             if backbone is not None:
                 check_backbone(state, backbone)
-                _check_layout(state.layers, capture_tokens(backbone, torch.full((1, 2), backbone.start_id)).layers)
-                if not 0 <= int(tokens.min()) <= int(tokens.max()) < backbone.table.num_embeddings:
-                    raise ValueError(f"it holds token ids that are not among the {backbone.table.num_embeddings}")
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise ValueError(f"{path} is not a state that can be used: {error}") from error
-        return state
+                _check_fits(state, backbone)
+            return state
+
+        return state_file.read(path, FORMAT, build)
 
 
 def capture_tokens(backbone: FrozenBackbone, tokens: Tensor, mask: Tensor | None = None) -> HybridState:
@@ -169,11 +181,10 @@ def capture_tokens(backbone: FrozenBackbone, tokens: Tensor, mask: Tensor | None
     """
     tokens = tokens.to(backbone.device)
     mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.to(backbone.device, torch.bool)
-    if tokens.ndim != 2 or tokens.shape[1] < 2 or mask.shape != tokens.shape:
+    if tokens.ndim != 2 or not len(tokens) or tokens.shape[1] < 2 or mask.shape != tokens.shape:
         shapes = f"tokens {tuple(tokens.shape)} and mask {tuple(mask.shape)}"
         raise ValueError(f"{shapes}; expected both (B, L+1) with at least two tokens")
-    if not mask[:, -2:].all() or (mask[:, 1:] < mask[:, :-1]).any():
-        raise ValueError("only left padding before two or more tokens can be read into a state")
+    check_mask(mask)
     with torch.no_grad():
         _, cache = advance(backbone, empty_cache(backbone.model), backbone.embed(tokens[:, :-1]), mask[:, :-1])
     return from_cache(backbone, cache, tokens, mask)
@@ -182,9 +193,7 @@ def capture_tokens(backbone: FrozenBackbone, tokens: Tensor, mask: Tensor | None
 def from_cache(backbone: FrozenBackbone, cache: Cache, tokens: Tensor, mask: Tensor) -> HybridState:
     """A copy of the states in a cache that has read ``tokens[:, :-1]``; arguments as in ``capture_tokens``."""
     layers = tuple(layer.map(lambda part: part.detach().clone()) for layer in layer_states(cache))
-    state = HybridState(layers, tokens.clone(), mask.clone(), backbone.fingerprint, backbone.name)
-    _check_consistent(state.layers, state.tokens, state.mask)
-    return state
+    return HybridState(layers, tokens.clone(), mask.clone(), backbone.fingerprint, backbone.name)
 
 
 def repeat_rows(state: HybridState, copies: int) -> HybridState:
@@ -203,42 +212,13 @@ def check_backbone(state: HybridState, backbone: FrozenBackbone) -> None:
         )
 
 
-def _check_consistent(layers: Sequence[LayerState], tokens: Tensor, mask: Tensor) -> None:
-    """Compare shapes and types of states with those of ``tokens`` and ``mask``, both (B, L+1).
-
-    Raises ValueError if they do not fit, or no layer has a recurrent state.
-    """
-    if tokens.ndim != 2 or tokens.dtype != torch.int64 or mask.shape != tokens.shape or mask.dtype != torch.bool:
-        raise ValueError(
-            f"tokens {tokens.dtype} {tuple(tokens.shape)} and mask {mask.dtype} {tuple(mask.shape)} do not fit; "
-            "expected torch.int64 and torch.bool, both (B, L+1)"
-        )
-    rows, length = len(tokens), tokens.shape[1] - 1
-    if all(layer.recurrent is None for layer in layers):
-        raise ValueError("no layer has a recurrent state")
-    for i, layer in enumerate(layers):
-        for name, part in layer.parts():
-            expected = (rows, length) if name in ATTENTION else (rows,)
-            found = tuple(part.shape[d] for d in ((0, 2) if name in ATTENTION else (0,)) if d < part.ndim)
-            if found != expected or not part.is_floating_point():
-                raise ValueError(
-                    f"{name} of layer {i} is {part.dtype} {tuple(part.shape)}, which does not fit {rows} rows of "
-                    f"{length} tokens read"
-                )
-
-
-def _check_layout(layers: Sequence[LayerState], model: Sequence[LayerState]) -> None:
-    """Compare each layer's states with those of the model's layer, rows and tokens left out.
-
-    Raises ValueError for another number of layers, or a layer with other states or shapes.
-    """
-    if len(model) != len(layers):
-        raise ValueError(f"it has {len(layers)} layers, the model {len(model)}")
-    for i, (layer, expected) in enumerate(zip(layers, model, strict=True)):
-        shapes, wanted = ({name: _inner(name, part) for name, part in x.parts()} for x in (layer, expected))
-        if shapes != wanted:
-            raise ValueError(f"layer {i} holds {shapes}, the model's holds {wanted}, rows and tokens left out")
-
-
-def _inner(name: str, part: Tensor) -> tuple[int, ...]:
-    return (part.shape[1], part.shape[3]) if name in ATTENTION and part.ndim == 4 else tuple(part.shape[1:])
+def _check_fits(state: HybridState, backbone: FrozenBackbone) -> None:
+    """Raises ValueError for other layers than the model's, or unknown token ids; a state on meta shows its layers."""
+    if not state.tokens.is_meta:
+        if int(state.tokens.max()) >= (known := backbone.table.num_embeddings):
+            raise ValueError(f"it holds token ids that are not among the {known}")
+        return
+    model = capture_tokens(backbone, torch.full((1, 2), backbone.start_id)).layers
+    if len(state.layers) != len(model):
+        raise ValueError(f"it has {len(state.layers)} layers, the model {len(model)}")
+    check_layout(dict(enumerate(state.layers)), dict(enumerate(model)))

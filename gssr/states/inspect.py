@@ -3,6 +3,7 @@
 Shapes as in `gssr.states.hybrid_state`; W tokens of a continuation, V vocabulary.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -102,9 +103,9 @@ def leverage(
     for i in layers:
         if i not in having:
             raise ValueError(f"layer {i} has no state; {backbone.name!r} has one in layers {having}")
-    if not share >= 0 or tokens < 1 or directions < 1:
+    if not 0 <= share < math.inf or tokens < 1 or directions < 1:
         raise ValueError(
-            f"share {share:g}, {tokens} tokens and {directions} directions; expected a share of at least 0 "
+            f"share {share:g}, {tokens} tokens and {directions} directions; expected a finite share of at least 0 "
             "and at least one of the others"
         )
     # All rows must have equally many words: an end-of-text token would end some rows early.

@@ -14,6 +14,7 @@ nothing in decoding.
 Shapes: B rows; (M, R, N) recurrent states, (channels, width) conv states, (KV heads, 1, head dimension) values.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,13 @@ from torch import Tensor
 from gssr.backbone import FrozenBackbone
 from gssr.states import state_file
 from gssr.states.cache import layer_states
+from gssr.states.checks import NUMBER
 from gssr.states.examples import Examples, Intervention, Learning, fit
 from gssr.states.intervention import inject
 from gssr.states.rules import PARTS, Interpolation, Schedule
 
 FORMAT = "gssr learned state 2"
+NAME = re.compile(rf"({'|'.join(PARTS)})\.{NUMBER}\.(target|gate)")
 # The initial gates. A large gate lets the prompt's last tokens matter little from the start.
 FIRST_GATE = 0.9
 
@@ -70,19 +73,29 @@ class LearnedState:
 
     def save(self, path: Path, backbone: FrozenBackbone) -> None:
         """Write a safetensors file with the model's fingerprint. Raises ValueError if that fails."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be written: {error}") from error
         state_file.write(path, FORMAT, self.tensors(), {"fingerprint": backbone.fingerprint})
 
     @classmethod
     def load(cls, path: Path, backbone: FrozenBackbone) -> "LearnedState":
         """Raises ValueError if the file cannot be read, holds no learned state, or holds one of another model."""
-        tensors, about = state_file.read(path, FORMAT)
-        if about["fingerprint"] != backbone.fingerprint:
-            raise ValueError(
-                f"{path} was made for the model {about['fingerprint']}, this is {backbone.fingerprint} "
-                f"({backbone.name}); use the backbone that the state was learned with"
-            )
-        return cls.from_tensors(tensors)
+
+        def build(tensors: dict[str, Tensor], about: Mapping[str, str]) -> LearnedState:
+            if (made_for := about.get("fingerprint")) != backbone.fingerprint:
+                raise ValueError(
+                    f"it was made for the model {made_for}, this is {backbone.fingerprint} ({backbone.name}); use the "
+                    "backbone that the state was learned with"
+                )
+            state = cls.from_tensors(tensors)
+            for part, targets in state.targets.items():
+                for layer, target in targets.items():
+                    _check_target(f"{part}.{layer}", target, state.gates[part][layer])
+            return state
+
+        return state_file.read(path, FORMAT, build)
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors, with names such as ``conv.4.target`` and ``conv.4.gate``."""
@@ -95,12 +108,26 @@ class LearnedState:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "LearnedState":
-        """The inverse of ``tensors``."""
+        """The inverse of ``tensors``. Raises ValueError for other names, or a target or gate without the other."""
         found: dict[str, dict[str, dict[int, Tensor]]] = {"target": {}, "gate": {}}
         for name, tensor in tensors.items():
-            part, layer, kind = name.split(".")
-            found[kind].setdefault(part, {})[int(layer)] = tensor
+            if (known := NAME.fullmatch(name)) is None:
+                raise ValueError(f"it holds {name[:40]!r}; expected names such as conv.4.target and conv.4.gate")
+            found[known[3]].setdefault(known[1], {})[int(known[2])] = tensor
+        names = ({(part, layer) for part in by for layer in by[part]} for by in found.values())
+        if len({frozenset(kind) for kind in names}) != 1 or not tensors:
+            raise ValueError("it holds no target with a gate for each, or the other way round")
         return cls(found["target"], found["gate"])
+
+
+def _check_target(name: str, target: Tensor, gate: Tensor) -> None:
+    """Raises ValueError for a target that is not finite, or a gate outside of 0 to 1; on meta there are no values."""
+    if not target.is_floating_point() or not gate.is_floating_point() or gate.ndim > 1 or not gate.numel():
+        raise ValueError(
+            f"{name} is {target.dtype}, its gate {gate.dtype} {tuple(gate.shape)}; expected floats, () or (B,)"
+        )
+    if not target.is_meta and not (target.isfinite().all() and ((gate >= 0) & (gate <= 1)).all()):
+        raise ValueError(f"{name} is not finite, or its gate is not between 0 and 1; learn the state again")
 
 
 def learn_state(

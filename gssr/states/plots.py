@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from gssr.files import atomic_path
 from gssr.states.inspect import LayerReport, Leverage
 
 COLOURS = {"recurrent": "tab:blue", "conv": "tab:cyan", "keys": "tab:orange", "values": "tab:red"}
@@ -46,6 +47,7 @@ def _plot_leverage(axes, effects: Sequence[Leverage], share: float) -> None:
 def save(figure: Figure, path: Path) -> None:
     """Raises ValueError if the file cannot be written, or its ending names no known picture format."""
     try:
-        figure.savefig(path, dpi=150)
+        with atomic_path(path) as draft:
+            figure.savefig(draft, dpi=150, format=path.suffix[1:] or None)
     except OSError as error:
         raise ValueError(f"{path} cannot be written: {error}") from error

@@ -124,9 +124,9 @@ DAMAGES = {
     "a weight is missing": (lose_a_weight, "incomplete: 1 are missing, such as model.layers.1.mlp.up_proj.weight"),
     "other shapes": (
         lambda f: edit(f / "config.json", intermediate_size=40),
-        "shapes of the weights differ from those in config.json",
+        "shapes of the weights of .* differ from those in config.json",
     ),
-    "not a number": (not_a_number, "are not finite in torch.float32: damaged weights"),
+    "not a number": (not_a_number, "numbers in model.layers.1.mlp.up_proj.weight are not finite in torch.float32"),
     "no tokenizer": (lambda f: only(f, "config.json", "model.safetensors"), "there is no tokenizer"),
     "tokenizer cut": (
         lambda f: (f / "tokenizer.json").write_text("{"),

@@ -110,5 +110,5 @@ def test_examples_that_do_not_fit_are_refused(lively: FrozenBackbone) -> None:
     for prompts, kept in ((["", "x"], ()), (["x"], [""])):
         with pytest.raises(ValueError, match="has no token"):
             Examples(lively, prompts, FOLLOW, kept=kept)
-    with pytest.raises(ValueError, match="keep_weight=-1.*keep_weight at least 0"):
+    with pytest.raises(ValueError, match="keep_weight=-1.*the weights at least 0"):
         Learning(keep_weight=-1)
