@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import io
 import json
 import re
@@ -80,8 +81,9 @@ def _not_utf8(file: Path) -> str:
 
 
 def _identity(file: Path) -> tuple[Any, ...]:
-    status = file.stat()
-    return (str(file.resolve()), status.st_size, status.st_mtime_ns)
+    """Path and hash of the content, since size and time stay the same where a tool restores them."""
+    with open(file, "rb") as opened:
+        return (str(file.resolve()), hashlib.file_digest(opened, "sha256").hexdigest())
 
 
 class CsvSource(Source):
