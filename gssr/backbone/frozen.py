@@ -92,7 +92,7 @@ class FrozenBackbone:
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text without special tokens."""
-        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
 
     def read(self, texts: Sequence[str], layer: int, keep: Callable[[Tensor], Tensor] = torch.clone) -> list[Tensor]:
         """What is kept of each text's token states (L, E) after ``layer`` layers (0: embeddings), in float32.
