@@ -155,15 +155,6 @@ class GoalNetwork(LightningModule):
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return losses.total
 
-    def on_train_epoch_end(self) -> None:
-        # Before checkpoints of the epoch are written, and where no callback looks at each loss.
-        wrong = [name for name, weight in self.named_parameters() if not weight.isfinite().all()]
-        if wrong:
-            raise RuntimeError(
-                f"the weights of {wrong[0]} are not finite after training step {self.trainer.global_step}; go on from "
-                "an earlier checkpoint with a smaller learning rate or with clipping"
-            )
-
     def configure_optimizers(self) -> dict[str, Any]:
         total = max(1, int(self.trainer.estimated_stepping_batches))
         return self.options.optimizer.build(self.parameters(), total)
@@ -284,6 +275,12 @@ class GoalNetwork(LightningModule):
         return network
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        wrong = [name for name, weight in self.named_parameters() if not weight.isfinite().all()]
+        if wrong:  # where no callback looks at each loss; the checkpoint before stays
+            raise RuntimeError(
+                f"the weights of {wrong[0]} are not finite, and no checkpoint was written; go on from an earlier one "
+                "with a smaller learning rate or with clipping"
+            )
         checkpoint["gssr"] = {
             "noise": ranks.gather(self.noise.get_state()),
             "backbone": self.backbone.identity(),
