@@ -128,6 +128,7 @@ class TableSequences(SequenceData):
         self.source = open_table(path, delimiter, dataset_split, dataset_config, dataset_revision)
         self.reading = Reading.of(self.source, self.hparams, value_columns)
         self.reading.times()
+        self._opened: Store | None = None
         self.value_names = tuple(self.reading.columns.values)
         width = len(self.value_names)
         for name, given in (("units", units), ("resolution", resolution)):
@@ -167,7 +168,9 @@ class TableSequences(SequenceData):
         self._store()
 
     def _store(self) -> Store:
-        return self.reading.store(self.source, cache_folder() / "tables")
+        if self._opened is None:
+            self._opened = self.reading.store(self.source, cache_folder() / "tables")
+        return self._opened
 
     def read_windows(self) -> dict[str, Sequence[Record]]:
         store = self._store()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import shutil
+import tempfile
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,14 +20,18 @@ from datamodules.tables import cells
 from datamodules.tables.facts import Column, Facts
 from datamodules.tables.goals import check_bounds
 from datamodules.tables.source import Source
-from datamodules.tables.store import ABOUT, Store, Writer
+from datamodules.tables.store import Store, Writer
 from gssr.files import atomic_path
 from gssr.shown import quoted
 
-VERSION = 1  # of what a store holds; a change makes all stores be written again
+VERSION = 2  # of what a store holds; a change makes all stores be written again
 
 
 USES = ("time", "series", "text", "goal", "goal_low", "goal_high")
+
+
+class _Faster(Exception):
+    """Another process has made the same store."""
 
 
 @dataclass
@@ -92,15 +100,42 @@ class Reading:
         """
         key = repr((VERSION, source.identity, self))
         folder = cache / hashlib.sha256(key.encode()).hexdigest()[:24]
-        if not (folder / ABOUT).exists():
+        try:
+            if folder.exists() or folder.is_symlink():
+                return Store(folder)
+        except (ValueError, OSError) as error:
+            warnings.warn(f"the table cache {folder} cannot be read and is made again ({error})", stacklevel=3)
+        try:
+            return self._made(source, folder)
+        except OSError as error:
+            aside = Path(tempfile.mkdtemp(prefix="gssr-table-"))
+            # Not when an object ends: copies of it live in other processes.
+            atexit.register(shutil.rmtree, aside, ignore_errors=True)
+            warnings.warn(
+                f"the table cannot be kept in {cache} ({error}); it is read into {aside} for this run only; set "
+                "GSSR_CACHE to a folder with room for it",
+                stacklevel=3,
+            )
             try:
-                with atomic_path(folder) as draft:
-                    _check(self.write(source, draft).columns, source)
-            except OSError as error:
-                if not (folder / ABOUT).exists():  # another process was faster
-                    raise ValueError(
-                        f"the table cannot be prepared in {cache}: {error}; set GSSR_CACHE to a folder with room for it"
-                    ) from error
+                return self._made(source, aside / folder.name)
+            except OSError as second:
+                raise ValueError(
+                    f"the table can be prepared neither in {cache} ({error}) nor in {aside} ({second}); set GSSR_CACHE "
+                    "to a folder with room for it"
+                ) from second
+
+    def _made(self, source: Source, folder: Path) -> Store:
+        """A new store in place of whatever is there."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(_Faster), atomic_path(folder) as draft:
+            _check(self.write(source, draft).columns, source)
+            with suppress(ValueError, OSError):
+                Store(folder)
+                raise _Faster  # its files may be in use and are as good
+            if folder.is_dir() and not folder.is_symlink():
+                shutil.rmtree(folder)
+            else:
+                folder.unlink(missing_ok=True)
         return Store(folder)
 
     def write(self, source: Source, folder: Path) -> Facts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -68,8 +69,9 @@ def check_columns(path: str, names: Sequence[str]) -> list[str]:
 
 
 def identity_of(file: Path) -> tuple[Any, ...]:
-    status = file.stat()
-    return (str(file.resolve()), status.st_size, status.st_mtime_ns)
+    """Path and hash of the content, since size and time stay the same where a tool restores them."""
+    with open(file, "rb") as opened:
+        return (str(file.resolve()), hashlib.file_digest(opened, "sha256").hexdigest())
 
 
 class CsvSource(Source):

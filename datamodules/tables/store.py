@@ -2,13 +2,14 @@
 
     time.f8  (N)     hours            strings.bin        UTF-8 of all texts and goals
     value.f4 (N, Y)                   text.i8, goal.i8   (N, 2) place and length there in bytes, length -1 for none
-    bound.f4 (N, 2)                   about.json         Facts
+    bound.f4 (N, 2)                   about.json         Facts, and a checksum of each file
 
 Rows are read with pread, and mapped only while they are sorted, so that memory does not grow with the table.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -20,10 +21,12 @@ from typing import Any
 import numpy as np
 
 from datamodules.tables.facts import Column, Facts, iso
+from gssr.files import atomic_write
 
 DTYPES = {"time": "<f8", "value": "<f4", "text": "<i8", "goal": "<i8", "bound": "<f4"}
 STRINGS, ABOUT = "strings.bin", "about.json"
 REMEMBERED = 10_000  # strings that are not written twice
+MOST_ABOUT = 1 << 28  # bytes of the facts: some million series
 ROWS = 50_000  # of a pass over the whole table
 
 
@@ -132,8 +135,17 @@ class Writer:
         facts = Facts(
             list(self.codes), list(self.counts.values()), self.columns, self.has["text"], self.has["goal"], notes
         )
-        (self.folder / ABOUT).write_text(json.dumps(asdict(facts)), encoding="utf-8")
+        about = {"facts": asdict(facts), "files": {part: _hash(self.folder / part) for part in (*DTYPES, STRINGS)}}
+        self._sync()
+        with atomic_write(self.folder / ABOUT) as file:
+            json.dump({"sha256": _hash_of(about), **about}, file)
         return facts
+
+    def _sync(self) -> None:
+        """Make the system write all files to disk, so that a power failure leaves none of them half."""
+        for part in (*DTYPES, STRINGS):
+            with open(self.folder / part, "rb") as file:
+                os.fsync(file.fileno())
 
     def _gather(self) -> None:
         """Write the columns again, each series in one piece, in order of appearance; strings stay in place."""
@@ -190,12 +202,44 @@ def _ascends(time: np.ndarray) -> bool:
     return all((np.diff(time[start : start + ROWS + 1]) > 0).all() for start in range(0, len(time), ROWS))
 
 
+def _hash(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _hash_of(about: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    """The facts of a store whose files are all what was written. Raises ValueError for another one, and OSError."""
+    parts = {ABOUT, *DTYPES, STRINGS}
+    if wrong := [part for part in sorted(parts) if not (folder / part).is_file()]:
+        raise ValueError(f"{wrong[0]} is no file")
+    if (folder / ABOUT).stat().st_size > MOST_ABOUT:
+        raise ValueError(f"{ABOUT} is too large")
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        expected, files, facts = about.pop("sha256"), about["files"], about["facts"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{ABOUT} cannot be read ({type(error).__name__})") from error
+    if expected != _hash_of(about):
+        raise ValueError(f"{ABOUT} is not what was written")
+    for part, digest in files.items():
+        if _hash(folder / part) != digest:
+            raise ValueError(f"{part} is not what was written")
+    return facts
+
+
 class Store:
-    """Reads the files of `Writer`. `offsets` (series + 1): first row of each series, and the number of rows."""
+    """Reads the files of `Writer`. `offsets` (series + 1): first row of each series, and the number of rows.
+
+    Raises ValueError for a folder whose files are not what was written, and OSError where they cannot be read.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        about = _read_about(folder)
         about["columns"] = [Column(**column) for column in about["columns"]]
         self.facts = Facts(**about)
         self.offsets = np.concatenate([[0], np.cumsum(self.facts.counts)]).astype(np.int64)
@@ -231,5 +275,9 @@ class Store:
         if file is None:
             file = self._files[part] = os.open(self.folder / part, os.O_RDONLY)
         raw = os.pread(file, size, at) if size else b""
-        assert len(raw) == size, f"{self.folder / part} ends too early"
+        if len(raw) != size:
+            raise RuntimeError(
+                f"{self.folder / part} ends too early: it was changed while it was in use; run again, and the table is "
+                "read anew"
+            )
         return raw

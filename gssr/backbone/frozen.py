@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from gssr.backbone.cross_entropy import token_nats
+from gssr.backbone.fixed_shapes import EXPERTS, call_shape, read
+from gssr.backbone.identity import configured
 from gssr.backbone.loading import decoder_layers, fingerprint, load_model
-from gssr.backbone.probing import check_model, run_to
+from gssr.backbone.probing import check_model, ending_at
 
-TOKENS_PER_CALL = 8192
 # With gradients: a CPU is fastest while a layer's activations stay in its cache, a GPU wants few calls.
 TOKENS_PER_GRADIENT, TOKENS_PER_GRADIENT_GPU = 2048, 65536
 # 64 MiB in float32: rows enough for fast matrix products at any vocabulary in use.
@@ -39,6 +41,7 @@ class FrozenBackbone:
         self.start_id: int = end if start is None else start
         self.pad_id: int = end if pad is None else pad
         self.fingerprint = fingerprint(self.model)
+        self.configured = configured(self.model, self.tokenizer)
         self.layers = decoder_layers(self.model)
         self.decoder = self.model.get_decoder()
         self.head = self.model.get_output_embeddings()
@@ -50,6 +53,7 @@ class FrozenBackbone:
             )
         self.config = self.model.config.get_text_config()
         self._embedding_factor = check_model(self)
+        self._has_experts = any(getattr(self.config, name, None) for name in EXPERTS)
         ids = torch.arange(len(self.table.weight))
         squares = sum(self.embed(part).float().square().sum().item() for part in ids.split(8192))
         self.embedding_scale = (squares / self.table.weight.numel()) ** 0.5
@@ -88,45 +92,48 @@ class FrozenBackbone:
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text without special tokens."""
-        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
 
-    @torch.no_grad()
+    def read(self, texts: Sequence[str], layer: int, keep: Callable[[Tensor], Tensor] = torch.clone) -> list[Tensor]:
+        """What is kept of each text's token states (L, E) after ``layer`` layers (0: embeddings), in float32.
+
+        It depends on the text alone, bit for bit, see `gssr.backbone.fixed_shapes`.
+
+        Raises:
+            ValueError: a text without a token, no such layer, or states that are not finite.
+        """
+        self.require_layers([layer])
+        ids = [[self.start_id, *i] for i in self.tokenize(texts)]
+        for text, i in zip(texts, ids, strict=True):
+            if len(i) == 1:
+                raise ValueError(f"the text {text!r} has no token; a missing text is None, not an empty string")
+        shape = partial(call_shape, width=self.hidden_size, on_cpu=self.device.type == "cpu", alone=self._has_experts)
+        with nullcontext(self.embed) if layer == 0 else ending_at(self.decoder, self.layers[layer - 1], True) as run:
+            states = run if layer == 0 else lambda ids: run(input_ids=ids)
+            kept = read(ids, states, keep, shape, self.tokenizer.eos_token_id, self.device)
+        if kept and not torch.cat([states.flatten() for states in kept]).isfinite().all():
+            text = next(text for text, states in zip(texts, kept, strict=True) if not states.isfinite().all())
+            raise ValueError(
+                f"the states of the text {text[:80]!r} are not finite in layer {layer} of {self.name!r} in "
+                f"{self.table.weight.dtype}: damaged weights, or a precision in which they overflow; try "
+                "backbone.dtype float32"
+            )
+        return kept
+
     def token_states(self, texts: Sequence[str], layer: int) -> tuple[Tensor, Tensor]:
-        """States of the tokens of each text after ``layer`` layers (0: embeddings).
+        """States of the tokens of each text after ``layer`` layers, side by side; see ``read``.
 
         Returns:
             states (N, L, E) in float32, zero at padding, and mask (N, L), True at tokens.
-
-        Raises:
-            ValueError: a text without a token, or no such layer.
         """
-        self.require_layers([layer])
-        ids = [torch.tensor(i) for i in self.tokenize(texts)]
-        for text, i in zip(texts, ids, strict=True):
-            if len(i) == 0:
-                raise ValueError(f"the text {text!r} has no token; a missing text is None, not an empty string")
-        padded = pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.eos_token_id)
-        mask = pad_sequence([torch.ones(len(i), dtype=torch.bool) for i in ids], batch_first=True)
-        start = torch.full((len(ids), 1), self.start_id)
-        states = self._states_after(torch.cat([start, padded], 1).to(self.device), layer)[:, 1:]
-        mask = mask.to(self.device)
-        return states.float() * mask[..., None], mask
+        return side_by_side(self.read(texts, layer))
 
-    @torch.no_grad()
     def mean_states(self, texts: Sequence[str], layers: Sequence[int]) -> Tensor:
-        """Mean over each text's tokens at the given layers, side by side: (N, len(layers) · E), float32.
-
-        Texts are read in groups of similar length; the result does not depend on the grouping.
-        """
-        out = torch.empty(len(texts), len(layers) * self.hidden_size)
-        # Characters bound tokens from above in every byte-level tokenizer up to multi-byte characters.
-        for group in _grouped([len(text) for text in texts], TOKENS_PER_CALL, per_token=3):
-            parts = []
-            for layer in layers:
-                states, mask = self.token_states([texts[i] for i in group], layer)
-                parts.append(states.sum(1) / mask.sum(1, keepdim=True))
-            out[torch.tensor(group)] = torch.cat(parts, -1).cpu()
-        return out
+        """Mean over a text's tokens at each layer, side by side: (N, len(layers) · E), float32; see ``read``."""
+        if not texts:
+            return torch.empty(0, len(layers) * self.hidden_size)
+        means = [torch.stack(self.read(texts, layer, lambda states: states.mean(0))) for layer in layers]
+        return torch.cat(means, -1).cpu()
 
     def text_nats(
         self,
@@ -199,23 +206,23 @@ class FrozenBackbone:
         bound = getattr(self.config, "final_logit_softcapping", None)
         return logits if bound is None else bound * torch.tanh(logits / bound)
 
-    def _states_after(self, ids: Tensor, layer: int) -> Tensor:
-        """Hidden states (N, L, E) after ``layer`` layers; later layers do not run."""
-        if layer == 0:
-            return self.embed(ids)
-        return run_to(self.decoder, self.layers[layer - 1], True, input_ids=ids)
+
+def side_by_side(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Rows (L_i, E) padded with zeros to (N, L, E), and mask (N, L), True where a row is."""
+    padded = pad_sequence(list(rows), batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows], device=padded.device)
+    return padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
 
 
-def _grouped(lengths: Sequence[int], limit: int, per_token: int = 1) -> Iterator[list[int]]:
+def _grouped(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
     """Places in order of length, in groups whose padded tokens fit into one call.
 
     Args:
         limit: largest number of tokens in a call.
-        per_token: units of ``lengths`` in a token.
     """
     group: list[int] = []
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if group and (len(group) + 1) * max(1, lengths[i] // per_token) > limit:
+        if group and (len(group) + 1) * lengths[i] > limit:
             yield group
             group = []
         group.append(i)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +16,10 @@ TOKENS = 8
 
 
 class _Reached(Exception):
-    """Ends a forward pass."""
+    """Ends a forward pass with what was reached."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        self.hidden = hidden
 
 
 @torch.no_grad()
@@ -73,21 +78,30 @@ def check_model(backbone: FrozenBackbone) -> float:
 
 def run_to(decoder: nn.Module, layer: nn.Module, after: bool, **inputs: Tensor) -> Tensor:
     """The input of a layer, or with ``after`` its output; later layers do not run."""
-    found: list[Tensor] = []
+    with ending_at(decoder, layer, after) as run:
+        return run(**inputs)
+
+
+@contextmanager
+def ending_at(decoder: nn.Module, layer: nn.Module, after: bool) -> Iterator[Callable[..., Tensor]]:
+    """A function that does what ``run_to`` does, in several threads at once if need be."""
 
     def stop(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any = None) -> None:
         hidden = output if after else args[0] if args else kwargs["hidden_states"]
-        found.append(hidden[0] if isinstance(hidden, tuple) else hidden)
-        raise _Reached
+        raise _Reached(hidden[0] if isinstance(hidden, tuple) else hidden)
+
+    def run(**inputs: Tensor) -> Tensor:
+        try:
+            decoder(**inputs, use_cache=False)
+        except _Reached as reached:
+            return reached.hidden
+        raise AssertionError("the decoder did not run this layer")
 
     handle = (layer.register_forward_hook if after else layer.register_forward_pre_hook)(stop, with_kwargs=True)
     try:
-        decoder(**inputs, use_cache=False)
-    except _Reached:
-        pass
+        yield run
     finally:
         handle.remove()
-    return found[0]
 
 
 def _close(a: Tensor, b: Tensor, tolerance: float | None = None) -> bool:

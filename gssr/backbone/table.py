@@ -11,14 +11,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from gssr.backbone import text_file
 from gssr.backbone.frozen import FrozenBackbone
+from gssr.backbone.identity import reads_as
 from gssr.backbone.readings import MeanReading, Reading
-from gssr.files import atomic_path
 
 TEXTS_PER_STEP = 512
 SECONDS_BETWEEN_SAVES = 300.0
@@ -34,9 +33,10 @@ def cache_folder() -> Path:
 class TextTable:
     """Features (N, F) of texts, F = len(layers) · E, looked up by the text itself.
 
-    ``add`` keeps features in a safetensors file, under a hash of each text, for other splits and other runs. The
-    backbone's fingerprint, the layers and the reading name the file. It is written every few minutes, and after an
-    interruption, too. A warning reports a file that cannot be read, and replaces it, or one that cannot be written.
+    ``add`` keeps features in a safetensors file, under a hash of each text, for other splits and other runs. All that
+    changes a feature's bits names the file: what ``reads_as`` lists, the layers and the reading. It is
+    written every few minutes, and after an interruption, too. A warning reports a file that is not exactly what was
+    written, and replaces it, or one that cannot be written.
 
     Args:
         layers: layers of the backbone to read.
@@ -49,11 +49,21 @@ class TextTable:
         self.width = len(self.layers) * backbone.hidden_size
         self.rows: dict[str, int] = {}
         self.states = torch.zeros(1, self.width)
-        identity = repr((backbone.fingerprint, self.layers, *self.reading.key)).encode()
-        self.file = cache_folder() / f"texts-{hashlib.sha256(identity).hexdigest()[:24]}.safetensors"
+
+    @property
+    def identity(self) -> str:
+        """32 hex digits; they change with the backbone's device."""
+        return hashlib.sha256(repr((reads_as(self.backbone), self.layers, self.reading.key)).encode()).hexdigest()[:32]
+
+    @property
+    def file(self) -> Path:
+        return cache_folder() / f"texts-{self.identity}.safetensors"
 
     def add(self, texts: Iterable[str], keep: bool = True) -> None:
-        """Read the texts that are not in the table yet. With ``keep``, use the file's features and add to it."""
+        """Read the texts that are not in the table yet. With ``keep``, use the file's features and add to it.
+
+        Raises ValueError for a text without a token, or features that are not finite.
+        """
         if not self.reading.observes:
             return
         new = [text for text in dict.fromkeys(texts) if text not in self.rows]
@@ -81,7 +91,11 @@ class TextTable:
                 total=len(missing), desc="reading texts once", unit=" texts", disable=len(groups) < 4, leave=False
             ) as bar:
                 for group in groups:
-                    states[torch.tensor(group)] = self.reading.read(self.backbone, [new[i] for i in group], self.layers)
+                    read = self.reading.read(self.backbone, [new[i] for i in group], self.layers)
+                    for i in group if not read.isfinite().all() else ():
+                        if not read[group.index(i)].isfinite().all():
+                            raise ValueError(f"the features of the text {new[i][:80]!r} are not finite")
+                    states[torch.tensor(group)] = read
                     done += group
                     bar.update(len(group))
                     if keep and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
@@ -115,29 +129,20 @@ class TextTable:
         return self.states[index], index > 0
 
     def _load(self) -> tuple[Tensor, Tensor]:
-        """Hashes (N, 2) and features (N, F) in the file; empty ones if it cannot be read."""
-        nothing = torch.empty(0, 2, dtype=torch.int64), torch.empty(0, self.width)
-        if not self.file.exists():
-            return nothing
+        """Hashes (N, 2) and features (N, F) in the file; empty ones if it cannot be used."""
         try:
-            tensors = load_file(self.file)
-            keys, states = tensors["hashes"], tensors["states"]
-        except (OSError, SafetensorError, KeyError) as error:
-            reason = f"{type(error).__name__}: {error}"
-        else:
-            if (keys.dtype, keys.shape[1:]) == (torch.int64, (2,)) and states.shape == (len(keys), self.width):
-                return keys, states.float()
-            reason = f"it holds {tuple(keys.shape)} and {tuple(states.shape)}"
-        warnings.warn(f"the text cache {self.file} cannot be read and is made again ({reason})", stacklevel=3)
-        return nothing
+            return text_file.read(self.file, self.identity, self.width)
+        except FileNotFoundError:
+            pass
+        except ValueError as error:
+            warnings.warn(f"the text cache {self.file} cannot be read and is made again ({error})", stacklevel=3)
+        return torch.empty(0, 2, dtype=torch.int64), torch.empty(0, self.width)
 
     def _save(self, keys: Tensor, states: Tensor) -> None:
         """Replace the file in one step. Of two processes that write at once the later wins; the other reads again."""
         try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(self.file) as draft:
-                save_file({"hashes": keys, "states": states.contiguous()}, draft)
-        except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
+            text_file.write(self.file, self.identity, keys, states)
+        except OSError as error:
             warnings.warn(
                 f"the text cache {self.file} could not be written ({error}); the texts will be read again next time",
                 stacklevel=3,

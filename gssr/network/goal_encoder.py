@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from gssr.backbone import FrozenBackbone
+from gssr.backbone.frozen import side_by_side
 from gssr.network.layers import mlp
 
-KEPT_GOALS = 10_000
+KEPT_BYTES = 2**27  # of token states: some 13,000 goal sentences of nano
 
 
 class LatentGoal(NamedTuple):
@@ -63,25 +64,32 @@ class GoalEncoder(nn.Module):
 
 
 class GoalReader:
-    """Token states of goal sentences after one layer of the frozen model, kept because sentences come again."""
+    """Token states of goal sentences after one layer of the frozen model, kept because sentences come again.
+
+    Those that were used last are kept, up to ``KEPT_BYTES``. A goal that is read again has the same states.
+    """
 
     def __init__(self, backbone: FrozenBackbone, layer: int) -> None:
         self.backbone, self.layer = backbone, layer
-        self._states: dict[str, Tensor] = {}
+        self._states: dict[str, Tensor] = {}  # in order of use
+        self._bytes = 0
 
     def __call__(self, goals: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """States (N, L, E) and mask (N, L) of N goals; one row without tokens for no goals."""
-        if len(self._states) > KEPT_GOALS:
-            self._states.clear()
-        new = sorted(set(goals) - self._states.keys())
-        if new:
-            states, mask = self.backbone.token_states(new, self.layer)
-            self._states |= {goal: row[m] for goal, row, m in zip(new, states, mask, strict=True)}
-        rows = [self._states[goal] for goal in goals]
+        """States (N, L, E) and mask (N, L) of N goals; one row without tokens for no goals.
+
+        Raises ValueError for a goal without a token, or states that are not finite.
+        """
         device = self.backbone.device
-        if not rows:
+        if not goals:
             empty = torch.zeros(1, 1, self.backbone.hidden_size, device=device)
             return empty, torch.zeros(1, 1, dtype=torch.bool, device=device)
-        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        lengths = torch.tensor([len(row) for row in rows], device=padded.device)
-        return padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
+        wanted = dict.fromkeys(goals)
+        new = [goal for goal in wanted if goal not in self._states]
+        for goal, states in zip(new, self.backbone.read(new, self.layer), strict=True):
+            self._states[goal] = states
+            self._bytes += states.nbytes
+        self._states |= {goal: self._states.pop(goal) for goal in wanted}
+        rows = [self._states[goal].to(device) for goal in goals]
+        while self._bytes > KEPT_BYTES:
+            self._bytes -= self._states.pop(next(iter(self._states))).nbytes
+        return side_by_side(rows)

@@ -275,6 +275,12 @@ class GoalNetwork(LightningModule):
         return network
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        wrong = [name for name, weight in self.named_parameters() if not weight.isfinite().all()]
+        if wrong:  # where no callback looks at each loss; the checkpoint before stays
+            raise RuntimeError(
+                f"the weights of {wrong[0]} are not finite, and no checkpoint was written; go on from an earlier one "
+                "with a smaller learning rate or with clipping"
+            )
         checkpoint["gssr"] = {
             "noise": ranks.gather(self.noise.get_state()),
             "backbone": self.backbone.identity(),

@@ -63,10 +63,19 @@ class Validation:
         self._add_hits("borrowed", with_borrowed_goals(batch), free, generator, False)
 
     def means(self) -> dict[str, float]:
-        """Means by name over everything that was measured in any process. Collective."""
+        """Means by name over everything that was measured in any process. Collective.
+
+        Raises RuntimeError for a mean that is not finite: such a network must not be kept as if it had a score.
+        """
         # A process may have had no goal, so not all of them know the same names.
         names = dict.fromkeys(name for part in ranks.gather(list(self._means)) for name in part)
-        return {f"{self.part}/{name}": self._mean(name).compute().item() for name in names}
+        means = {f"{self.part}/{name}": self._mean(name).compute().item() for name in names}
+        if wrong := [name for name, mean in means.items() if not math.isfinite(mean)]:
+            raise RuntimeError(
+                f"{', '.join(wrong[:3])} {'is' if len(wrong) == 1 else 'are'} not finite: weights or values overflow. "
+                "Go on from an earlier checkpoint with a smaller learning rate, or look for extreme values in the data."
+            )
+        return means
 
     def calibrate(self) -> None:
         """Fit the fans to what was measured in all processes. Collective."""
