@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from callbacks.lightning_internals import log_step, validation_follows
 from gssr import ranks
+from gssr.domains import Count, CountOrNone, checked
 from gssr.files import atomic_path
 from gssr.runs.folders import BEST, CHECKPOINTS, LAST, checkpoint_file
 
@@ -37,6 +38,7 @@ class Interrupted(Exception):
         self.signal = signal
 
 
+@checked
 class RunCheckpoints(Checkpoint):
     """Saves into `<trainer.default_root_dir>/checkpoints`: `last.ckpt`, `best.ckpt` and `step-<n>.ckpt`.
 
@@ -61,12 +63,10 @@ class RunCheckpoints(Checkpoint):
         self,
         monitor: str | None = "val/open_loop_mae",
         mode: Literal["min", "max"] = "min",
-        every_n_steps: int = 200,
-        keep: int = 2,
+        every_n_steps: Count = 200,
+        keep: CountOrNone = 2,
     ) -> None:
         super().__init__()
-        if every_n_steps < 1 or keep < 0:
-            raise ValueError(f"every_n_steps {every_n_steps} must be at least 1 and keep {keep} at least 0")
         self.monitor, self.mode, self.every_n_steps, self.keep = monitor, mode, every_n_steps, keep
         self.best_score: float | None = None
         self.best_step: int | None = None

@@ -4,12 +4,18 @@ torch and transformers take seconds to import. Functions import them when a comm
 """
 
 import argparse
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gssr import domains
+from gssr.domains import argument
+
 if TYPE_CHECKING:
     from gssr.backbone import FrozenBackbone
+
+# Types of options.
+count, items, steps, seed = map(argument, (domains.Count, domains.Items, domains.Steps, domains.Seed))
+number, mass = map(argument, (domains.NonNegative, domains.PositiveFraction))
 
 Subparsers = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Options = argparse._ActionsContainer  # a parser or a group of its options
@@ -55,7 +61,7 @@ def run_option(parser: Options) -> None:
 
 
 def seed_option(parser: Options, of: str) -> None:
-    parser.add_argument("--seed", type=int, default=0, help=f"of {of}; default 0")
+    parser.add_argument("--seed", type=seed, default=0, help=f"of {of}; default 0")
 
 
 def json_option(parser: Options) -> None:
@@ -116,17 +122,12 @@ def decoding_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("decoding")
     group.add_argument("--tokens", type=count, default=64, help="new tokens at most; default 64")
     group.add_argument("--temperature", type=number, default=0.8, help="0 takes the most likely token; default 0.8")
-    group.add_argument("--top-p", type=number, default=1.0, help="sample within this probability mass; default 1")
+    group.add_argument("--top-p", type=mass, default=1.0, help="sample within this probability mass; default 1")
     seed_option(group, "sampling")
 
 
 def read_decoding(options: argparse.Namespace) -> dict[str, Any]:
-    """Keyword arguments of ``model.generate``; the caller sets the seed.
-
-    Raises ValueError for a --top-p that is no probability mass.
-    """
-    if not 0 < options.top_p <= 1:
-        raise ValueError(f"--top-p {options.top_p:g} is not above 0 and at most 1")
+    """Keyword arguments of ``model.generate``; the caller sets the seed."""
     if options.temperature == 0:
         return {"max_new_tokens": options.tokens, "do_sample": False}
     sampling = {"temperature": options.temperature, "top_p": options.top_p, "top_k": 0}
@@ -142,21 +143,3 @@ def layer_list(text: str) -> list[int]:
             raise argparse.ArgumentTypeError(f"{text!r} is no list of layers; expected numbers from 0 such as 0,2,4-6")
         layers.update(range(int(first), int(last or first) + 1))
     return sorted(layers)
-
-
-def count(text: str) -> int:
-    """An integer above 0; an argparse type."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def number(text: str) -> float:
-    """A finite number that is not negative. An argparse type."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or value < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
-    return value

@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from gssr.backbone import FrozenBackbone
+from gssr.domains import Few, Layers, checked
 from gssr.network.config import fixed
 from gssr.network.heads import PrefixProjector
 from gssr.network.state_projector import StateProjector
@@ -26,11 +27,11 @@ from gssr.states.intervention import steer
 from gssr.states.offset_scan import scan_offsets
 from gssr.states.rules import LowRank, Offset, Schedule, norm
 
-INJECTIONS = ("prefix", "state", "both")
 # The norm of a state hardly depends on the text.
 SAMPLE = "Time goes on, and what has been said before is kept in the state."
 
 
+@checked
 @dataclass(frozen=True)
 class SpeechConfig:
     """How the belief speaks through the frozen model.
@@ -42,14 +43,10 @@ class SpeechConfig:
         state_layers: Layers whose states are changed; null: all that have a recurrent state.
     """
 
-    injection: str = fixed("prefix")
-    prefix_tokens: int = fixed(4)
-    state_rank: int = fixed(8)
-    state_layers: tuple[int, ...] | None = fixed(None)
-
-    def __post_init__(self) -> None:
-        if self.injection not in INJECTIONS:
-            raise ValueError(f"injection {self.injection!r} is not known; expected one of {INJECTIONS}")
+    injection: Literal["prefix", "state", "both"] = fixed("prefix")
+    prefix_tokens: Few = fixed(4)
+    state_rank: Few = fixed(8)
+    state_layers: Layers | None = fixed(None)
 
 
 class Speaker(nn.Module):
