@@ -38,9 +38,9 @@ class Range:
 
     def __str__(self) -> str:
         if not self.open_low and not self.open_high and self.low > -LARGEST and self.high < LARGEST:
-            return f"from {self.low} to {self.high}"
-        low = f"{'above' if self.open_low else 'of at least'} {self.low}" if self.low > -LARGEST else ""
-        high = f"{'below' if self.open_high else 'at most'} {self.high}" if self.high < LARGEST else ""
+            return f"from {self.low:,} to {self.high:,}"
+        low = f"{'above' if self.open_low else 'of at least'} {self.low:,}" if self.low > -LARGEST else ""
+        high = f"{'below' if self.open_high else 'at most'} {self.high:,}" if self.high < LARGEST else ""
         return " and ".join(filter(None, (low, high))) or "that is finite"
 
 

@@ -17,7 +17,7 @@ PACKAGES = ("gssr", "callbacks", "datamodules")
 FILES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
 DATA_SETS = re.compile(r"storm|strikes\b|\bsines\b|time.?mmd|hurricane", re.IGNORECASE)
 
-LEAVES = {"gssr", "gssr.ranks", "gssr.files", "gssr.checkpoint", "gssr.metrics", "gssr.yaml_files"}
+LEAVES = {"gssr", "gssr.checkpoint", "gssr.domains", "gssr.files", "gssr.metrics", "gssr.ranks", "gssr.yaml_files"}
 BELOW = {"gssr.sequences", "gssr.backbone", "gssr.states", "gssr.training", "gssr.network", "gssr.evaluation"}
 EVERYTHING = BELOW | {"gssr.runs", "gssr.commands", "datamodules", "callbacks"}
 # What each room may import besides itself and the leaves.

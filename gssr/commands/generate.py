@@ -44,13 +44,17 @@ def add_commands(subparsers: Subparsers) -> None:
     parser.add_argument("--steps", type=shared.count, default=200, help="steps of learning; default 200")
 
     rule = parser.add_argument_group("how the direction acts")
-    rule.add_argument("--strength", type=float, default=1.0, help="factor of a direction, share of a pull; default 1")
-    rule.add_argument("--max-share", type=float, help="largest change, as a share of the state's norm")
+    rule.add_argument(
+        "--strength", type=shared.signed, default=1.0, help="factor of a direction, share of a pull; default 1"
+    )
+    rule.add_argument("--max-share", type=shared.positive, help="largest change, as a share of the state's norm")
     rule.add_argument("--layers", type=shared.layer_list, metavar="LIST", help="such as 0,2,4-6; default all")
     rule.add_argument("--heads", type=shared.layer_list, metavar="LIST", help="as --layers, but not for learned states")
     rule.add_argument("--once", action="store_true", help="act before the first new token only; default when learned")
-    rule.add_argument("--stop", type=int, help="act before this many new tokens; default 24, 0 for all")
-    rule.add_argument("--half-life", type=float, metavar="TOKENS", help="tokens in which the strength halves")
+    rule.add_argument(
+        "--stop", type=shared.whole(0, shared.MOST), help="act before this many new tokens; default 24, 0 for all"
+    )
+    rule.add_argument("--half-life", type=shared.positive, metavar="TOKENS", help="tokens in which the strength halves")
 
     shared.decoding_options(parser)
     shared.json_option(parser)

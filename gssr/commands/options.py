@@ -4,18 +4,14 @@ torch and transformers take seconds to import. Functions import them when a comm
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from gssr import domains
-from gssr.domains import argument
+from gssr.domains import Items, Range, Seed, Steps, argument
 
 if TYPE_CHECKING:
     from gssr.backbone import FrozenBackbone
-
-# Types of options.
-count, items, steps, seed = map(argument, (domains.Count, domains.Items, domains.Steps, domains.Seed))
-number, mass = map(argument, (domains.NonNegative, domains.PositiveFraction))
 
 Subparsers = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Options = argparse._ActionsContainer  # a parser or a group of its options
@@ -61,7 +57,7 @@ def run_option(parser: Options) -> None:
 
 
 def seed_option(parser: Options, of: str) -> None:
-    parser.add_argument("--seed", type=seed, default=0, help=f"of {of}; default 0")
+    parser.add_argument("--seed", type=argument(Seed), default=0, help=f"of {of}; default 0")
 
 
 def json_option(parser: Options) -> None:
@@ -122,7 +118,9 @@ def decoding_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("decoding")
     group.add_argument("--tokens", type=count, default=64, help="new tokens at most; default 64")
     group.add_argument("--temperature", type=number, default=0.8, help="0 takes the most likely token; default 0.8")
-    group.add_argument("--top-p", type=mass, default=1.0, help="sample within this probability mass; default 1")
+    group.add_argument(
+        "--top-p", type=real(0, 1, above=True), default=1.0, help="sample within this probability mass; default 1"
+    )
     seed_option(group, "sampling")
 
 
@@ -143,3 +141,19 @@ def layer_list(text: str) -> list[int]:
             raise argparse.ArgumentTypeError(f"{text!r} is no list of layers; expected numbers from 0 such as 0,2,4-6")
         layers.update(range(int(first), int(last or first) + 1))
     return sorted(layers)
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """An argparse type: a whole number from ``low`` to ``high``."""
+    return argument(Annotated[int, Range(low, high)])
+
+
+def real(low: float, high: float, above: bool = False) -> Callable[[str], float]:
+    """An argparse type: a number from ``low`` to ``high``, with ``above`` without ``low`` itself."""
+    return argument(Annotated[float, Range(low, high, open_low=above)])
+
+
+# Far above any use, and far below where a computation overflows or never ends.
+MOST = 1_000_000
+count, number, positive, signed = whole(1, MOST), real(0, MOST), real(0, MOST, above=True), real(-MOST, MOST)
+steps, items = argument(Steps), argument(Items)

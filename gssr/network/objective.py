@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gssr.domains import CountOrNone, Fraction, NonNegative, Range, Steps, checked
 from gssr.network.goal_encoder import LatentGoal
+from gssr.network.layers import exact
 from gssr.network.losses import antithetic_crps, goal_distance, kl_terms, masked_mean, value_nll
 from gssr.network.rssm import Filtered
 from gssr.network.speaker import Speaker
@@ -91,6 +92,10 @@ class Objective:
         self.weights = {name: getattr(config, f"alpha_{name}") for name in LOSSES}
         self.lacks: set[str] = set()  # "text", "goals": what the data has none of
 
+    @property
+    def device(self) -> torch.device:
+        return self.world.device
+
     def components(self) -> dict[str, nn.Module]:
         """The trained parts by name."""
         world, speaker = self.world, self.speaker
@@ -140,6 +145,7 @@ class Objective:
         total = sum(weight * terms[name] for name, weight in self.weights.items())
         return Losses(terms, total, self._figures(terms, total, raw, clipped, per_dim))
 
+    @exact
     def value_loss(self, batch: Batch, filtered: Filtered) -> Tensor:
         """-log p(y_t | x_t) on posterior samples, mean over the steps with a value."""
         any_value = batch.value_mask.any(-1) & batch.step_mask
@@ -171,6 +177,7 @@ class Objective:
         first, steps = context_length(batch) if by_window else self.config.min_context, batch.value.shape[1]
         return min(first + int(share * (steps - first)), steps - 1)
 
+    @exact
     def open_loss(
         self, batch: Batch, filtered: Filtered, goal: LatentGoal, first: int, generator: torch.Generator
     ) -> Tensor:
@@ -194,6 +201,7 @@ class Objective:
         score = score + antithetic_crps(moves, moved, seen[:, first:] & seen[:, first - 1 : -1])
         return masked_mean(score, seen[:, first:].any(-1) & batch.step_mask[:, first:])
 
+    @exact
     def goal_loss(self, batch: Batch, goal: LatentGoal) -> Tensor:
         """Squared distance between the value that x_g promises and the goal's bounds, mean over the goals."""
         world = self.world

@@ -21,6 +21,7 @@ from gssr.backbone import FrozenBackbone
 from gssr.domains import Few, Layers, checked
 from gssr.network.config import fixed
 from gssr.network.heads import PrefixProjector
+from gssr.network.layers import exact
 from gssr.network.state_projector import StateProjector
 from gssr.states.hybrid_state import HybridState
 from gssr.states.intervention import steer
@@ -78,6 +79,10 @@ class Speaker(nn.Module):
             scales = {layer: norm(states[layer]).item() for layer in chosen}
             self.state = StateProjector(latent_dim, hidden_dim, config.state_rank, shapes, scales)
 
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.device
+
     def forward(self, x: Tensor) -> tuple[Tensor, dict[int, LowRank]]:
         """The prefix (N, P, E) and the change of states by layer (none without a projector) of beliefs x (N, D).
 
@@ -112,6 +117,7 @@ class Speaker(nn.Module):
         prefix, change = self(x[:1])
         return 0 * (prefix.sum() + sum(part.left.sum() + part.right.sum() for part in change.values()))
 
+    @exact
     @torch.no_grad()
     def write(self, x: Tensor, max_new_tokens: int = 64) -> list[str]:
         """The most likely text, token by token, behind each belief x (N, D)."""

@@ -244,4 +244,7 @@ def reason(error: Exception) -> str:
     found = re.search(
         r"Errors:\s+- (.*?)\s+(?:- Expected a <class 'NoneType'>|Given value)", str(error), flags=re.DOTALL
     )
-    return str(error) if found is None else " ".join(found[1].split())
+    if found is None:
+        return str(error)
+    key = re.match(r'Parser key "([\w.]+)":', str(error))
+    return (f"{key[1]}: " if key else "") + " ".join(found[1].split())

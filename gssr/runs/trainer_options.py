@@ -74,18 +74,16 @@ def check_options(options: Mapping[str, Any]) -> None:
     Args:
         options: of the stage, as plain values.
     """
-    sections = {"checkpoint": RunCheckpoints, **OPTIONAL}
     try:
         check(CALL, options)
         check(TRAINER, options["trainer"], "trainer.")
-        for name in ("model", "data"):
+        check(hints_of(RunCheckpoints), options["checkpoint"], "checkpoint.")
+        for name in ("model", "data", *OPTIONAL):
             if options.get(name):
                 module, _, short = options[name]["class_path"].rpartition(".")
                 kind = getattr(import_module(module), short)
                 check(hints_of(kind), options[name].get("init_args") or {}, f"{name}.")
                 _check_precision(kind, options["trainer"].get("precision"))
-        for name, kind in sections.items():
-            check(hints_of(kind), options.get(name) or {}, f"{name}.")
     except ValueError as error:
         raise RunError(str(error)) from error
 

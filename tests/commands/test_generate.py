@@ -68,7 +68,6 @@ def test_errors_say_what_to_do(prompt: list[str], tmp_path: Path) -> None:
         "belongs to --learn": ["--random", "--save", str(tmp_path / "x")],
         "--strength is its bound": ["--like", "Tropical", "--max-share", "1"],
         "other parts": ["--learn", str(texts), "--heads", "0"],
-        "--top-p 2": ["--random", "--top-p", "2"],
         "prompt is empty": ["--random", "--prompt", ""],
     }
     for message, arguments in wrong.items():
