@@ -39,7 +39,7 @@ from datamodules.tables.windows import (
     together,
 )
 from gssr.backbone.table import cache_folder
-from gssr.domains import Different, InnerFraction, NonNegative, Range
+from gssr.domains import Characters, Different, InnerFraction, NonNegative, Rows
 from gssr.sequences.record import Record
 from gssr.sequences.scaler import Scaler
 
@@ -102,14 +102,14 @@ class TableSequences(SequenceData):
         goal_low_column: str | None = None,
         goal_high_column: str | None = None,
         goals: str | dict[str, Any] | None = "hindsight",
-        goal_dim: Annotated[int, Range(0, 10**6)] = 0,
+        goal_dim: Rows = 0,
         units: list[str] | None = None,
         resolution: list[NonNegative] | None = None,
         step: str | None = None,
         time_unit: str | None = None,
         time_format: str | None = None,
-        text_lag: Annotated[int, Range(0, 10**6)] = 0,
-        max_text_chars: Annotated[int, Range(1, 10**6)] = 2000,
+        text_lag: Rows = 0,
+        max_text_chars: Characters = 2000,
         missing: list[str] | None = None,
         delimiter: str | None = None,
         sort_rows: bool = False,

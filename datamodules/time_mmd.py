@@ -14,7 +14,7 @@ import pandas as pd
 
 from datamodules.dated_texts import TEXTS, known_texts, read_csv, read_dates, read_texts
 from datamodules.sequence_data import SPLITS, SequenceData
-from gssr.domains import Different, InnerFraction, Items, Steps
+from gssr.domains import Characters, Different, InnerFraction, Items, Steps
 from gssr.sequences.record import Record
 from gssr.sequences.windows import cut
 
@@ -62,7 +62,7 @@ class TimeMMD(SequenceData):
         text: Literal["report", "search", "both", "none"] = "both",
         columns: Annotated[list[str], Different(0)] | None = None,
         calendar: bool = False,
-        text_chars: Items = 600,
+        text_chars: Characters = 600,
         val_share: InnerFraction = 0.15,
         test_share: InnerFraction = 0.15,
         *,

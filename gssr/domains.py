@@ -66,10 +66,11 @@ Layers = Annotated[tuple[Layer, ...], Different()]
 Count = Annotated[int, Range(1, 10**9)]  # what only takes time
 CountOrNone = Annotated[int, Range(0, 10**9)]  # 0: none
 Items = Annotated[int, Range(1, 2**16)]  # what memory grows with: windows in a batch, rollouts
+Rows = Annotated[int, Range(0, 10**6)]  # or columns of a table
+Characters = Annotated[int, Range(1, 10**6)]
 Steps = Annotated[int, Range(1, 4096)]  # of a window
 Processes = Annotated[int, Range(0, 256)]
 Threads = Annotated[int, Range(1, 4096)]
-Finite = Annotated[float, Range()]
 NonNegative = Annotated[float, Range(0)]
 Positive = Annotated[float, Range(0, open_low=True)]
 Fraction = Annotated[float, Range(0, 1)]

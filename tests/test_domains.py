@@ -10,6 +10,7 @@ import pytest
 
 import datamodules
 from callbacks import OPTIONAL, RunCheckpoints
+from datamodules.tables.history import HistoryOptions
 from gssr.commands.main import build_parser
 from gssr.domains import (
     Count,
@@ -38,6 +39,7 @@ CLASSES = [
     *OPTIONAL.values(),
     *DATA,
     GoalNetwork,
+    HistoryOptions,
     RunCheckpoints,
     schedules.Arrival,
     schedules.Decay,
