@@ -18,8 +18,9 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from callbacks.lightning_internals import log_step, validation_follows
 from gssr import ranks
+from gssr.domains import Count, CountOrNone, checked
 from gssr.files import atomic_path
-from gssr.runs.folders import BEST, CHECKPOINTS, LAST, checkpoint_file
+from gssr.runs.folders import BEST, CHECKPOINTS, LAST, RunError, checkpoint_file
 
 _STEP_FILE = re.compile(r"step-(\d+)\.ckpt")
 
@@ -37,6 +38,7 @@ class Interrupted(Exception):
         self.signal = signal
 
 
+@checked
 class RunCheckpoints(Checkpoint):
     """Saves into `<trainer.default_root_dir>/checkpoints`: `last.ckpt`, `best.ckpt` and `step-<n>.ckpt`.
 
@@ -61,12 +63,10 @@ class RunCheckpoints(Checkpoint):
         self,
         monitor: str | None = "val/open_loop_mae",
         mode: Literal["min", "max"] = "min",
-        every_n_steps: int = 200,
-        keep: int = 2,
+        every_n_steps: Count = 200,
+        keep: CountOrNone = 2,
     ) -> None:
         super().__init__()
-        if every_n_steps < 1 or keep < 0:
-            raise ValueError(f"every_n_steps {every_n_steps} must be at least 1 and keep {keep} at least 0")
         self.monitor, self.mode, self.every_n_steps, self.keep = monitor, mode, every_n_steps, keep
         self.best_score: float | None = None
         self.best_step: int | None = None
@@ -81,6 +81,7 @@ class RunCheckpoints(Checkpoint):
     # Saving.
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        check_interval(trainer)
         self._seen = self._saved = trainer.global_step
         self._due = self._stop = self._asked = self._validating = False
         self._listen()
@@ -235,6 +236,18 @@ def check_monitor(monitor: str | None, datamodule: Any) -> None:
             f"data.train_through is {through}: {monitor} scores windows that are trained on, and cannot choose "
             "the best checkpoint; add --checkpoint.monitor null, and as many passes (--trainer.max_epochs) as were "
             "best before"
+        )
+
+
+def check_interval(trainer: Trainer) -> None:
+    """Raises RunError where a validation would fall between two optimizer steps: a checkpoint keeps no gradients."""
+    window, every, batches = trainer.accumulate_grad_batches, trainer.val_check_batch, trainer.num_training_batches
+    by_batches = trainer.check_val_every_n_epoch is None
+    if window > 1 and ((every < batches and every % window) or (by_batches and batches % window)):
+        raise RunError(
+            f"with trainer.accumulate_grad_batches {window} a validation every {every} of {batches} batches falls "
+            f"between two optimizer steps; choose a trainer.val_check_interval that is a multiple of {window}, or "
+            "leave it out"
         )
 
 

@@ -6,7 +6,10 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from gssr.domains import CountOrNone, NonNegative, checked
 
+
+@checked
 class FreeNatsAnnealing(Callback):
     """Moves `pl_module.objective.free_nats` from `start` to `end` in a straight line over the first `steps` steps.
 
@@ -15,9 +18,7 @@ class FreeNatsAnnealing(Callback):
 
     needs = ("objective",)
 
-    def __init__(self, start: float = 1.0, end: float = 0.1, steps: int = 1000) -> None:
-        if start < 0 or end < 0 or steps < 0:
-            raise ValueError(f"free nats from {start} to {end} over {steps} steps: none of them may be negative")
+    def __init__(self, start: NonNegative = 1.0, end: NonNegative = 0.1, steps: CountOrNone = 1000) -> None:
         self.start, self.end, self.steps = start, end, steps
 
     def value(self, step: int) -> float:

@@ -8,6 +8,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from gssr.domains import checked
+
 _CHUNK = 1 << 24
 
 
@@ -27,6 +29,7 @@ def weight_checksum(model: nn.Module) -> int:
     return total
 
 
+@checked
 class FrozenBackboneGuard(Callback):
     """Stops a run in which the backbone could be trained, is not in eval mode, or has changed.
 

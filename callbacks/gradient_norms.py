@@ -10,6 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from gssr import ranks
+from gssr.domains import Count, checked
 
 PROJECTIONS = 8
 
@@ -18,6 +19,7 @@ class GradientError(RuntimeError):
     """A part of the network does not learn, or the loss is not finite."""
 
 
+@checked
 class GradientNormCheck(Callback):
     """Logs `grad_norm/<component>` and stops a run in which a component that has a loss gets no gradient.
 
@@ -36,9 +38,7 @@ class GradientNormCheck(Callback):
 
     needs = ("components", "active_losses")
 
-    def __init__(self, patience: int = 50, every: int = 1) -> None:
-        if patience < 1 or every < 1:
-            raise ValueError(f"patience {patience} and every {every} must be at least 1")
+    def __init__(self, patience: Count = 50, every: Count = 1) -> None:
         self.patience, self.every = patience, every
         self.without_gradient: dict[str, int] = {}  # consecutive steps without a usable gradient, by component
         self.start: dict[str, list[float]] = {}  # projections of the initial weights, and their norm

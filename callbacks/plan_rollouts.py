@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from gssr import shown
+from gssr.domains import Count, Items, Seed, checked
 from gssr.evaluation.fan_chart import fan_chart_of
 from gssr.evaluation.network import Plan
 from gssr.evaluation.report import digits_for
@@ -17,6 +18,7 @@ from gssr.sequences.record import Batch, Record
 from gssr.sequences.source import SequenceSource
 
 
+@checked
 class PlanRollouts(Callback):
     """Every few epochs, for the same validation windows: a fan chart with and without the goal, and the plan in words.
 
@@ -36,17 +38,13 @@ class PlanRollouts(Callback):
 
     def __init__(
         self,
-        every_n_epochs: int = 1,
-        windows: int = 4,
-        samples: int = 64,
-        goals: str = "combinations",
+        every_n_epochs: Count = 1,
+        windows: Items = 4,
+        samples: Items = 64,
+        goals: Literal["combinations", "numbers", "forms"] = "combinations",
         texts: bool = True,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
-        if every_n_epochs < 1 or windows < 1 or samples < 1:
-            raise ValueError(
-                f"every_n_epochs {every_n_epochs}, windows {windows} and samples {samples} must be at least 1"
-            )
         self.every_n_epochs, self.windows, self.samples = every_n_epochs, windows, samples
         self.goals, self.texts, self.seed = goals, texts, seed
         self._batch: Batch | None = None

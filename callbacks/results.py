@@ -10,6 +10,7 @@ from typing import IO, Any
 from lightning import Callback, LightningModule, Trainer
 
 from gssr import shown
+from gssr.domains import CountOrNone, Items, checked
 from gssr.evaluation.forecasting import Forecast
 from gssr.evaluation.network import Plan
 from gssr.evaluation.predictions import FILE
@@ -19,6 +20,7 @@ from gssr.sequences.record import Batch
 from gssr.sequences.source import SequenceSource
 
 
+@checked
 class TestReport(Callback):
     """Print the data module's report at the end of `test` and write it, with its pictures, into the folder of the test.
 
@@ -30,7 +32,7 @@ class TestReport(Callback):
     __test__ = False
     needs = ("rollout",)
 
-    def __init__(self, samples: int = 64, quick: bool = False) -> None:
+    def __init__(self, samples: Items = 64, quick: bool = False) -> None:
         self.samples, self.quick = samples, quick
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -49,6 +51,7 @@ class TestReport(Callback):
         report.write(Path(trainer.default_root_dir))
 
 
+@checked
 class PredictionWriter(Callback):
     """Write the plans of `predict` as JSON Lines, with fan charts of the first windows.
 
@@ -61,7 +64,7 @@ class PredictionWriter(Callback):
 
     needs = ("plan",)
 
-    def __init__(self, charts: int = 8, rollouts: int = 16) -> None:
+    def __init__(self, charts: CountOrNone = 8, rollouts: CountOrNone = 16) -> None:
         self.charts, self.rollouts = charts, rollouts
         self._open = ExitStack()  # the draft of the file
         self._file: IO[str] | None = None

@@ -160,15 +160,22 @@ class ResumePosition(Callback):
 
 
 class ConfigOfResumedRun(Callback):
-    """Writes the options of a resumed run into its folder, once its checkpoint has been accepted.
+    """Writes the options of a resumed run into its folder after the first optimizer step that was made with them.
 
-    The former options, if they differ, stay beside them as `config-until-step-<n>.yaml`.
+    Options that end a run before that leave the former ones, with which it goes on. The former options, if they differ,
+    stay beside the new ones as `config-until-step-<n>.yaml`.
     """
 
     def __init__(self, file: Path, text: str, step: int) -> None:
         self.file, self.text, self.step = file, text, step
+        self._written = False
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._written or trainer.global_step == self.step:
+            return
+        self._written = True
         if not trainer.is_global_zero or self.file.read_text(encoding="utf-8") == self.text:
             return
         until = self.file.with_name(f"{self.file.stem}-until-step-{self.step:06d}{self.file.suffix}")

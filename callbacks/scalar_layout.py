@@ -5,6 +5,8 @@ from __future__ import annotations
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from gssr.domains import checked
+
 # Names are regular expressions. A chart whose names were never logged stays empty.
 LAYOUT: dict[str, dict[str, list[str]]] = {
     "1 KL and text": {
@@ -31,6 +33,7 @@ LAYOUT: dict[str, dict[str, list[str]]] = {
 }
 
 
+@checked
 class ScalarLayout(Callback):
     """Writes the layout of TensorBoard's tab Custom Scalars once a run; the KL and the text loss come first.
 

@@ -8,7 +8,10 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from gssr.domains import ProperFraction, checked
 
+
+@checked
 class WeightAverage(Callback):
     """Keeps an exponential average of all parameters over the optimizer steps (Polyak & Juditsky 1992).
 
@@ -27,9 +30,7 @@ class WeightAverage(Callback):
         decay: largest share of the average that a step keeps; at least 0 and less than 1.
     """
 
-    def __init__(self, decay: float = 0.999) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay {decay} of the weight average; expected at least 0 and less than 1")
+    def __init__(self, decay: ProperFraction = 0.999) -> None:
         self.decay = decay
         self._aside: dict[str, Tensor] = {}  # the set of weights that is not in the module
         self._average_in_place = False

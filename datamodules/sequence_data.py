@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -12,11 +12,12 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from gssr import ranks
+from gssr.domains import Count, CountOrNone, Items, Processes, Range, Seed, Steps, check, hints_of
 from gssr.evaluation.forecast_report import evaluate_forecasts
 from gssr.evaluation.report import Report
 from gssr.sequences.batches import DealtBatches, EpochBatches, EpochLoader
 from gssr.sequences.collate import collate
-from gssr.sequences.dataset import WindowDataset, check_jitter
+from gssr.sequences.dataset import WindowDataset
 from gssr.sequences.goals import KINDS, GoalWriter
 from gssr.sequences.record import Batch, Record
 from gssr.sequences.scaler import Scaler
@@ -78,32 +79,26 @@ class SequenceData(LightningDataModule):
 
     def __init__(
         self,
-        batch_size: int = 64,
-        context: int = 8,
-        horizon: int = 8,
-        stride: int = 1,
+        batch_size: Items = 64,
+        context: Steps = 8,
+        horizon: Steps = 8,
+        stride: Count = 1,
         goal: str | None = None,
-        goal_step: int | None = None,
-        seed: int = 0,
-        num_workers: int = 0,
-        goal_cycle: int = 0,
-        level_jitter: float = 0.0,
-        train_through: str = "train",
+        goal_step: Count | None = None,
+        seed: Seed = 0,
+        num_workers: Processes = 0,
+        goal_cycle: CountOrNone = 0,
+        level_jitter: Annotated[float, Range(0, 10)] = 0.0,
+        train_through: Literal["train", "val", "test"] = "train",
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)  # also those of the subclass that calls this
+        check(hints_of(type(self)), self.hparams)
         check_window(context, horizon, stride, goal_step)
-        if batch_size < 1 or num_workers < 0 or seed < 0:
-            raise ValueError(
-                f"batch_size {batch_size} must be at least 1, num_workers {num_workers} and seed {seed} at least 0"
-            )
-        check_jitter(level_jitter)
         if goal is not None and not goal.strip():
             raise ValueError(
                 "the goal is empty; type a sentence such as 'Weaken to 35 knots in 48 hours', or leave it out"
             )
-        if train_through not in SPLITS:
-            raise ValueError(f"train_through is {train_through!r}; expected the last part to train on, one of {SPLITS}")
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.goal, self.goal_cycle, self.level_jitter = goal, goal_cycle, level_jitter
         self.train_through = train_through

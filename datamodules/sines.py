@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from datamodules.sequence_data import SPLITS, SequenceData
+from gssr.domains import NonNegative, Range, Steps
 from gssr.sequences.goals import GoalWriter
 from gssr.sequences.record import Record
 
@@ -21,6 +22,9 @@ TEXTS = {  # swing of the horizon: texts that announce it
     20.0: ("storm ahead", "the swing will grow strong", "it is going to be wild", "a large swing is coming"),
 }
 TEXT_STEPS = 4  # the text comes at one of so many last steps of the context
+
+
+Series = Annotated[int, Range(8, 10**6)]
 
 
 class Sines(SequenceData):
@@ -43,10 +47,15 @@ class Sines(SequenceData):
     value_resolution: tuple[float, ...] = (0.0,)
     default_config = "../configs/sines.yaml"
 
-    def __init__(self, *, noise: float = 1.0, series: int = 1024, context: int = 16, **windows: Any) -> None:
+    def __init__(
+        self,
+        *,
+        noise: NonNegative = 1.0,
+        series: Series = 1024,
+        context: Steps = 16,
+        **windows: Any,
+    ) -> None:
         super().__init__(context=context, **windows)
-        if noise < 0 or series < 8:
-            raise ValueError(f"noise {noise} must be at least 0 and series {series} at least 8")
         if self.window["stride"] != 1:
             raise ValueError(f"stride is {self.window['stride']}, but each series of sines is one window; leave it out")
         self.noise, self.series = noise, series

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -38,6 +38,7 @@ from datamodules.tables.windows import (
     together,
 )
 from gssr.backbone.table import cache_folder
+from gssr.domains import Characters, Different, InnerFraction, NonNegative, Rows
 from gssr.sequences.record import Record
 from gssr.sequences.scaler import Scaler
 from gssr.sequences.templates import read_templates
@@ -95,25 +96,25 @@ class TableSequences(SequenceData):
         path: str,
         time_column: str | None = None,
         series_column: str | None = None,
-        value_columns: list[str] | None = None,
+        value_columns: Annotated[list[str], Different()] | None = None,
         text_column: str | None = None,
         goal_column: str | None = None,
         goal_low_column: str | None = None,
         goal_high_column: str | None = None,
         goals: str | dict[str, Any] | None = "hindsight",
-        goal_dim: int = 0,
+        goal_dim: Rows = 0,
         units: list[str] | None = None,
-        resolution: list[float] | None = None,
+        resolution: list[NonNegative] | None = None,
         step: str | None = None,
         time_unit: str | None = None,
         time_format: str | None = None,
-        text_lag: int = 0,
-        max_text_chars: int = 2000,
+        text_lag: Rows = 0,
+        max_text_chars: Characters = 2000,
         missing: list[str] | None = None,
         delimiter: str | None = None,
         sort_rows: bool = False,
-        split_by: str = "auto",
-        split_shares: tuple[float, float, float] = (0.7, 0.15, 0.15),
+        split_by: Literal["auto", "time", "series"] = "auto",
+        split_shares: tuple[InnerFraction, InnerFraction, InnerFraction] = (0.7, 0.15, 0.15),
         split_dates: tuple[str, str] | None = None,
         dataset_split: str = "train",
         dataset_config: str | None = None,
@@ -270,21 +271,13 @@ class TableSequences(SequenceData):
 
 def _check(p: Any) -> None:
     """Raises ValueError for options that no table fits."""
-    if p.text_lag < 0 or p.max_text_chars < 1:
-        raise ValueError(
-            f"text_lag is {p.text_lag} steps and max_text_chars {p.max_text_chars}; expected at least 0 and at least 1"
-        )
-    if p.split_by not in ("auto", "time", "series"):
-        raise ValueError(f"split_by is {p.split_by!r}; expected one of auto, time, series")
-    if len(p.split_shares) != 3 or min(p.split_shares) <= 0 or abs(sum(p.split_shares) - 1) > 1e-6:
+    if abs(sum(p.split_shares) - 1) > 1e-6:
         raise ValueError(f"split_shares are {list(p.split_shares)}; expected three shares above 0 that add up to 1")
-    if p.split_dates is not None and (len(p.split_dates) != 2 or p.split_by == "series"):
+    if p.split_dates is not None and p.split_by == "series":
         raise ValueError(
             f"split_dates are {list(p.split_dates)} with split_by {p.split_by}; expected two times, and time"
         )
     if p.step is not None:
         Grid.of(p.step)  # raises ValueError for other words
-    if p.resolution is not None and not all(r >= 0 and np.isfinite(r) for r in p.resolution):
-        raise ValueError(f"resolution is {list(p.resolution)}; expected numbers of at least 0 (0: not known)")
     if p.time_column is None and (p.time_unit or p.time_format or p.step or p.sort_rows or p.predict_from):
         raise ValueError("step, time_unit, time_format, sort_rows and predict_from need a time_column; name it")

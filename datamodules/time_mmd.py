@@ -7,13 +7,14 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from datamodules.dated_texts import TEXTS, known_texts, read_csv, read_dates, read_texts
 from datamodules.sequence_data import SPLITS, SequenceData
+from gssr.domains import Characters, Different, InnerFraction, Items, Steps
 from gssr.sequences.record import Record
 from gssr.sequences.windows import cut
 from gssr.shown import quoted
@@ -59,26 +60,21 @@ class TimeMMD(SequenceData):
         self,
         path: str,
         domain: str = "Energy",
-        text: str = "both",
-        columns: list[str] | None = None,
+        text: Literal["report", "search", "both", "none"] = "both",
+        columns: Annotated[list[str], Different(0)] | None = None,
         calendar: bool = False,
-        text_chars: int = 600,
-        val_share: float = 0.15,
-        test_share: float = 0.15,
+        text_chars: Characters = 600,
+        val_share: InnerFraction = 0.15,
+        test_share: InnerFraction = 0.15,
         *,
-        batch_size: int = 32,
-        context: int = 24,
-        horizon: int = 12,
+        batch_size: Items = 32,
+        context: Steps = 24,
+        horizon: Steps = 12,
         **windows: Any,
     ) -> None:
         super().__init__(batch_size, context, horizon, **windows)
-        if text not in (*TEXTS, "both", "none"):
-            raise ValueError(f"text is {text!r}; expected report, search, both or none")
-        if not (val_share > 0 and test_share > 0 and val_share + test_share < 1) or text_chars < 1:
-            raise ValueError(
-                f"val_share {val_share} and test_share {test_share} must be above 0 and together below 1, and "
-                f"text_chars {text_chars} at least 1"
-            )
+        if not val_share + test_share < 1:
+            raise ValueError(f"val_share {val_share} and test_share {test_share} must be together below 1")
         self.folder, self.domain, self.calendar, self.text_chars = Path(path), domain, calendar, text_chars
         self.text_kinds = {"both": TEXTS, "none": ()}.get(text, (text,))
         self.has_goals, self.has_text = self.goal is not None, text != "none"

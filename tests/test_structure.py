@@ -17,7 +17,9 @@ PACKAGES = ("gssr", "callbacks", "datamodules")
 FILES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
 DATA_SETS = re.compile(r"storm|strikes\b|\bsines\b|time.?mmd|hurricane", re.IGNORECASE)
 
-LEAVES = {f"gssr{name}" for name in ("", ".ranks", ".files", ".checkpoint", ".metrics", ".yaml_files", ".shown")}
+LEAVES = {
+    f"gssr{leaf}" for leaf in ("", ".checkpoint", ".domains", ".files", ".metrics", ".ranks", ".shown", ".yaml_files")
+}
 BELOW = {"gssr.sequences", "gssr.backbone", "gssr.states", "gssr.training", "gssr.network", "gssr.evaluation"}
 EVERYTHING = BELOW | {"gssr.runs", "gssr.commands", "datamodules", "callbacks"}
 # What each room may import besides itself and the leaves.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from datamodules.sequence_data import SequenceData
 from datamodules.storms.best_tracks import Storm, advisories, read_storms
 from datamodules.storms.report import evaluate_storms
+from gssr.domains import Fraction, Range
 from gssr.evaluation.report import Report
 from gssr.sequences.goals import GoalWriter
 from gssr.sequences.record import Record
@@ -21,6 +22,9 @@ GOALS_FILE = Path(__file__).parent / "goals.yaml"
 
 STEP_HOURS = 6.0
 YEARS = {"train": range(0, 2010), "val": range(2010, 2016), "test": range(2016, 10_000)}  # by the storm's year
+
+
+Knots = Annotated[int, Range(0, 100)]
 
 
 def storm_record(storm: Storm) -> Record:
@@ -61,7 +65,12 @@ class Storms(SequenceData):
     )
 
     def __init__(
-        self, *, storm: str | None = None, goal_jitter: int = 2, class_share: float = 0.15, **windows: Any
+        self,
+        *,
+        storm: str | None = None,
+        goal_jitter: Knots = 2,
+        class_share: Fraction = 0.15,
+        **windows: Any,
     ) -> None:
         super().__init__(**windows)
         self.storm = storm

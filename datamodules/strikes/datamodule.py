@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.sequence_data import SequenceData
+from gssr.domains import Items, Steps
 from gssr.sequences.goals import GoalWriter
 from gssr.sequences.record import Record
 from gssr.sequences.windows import cut
@@ -71,7 +72,7 @@ class Strikes(SequenceData):
     value_guides: tuple[tuple[float, str], ...] = ((25.0, "ordinary"), (45.0, "busy"), (65.0, "very busy"))
     season_steps: int | None = YEAR_WEEKS
 
-    def __init__(self, *, batch_size: int = 16, context: int = 16, **windows: Any) -> None:
+    def __init__(self, *, batch_size: Items = 16, context: Steps = 16, **windows: Any) -> None:
         super().__init__(batch_size, context, **windows)
         self.goal_writer = GoalWriter.read(GOALS_FILE)
 

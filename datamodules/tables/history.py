@@ -15,6 +15,7 @@ from datamodules.tables.build import Reading
 from datamodules.tables.opening import open_table
 from datamodules.tables.store import Store
 from datamodules.tables.windows import Cutter, LastWindows, everything, grid_of
+from gssr.domains import Characters, Rows, checked
 from gssr.sequences.record import Record
 from gssr.shown import quoted
 
@@ -22,6 +23,7 @@ MOST_STEPS = 1_000_000  # that are observed where no context is given
 SHORTEST = 2  # rows, from which a step can be inferred
 
 
+@checked
 @dataclass(frozen=True)
 class HistoryOptions:
     """The options of `TableSequences` that apply to a history; the defaults are for networks of other data modules."""
@@ -32,8 +34,8 @@ class HistoryOptions:
     step: str | None = None
     time_unit: str | None = None
     time_format: str | None = None
-    text_lag: int = 0
-    max_text_chars: int = 2000
+    text_lag: Rows = 0
+    max_text_chars: Characters = 2000
     missing: Sequence[str] | None = None
     delimiter: str | None = None
     sort_rows: bool = False

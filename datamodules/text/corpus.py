@@ -4,6 +4,7 @@ Shapes: L + 1 tokens in a row.
 """
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerFast
 
+from gssr.domains import Count, Items, NonNegative, Range, Seed, checked
 from gssr.sequences.batches import EpochBatches, EpochLoader, Key
 
 END_OF_TEXT, PAD = "<|end_of_text|>", "<|pad|>"
@@ -81,6 +83,7 @@ class MixedRows(Dataset[dict[str, Tensor]]):
         return {"tokens": self.rows[self.names[self.source[index]]][self.row[index]].long()}
 
 
+@checked
 class TextCorpus(LightningDataModule):
     """Rows of tokens from a Parquet file with the columns ``source``, ``split`` (train, heldout) and ``text``.
 
@@ -100,12 +103,12 @@ class TextCorpus(LightningDataModule):
         self,
         path: str = "corpus/corpus.parquet",
         tokenizer: str = "corpus/tokenizer",
-        weights: dict[str, float] | None = None,
-        vocab_size: int = 4096,
-        row_length: int = 512,
-        batch_size: int = 16,
-        rows: int = 48_000,
-        seed: int = 0,
+        weights: dict[str, NonNegative] | None = None,
+        vocab_size: Annotated[int, Range(258, 2**20)] = 4096,
+        row_length: Items = 512,
+        batch_size: Items = 16,
+        rows: Count = 48_000,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

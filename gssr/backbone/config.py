@@ -1,10 +1,13 @@
 """Which frozen language model a network reads and writes with."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from gssr.backbone.frozen import FrozenBackbone
+from gssr.domains import checked
 
 
+@checked
 @dataclass(frozen=True)
 class BackboneConfig:
     """The frozen language model.
@@ -18,7 +21,7 @@ class BackboneConfig:
 
     name: str = "nano"
     revision: str | None = None
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     offline: bool = False
 
     def load(self) -> FrozenBackbone:

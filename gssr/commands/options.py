@@ -4,11 +4,11 @@ torch and transformers take seconds to import. Functions import them when a comm
 """
 
 import argparse
-import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from gssr.domains import Items, Range, Seed, Steps, argument
 from gssr.files import require_room
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def run_option(parser: Options) -> None:
 
 
 def seed_option(parser: Options, of: str) -> None:
-    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help=f"of {of}; default 0")
+    parser.add_argument("--seed", type=argument(Seed), default=0, help=f"of {of}; default 0")
 
 
 def json_option(parser: Options) -> None:
@@ -162,29 +162,12 @@ def layer_list(text: str) -> list[int]:
 
 def whole(low: int, high: int) -> Callable[[str], int]:
     """An argparse type: a whole number from ``low`` to ``high``."""
-
-    def read(text: str) -> int:
-        if not _is_digits(text) or len(text) > 20 or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{_cut(text)} is not a whole number from {low:,} to {high:,}")
-        return int(text)
-
-    return read
+    return argument(Annotated[int, Range(low, high)])
 
 
 def real(low: float, high: float, above: bool = False) -> Callable[[str], float]:
     """An argparse type: a number from ``low`` to ``high``, with ``above`` without ``low`` itself."""
-
-    def read(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high or (above and value == low):
-            start = f"above {low:,.0f}, up" if above else f"from {low:,.0f}"
-            raise argparse.ArgumentTypeError(f"{_cut(text)} is not a number {start} to {high:,.0f}")
-        return value
-
-    return read
+    return argument(Annotated[float, Range(low, high, open_low=above)])
 
 
 # Far above any use, and far below where a computation overflows or never ends.
@@ -240,3 +223,6 @@ def _is_digits(text: str) -> bool:
 
 def _cut(text: str) -> str:
     return repr(text if len(text) <= 60 else f"{text[:60]}…")
+
+
+steps, items = argument(Steps), argument(Items)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gssr import shown
-from gssr.commands.options import Subparsers, add_command, count, plot_option, run_option, seed_option
+from gssr.commands.options import Subparsers, add_command, items, number, plot_option, run_option, seed_option, steps
 from gssr.files import atomic_write, require_file, written_or_told
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ def add_commands(subparsers: Subparsers) -> None:
     parser.add_argument("--goal", metavar="TEXT", help="the goal in words; default none, which gives a forecast")
     parser.add_argument("--ckpt_path", default="best", metavar="FILE", help="a checkpoint, last or best (default)")
     run_option(parser)
-    parser.add_argument("--horizon", type=count, metavar="H", help="steps to imagine; default as in training")
-    parser.add_argument("--goal_step", type=count, metavar="N", help="step of the goal, from 1; default the last")
-    parser.add_argument("--strength", type=float, metavar="X", help="factor of the goal's pull; default the network's")
-    parser.add_argument("--context", type=count, metavar="C", help="last steps to observe; default as in training")
-    parser.add_argument("--samples", type=count, default=64, metavar="S", help="rollouts; default 64")
+    parser.add_argument("--horizon", type=steps, metavar="H", help="steps to imagine; default as in training")
+    parser.add_argument("--goal_step", type=steps, metavar="N", help="step of the goal, from 1; default the last")
+    parser.add_argument("--strength", type=number, metavar="X", help="factor of the goal's pull; default the network's")
+    parser.add_argument("--context", type=steps, metavar="C", help="last steps to observe; default as in training")
+    parser.add_argument("--samples", type=items, default=64, metavar="S", help="rollouts; default 64")
     seed_option(parser, "the rollouts")
     parser.add_argument("--no-texts", action="store_true", help="imagine numbers only, which is faster")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write history, quantiles, rollouts and texts")
@@ -114,8 +114,6 @@ def _check(options: argparse.Namespace) -> None:
     for file in (options.json, options.plot):
         if file is not None:
             require_file(file)
-    if options.strength is not None and not options.strength >= 0:
-        raise ValueError(f"--strength is {options.strength}; expected 0 (the goal has no effect) or more")
 
 
 def _dimension(name: str | None, names: list[str]) -> int:

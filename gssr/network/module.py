@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gssr import ranks
 from gssr.backbone.config import BackboneConfig
 from gssr.checkpoint import read
+from gssr.domains import Seed, checked
 from gssr.network.calibration import Calibration
 from gssr.network.compatibility import fixed_options, refuse_other, refuse_other_weights, require_network
 from gssr.network.forecaster import Forecaster, Plan, Rollouts
@@ -29,6 +30,7 @@ from gssr.sequences.record import Batch
 PROGRESS = ("open_loop_mae", "hit_true", "hit_borrowed")  # scores of validation in the progress bar
 
 
+@checked
 class GoalNetwork(LightningModule):
     """A recurrent state-space model of (value, text, goal) sequences around a frozen language model.
 
@@ -43,6 +45,7 @@ class GoalNetwork(LightningModule):
         seed: Of initial weights and training noise; every checkpoint holds the noise's state in each process.
     """
 
+    precisions = ("32-true", "bf16-mixed", "16-mixed")  # of a Trainer; the trained parts stay float32
     world: WorldModel
     objective: Objective | None
 
@@ -55,7 +58,7 @@ class GoalNetwork(LightningModule):
         objective: ObjectiveConfig = ObjectiveConfig(),
         optimizer: OptimizerConfig = OptimizerConfig(),
         values: ValuesConfig = ValuesConfig(),
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
         self.options = Options(backbone, world, steering, speech, objective, optimizer, values)
@@ -71,6 +74,11 @@ class GoalNetwork(LightningModule):
     # ------------------------------------------------------------------ construction
 
     def setup(self, stage: str) -> None:
+        if self.trainer.precision not in self.precisions:
+            raise ValueError(
+                f"the trainer's precision is {self.trainer.precision}, but the trained parts are float32; expected one "
+                f"of {', '.join(self.precisions)}"
+            )
         data, normalisation = self.trainer.datamodule, self.options.world.normalisation
         if normalisation != "training" and data.has_goals:
             raise ValueError(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from gssr.domains import CountOrNone, Fraction, NonNegative, Range, Steps, checked
 from gssr.network.goal_encoder import LatentGoal
+from gssr.network.layers import exact
 from gssr.network.losses import antithetic_crps, goal_distance, kl_terms, masked_mean, value_nll
 from gssr.network.rssm import Filtered
 from gssr.network.speaker import Speaker
@@ -33,6 +35,7 @@ READERS = {
 OWN_CONTEXT = 0.5
 
 
+@checked
 @dataclass(frozen=True)
 class ObjectiveConfig:
     """The weights of the losses, 0 switches one off, and how training sequences are thinned out.
@@ -51,26 +54,21 @@ class ObjectiveConfig:
         min_context: Shortest context of the open-loop loss, in steps.
     """
 
-    alpha_value: float = 1.0
-    alpha_text: float = 1.0
-    alpha_kl: float = 0.3
-    alpha_open: float = 10.0
-    alpha_goal: float = 1.0
-    free_nats: float = 1.0
-    text_steps: int = 16
-    text_dropout: float = 0.25
-    goal_dropout: float = 0.5
-    open_samples: int = 4
-    min_context: int = 2
+    alpha_value: NonNegative = 1.0
+    alpha_text: NonNegative = 1.0
+    alpha_kl: NonNegative = 0.3
+    alpha_open: NonNegative = 10.0
+    alpha_goal: NonNegative = 1.0
+    free_nats: NonNegative = 1.0
+    text_steps: CountOrNone = 16
+    text_dropout: Fraction = 0.25
+    goal_dropout: Fraction = 0.5
+    open_samples: Annotated[int, Range(4, 1024)] = 4
+    min_context: Steps = 2
 
     def __post_init__(self) -> None:
-        if self.min_context < 1:
-            raise ValueError(f"min_context is {self.min_context}; imagination needs at least 1 step to start from")
-        if self.open_samples < 4 or self.open_samples % 2:
-            raise ValueError(
-                f"open_samples is {self.open_samples}; rollouts come in pairs, and their spread needs at least 2 "
-                "pairs: 4, 6 …"
-            )
+        if self.open_samples % 2:
+            raise ValueError(f"open_samples is {self.open_samples}; rollouts come in pairs: 4, 6 …")
 
 
 class Losses(NamedTuple):
@@ -93,6 +91,10 @@ class Objective:
         self.free_nats = config.free_nats
         self.weights = {name: getattr(config, f"alpha_{name}") for name in LOSSES}
         self.lacks: set[str] = set()  # "text", "goals": what the data has none of
+
+    @property
+    def device(self) -> torch.device:
+        return self.world.device
 
     def components(self) -> dict[str, nn.Module]:
         """The trained parts by name."""
@@ -143,6 +145,7 @@ class Objective:
         total = sum(weight * terms[name] for name, weight in self.weights.items())
         return Losses(terms, total, self._figures(terms, total, raw, clipped, per_dim))
 
+    @exact
     def value_loss(self, batch: Batch, filtered: Filtered) -> Tensor:
         """-log p(y_t | x_t) on posterior samples, mean over the steps with a value."""
         any_value = batch.value_mask.any(-1) & batch.step_mask
@@ -174,6 +177,7 @@ class Objective:
         first, steps = context_length(batch) if by_window else self.config.min_context, batch.value.shape[1]
         return min(first + int(share * (steps - first)), steps - 1)
 
+    @exact
     def open_loss(
         self, batch: Batch, filtered: Filtered, goal: LatentGoal, first: int, generator: torch.Generator
     ) -> Tensor:
@@ -197,6 +201,7 @@ class Objective:
         score = score + antithetic_crps(moves, moved, seen[:, first:] & seen[:, first - 1 : -1])
         return masked_mean(score, seen[:, first:].any(-1) & batch.step_mask[:, first:])
 
+    @exact
     def goal_loss(self, batch: Batch, goal: LatentGoal) -> Tensor:
         """Squared distance between the value that x_g promises and the goal's bounds, mean over the goals."""
         world = self.world

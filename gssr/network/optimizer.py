@@ -10,7 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from gssr.domains import CountOrNone, NonNegative, checked
 
+
+@checked
 @dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW with linear warm-up and cosine decay to a tenth of the rate.
@@ -21,9 +24,9 @@ class OptimizerConfig:
         warmup_steps: Steps of linear warm-up.
     """
 
-    lr: float = 3e-3
-    weight_decay: float = 0.01
-    warmup_steps: int = 100
+    lr: NonNegative = 3e-3
+    weight_decay: NonNegative = 0.01
+    warmup_steps: CountOrNone = 100
 
     def build(self, parameters: Iterable[nn.Parameter], total_steps: int) -> dict[str, Any]:
         """What Lightning's ``configure_optimizers`` returns, for a training of ``total_steps`` optimizer steps."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from gssr.backbone.config import BackboneConfig
+from gssr.domains import NonNegative, checked
 from gssr.network.config import fixed, plain, restore
 from gssr.network.objective import ObjectiveConfig
 from gssr.network.optimizer import OptimizerConfig
@@ -14,6 +15,7 @@ from gssr.network.steering import SteeringConfig
 from gssr.network.world_model import WorldModelConfig
 
 
+@checked
 @dataclass(frozen=True)
 class ValuesConfig:
     """The Y value dimensions; null takes them from the data module.
@@ -26,7 +28,7 @@ class ValuesConfig:
 
     names: tuple[str, ...] | None = fixed(None)
     units: tuple[str, ...] | None = fixed(None)
-    resolution: tuple[float, ...] | None = None
+    resolution: tuple[NonNegative, ...] | None = None
 
 
 @dataclass

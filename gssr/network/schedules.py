@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from gssr.domains import NonNegative, checked
 from gssr.network.goal_encoder import LatentGoal
 from gssr.network.layers import SCALE
 
@@ -19,6 +20,7 @@ class GainSchedule(nn.Module):
         return {}
 
 
+@checked
 class Arrival(GainSchedule):
     """gain_t = sigmoid(a) · (goal_step - t + 1)^-p with learned a: the pull grows until the goal's step.
 
@@ -51,6 +53,7 @@ class Arrival(GainSchedule):
         return {"gain_at_arrival": torch.sigmoid(self.arrival)} | learned
 
 
+@checked
 class Decay(GainSchedule):
     """gain_t = gamma · (1 - t / T), T the steps of the sequence: the schedule of the literature, strongest at first.
 
@@ -58,7 +61,7 @@ class Decay(GainSchedule):
         gamma: Gain of step 0.
     """
 
-    def __init__(self, gamma: float = 0.5) -> None:
+    def __init__(self, gamma: NonNegative = 0.5) -> None:
         super().__init__()
         self.gamma = gamma
 

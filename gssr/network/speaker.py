@@ -12,25 +12,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from gssr.backbone import FrozenBackbone
+from gssr.domains import Few, Layers, checked
 from gssr.network.config import fixed
 from gssr.network.heads import PrefixProjector
+from gssr.network.layers import exact
 from gssr.network.state_projector import StateProjector
 from gssr.states.hybrid_state import HybridState
 from gssr.states.intervention import steer
 from gssr.states.offset_scan import scan_offsets
 from gssr.states.rules import LowRank, Offset, Schedule, norm
 
-INJECTIONS = ("prefix", "state", "both")
 # The norm of a state hardly depends on the text.
 SAMPLE = "Time goes on, and what has been said before is kept in the state."
 
 
+@checked
 @dataclass(frozen=True)
 class SpeechConfig:
     """How the belief speaks through the frozen model.
@@ -42,14 +44,10 @@ class SpeechConfig:
         state_layers: Layers whose states are changed; null: all that have a recurrent state.
     """
 
-    injection: str = fixed("prefix")
-    prefix_tokens: int = fixed(4)
-    state_rank: int = fixed(8)
-    state_layers: tuple[int, ...] | None = fixed(None)
-
-    def __post_init__(self) -> None:
-        if self.injection not in INJECTIONS:
-            raise ValueError(f"injection {self.injection!r} is not known; expected one of {INJECTIONS}")
+    injection: Literal["prefix", "state", "both"] = fixed("prefix")
+    prefix_tokens: Few = fixed(4)
+    state_rank: Few = fixed(8)
+    state_layers: Layers | None = fixed(None)
 
 
 class Speaker(nn.Module):
@@ -80,6 +78,10 @@ class Speaker(nn.Module):
             shapes = {layer: states[layer].shape[1:] for layer in chosen}
             scales = {layer: norm(states[layer]).item() for layer in chosen}
             self.state = StateProjector(latent_dim, hidden_dim, config.state_rank, shapes, scales)
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.device
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[int, LowRank]]:
         """The prefix (N, P, E) and the change of states by layer (none without a projector) of beliefs x (N, D).
@@ -115,6 +117,7 @@ class Speaker(nn.Module):
         prefix, change = self(x[:1])
         return 0 * (prefix.sum() + sum(part.left.sum() + part.right.sum() for part in change.values()))
 
+    @exact
     @torch.no_grad()
     def write(self, x: Tensor, max_new_tokens: int = 64) -> list[str]:
         """The most likely text, token by token, behind each belief x (N, D)."""

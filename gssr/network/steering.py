@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from gssr.domains import NonNegative, Positive, checked
 from gssr.network.config import fixed
 from gssr.network.gaussian import Gaussian
 from gssr.network.goal_encoder import LatentGoal
@@ -84,6 +85,7 @@ class LearnedSteeredPrior(SteeredPrior):
         return gain[:, None] * (away + SCALE * nn.functional.linear(away, self.along))
 
 
+@checked
 @dataclass(frozen=True)
 class SteeringConfig:
     """How a goal steers the prior.
@@ -97,12 +99,8 @@ class SteeringConfig:
 
     prior: Callable[[GainSchedule, int, float], SteeredPrior] = fixed(SteeredPrior)
     schedule: Callable[[], GainSchedule] = fixed(Arrival)
-    max_norm: float = 10.0
-    strength: float = 1.25
-
-    def __post_init__(self) -> None:
-        if not self.strength >= 0:  # NaN, too
-            raise ValueError(f"strength is {self.strength}; expected 0 (goals have no effect) or more")
+    max_norm: Positive = 10.0
+    strength: NonNegative = 1.25
 
     def build(self, latent_dim: int) -> SteeredPrior:
         """The steered prior of beliefs with D = ``latent_dim``."""

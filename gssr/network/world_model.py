@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 from gssr.backbone import FrozenBackbone
 from gssr.backbone.readings import MeanReading, Reading
 from gssr.backbone.table import TextTable
+from gssr.domains import Few, Layer, Layers, Steps, Width, checked
 from gssr.network.config import fixed
 from gssr.network.forecast_error import Decoder, ForecastError
 from gssr.network.gaussian import Gaussian
 from gssr.network.goal_encoder import GoalEncoder, GoalReader, LatentGoal
 from gssr.network.heads import ValueHead
+from gssr.network.layers import exact
 from gssr.network.normalisation import SCALES, WindowScale
 from gssr.network.posterior import Posterior, ProductPosterior
 from gssr.network.rssm import RSSM, Belief, Filtered, Imagined, Noise
@@ -26,6 +29,7 @@ from gssr.sequences.scaler import Scaler
 LEAST_FLOOR = 0.02  # of the value's standard deviation, in standard units
 
 
+@checked
 @dataclass(frozen=True)
 class WorldModelConfig:
     """The belief, and how it reads values, texts and goals.
@@ -45,26 +49,16 @@ class WorldModelConfig:
             training part.
     """
 
-    latent_dim: int = fixed(16)
-    hidden_dim: int = fixed(128)
-    text_layers: tuple[int, ...] = fixed((4,))
+    latent_dim: Width = fixed(16)
+    hidden_dim: Width = fixed(128)
+    text_layers: Layers = fixed((4,))
     text_reading: Callable[[], Reading] = fixed(MeanReading)
-    goal_layer: int = fixed(3)
-    goal_queries: int = fixed(4)
+    goal_layer: Layer = fixed(3)
+    goal_queries: Few = fixed(4)
     posterior: Callable[[int, int, int], Posterior] = fixed(ProductPosterior)
     reads_changes: bool = fixed(False)
-    error_order: int = fixed(1)
-    normalisation: str = fixed("training")
-
-    def __post_init__(self) -> None:
-        if self.normalisation not in ("training", *SCALES):
-            raise ValueError(
-                f"normalisation {self.normalisation!r} is not known; expected one of {('training', *SCALES)}"
-            )
-        if self.error_order < 1:
-            raise ValueError(f"error_order is {self.error_order}; expected 1 (the last error only) or more")
-        if not self.text_layers:
-            raise ValueError("text_layers is empty; name at least one layer of the backbone from which texts are read")
+    error_order: Steps = fixed(1)
+    normalisation: Literal["training", "window", "last"] = fixed("training")
 
 
 class WorldModel(nn.Module):
@@ -102,12 +96,14 @@ class WorldModel(nn.Module):
         half = torch.tensor(resolution) / 2 / self.scaler.std.cpu()
         self.value_head.floor.copy_(half.clamp(min=LEAST_FLOOR))
 
+    @exact
     def prepare(self, texts: Iterable[str] = ()) -> None:
         """Move the frozen model to the device of the trained parts, and read texts that ``observe`` will look up."""
         self.backbone.to(self.device)
         self.table.to(self.device)
         self.table.add(texts)
 
+    @exact
     def encode_goals(self, batch: Batch, goals: Sequence[str | None]) -> LatentGoal:
         """Goals of a batch as points of the latent space; None is a sequence without a goal."""
         known = [goal for goal in goals if goal is not None]
@@ -127,6 +123,7 @@ class WorldModel(nn.Module):
         """The batch's values (B, T, Y) in the units that the network sees, 0 where nothing was observed."""
         return self.scale(batch).transform(batch.value, batch.value_mask)
 
+    @exact
     def observe(
         self,
         batch: Batch,
@@ -154,15 +151,18 @@ class WorldModel(nn.Module):
             parts = tuple(part.repeat(samples, *[1] * (part.ndim - 1)) for part in parts)
         return self.rssm.observe(*parts, noise, self.steering.towards(goal))
 
+    @exact
     def errors(self, filtered: Filtered) -> Tensor:
         """The last P errors (B, T, P, Y) of the decoded values after each filtered step, see ForecastError."""
         missed = filtered.belief.value - self.decode(filtered.belief.x).mean
         return self.forecast_error.last(missed, filtered.belief.seen.bool())
 
+    @exact
     def imagine(self, belief: Belief, error: Tensor, first: int, noise: Noise, pull: Pull | None = None) -> Imagined:
         """Roll beliefs (B, …) on from step ``first``; error (B, P, Y) is that of the step before. See RSSM.imagine."""
         return self.rssm.imagine(belief, error, first, noise, Decoder(self.value_head, self.forecast_error), pull)
 
+    @exact
     def decode(self, x: Tensor) -> Gaussian:
         """p(y | x) (…, Y) of beliefs x (…, D), in the units that the network sees."""
         return self.value_head(x)

@@ -13,6 +13,7 @@ import yaml
 from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks import OPTIONAL, Interrupted, RunCheckpoints
 from callbacks.checkpoints import check_monitor
@@ -26,7 +27,7 @@ from gssr.runs.messages import Messages, say
 from gssr.runs.options import EXAMPLES, choose, default_configs
 from gssr.runs.signals import Terminated
 from gssr.runs.start import Changes, Start, started_from_outside
-from gssr.runs.trainer_options import missing_of, trainer_options
+from gssr.runs.trainer_options import check_options, missing_of, trainer_options
 
 SECTIONS = ("seed_everything", "threads", "trainer", "model", "data", "checkpoint", *OPTIONAL)
 
@@ -113,6 +114,7 @@ class RunCLI(LightningCLI):
         if any(options.get(name) for name in ("ckpt_path", "run", "trust")):
             raise RunError("ckpt_path, run and trust belong on the command line, not into a config file")
         self.messages.trust = class_paths.not_own(yaml.safe_load(self.options_as_yaml()))
+        check_options(options.as_dict())
         if self.start.run is not None:
             trains = self.stage == "fit" and self.start.checkpoint is not None
             self.changes.find(self.start.run, yaml.safe_load(self.options_as_yaml()), trains)
@@ -154,7 +156,11 @@ class RunCLI(LightningCLI):
         kwargs |= trainer_options(
             given, optional, self.start, self.options_as_yaml(), self.changes.of_model(), self.datamodule
         )
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+            self.start.discard()
+            raise RunError(f"Lightning refuses these options of the trainer: {' '.join(str(error).split())}") from error
 
     def _optional_callbacks(self) -> list[Callback]:
         """Callbacks of the config's sections. One that needs what the model lacks is off, and null in the config."""
@@ -238,4 +244,7 @@ def reason(error: Exception) -> str:
     found = re.search(
         r"Errors:\s+- (.*?)\s+(?:- Expected a <class 'NoneType'>|Given value)", str(error), flags=re.DOTALL
     )
-    return str(error) if found is None else " ".join(found[1].split())
+    if found is None:
+        return str(error)
+    key = re.match(r'Parser key "([\w.]+)":', str(error))
+    return (f"{key[1]}: " if key else "") + " ".join(found[1].split())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ STAGES = {
     "predict": "imagine how the last windows go on, with and without a goal",
 }
 DEFAULT_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "default.yaml"
+LONGEST = 200  # bytes of a part of a path; file systems take 255, and files beside it have longer names
 EXAMPLES = """\
 examples:
   python train.py fit                                       the main job: storms around the nano backbone
@@ -63,6 +65,8 @@ def choose(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     if chosen.ckpt_path in ("null", "None", "none", ""):
         chosen.ckpt_path = None
     chosen.trust = [name for given in chosen.trust for name in given.split(",")]
+    for option in ("ckpt_path", "run"):
+        _check_path(option, getattr(chosen, option) or "")
     chosen.stage = rest[0]
     chosen.asks = any(arg in ("-h", "--help") or ".help" in arg.split("=")[0] for arg in rest)
     if chosen.run is not None and chosen.ckpt_path is None and chosen.stage != "fit":
@@ -82,6 +86,13 @@ def paragraph(error: BaseException) -> str | None:
     if room not in ("gssr", "callbacks", "datamodules", "train"):
         return None
     return "\n".join([str(error), *getattr(error, "__notes__", ())])
+
+
+def _check_path(option: str, text: str) -> None:
+    """Raises RunError for a path that no file system takes, or that a terminal cannot show."""
+    if not text.isprintable() or any(len(os.fsencode(part)) > LONGEST for part in Path(text).parts):
+        shown = text if len(text) <= 60 else f"{text[:57]}..."
+        raise RunError(f"--{option} is {shown!r}; expected at most {LONGEST} printable characters between two slashes")
 
 
 def default_configs(args: list[str]) -> list[Path]:

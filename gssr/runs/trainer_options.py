@@ -1,9 +1,11 @@
-"""What train.py adds to the trainer that the user configured: callbacks, loggers, one device for test and predict."""
+"""What train.py adds to the trainer that the user configured, and the domains of options that it checks first."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from lightning import Callback, LightningDataModule, LightningModule
 
@@ -16,11 +18,83 @@ from callbacks import (
     HonourOptimizerOptions,
     LossBar,
     ResumePosition,
+    RunCheckpoints,
     TrainingRandomness,
+)
+from gssr.domains import (
+    Count,
+    CountOrNone,
+    Different,
+    Fraction,
+    NonNegative,
+    PositiveFraction,
+    Range,
+    Seed,
+    Threads,
+    check,
+    hints_of,
 )
 from gssr.runs.folders import CONFIG, RunError
 from gssr.runs.messages import say
 from gssr.runs.start import Start, started_from_outside
+
+Endless = Annotated[int, Range(-1, 10**9)]  # -1: without an end
+Part = Fraction | CountOrNone  # a share of the batches, or their number
+Device = Annotated[int, Range(0, 1023)]
+CALL: dict[str, Any] = {"seed_everything": bool | Seed | None, "threads": Threads | None}
+# Numbers and words of the Trainer; another value ends in a traceback there, or is used and means nothing.
+TRAINER: dict[str, Any] = {
+    "accumulate_grad_batches": Count,
+    "check_val_every_n_epoch": Count | None,
+    "devices": Literal[-1] | Annotated[int, Range(1, 1024)] | Annotated[list[Device], Different()] | str,
+    "fast_dev_run": bool | CountOrNone,
+    "gradient_clip_algorithm": Literal["norm", "value"] | None,
+    "gradient_clip_val": NonNegative | None,
+    "limit_predict_batches": Part | None,
+    "limit_test_batches": Part | None,
+    "limit_train_batches": Part | None,
+    "limit_val_batches": Part | None,
+    "log_every_n_steps": CountOrNone | None,
+    "max_epochs": Endless | None,
+    "max_steps": Endless,
+    "min_epochs": CountOrNone | None,
+    "min_steps": CountOrNone | None,
+    "num_nodes": Annotated[int, Range(1, 10_000)],
+    "num_sanity_val_steps": Endless | None,
+    "overfit_batches": Part,
+    "reload_dataloaders_every_n_epochs": CountOrNone,
+    "val_check_interval": PositiveFraction | Count | str | dict[str, Any] | None,
+}
+PRECISIONS = {"16": "16-mixed", "32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}  # Lightning's short names
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raises RunError for the first option of a call outside of its domain, before anything is built.
+
+    Args:
+        options: of the stage, as plain values.
+    """
+    try:
+        check(CALL, options)
+        check(TRAINER, options["trainer"], "trainer.")
+        check(hints_of(RunCheckpoints), options["checkpoint"], "checkpoint.")
+        for name in ("model", "data", *OPTIONAL):
+            if options.get(name):
+                module, _, short = options[name]["class_path"].rpartition(".")
+                kind = getattr(import_module(module), short)
+                check(hints_of(kind), options[name].get("init_args") or {}, f"{name}.")
+                _check_precision(kind, options["trainer"].get("precision"))
+    except ValueError as error:
+        raise RunError(str(error)) from error
+
+
+def _check_precision(kind: type, given: Any) -> None:
+    known = getattr(kind, "precisions", None)
+    if known and given is not None and PRECISIONS.get(str(given), given) not in known:
+        raise ValueError(
+            f"trainer.precision is {given}, but {kind.__name__} keeps its trained parts in float32; expected one of "
+            f"{', '.join(known)}"
+        )
 
 
 def trainer_options(

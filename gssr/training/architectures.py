@@ -1,8 +1,11 @@
 """The language models that can be trained: nano from scratch, or any saved model further."""
 
+from typing import Annotated
+
 from transformers import GraniteMoeHybridConfig, GraniteMoeHybridForCausalLM, PreTrainedModel
 
 from gssr.backbone.loading import load_model
+from gssr.domains import Range, checked
 
 
 class Architecture:
@@ -12,6 +15,10 @@ class Architecture:
         raise NotImplementedError
 
 
+Vocabulary = Annotated[int, Range(258, 2**20)]  # bytes, end of text and padding at least
+
+
+@checked
 class Nano(Architecture):
     """Granite-4.0-H in small, with new weights.
 
@@ -21,13 +28,21 @@ class Nano(Architecture):
         layers: eight give six Mamba-2 and two attention layers.
     """
 
-    def __init__(self, vocab_size: int = 4096, hidden_size: int = 192, layers: int = 8) -> None:
+    def __init__(
+        self,
+        vocab_size: Vocabulary = 4096,
+        hidden_size: Annotated[int, Range(96, 8192)] = 192,
+        layers: Annotated[int, Range(4, 1000)] = 8,
+    ) -> None:
+        if hidden_size % 96:
+            raise ValueError(f"hidden_size is {hidden_size}; expected a multiple of 96")
         self.config = nano_config(vocab_size, hidden_size, layers)
 
     def build(self) -> PreTrainedModel:
         return GraniteMoeHybridForCausalLM(self.config)
 
 
+@checked
 class Saved(Architecture):
     """A saved model with its weights, to be trained further.
 

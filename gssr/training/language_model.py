@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from gssr.backbone.accelerate import accelerate_on_cpu
 from gssr.backbone.cpu import prepare_cpu
 from gssr.backbone.loading import decoder_layers
+from gssr.domains import checked
 from gssr.training.architectures import Architecture, Nano
 from gssr.training.objectives import Batch, NextToken, Objective
 from gssr.training.optimizers import MuonAdamWConfig
@@ -36,6 +37,7 @@ class LanguageModelData(Protocol):
     tokenizer: PreTrainedTokenizerBase
 
 
+@checked
 class LanguageModelTraining(LightningModule):
     """A language model under an objective.
 

@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from gssr.domains import Count, Fraction, NonNegative, Positive, checked
 
+
+@checked
 @dataclass(frozen=True)
 class MuonAdamWConfig:
     """Options of the optimizer and its schedule.
@@ -23,10 +26,10 @@ class MuonAdamWConfig:
         decay_share: last share of the steps, over which the rate falls to zero.
     """
 
-    lr: float = 4e-3
-    weight_decay: float = 0.1
-    warmup_steps: int = 100
-    decay_share: float = 0.4
+    lr: Positive = 4e-3
+    weight_decay: NonNegative = 0.1
+    warmup_steps: Count = 100
+    decay_share: Fraction = 0.4
 
     def build(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> "MuonAdamW":
         """An optimizer of named parameters: Muon gets the matrices, except for embeddings and the output head."""

@@ -251,5 +251,5 @@ def test_a_score_of_what_is_trained_on_does_not_choose_the_best(tmp_path: Path) 
 
 
 def test_options_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(ValueError, match="every_n_steps 0"):
+    with pytest.raises(ValueError, match="every_n_steps is 0"):
         RunCheckpoints(every_n_steps=0)

@@ -27,7 +27,7 @@ def test_every_step_is_trained_with_its_own_value_also_after_a_stop(tmp_path: Pa
 
 
 def test_nonsense_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="may be negative"):
+    with pytest.raises(ValueError, match="start is -1.0"):
         FreeNatsAnnealing(start=-1.0)
     with pytest.raises(ValueError, match="sets objective.free_nats, which LightningModule lacks"):
         FreeNatsAnnealing().on_fit_start(None, LightningModule())  # type: ignore[arg-type]

@@ -120,5 +120,5 @@ def test_a_checkpoint_without_an_average_starts_one_from_its_weights(tmp_path: P
 
 
 def test_a_decay_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="decay 1"):
+    with pytest.raises(ValueError, match="decay is 1"):
         WeightAverage(1.0)

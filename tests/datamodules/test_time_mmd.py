@@ -314,7 +314,7 @@ def test_wrong_places_and_options_are_refused_with_what_is_there(tmp_path):
     with pytest.raises(ValueError, match="Energy_search.csv is missing; read other texts"):
         made(tmp_path, "Energy")
     assert len(made(tmp_path, "Energy", text="report").train_records) > 0
-    with pytest.raises(ValueError, match="text is 'news'; expected report, search, both or none"):
+    with pytest.raises(ValueError, match="text is 'news'; expected one of report, search, both, none"):
         TimeMMD(str(tmp_path), text="news")
     with pytest.raises(ValueError, match="together below 1"):
         TimeMMD(str(tmp_path), val_share=0.6, test_share=0.5)

@@ -44,7 +44,8 @@ def network(folder: Path, **lacks: bool) -> GoalNetwork:
         names=["a", "b"], units=["", ""], resolution=[0.1, 0.1],
     )  # fmt: skip
     there = {"has_text": True, "has_goals": True, "known_values": 0} | lacks
-    made.trainer = SimpleNamespace(datamodule=SimpleNamespace(value_names=["a", "b"], **there))  # type: ignore[assignment]
+    data = SimpleNamespace(value_names=["a", "b"], **there)
+    made.trainer = SimpleNamespace(datamodule=data, precision="32-true")  # type: ignore[assignment]
     made.setup("fit")
     made._trainer = None
     return made

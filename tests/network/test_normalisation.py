@@ -101,10 +101,10 @@ def test_losses_are_the_same_wherever_the_window_lies_and_none_imagines_the_cont
 
 
 def test_it_is_refused_where_goals_name_levels_and_where_it_is_unknown(tiny_folder: Path) -> None:
-    with pytest.raises(ValueError, match="normalisation 'batch' is not known"):
+    with pytest.raises(ValueError, match="normalisation is 'batch'; expected one of training"):
         network_of(tiny_folder, "batch")
     network = network_of(tiny_folder, "window")
     data = SimpleNamespace(has_text=True, has_goals=True, value_names=["a", "b"], value_units=["u", "v"])
-    network._trainer = SimpleNamespace(datamodule=data)
+    network._trainer = SimpleNamespace(datamodule=data, precision="32-true")
     with pytest.raises(ValueError, match="goals of these data name levels"):
         network.setup("fit")

@@ -110,7 +110,7 @@ def test_a_batch_without_texts_uses_all_parameters(tiny_folder: Path) -> None:
 
 
 def test_unknown_injections_and_layers_are_refused(tiny_folder: Path) -> None:
-    with pytest.raises(ValueError, match="injection 'prompt' is not known"):
+    with pytest.raises(ValueError, match="injection is 'prompt'; expected one of prefix"):
         network(tiny_folder, "prompt")
     with pytest.raises(ValueError, match=r"state_layers \[3\] have no recurrent state; expected some of \[0, 1, 2\]"):
         make_network(tiny_folder, injection="state", state_layers=(3,), text_layers=(2,), names=["wind"])

@@ -272,7 +272,7 @@ def test_training_resumes_in_mid_epoch_and_leaves_global_random_state_alone(stor
         ({"stride": -1}, "stride is -1"),
         ({"context": 0}, "context is 0"),
         ({"goal_step": 16}, "from step 8 to 15"),
-        ({"batch_size": 0}, "batch_size 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
         ({"goal": "  "}, "goal is empty"),
         ({"class_share": 2.0}, "class_share"),
     ],
