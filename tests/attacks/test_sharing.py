@@ -203,10 +203,10 @@ LOADING: dict[str, tuple[Callable[[], Any], str]] = {
     "an unknown group": (resigned(lambda s: s["hyper_parameters"].update(wings=1)), "wings is not known here"),
 }  # fmt: skip
 CONFIGS: dict[str, tuple[bytes, str]] = {
-    "an object": (b"a: !!python/object/apply:os.mkdir [was-run]\n", "out/config.yaml was not (read|used)"),
+    "an object": (b"a: !!python/object/apply:os.mkdir [was-run]\n", "out/config.yaml was not used"),
     "no options": (b"[1]\n", "out/config.yaml holds no options"),
-    "no YAML": (b"a: [\n", "out/config.yaml cannot be read"),
-    "no text": (b"\xff\xfe\x00", "out/config.yaml cannot be read"),
+    "no YAML": (b"a: [\n", "out/config.yaml was not used"),
+    "no text": (b"\xff\xfe\x00", "out/config.yaml was not used"),
 }
 
 
