@@ -133,12 +133,13 @@ def test_the_score_of_data_without_goals_leaves_out_what_is_known_beforehand(net
         assert network.validation.means()["val/open_loop_mae"] == pytest.approx(expected)
 
 
-def test_means_are_weighted_by_what_was_counted_and_keep_nan(network: GoalNetwork) -> None:
+def test_means_are_weighted_by_what_was_counted_and_one_nan_is_an_error(network: GoalNetwork) -> None:
     validation = network.validation
     validation.begin("val")
-    for name, parts in {"few": [(1.0, 3), (2.0, 1)], "broken": [(1.0, 1), (float("nan"), 2)]}.items():
-        for mean, count in parts:
-            validation._add(name, torch.tensor(mean), count)
-    means = validation.means()
-    assert means["val/few"] == 1.25
-    assert np.isnan(means["val/broken"])
+    for mean, count in [(1.0, 3), (2.0, 1)]:
+        validation._add("few", torch.tensor(mean), count)
+    assert validation.means() == {"val/few": 1.25}
+    for mean, count in [(1.0, 1), (float("nan"), 2)]:
+        validation._add("broken", torch.tensor(mean), count)
+    with pytest.raises(RuntimeError, match="val/broken is not finite"):
+        validation.means()
