@@ -226,7 +226,7 @@ class Refuses(Callback):
 def test_a_resume_that_fails_before_its_first_step_leaves_the_run_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     train.main(["fit", "--run", "mine"])
     config = (runs()[0] / "config.yaml").read_text()
-    longer = ["fit", "--run", "mine", "--ckpt_path", "last", "--trainer.max_epochs", "2"]
+    longer = ["fit", "--run", "mine", "--ckpt_path", "last", "--trainer.max_epochs", "2", "--trust", "tests.toy"]
     with monkeypatch.context() as patch:
         original = RunCLI.instantiate_trainer
 

@@ -194,7 +194,7 @@ LOADING: dict[str, tuple[Callable[[], Any], str]] = {
     "another shape": (other_weights(weights(**{FIRST: torch.zeros(9)})), r"first_h: shape \(9,\) in the checkpoint"),
     "a width of a billion": (
         resigned(lambda s: [s["hyper_parameters"]["world"].update(hidden_dim=10**9), s["fixed"].clear()]),
-        "its options do not make a goal network",
+        "hidden_dim is 1000000000; expected",
     ),
     "another fingerprint": (resigned(lambda s: s["backbone"].update(fingerprint="0")), "the backbone: "),
     "a foreign class": (
