@@ -36,7 +36,7 @@ def data(table: Path) -> TableSequences:
     return TableSequences(str(table), **options, context=4, horizon=3, batch_size=8)
 
 
-def network(folder: Path) -> GoalNetwork:
+def network(folder: Path | str) -> GoalNetwork:
     return make_network(
         folder, latent_dim=4, hidden_dim=16, text_layers=(1,), goal_layer=2, text_steps=2, warmup_steps=1
     )
@@ -53,18 +53,18 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
 
 
-def test_the_cache_s_history_and_its_loss_change_no_entry_of_a_checkpoint(
-    table: Path, tiny: FrozenBackbone, tiny_folder: Path, tmp_path: Path
-) -> None:
+def test_the_cache_s_history_and_its_loss_change_no_entry_of_a_checkpoint(table: Path, tmp_path: Path) -> None:
+    """With nano: the kernels of a tinier model seldom differ by shape."""
+
     def fit(name: str, **options: Any) -> Trainer:
-        return train(tmp_path / name, network=network(tiny_folder), data=data(table), max_epochs=2, **options)
+        return train(tmp_path / name, network=network("nano"), data=data(table), max_epochs=2, **options)
 
     whole = checkpoint(fit("whole"))
     # A cache that other texts were read into, in another order, and a validation before.
     shutil.rmtree(cache_folder())
     for texts in (["near 12 knots", "something else"], [f"near {i * 7919 % 101} knots" for i in range(0, 60, 7)][::-1]):
-        TextTable(tiny, [1]).add(texts)
-    second = network(tiny_folder)
+        TextTable(FrozenBackbone(), [1]).add(texts)
+    second = network("nano")
     options: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
     Trainer(accelerator="cpu", default_root_dir=tmp_path / "v", **options).validate(
         train(tmp_path / "short", network=second, data=data(table), max_steps=1).lightning_module,
