@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gssr.network.config import fixed_names
 
@@ -16,6 +16,16 @@ OPEN = ("world.scaler.low", "world.scaler.high")
 
 class CheckpointMismatch(ValueError):
     """A checkpoint of another network, or of none; the message names each difference."""
+
+
+def require_finite(network: nn.Module) -> None:
+    """Raise RuntimeError for a weight that is not finite, before a checkpoint is replaced by it."""
+    wrong = [name for name, weight in network.named_parameters() if not weight.isfinite().all()]
+    if wrong:
+        raise RuntimeError(
+            f"the weights of {wrong[0]} are not finite, and no checkpoint was written; go on from an earlier one "
+            "with a smaller learning rate or with clipping"
+        )
 
 
 def require_network(checkpoint: Mapping[str, Any]) -> None:

@@ -15,7 +15,13 @@ from gssr.backbone.config import BackboneConfig
 from gssr.checkpoint import read
 from gssr.domains import Seed, checked
 from gssr.network.calibration import Calibration
-from gssr.network.compatibility import fixed_options, refuse_other, refuse_other_weights, require_network
+from gssr.network.compatibility import (
+    fixed_options,
+    refuse_other,
+    refuse_other_weights,
+    require_finite,
+    require_network,
+)
 from gssr.network.forecaster import Forecaster, Plan, Rollouts
 from gssr.network.objective import Objective, ObjectiveConfig
 from gssr.network.optimizer import OptimizerConfig
@@ -283,12 +289,7 @@ class GoalNetwork(LightningModule):
         return network
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        wrong = [name for name, weight in self.named_parameters() if not weight.isfinite().all()]
-        if wrong:  # where no callback looks at each loss; the checkpoint before stays
-            raise RuntimeError(
-                f"the weights of {wrong[0]} are not finite, and no checkpoint was written; go on from an earlier one "
-                "with a smaller learning rate or with clipping"
-            )
+        require_finite(self)
         checkpoint["gssr"] = {
             "noise": ranks.gather(self.noise.get_state()),
             "backbone": self.backbone.identity(),
