@@ -14,14 +14,8 @@ from gssr import ranks
 from gssr.backbone.config import BackboneConfig
 from gssr.checkpoint import read
 from gssr.domains import Seed, checked
+from gssr.network import compatibility
 from gssr.network.calibration import Calibration
-from gssr.network.compatibility import (
-    fixed_options,
-    refuse_other,
-    refuse_other_weights,
-    require_finite,
-    require_network,
-)
 from gssr.network.forecaster import Forecaster, Plan, Rollouts
 from gssr.network.objective import Objective, ObjectiveConfig
 from gssr.network.optimizer import OptimizerConfig
@@ -289,18 +283,19 @@ class GoalNetwork(LightningModule):
         return network
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        require_finite(self)
+        compatibility.require_finite(self)
         checkpoint["gssr"] = {
             "noise": ranks.gather(self.noise.get_state()),
             "backbone": self.backbone.identity(),
             # Lightning puts a caller's options over the hyper-parameters in a checkpoint, silently.
-            "fixed": fixed_options(self.hparams, KINDS),
+            "fixed": compatibility.fixed_options(self.hparams, KINDS),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        require_network(checkpoint)
-        saved, own = checkpoint["gssr"], fixed_options(self.hparams | {"values": self.options.plain()["values"]}, KINDS)
-        refuse_other(saved["backbone"], self.backbone.identity(), saved["fixed"], own)
+        compatibility.require_network(checkpoint)
+        saved, values = checkpoint["gssr"], self.options.plain()["values"]
+        own = compatibility.fixed_options(self.hparams | {"values": values}, KINDS)
+        compatibility.refuse_other(saved["backbone"], self.backbone.identity(), saved["fixed"], own)
         if self.built or self.options.values.names is not None:
-            refuse_other_weights(checkpoint["state_dict"], self._weights())
+            compatibility.refuse_other_weights(checkpoint["state_dict"], self._weights())
         self._saved_noise = saved.get("noise", [])  # a shared network has none
