@@ -177,7 +177,7 @@ def argument(hint: Any) -> Callable[[str], Any]:
 
     def convert(text: str) -> Any:
         try:
-            value = base(text)
+            value = base(text) if text.isascii() else None
         except ValueError:
             value = None
         if not belongs(hint, value):

@@ -159,7 +159,7 @@ def test_the_command_makes_one_run_and_tests_it_on_one_device(
     (run,) = runs()
     assert str(yaml.safe_load((run / "config.yaml").read_text())["trainer"]["devices"]) == "2"
     monkeypatch.setattr(command_line, "prepare_cpu", lambda: None)
-    train.main(["test", "--ckpt_path", "best"])
+    train.main(["test", "--ckpt_path", "best", "--trust", "tests.toy"])
     assert "test runs on one device, not on 2" in capsys.readouterr().out
 
 

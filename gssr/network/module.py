@@ -47,7 +47,6 @@ class GoalNetwork(LightningModule):
 
     precisions = ("32-true", "bf16-mixed", "16-mixed")  # of a Trainer; the trained parts stay float32
     world: WorldModel
-    objective: Objective | None
 
     def __init__(
         self,

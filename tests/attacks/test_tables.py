@@ -213,7 +213,7 @@ OPTIONS_OF: dict[str, tuple[dict[str, Any], str]] = {
     "delimiter: a quote": ({"delimiter": '"'}, "delimiter is '\"'; expected one character"),
     "delimiter: a line break": ({"delimiter": "\n"}, "expected one character"),
     "delimiter: beyond ASCII": ({"delimiter": "é"}, "expected one character"),
-    "missing: words, no list": ({"missing": "-9999"}, "missing is '-9999'; expected a list"),
+    "missing: words, no list": ({"missing": "-9999"}, "missing is '-9999'; expected null or a list"),
     "time_unit: escape sequences": ({"time_unit": "\x1b]0;x\x07"}, r"time_unit is '\\x1b"),
     "split_dates: 400 digits": ({"split_dates": (DIGITS, DIGITS)}, "split_dates is '999"),
     "predict_from: a time of a million letters": ({"predict_from": "x" * 1_000_000}, "predict_from is 'xxx"),

@@ -98,5 +98,5 @@ def test_goals_tell_where_the_series_ends(sines):
 def test_sizes_that_make_no_data_are_refused():
     with pytest.raises(ValueError, match="noise is -1"):
         Sines(noise=-1)
-    with pytest.raises(ValueError, match="series 4 at least 8"):
+    with pytest.raises(ValueError, match="series is 4; expected a whole number from 8"):
         Sines(series=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -27,7 +28,7 @@ NUMBERS = st.one_of(
     st.sampled_from([0, -1, 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64, 10**9, 10**30]), st.integers(-5, 300)
 )
 PLAIN = st.one_of(
-    st.none(), st.booleans(), NUMBERS, st.floats(), st.text(max_size=12),
+    st.none(), st.booleans(), NUMBERS, st.floats(allow_subnormal=False), st.text(max_size=12),
     st.sampled_from(["last", "os.system", "../x", "{value}", "{when}", "nan", "1e999", "!!python/name:os.system"]),
 )  # fmt: skip
 TREES = st.recursive(
@@ -112,7 +113,7 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
 @st.composite
 def changed(draw: st.DrawFn, tree: Any) -> Any:
     """A tree of plain values with one to three places replaced, removed or added."""
-    tree = json.loads(json.dumps(tree))
+    tree = copy.deepcopy(tree)
     for _ in range(draw(st.integers(1, 3))):
         node = tree
         while isinstance(node, (dict, list)) and node:

@@ -227,7 +227,7 @@ def test_the_state_dict_holds_the_trainable_parts_alone(network: GoalNetwork) ->
 
 
 def test_another_backbone_is_refused(network: GoalNetwork) -> None:
-    checkpoint: dict = {}
+    checkpoint: dict = {"state_dict": network.state_dict(), "hyper_parameters": dict(network.hparams)}
     network.on_save_checkpoint(checkpoint)
     network.on_load_checkpoint(checkpoint)
     checkpoint["gssr"]["backbone"]["fingerprint"] = "0" * 16
