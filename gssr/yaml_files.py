@@ -69,7 +69,7 @@ def load(text: str) -> Any:
         # What a word of the command line holds mostly; a large or repetitive document has brackets or lines.
         if len(text) > MOST_DIGITS or any(sign in text for sign in "[{\n&*"):
             _check(text)
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506, a safe loader
+        value = yaml.load(text, Loader=_Loader)  # nosec B506: a safe loader
     except yaml.constructor.ConstructorError as error:
         if "could not determine a constructor" in str(error.problem):
             raise YamlError(
