@@ -62,6 +62,7 @@ class CsvLog(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float | Tensor], step: int | None = None) -> None:
         """Add to the row of a step, or begin it. A kill can tear a new row, not one that a saved state relies on."""
+        columns = self._columns or self._open()
         last = self._row.get("step", -1)
         step = last + 1 if step is None else step
         again, before = step == last, self._row
@@ -69,7 +70,6 @@ class CsvLog(Logger):
         self._row = (before if again else {"step": step}) | new
         if again and str(self._row) == str(before):  # as text, where 1 and 1.0 differ and NaN is NaN
             return
-        columns = self._columns or self._open()
         if set(self._row) - set(columns):
             rows = self._read()
             self._rewrite(_ordered({*columns, *self._row}), rows[:-1] if again else rows, self._row)
@@ -90,13 +90,18 @@ class CsvLog(Logger):
             yaml.safe_dump({name: _plain(value) for name, value in params.items()}, file, sort_keys=True)
 
     def _open(self) -> list[str]:
-        """Read the file and drop the rows that are made again. Not earlier, since a resume may be refused before."""
+        """Read the file and drop the rows that are made again. Not earlier, since a resume may be refused before.
+
+        The last row is filled further where its step is logged again: a run that was killed as it ended had no time to.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         rows = self._read()
         columns = _ordered({name for row in rows for name in row} | {"step"})
         if self.resume_step is not None:
             rows = [row for row in rows if float(row["step"]) < self.resume_step]
-        self._rewrite(columns, rows)
+        self._rewrite(columns, rows[:-1], *rows[-1:])
+        if rows:
+            self._row = {name: cell for name, cell in rows[-1].items() if cell} | {"step": int(float(rows[-1]["step"]))}
         return columns
 
     def _read(self) -> list[dict[str, str]]:

@@ -133,3 +133,16 @@ def test_a_kill_while_a_row_is_added_to_leaves_the_row(tmp_path: Path, monkeypat
             assert (tmp_path / "metrics.csv").read_text() == before
     log.log_metrics({"d": 6.0}, step=1)
     assert rows(tmp_path)[1] == {"step": "1", "a": "3.0", "b": "4.0", "c": "5.0", "d": "6.0"}
+
+
+def test_a_step_that_is_logged_again_after_a_kill_stays_one_row(tmp_path: Path) -> None:
+    whole, killed = CsvLog(tmp_path / "whole"), CsvLog(tmp_path / "killed")
+    for log in (whole, killed):
+        log.log_metrics({"loss": 0.1, "norm": 2.0}, step=0)
+        log.log_metrics({"loss": 1 / 3}, step=1)
+    resumed = CsvLog(tmp_path / "killed", resume_step=2)
+    for log in (whole, resumed):
+        log.log_metrics({"norm": 0.7}, step=1)
+        log.log_metrics({"loss": 1 / 3}, step=1)
+        log.log_metrics({"loss": 0.2}, step=2)
+    assert resumed.file.read_text() == whole.file.read_text()
