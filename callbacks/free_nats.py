@@ -16,7 +16,7 @@ class FreeNatsAnnealing(Callback):
     A pure function of `trainer.global_step`, so that a resumed run needs no state. Logged as `train/free_nats`.
     """
 
-    needs = ("objective",)
+    needs = ("objective", "active_losses")
 
     def __init__(self, start: NonNegative = 1.0, end: NonNegative = 0.1, steps: CountOrNone = 1000) -> None:
         self.start, self.end, self.steps = start, end, steps

@@ -1,6 +1,7 @@
 """Training of language models: optimizer, objectives, resumption and export."""
 
 import math
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,8 +19,10 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from benchmarks.compression import model_bits_per_byte, opening, xz_bits_per_byte
+from callbacks import OPTIONAL
 from datamodules.text.corpus import TextCorpus
 from gssr.backbone import FrozenBackbone
+from gssr.runs.trainer_options import missing_of
 from gssr.training.architectures import Architecture, Nano, Saved, nano_config
 from gssr.training.language_model import LanguageModelTraining
 from gssr.training.objectives import NextToken, Objective, WeightedTokens
@@ -438,3 +441,8 @@ def test_the_nano_keeps_its_size_and_its_layers() -> None:
     assert size == 4_876_440 and 2 * size < 16e6
     assert config.layer_types.count("linear_attention") == 6 and config.layer_types.count("full_attention") == 2
     assert config.eos_token_id != config.pad_token_id
+
+
+def test_the_callbacks_of_goal_networks_are_off_for_language_models() -> None:
+    model = LanguageModelTraining(partial(Nano, vocab_size=64, hidden_size=96, layers=4))
+    assert [name for name in OPTIONAL if not missing_of(name, model)] == ["weight_average", "scalar_layout"]
