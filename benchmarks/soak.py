@@ -86,7 +86,9 @@ def append(file: Path, step: int) -> None:
 def train_long(folder: Path, steps: int, samples: Path) -> Path:
     """Train in this process; returns the best checkpoint."""
     import train
+    from gssr.network import goal_encoder
 
+    goal_encoder.KEPT_BYTES = 2**24  # kept goals reach their bound within the warm-up
     config = yaml.safe_load((DEFAULT_CONFIG.parent / "debug.yaml").read_text(encoding="utf-8"))
     meter = {"class_path": "benchmarks.soak.Meter", "init_args": {"file": str(samples)}}
     config["trainer"] |= {

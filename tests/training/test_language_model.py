@@ -444,5 +444,5 @@ def test_the_nano_keeps_its_size_and_its_layers() -> None:
 
 
 def test_the_callbacks_of_goal_networks_are_off_for_language_models() -> None:
-    model = LanguageModelTraining(partial(Nano, vocab_size=64, hidden_size=96, layers=4))
+    model = LanguageModelTraining(partial(Nano, vocab_size=300, hidden_size=96, layers=4))
     assert [name for name in OPTIONAL if not missing_of(name, model)] == ["weight_average", "scalar_layout"]
