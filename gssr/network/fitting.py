@@ -54,6 +54,16 @@ def only(loaders: Any) -> Any:
     return loaders[0] if isinstance(loaders, (list, tuple)) and len(loaders) == 1 else loaders
 
 
+def forget(trainer: Any, names: Sequence[str]) -> None:
+    """Drop what earlier training steps logged by these names and ``<name>_weighted``.
+
+    Lightning logs the last value of a name again in each step that does not log it, and has no public way to stop that.
+    """
+    for name in names:
+        for key in (name, f"{name}_weighted"):
+            trainer._results.pop(f"training_step.{key}", None)
+
+
 def require_batch(batch: Any, names: Sequence[str]) -> None:
     """Raises ValueError for what is no batch of these values."""
     if not isinstance(batch, Batch):

@@ -144,6 +144,7 @@ class GoalNetwork(LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         losses = self.objective(batch, self.noise, training=True)
         means = {name: mean.detach() for name, (mean, _) in losses.means().items()}
+        fitting.forget(self.trainer, [f"train/{name}" for name in losses.figures.keys() - means.keys()])
         for name, value in (means | self.objective.weighted(means)).items():
             self.log(f"train/{name}", value, prog_bar=name in ("loss", "loss_text", "loss_open", "kl_raw"))
         for name, value in self.world.steering.schedule.figures().items():

@@ -1,0 +1,143 @@
+"""Scores, going on with a training, and calls from Python, after symptoms that users of other projects reported."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from lightning import Trainer
+
+from datamodules.table_sequences import TableSequences
+from gssr.network import GoalNetwork
+from tests.networks import make_network
+
+pytestmark = [
+    pytest.mark.trial,
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+C, H, ROWS = 4, 3, 160
+
+
+def network(folder: Path, **options: Any) -> GoalNetwork:
+    sizes = {"latent_dim": 4, "hidden_dim": 16, "text_layers": (1,), "goal_layer": 1, "warmup_steps": 1}
+    return make_network(folder, **sizes | options)
+
+
+def trainer(**options: Any) -> Trainer:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    quiet |= {"enable_model_summary": False, "num_sanity_val_steps": 0}
+    return Trainer(accelerator="cpu", **quiet | options)
+
+
+def table(folder: Path, series: int = 1, text_every: int = 0, goals: str | None = None, gaps: bool = False) -> Path:
+    """A table of days with values y and z, few texts, and a file of goals in which few days have one."""
+    g, parts = np.random.default_rng(0), []
+    for name in range(series):
+        part = pd.DataFrame(
+            {"date": pd.date_range("2024-01-01", periods=ROWS).strftime("%Y-%m-%d"), "name": f"s{name}"}
+        )
+        part["y"], part["z"] = g.normal(size=(2, ROWS)).cumsum(1).round(2)
+        part["txt"] = [
+            "Near 3 knots" if text_every and i % text_every == text_every // 2 else None for i in range(ROWS)
+        ]
+        if gaps:
+            part.loc[g.random(ROWS) < 0.4, "z"] = np.nan
+        parts.append(part)
+    pd.concat(parts).to_csv(folder / "t.csv", index=False)
+    if goals is not None:
+        every, low, high = {"sparse": (9, 0.0, 2.0), "unbounded": (9, np.nan, np.nan)}[goals]
+        days = pd.date_range("2024-01-01", periods=ROWS)[4::every].strftime("%Y-%m-%d")
+        pd.DataFrame({"date": days, "goal": "Be between 0 and 2", "low": low, "high": high}).to_csv(
+            folder / "goals.csv", index=False
+        )
+    return folder / "t.csv"
+
+
+def data(file: Path, **options: Any) -> TableSequences:
+    columns = {"time_column": "date", "value_columns": ["y", "z"], "context": C, "horizon": H, "goals": None}
+    return TableSequences(str(file), **columns | options)
+
+
+# msminhas93/DeepLabv3FineTuning#20, datamol-io/graphium#412, Lightning#2924: means over batches of unequal content
+TABLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "few texts": ({"text_every": 9}, {"text_column": "txt"}),
+    "a text every day": ({"text_every": 1}, {"text_column": "txt"}),
+    "no text at all": ({}, {}),
+    "few goals": ({"goals": "sparse"}, {"goals": "goals.csv"}),
+    "few goals and texts": ({"goals": "sparse", "text_every": 9}, {"goals": "goals.csv", "text_column": "txt"}),
+    "few goals without bounds": ({"goals": "unbounded"}, {"goals": "goals.csv"}),
+    "goals of every window": ({}, {"goals": "hindsight"}),
+    "borrowed goals": ({"series": 3}, {"goals": "hindsight", "series_column": "name"}),
+    "few values": ({"gaps": True}, {}),
+    "goals of a part, few values": ({"goals": "sparse", "gaps": True}, {"goals": "goals.csv"}),
+}
+
+
+def validated(folder: Path, file: Path, model: GoalNetwork, **options: Any) -> dict[str, float]:
+    if options.get("goals") == "goals.csv":
+        options["goals"] = str(folder / "goals.csv")
+    return trainer().validate(model, data(file, **options), verbose=False)[0]
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_no_score_depends_on_the_batch_size(kind: str, tiny_folder: Path, tmp_path: Path) -> None:
+    made, options = TABLES[kind]
+    file = table(tmp_path, **made)
+    model = network(tiny_folder, text_steps=2)
+    found = [validated(tmp_path, file, model, batch_size=size, **options) for size in (64, 8, 1)]
+    for other in found[1:]:
+        assert other.keys() == found[0].keys()
+        differing = {
+            k: (v, other[k]) for k, v in found[0].items() if not math.isclose(v, other[k], rel_tol=1e-5, abs_tol=1e-5)
+        }
+        assert differing == {}
+    measured = {name.removeprefix("val/") for name in found[0]}
+    assert ("loss_text" in measured) == bool(made.get("text_every"))
+    assert ("loss_goal" in measured) == ("goals" in kind and "without" not in kind)
+    assert ("hit_borrowed" in measured) == (kind == "borrowed goals")
+    assert all(value > 0 for name, value in found[0].items() if "loss_text" in name or name.endswith("mae"))
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_a_part_of_the_validation_is_the_mean_over_that_part(limit: int, tiny_folder: Path, tmp_path: Path) -> None:
+    file, model = table(tmp_path, text_every=9), network(tiny_folder)
+    first = data(file, text_column="txt", batch_size=4)
+    first.setup("validate")
+    model_scores = []
+    for size, count in ((4, limit), (limit * 4, 1)):
+        part = data(file, text_column="txt", batch_size=size)
+        model_scores += trainer(limit_val_batches=count).validate(model, part, verbose=False)
+    assert model_scores[0] == pytest.approx(model_scores[1], rel=1e-5, abs=1e-5)
+
+
+# the same reports, in training: a batch without texts or goals showed a loss of 0
+@pytest.mark.parametrize("kind", ["few texts", "few goals", "few goals without bounds", "few goals and texts"])
+def test_training_logs_nothing_for_what_a_batch_does_not_have(kind: str, tiny_folder: Path, tmp_path: Path) -> None:
+    from callbacks import CsvLog
+
+    made, options = TABLES[kind]
+    file = table(tmp_path, **made)
+    if "goals" in options:
+        options = options | {"goals": str(tmp_path / "goals.csv")}
+    seen: list[tuple[bool, bool]] = []
+
+    class Watched(GoalNetwork):
+        def training_step(self, batch: Any, index: int) -> Any:
+            told = any(
+                g is not None and not torch.isnan(b).all() for g, b in zip(batch.goal, batch.goal_low, strict=True)
+            )
+            seen.append((any(text is not None for texts in batch.text for text in texts), told))
+            return super().training_step(batch, index)
+
+    run = trainer(max_steps=12, logger=CsvLog(tmp_path), log_every_n_steps=1, limit_val_batches=0)
+    run.fit(network(tiny_folder, kind=Watched), datamodule=data(file, batch_size=1, **options))
+    logged = pd.read_csv(tmp_path / "metrics.csv")
+    assert len(logged) == len(seen) == 12
+    for column, there in (("train/loss_text", [t for t, _ in seen]), ("train/loss_goal", [g for _, g in seen])):
+        values = logged[column] if column in logged else pd.Series(math.nan, range(12))
+        assert values.notna().tolist() == there, column
+    assert logged["train/loss"].notna().all()
