@@ -9,7 +9,11 @@ import pandas as pd
 import pytest
 import torch
 from lightning import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from callbacks import CsvLog, PlanRollouts, PredictionWriter
+from callbacks import TestReport as Reporting  # by its own name pytest would take it for a test
 from datamodules.table_sequences import TableSequences
 from gssr.network import GoalNetwork
 from tests.networks import make_network
@@ -91,10 +95,7 @@ def test_no_score_depends_on_the_batch_size(kind: str, tiny_folder: Path, tmp_pa
     found = [validated(tmp_path, file, model, batch_size=size, **options) for size in (64, 8, 1)]
     for other in found[1:]:
         assert other.keys() == found[0].keys()
-        differing = {
-            k: (v, other[k]) for k, v in found[0].items() if not math.isclose(v, other[k], rel_tol=1e-5, abs_tol=1e-5)
-        }
-        assert differing == {}
+        assert other == pytest.approx(found[0], rel=1e-5, abs=1e-5)
     measured = {name.removeprefix("val/") for name in found[0]}
     assert ("loss_text" in measured) == bool(made.get("text_every"))
     assert ("loss_goal" in measured) == ("goals" in kind and "without" not in kind)
@@ -117,8 +118,6 @@ def test_a_part_of_the_validation_is_the_mean_over_that_part(limit: int, tiny_fo
 # the same reports, in training: a batch without texts or goals showed a loss of 0
 @pytest.mark.parametrize("kind", ["few texts", "few goals", "few goals without bounds", "few goals and texts"])
 def test_training_logs_nothing_for_what_a_batch_does_not_have(kind: str, tiny_folder: Path, tmp_path: Path) -> None:
-    from callbacks import CsvLog
-
     made, options = TABLES[kind]
     file = table(tmp_path, **made)
     if "goals" in options:
@@ -141,3 +140,95 @@ def test_training_logs_nothing_for_what_a_batch_does_not_have(kind: str, tiny_fo
         values = logged[column] if column in logged else pd.Series(math.nan, range(12))
         assert values.notna().tolist() == there, column
     assert logged["train/loss"].notna().all()
+
+
+def drawn(folder: Path) -> list[str]:
+    reader = EventAccumulator(str(folder), size_guidance={"images": 0})
+    reader.Reload()
+    return reader.Tags()["images"]
+
+
+# AdityaLab/Time-MMD#2 and #3: goals or labels that only a part of the data has
+@pytest.mark.parametrize(
+    "kind", ["none in validation", "in no window at all", "of a kind that is written nowhere", "some"]
+)
+def test_sparse_goals_end_no_run_and_windows_are_drawn_without_them(
+    kind: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = table(tmp_path)
+    days = {"none in validation": ["2024-01-10"], "in no window at all": ["2024-06-08"], "some": ["2024-05-01"]}
+    dates = days.get(kind, ["2024-05-01"])
+    pd.DataFrame({"date": dates, "goal": "Be at 1", "low": 0.9, "high": 1.1}).to_csv(tmp_path / "g.csv", index=False)
+    source = data(file, goals=str(tmp_path / "g.csv"), batch_size=16)
+    if kind == "of no such kind":
+        monkeypatch.setattr(source, "windows_evaluation", lambda split, goals: [])
+    logger = TensorBoardLogger(str(tmp_path / "board"), "", "")
+    pictures = PlanRollouts(windows=2, samples=4, texts=False)
+    run = trainer(max_epochs=2, limit_train_batches=1, logger=logger, callbacks=[pictures])
+    run.fit(network(tiny_folder), datamodule=source)
+    assert run.global_step == 2
+    assert drawn(tmp_path / "board") == ["plan/0", "plan/1"]
+
+
+class NoPictures(TableSequences):
+    """Raises what a data module of somebody's own may raise."""
+
+    error: Exception = ValueError("windows of these data have no goals of that kind")
+
+    def windows_evaluation(self, split: str, goals: str = "combinations") -> Any:
+        self.asked = getattr(self, "asked", 0) + 1
+        raise self.error
+
+
+# the same reports, and ultralytics-like ones of plots that end a training: what cannot be drawn is told once
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no such goals"),
+        RuntimeError("out of memory"),
+        AssertionError(),
+        KeyError("val"),
+        NotImplementedError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_picture_that_cannot_be_drawn_is_told_once_and_training_goes_on(
+    error: Exception, tiny_folder: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    source = NoPictures(str(table(tmp_path)), time_column="date", value_columns=["y"], context=C, horizon=H)
+    source.error = error
+    logger = TensorBoardLogger(str(tmp_path / "board"), "", "")
+    run = trainer(max_epochs=3, limit_train_batches=1, logger=logger, callbacks=[PlanRollouts(samples=4)])
+    run.fit(network(tiny_folder), datamodule=source)
+    assert run.global_step == 3 and source.asked == 1
+    assert sum("pictures of plans are not drawn" in str(warning.message) for warning in recwarn) == 1
+
+
+@pytest.mark.parametrize("kind", ["few goals", "few goals without bounds", "few values", "no text at all"])
+def test_a_report_needs_no_goals(
+    kind: str, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, options = TABLES[kind]
+    source = data(
+        table(tmp_path, **made), **options | ({"goals": str(tmp_path / "goals.csv")} if "goals" in options else {})
+    )
+    model = network(tiny_folder)
+    run = trainer(callbacks=[Reporting(samples=4, quick=True)], default_root_dir=tmp_path / "out")
+    run.test(model, datamodule=source, verbose=False)
+    assert "mean absolute error" in capsys.readouterr().out
+    assert list((tmp_path / "out").glob("*_test.md"))
+
+
+def test_predictions_are_written_where_their_charts_cannot_be_drawn(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any, **options: Any) -> None:
+        raise ValueError("a font is missing")
+
+    monkeypatch.setattr("gssr.evaluation.predictions.fan_chart_of", broken)
+    run = trainer(callbacks=[PredictionWriter()], default_root_dir=tmp_path / "out")
+    model = network(tiny_folder)
+    model.backbone.generate = lambda prefix, most: ["a text"] * len(prefix)
+    with pytest.warns(match="charts of predictions are not drawn: a font is missing"):
+        run.predict(model, datamodule=data(table(tmp_path)), return_predictions=False)
+    assert len((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()) == 1
