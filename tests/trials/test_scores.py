@@ -1,6 +1,7 @@
 """Scores, going on with a training, and calls from Python, after symptoms that users of other projects reported."""
 
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import CsvLog, PlanRollouts, PredictionWriter
+from callbacks import CsvLog, HonourOptimizerOptions, PlanRollouts, PredictionWriter
 from callbacks import TestReport as Reporting  # by its own name pytest would take it for a test
 from datamodules.table_sequences import TableSequences
+from gssr.commands.main import main
 from gssr.network import GoalNetwork
+from gssr.runs.folders import find_checkpoint, run_argument, run_path
+from gssr.sequences.collate import collate
+from gssr.sequences.record import Record
 from tests.networks import make_network
 
 pytestmark = [
@@ -232,3 +238,211 @@ def test_predictions_are_written_where_their_charts_cannot_be_drawn(
     with pytest.warns(match="charts of predictions are not drawn: a font is missing"):
         run.predict(model, datamodule=data(table(tmp_path)), return_predictions=False)
     assert len((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()) == 1
+
+
+class Rates(Callback):
+    """Keeps the rate of each training step, as the optimizer uses it."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, float] = {}
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+        self.seen[trainer.global_step] = optimizer.param_groups[0]["lr"]
+
+
+def rates(folder: Path, backbone: Path, steps: int, resume: bool, changed: bool | None, **options: Any) -> Rates:
+    """Train, from the folder's checkpoint if asked; ``changed`` None leaves out what honours new options."""
+    kept, last = Rates(), folder / "last.ckpt"
+    callbacks = [kept] if changed is None else [kept, HonourOptimizerOptions(changed)]
+    source = data(folder / "t.csv", batch_size=16)
+    run = trainer(max_epochs=-1, max_steps=steps, limit_val_batches=0, callbacks=callbacks)
+    run.fit(network(backbone, **options), datamodule=source, ckpt_path=last if resume else None, weights_only=True)
+    run.save_checkpoint(last)
+    return kept
+
+
+def expected(step: int, total: int, lr: float = 3e-3, warmup: int = 1) -> float:
+    return lr * min(1, (step + 1) / max(1, warmup)) * (0.1 + 0.45 * (1 + math.cos(math.pi * min(1, step / total))))
+
+
+# mapbox/robosat#169, Lightning-AI/pytorch-lightning#12118, torch-points3d#630: rate or length changed on resume
+@pytest.mark.parametrize(
+    ("steps", "changed"),
+    [
+        (7, {}),
+        (9, {"lr": 1e-4}),
+        (9, {"warmup_steps": 20}),
+        (8, {"lr": 1e-4, "warmup_steps": 0}),
+        (9, {"lr": 0.0}),
+        (9, {"weight_decay": 0.3}),
+    ],
+    ids=["longer", "longer, rate", "longer, warm-up", "all", "rate of 0", "longer, decay"],
+)
+def test_the_first_rate_after_a_resume_is_that_of_the_new_schedule(
+    steps: int, changed: dict[str, float], tiny_folder: Path, tmp_path: Path
+) -> None:
+    table(tmp_path)
+    rates(tmp_path, tiny_folder, 4, False, None)
+    again = rates(tmp_path, tiny_folder, steps, True, bool(changed), **changed)
+    schedule = {"lr": changed.get("lr", 3e-3), "warmup": int(changed.get("warmup_steps", 1))}
+    assert again.seen == pytest.approx({step: expected(step, steps, **schedule) for step in range(4, steps)})
+
+
+def test_a_rate_of_0_can_be_raised(tiny_folder: Path, tmp_path: Path) -> None:
+    table(tmp_path)
+    rates(tmp_path, tiny_folder, 2, False, None, lr=0.0)
+    again = rates(tmp_path, tiny_folder, 4, True, True)
+    assert again.seen == pytest.approx({step: expected(step, 4) for step in (2, 3)})
+
+
+def test_a_resume_without_changes_has_the_same_rates_to_the_last_bit(tiny_folder: Path, tmp_path: Path) -> None:
+    table(tmp_path)
+    whole = rates(tmp_path, tiny_folder, 6, False, None)
+    # The schedule is that of 6 steps in both parts, because an epoch limits them.
+    options = {"max_steps": 6, "max_epochs": -1, "limit_val_batches": 0}
+
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+            trainer.should_stop = trainer.global_step == 3
+
+    first = trainer(callbacks=[Stop()], **options)
+    first.fit(network(tiny_folder), datamodule=data(tmp_path / "t.csv", batch_size=16))
+    first.save_checkpoint(tmp_path / "last.ckpt")
+    again = rates(tmp_path, tiny_folder, 6, True, False)
+    assert again.seen == {step: rate for step, rate in whole.seen.items() if step >= 3}
+
+
+@pytest.fixture
+def trained(tiny_folder: Path, tmp_path: Path) -> GoalNetwork:
+    """A network that was trained for a step, as its checkpoint gives it."""
+    table(tmp_path, text_every=9)
+    run = trainer(max_steps=1, limit_val_batches=0)
+    run.fit(network(tiny_folder), datamodule=data(tmp_path / "t.csv", text_column="txt"))
+    run.save_checkpoint(tmp_path / "runs" / "base" / "checkpoints" / "best.ckpt")
+    (tmp_path / "runs" / "base" / "config.yaml").write_text("threads: 1\n")
+    return GoalNetwork.load_from_checkpoint(tmp_path / "runs" / "base" / "checkpoints" / "best.ckpt")
+
+
+def loader(tmp_path: Path, **options: Any) -> DataLoader[Any]:
+    source = data(tmp_path / "t.csv", text_column="txt")
+    source.setup(None)
+    records = [source.val_records[i] for i in range(6)]
+    return DataLoader(records, **{"collate_fn": collate, "batch_size": 4} | options)
+
+
+# Lightning-AI/pytorch-lightning#10275: trainer.datamodule is None
+@pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict", "validate a list", "fit with validation"])
+def test_a_trained_network_takes_plain_loaders(stage: str, trained: GoalNetwork, tmp_path: Path) -> None:
+    run, batches = trainer(max_steps=2, logger=False), loader(tmp_path)
+    trained.backbone.generate = lambda prefix, most: ["a text"] * len(prefix)
+    match stage:
+        case "fit":
+            run.fit(trained, batches)
+            assert run.global_step == 2
+        case "fit with validation":
+            run.fit(trained, batches, loader(tmp_path))
+            assert run.callback_metrics["val/open_loop_mae"] > 0
+        case "validate" | "test":
+            (scores,) = getattr(run, stage)(trained, batches, verbose=False)
+            assert scores[f"{'val' if stage == 'validate' else stage}/open_loop_mae"] > 0
+        case "validate a list":
+            (scores,) = run.validate(trained, [batches], verbose=False)
+            whole, (one,) = scores, trainer().validate(trained, loader(tmp_path, batch_size=1), verbose=False)
+            assert one == pytest.approx(whole, rel=1e-5, abs=1e-5)
+        case "predict":
+            assert len(run.predict(trained, batches)) == 2
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
+def test_a_new_network_asks_for_a_data_module(
+    stage: str, trained: GoalNetwork, tiny_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="takes the names and the scale of its values from a data module"):
+        getattr(trainer(max_steps=1), stage)(network(tiny_folder), loader(tmp_path))
+    if stage == "fit":
+        named = network(tiny_folder, names=["y", "z"])
+        with pytest.raises(ValueError, match="the scale of its values"):
+            trainer(max_steps=1).fit(named, loader(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("items", "options", "message"),
+    [
+        ("tensors", {"collate_fn": None}, "gave a list; expected batches of .*collate"),
+        ("dicts", {"collate_fn": list}, "gave a list; expected batches of"),
+        ("one value", {}, "gave 1 values a step; this network has 2: y, z"),
+    ],
+)
+@pytest.mark.parametrize("stage", ["fit", "predict"])
+def test_batches_that_are_none_are_refused_in_a_sentence(
+    items: str, options: dict[str, Any], message: str, stage: str, trained: GoalNetwork, tmp_path: Path
+) -> None:
+    records = {
+        "tensors": TensorDataset(torch.zeros(4, 7, 2)),
+        "dicts": [{"value": 1.0}] * 4,
+        "one value": [Record("s", np.arange(7.0), np.zeros((7, 1)), [None] * 7, goal_start=3)] * 4,
+    }[items]
+    with pytest.raises(ValueError, match=message):
+        getattr(trainer(max_steps=1), stage)(trained, DataLoader(records, **{"collate_fn": collate} | options))
+
+
+@pytest.mark.parametrize("kind", [PlanRollouts, Reporting, PredictionWriter])
+def test_callbacks_do_without_a_data_module(
+    kind: Any, trained: GoalNetwork, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    trained.backbone.generate = lambda prefix, most: ["a text"] * len(prefix)
+    logger = TensorBoardLogger(str(tmp_path / "board"), "", "")
+    run = trainer(max_epochs=2, callbacks=[kind()], logger=logger, default_root_dir=tmp_path / "out")
+    match kind.__name__:
+        case "PlanRollouts":
+            run.fit(trained, loader(tmp_path), loader(tmp_path))
+        case "TestReport":
+            run.test(trained, loader(tmp_path), verbose=False)
+        case "PredictionWriter":
+            run.predict(trained, loader(tmp_path), return_predictions=False)
+            assert len((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()) == 6
+    said = sum("this trainer has none" in str(warning.message) for warning in recwarn)
+    assert said == (kind is not PredictionWriter)
+
+
+# as with clones of a hub beside its cache: one name for a run and an export, and names that a shell would split
+NAMES = ["plain", "two words", "it's", "$HOME", "a;b", "-x", "été"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_printed_commands_mean_the_run_that_was_pulled(
+    name: str, trained: GoalNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["push", "base", "--", name] if name.startswith("-") else ["push", "base", name])
+    main(["pull", "--", name] if name.startswith("-") else ["pull", name])
+    printed = [line.split("python ", 1)[1] for line in capsys.readouterr().out.splitlines() if "train.py" in line]
+    assert len(printed) == 2
+    for command in printed:
+        *_, option, run = shlex.split(command)
+        assert option == "--run" and not run.startswith("-")
+        assert find_checkpoint("best", run).checkpoint == Path("runs", name, "checkpoints", "best.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("made", "means"),
+    [
+        (["x/config.yaml", "runs/x/checkpoints/best.ckpt"], "runs/x"),
+        (["x/checkpoints/best.ckpt"], "x"),
+        (["x/config.yaml"], "runs/x"),
+        (["x/checkpoints/best.ckpt", "runs/x/checkpoints/best.ckpt"], "runs/x"),
+        (["x/checkpoints/best.ckpt", "runs/x/config.yaml"], "x"),
+        ([], "runs/x"),
+    ],
+)
+def test_a_folder_is_a_run_only_with_checkpoints(
+    made: list[str], means: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in made:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    assert run_path("x") == Path(means)
+    for run in (Path("x"), Path("runs/x"), tmp_path / "x"):
+        (word,) = shlex.split(run_argument(run))
+        assert run_path(word).absolute() == run.absolute()
