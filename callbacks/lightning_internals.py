@@ -1,4 +1,4 @@
-"""The private parts of Lightning 2.6 that exact resuming needs, and why. No other file of this project uses any."""
+"""The private parts of Lightning 2.6 that exact resuming needs, and why. Only `gssr.network.fitting` uses one more."""
 
 from __future__ import annotations
 

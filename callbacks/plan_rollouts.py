@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from callbacks.drawing import drawing
 from gssr import shown
 from gssr.domains import Count, Items, Seed, checked
 from gssr.evaluation.fan_chart import fan_chart_of
@@ -23,7 +25,9 @@ class PlanRollouts(Callback):
     """Every few epochs, for the same validation windows: a fan chart with and without the goal, and the plan in words.
 
     The windows have goals that training leaves out (`SequenceSource.windows_evaluation`). They are spread evenly, each
-    of another series where possible. Rollouts have their own generator, so training is the same without this callback.
+    of another series where possible; where none has such a goal, any windows are shown without a goal. Rollouts have
+    their own generator, so training is the same without this callback. What cannot be drawn ends no run: a warning says
+    why, once, and nothing is drawn from then on.
 
     Args:
         every_n_epochs: Epochs between two pictures; the last epoch always has one.
@@ -48,18 +52,24 @@ class PlanRollouts(Callback):
         self.every_n_epochs, self.windows, self.samples = every_n_epochs, windows, samples
         self.goals, self.texts, self.seed = goals, texts, seed
         self._batch: Batch | None = None
+        self._quiet = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         epoch, last = trainer.current_epoch + 1, trainer.max_epochs
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if boards and (epoch % self.every_n_epochs == 0 or epoch == last):
-            self._show(boards, trainer, pl_module)
+        if not self._quiet and boards and (epoch % self.every_n_epochs == 0 or epoch == last):
+            with drawing("pictures of plans"):
+                self._quiet = True
+                self._show(boards, trainer, pl_module)
+                self._quiet = False
 
     @torch.no_grad()
     def _show(self, boards: list[Any], trainer: Trainer, pl_module: LightningModule) -> None:
-        data: SequenceSource = trainer.datamodule
+        data: SequenceSource | None = trainer.datamodule
+        if data is None:
+            raise ValueError("their windows come from a data module, and this trainer has none")
         if self._batch is None:
             self._batch = collate(spread(self._records(data), self.windows))
         batch = pl_module.transfer_batch_to_device(self._batch, pl_module.device, 0)
@@ -78,11 +88,12 @@ class PlanRollouts(Callback):
                     board.add_text(f"plan/{i}", in_words(batch, i, steered or free, data), trainer.global_step)
 
     def _records(self, data: SequenceSource) -> list[Record]:
-        """Windows with goals that training leaves out; any windows where the data has no goals."""
-        if data.has_goals:
-            return data.windows_evaluation("val", self.goals)
+        """Windows with goals that training leaves out; any windows where there are none."""
+        if data.has_goals and (found := data.windows_evaluation("val", self.goals)):
+            return found
         size = len(data.val_records)
-        return [data.val_records[i] for i in range(0, size, max(1, size // (4 * self.windows)))]
+        windows = (data.val_records[i] for i in range(0, size, max(1, size // (4 * self.windows))))
+        return [replace(window, goal=None, goal_low=None, goal_high=None) for window in windows]
 
     def _generator(self) -> torch.Generator:
         # With one noise for both plans and all epochs, differences come from the network.
@@ -95,9 +106,7 @@ def spread(records: list[Record], count: int) -> list[Record]:
     Raises ValueError for no records.
     """
     if not records:
-        raise ValueError(
-            "PlanRollouts found no validation window with such a goal; choose another kind of goals, or leave it out"
-        )
+        raise ValueError("there is no validation window")
     firsts: dict[str, Record] = {}
     for record in records:
         firsts.setdefault(record.series, record)

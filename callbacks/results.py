@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from callbacks.drawing import drawing
 from gssr import shown
 from gssr.domains import CountOrNone, Items, checked
 from gssr.evaluation.forecasting import Forecast
@@ -42,7 +44,10 @@ class TestReport(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        data: SequenceSource = trainer.datamodule
+        data: SequenceSource | None = trainer.datamodule
+        if data is None:
+            rank_zero_warn("there is no report: it scores the windows of a data module, and this trainer has none")
+            return
         for stage in ("fit", "test"):
             data.setup(stage)
         pl_module.encode_texts(data.texts())
@@ -96,8 +101,10 @@ class PredictionWriter(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._open.close()
         if self._first is not None:
-            data: SequenceSource = trainer.datamodule
-            self._first.draw(trainer.default_root_dir, self.charts, data.goal_dim, data.value_guides)
+            data: SequenceSource | None = trainer.datamodule
+            subject = (0, ()) if data is None else (data.goal_dim, data.value_guides)
+            with drawing("charts of predictions"):
+                self._first.draw(trainer.default_root_dir, self.charts, *subject)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         with suppress(type(exception)):

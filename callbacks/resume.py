@@ -12,6 +12,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from callbacks.lightning_internals import batches_done, close_complete_epoch, count_batches_as
 from gssr import ranks
@@ -185,14 +186,20 @@ class ConfigOfResumedRun(Callback):
 
 
 class HonourOptimizerOptions(Callback):
-    """Lets optimizer options that the user changed on resume (learning rate, weight decay) win over the checkpoint's.
+    """Lets the options and the schedule of this call win over those of the checkpoint.
 
-    Loading the state of an optimizer or a scheduler brings back the old options. The schedule keeps its position: a
-    learning rate is scaled, not restarted. Used only when an option of the model was changed, so that any other run is
-    unchanged.
+    Loading the state of an optimizer or a scheduler brings back the old options, and the rate that the old schedule
+    had for the next step. The schedule keeps its position. The rate of a `LambdaLR` is computed anew for that position,
+    since the length of training may have changed; that of another scheduler is scaled. Where nothing was changed, no
+    bit changes.
+
+    Args:
+        options: Whether options of the optimizer may have been changed. Otherwise only the schedule counts, since
+            optimizers and other schedulers change options in training, too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, options: bool = True) -> None:
+        self.options = options
         self._wanted: list[list[dict[str, Any]]] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -202,20 +209,27 @@ class HonourOptimizerOptions(Callback):
         for optimizer, groups in zip(trainer.optimizers, self._wanted, strict=True):
             schedulers = [c.scheduler for c in trainer.lr_scheduler_configs if c.scheduler.optimizer is optimizer]
             for i, (group, wanted) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
-                for name, value in wanted.items():
-                    old = group.get(name)
-                    if name == "lr" or old == value:
-                        continue
-                    group[name] = value
-                    rank_zero_info(f"{type(optimizer).__name__}: {name} {old} -> {value} from here on")
-                    if name == "initial_lr":
-                        group["lr"] *= value / old
-                        for scheduler in schedulers:
-                            scheduler.base_lrs[i] = value
-                            scheduler._last_lr[i] = group["lr"]
-                if "initial_lr" not in wanted and group["lr"] != wanted["lr"]:
-                    rank_zero_info(f"{type(optimizer).__name__}: lr {group['lr']} -> {wanted['lr']} from here on")
-                    group["lr"] = wanted["lr"]
+                before = dict(group)
+                if self.options:
+                    self._honour(group, wanted)
+                for scheduler in schedulers:
+                    if self.options and "initial_lr" in wanted and hasattr(scheduler, "base_lrs"):
+                        scheduler.base_lrs[i] = wanted["initial_lr"]
+                    if isinstance(scheduler, LambdaLR):
+                        group["lr"] = scheduler.base_lrs[i] * scheduler.lr_lambdas[i](scheduler.last_epoch)
+                    scheduler._last_lr[i] = group["lr"]
+                for name, value in group.items():
+                    if name != "params" and before.get(name) != value:
+                        rank_zero_info(f"{type(optimizer).__name__}: {name} {before.get(name)} -> {value} from here on")
+
+    @staticmethod
+    def _honour(group: dict[str, Any], wanted: dict[str, Any]) -> None:
+        old = group.get("initial_lr")
+        group |= {name: value for name, value in wanted.items() if name != "lr"}
+        if "initial_lr" not in wanted:  # no schedule
+            group["lr"] = wanted["lr"]
+        elif old:
+            group["lr"] *= wanted["initial_lr"] / old
 
 
 def _options(group: dict[str, Any]) -> dict[str, Any]:

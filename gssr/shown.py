@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import re
 import reprlib
+import shlex
 import warnings
 import zlib
 from typing import Any
@@ -35,6 +36,11 @@ def line(text: object, most: int | None = None) -> str:
 def lines(text: object) -> str:
     """A text of several lines, each as `line` makes it."""
     return "\n".join(line(part) for part in str(text).split("\n"))
+
+
+def argument(text: object) -> str:
+    """A word of a command line that a person may copy into a shell."""
+    return shlex.quote(line(text))
 
 
 def _visible(char: str) -> str:

@@ -43,10 +43,10 @@ def push(options: argparse.Namespace) -> None:
 
 def pull(options: argparse.Namespace) -> None:
     from gssr.runs import sharing
-    from gssr.runs.folders import CONFIG, RUNS
+    from gssr.runs.folders import CONFIG, run_argument
 
     folder = sharing.pull(options.source, options.destination, options.revision, options.offline)
     print(f"pulled: {shown.line(folder)}\n  Python    GoalNetwork.from_pretrained({str(folder)!r})")
     if (folder / CONFIG).exists():
-        run = shown.line(folder.name if folder.parent == RUNS else folder)
+        run = run_argument(folder)
         print(f"  test      python train.py test --run {run}\n  predict   python train.py predict --run {run}")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gssr.network.calibration import Calibration
 from gssr.network.losses import kl_terms, masked_mean
+from gssr.network.noise import WindowNoise
 from gssr.network.speaker import Speaker
 from gssr.network.world_model import WorldModel
 from gssr.sequences.context import context_length, first_steps
@@ -62,7 +63,7 @@ class Forecaster:
         batch: Batch,
         goals: Sequence[str | None],
         samples: int = 64,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | WindowNoise | None = None,
         calibrated: bool = True,
         gain: float = 1.0,
     ) -> Rollouts:

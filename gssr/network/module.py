@@ -14,7 +14,7 @@ from gssr import ranks
 from gssr.backbone.config import BackboneConfig
 from gssr.checkpoint import read
 from gssr.domains import Seed, checked
-from gssr.network import compatibility
+from gssr.network import compatibility, fitting
 from gssr.network.calibration import Calibration
 from gssr.network.forecaster import Forecaster, Plan, Rollouts
 from gssr.network.objective import Objective, ObjectiveConfig
@@ -78,23 +78,7 @@ class GoalNetwork(LightningModule):
                 f"the trainer's precision is {self.trainer.precision}, but the trained parts are float32; expected one "
                 f"of {', '.join(self.precisions)}"
             )
-        data, normalisation = self.trainer.datamodule, self.options.world.normalisation
-        if normalisation != "training" and data.has_goals:
-            raise ValueError(
-                f"model.world.normalisation {normalisation} shows values by each window's own level, but the goals of "
-                "these data name levels; use normalisation training, or leave the goals out"
-            )
-        if not self.built:
-            self.options.set_values(data.value_names, data.value_units, data.value_resolution)
-            self._build()
-            self.world.fit_units(data.scaler, data.value_resolution)
-        elif list(data.value_names) != self.value_names:
-            raise ValueError(
-                f"this network was trained on the values {self.value_names}, the data has {list(data.value_names)}"
-            )
-        has = {"text": data.has_text, "goals": data.has_goals}
-        self.objective.lacks = {kind for kind, there in has.items() if not there}
-        self.validation.known_values = data.known_values
+        fitting.take(self, self.trainer.datamodule, stage)
 
     def _build(self) -> None:
         options = self.options
@@ -143,8 +127,12 @@ class GoalNetwork(LightningModule):
 
     # ------------------------------------------------------------------ training
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
+        fitting.require_batch(batch, self.value_names)
+        return batch
+
     def on_fit_start(self) -> None:
-        self.encode_texts(self.trainer.datamodule.texts())
+        self.encode_texts(fitting.texts(self.trainer.datamodule))
         # Training noise differs between processes, and goes on in a resumed one.
         rank = ranks.rank()
         if rank < len(self._saved_noise):
@@ -155,7 +143,9 @@ class GoalNetwork(LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         losses = self.objective(batch, self.noise, training=True)
-        for name, value in losses.figures.items():
+        means = {name: mean.detach() for name, (mean, _) in losses.means().items()}
+        fitting.forget(self.trainer, [f"train/{name}" for name in losses.figures.keys() - means.keys()])
+        for name, value in (means | self.objective.weighted(means)).items():
             self.log(f"train/{name}", value, prog_bar=name in ("loss", "loss_text", "loss_open", "kl_raw"))
         for name, value in self.world.steering.schedule.figures().items():
             self.log(f"train/{name}", value)
@@ -172,25 +162,25 @@ class GoalNetwork(LightningModule):
         self._begin("val")
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        self.validation.measure(batch, self.trainer.val_dataloaders, index)
+        self.validation.measure(batch, fitting.only(self.trainer.val_dataloaders), index)
 
     def on_validation_epoch_end(self) -> None:
         self._log_means()
         # Errors of windows that are trained on would make the fans too narrow.
-        if self.trainer.datamodule.train_through == "train":
+        if getattr(self.trainer.datamodule, "train_through", "train") == "train":
             self.validation.calibrate()
 
     def on_test_epoch_start(self) -> None:
         self._begin("test")
 
     def test_step(self, batch: Batch, index: int) -> None:
-        self.validation.measure(batch, self.trainer.test_dataloaders, index)
+        self.validation.measure(batch, fitting.only(self.trainer.test_dataloaders), index)
 
     def on_test_epoch_end(self) -> None:
         self._log_means()
 
     def _begin(self, part: str) -> None:
-        self.encode_texts(self.trainer.datamodule.texts())
+        self.encode_texts(fitting.texts(self.trainer.datamodule))
         self.validation.begin(part)
 
     def _log_means(self) -> None:

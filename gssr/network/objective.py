@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from gssr.domains import CountOrNone, Fraction, NonNegative, Range, Steps, check
 from gssr.network.goal_encoder import LatentGoal
 from gssr.network.layers import exact
 from gssr.network.losses import antithetic_crps, goal_distance, kl_terms, masked_mean, value_nll
+from gssr.network.noise import WindowNoise
 from gssr.network.rssm import Filtered
 from gssr.network.speaker import Speaker
 from gssr.network.world_model import WorldModel
@@ -47,7 +49,8 @@ class ObjectiveConfig:
         alpha_open: Weight of the CRPS of open-loop rollouts.
         alpha_goal: Weight of the distance between the value that a goal promises and its bounds.
         free_nats: KL a step below which no gradient flows; FreeNatsAnnealing moves it.
-        text_steps: (sequence, step) pairs of a batch, drawn at random, whose text enters the text loss.
+        text_steps: (sequence, step) pairs of a batch, drawn at random, whose text enters the text loss. Validation
+            measures one text of each window, in calls of this size; 0 measures none.
         text_dropout: Share of training sequences whose texts are not observed, so that numbers suffice for filtering.
         goal_dropout: Share of training sequences without their goal, so that one network forecasts with and without.
         open_samples: Rollouts S of a sequence in the open-loop loss, an even number of at least 4.
@@ -71,12 +74,28 @@ class ObjectiveConfig:
             raise ValueError(f"open_samples is {self.open_samples}; rollouts come in pairs: 4, 6 …")
 
 
+class Measured(NamedTuple):
+    """A mean, and the number of items (steps, tokens, goals) that it is over: 0 items have the mean 0."""
+
+    mean: Tensor
+    count: Tensor
+
+
 class Losses(NamedTuple):
-    """Unweighted losses by name, and their weighted sum; further ``figures`` for the log, in nats."""
+    """Unweighted losses by name, and their weighted sum; ``figures`` for the log: these losses, and KLs in nats."""
 
     terms: dict[str, Tensor]
     total: Tensor
-    figures: dict[str, Tensor]
+    figures: dict[str, Measured]
+
+    def means(self) -> dict[str, tuple[Tensor, int]]:
+        """The figures that were measured on anything, each with its number of items."""
+        counts = torch.stack([figure.count for figure in self.figures.values()]).tolist()  # waits for a GPU once
+        return {
+            name: (figure.mean, count)
+            for (name, figure), count in zip(self.figures.items(), counts, strict=True)
+            if count
+        }
 
 
 class Objective:
@@ -120,7 +139,7 @@ class Objective:
             for name in self.components()
         }
 
-    def __call__(self, batch: Batch, generator: torch.Generator, training: bool) -> Losses:
+    def __call__(self, batch: Batch, generator: torch.Generator | WindowNoise, training: bool) -> Losses:
         """The losses of a batch; ``training`` drops texts and goals at random."""
         world, size, steps = self.world, len(batch), batch.value.shape[1]
         keep_text = keep_goal = torch.ones(size, dtype=torch.bool)
@@ -134,42 +153,64 @@ class Objective:
 
         seen = filtered.observed & batch.step_mask
         clipped, raw, per_dim = kl_terms(filtered.posterior, filtered.steered, seen, self.free_nats)
-        terms = {
-            "kl": clipped,
+        first, steps_seen = self.first_imagined(batch, generator), seen.sum()
+        measured = {
+            "kl": Measured(clipped, steps_seen),
             "value": self.value_loss(batch, filtered),
-            "open": self.open_loss(batch, filtered, kept, self.first_imagined(batch, generator), generator),
+            "open": self.open_loss(batch, filtered, kept, first, generator),
             "goal": self.goal_loss(batch, goal),
             "text": self.text_loss(batch, filtered.belief.x, generator),
         }
-        assert terms.keys() == self.weights.keys(), (sorted(terms), sorted(self.weights))
-        total = sum(weight * terms[name] for name, weight in self.weights.items())
-        return Losses(terms, total, self._figures(terms, total, raw, clipped, per_dim))
+        assert measured.keys() == self.weights.keys(), (sorted(measured), sorted(self.weights))
+        terms = {name: loss.mean for name, loss in measured.items()}
+        figures = {f"loss_{name}": loss for name, loss in measured.items()}
+        nats = {"kl_raw": raw, "kl_clipped": clipped} | {f"kl_dim_{d:02d}": each for d, each in enumerate(per_dim)}
+        figures |= {name: Measured(mean, steps_seen) for name, mean in nats.items()}
+        return Losses(terms, sum(weight * terms[name] for name, weight in self.weights.items()), figures)
+
+    def weighted(self, means: Mapping[str, Any]) -> dict[str, Any]:
+        """The weighted losses that are among means by name, and their sum ``loss``; none where no loss was measured."""
+        names = [name for name in self.weights if f"loss_{name}" in means]
+        parts = {f"loss_{name}_weighted": self.weights[name] * means[f"loss_{name}"] for name in names}
+        return parts | ({"loss": sum(parts.values())} if parts else {})
 
     @exact
-    def value_loss(self, batch: Batch, filtered: Filtered) -> Tensor:
+    def value_loss(self, batch: Batch, filtered: Filtered) -> Measured:
         """-log p(y_t | x_t) on posterior samples, mean over the steps with a value."""
         any_value = batch.value_mask.any(-1) & batch.step_mask
         nll = value_nll(self.world.decode(filtered.belief.x), self.world.scaled_values(batch), batch.value_mask)
-        return masked_mean(nll, any_value)
+        return _measured(nll, any_value)
 
-    def text_loss(self, batch: Batch, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Nats a token of the texts of ``text_steps`` random steps behind the beliefs x (B, T, D)."""
-        zero = self.speaker.zero(x[0, :1])
+    def text_loss(self, batch: Batch, x: Tensor, generator: torch.Generator | WindowNoise) -> Measured:
+        """Nats a token of texts behind the beliefs x (B, T, D): of ``text_steps`` steps, or of one step a window."""
+        nothing = Measured(self.speaker.zero(x[0, :1]), torch.zeros((), dtype=torch.int64, device=x.device))
+        most = self.config.text_steps
         if self.weights["text"] == 0:
-            return zero
-        rows = [(b, t) for b, texts in enumerate(batch.text) for t, text in enumerate(texts) if text is not None]
-        chosen = [rows[i] for i in torch.randperm(len(rows), generator=generator)[: self.config.text_steps].tolist()]
-        if not chosen:
-            return zero
-        b, t = torch.tensor(chosen, device=x.device).T
-        nats, tokens = self.speaker.text_nats(x[b, t], [batch.text[i][j] for i, j in chosen])
-        return nats.sum() / tokens.sum() + zero
+            return nothing
+        texts = [[t for t, text in enumerate(row) if text is not None] for row in batch.text]
+        if isinstance(generator, WindowNoise):
+            picked = generator.pick([max(1, len(steps)) for steps in texts])
+            rows = [(b, steps[i]) for b, (steps, i) in enumerate(zip(texts, picked, strict=True)) if steps and most]
+        else:
+            rows = [(b, t) for b, steps in enumerate(texts) for t in steps]
+            rows = [rows[i] for i in torch.randperm(len(rows), generator=generator)[:most].tolist()]
+        if not rows:
+            return nothing
+        found = []
+        for start in range(0, len(rows), most):
+            b, t = torch.tensor(part := rows[start : start + most], device=x.device).T
+            found.append(self.speaker.text_nats(x[b, t], [batch.text[i][j] for i, j in part]))
+        nats, tokens = (sum(each.sum() for each in column) for column in zip(*found, strict=True))
+        return Measured(nats / tokens + nothing.mean, tokens)
 
-    def first_imagined(self, batch: Batch, generator: torch.Generator) -> int:
+    def first_imagined(self, batch: Batch, generator: torch.Generator | WindowNoise) -> int:
         """The step from which a batch is imagined: where its plans begin, or any from ``min_context`` on.
 
-        Under a window's own normalisation the values of the context are known, so none of them is imagined.
+        Under a window's own normalisation the values of the context are known, so none of them is imagined. Validation
+        imagines every window from where its plan begins.
         """
+        if isinstance(generator, WindowNoise):
+            return context_length(batch)
         own, share = torch.rand(2, generator=generator).tolist()
         if own < OWN_CONTEXT:
             return context_length(batch)
@@ -179,8 +220,8 @@ class Objective:
 
     @exact
     def open_loss(
-        self, batch: Batch, filtered: Filtered, goal: LatentGoal, first: int, generator: torch.Generator
-    ) -> Tensor:
+        self, batch: Batch, filtered: Filtered, goal: LatentGoal, first: int, generator: torch.Generator | WindowNoise
+    ) -> Measured:
         """CRPS in standard units of rollouts from step ``first`` on, mean over the observed steps.
 
         Two scores are added: of the rollouts' values, and of the one-step changes of their values without drawn errors,
@@ -199,19 +240,16 @@ class Objective:
         moved = scaled[:, first - 1 :].diff(dim=1)
         score = antithetic_crps(sample, scaled[:, first:], seen[:, first:])
         score = score + antithetic_crps(moves, moved, seen[:, first:] & seen[:, first - 1 : -1])
-        return masked_mean(score, seen[:, first:].any(-1) & batch.step_mask[:, first:])
+        return _measured(score, seen[:, first:].any(-1) & batch.step_mask[:, first:])
 
     @exact
-    def goal_loss(self, batch: Batch, goal: LatentGoal) -> Tensor:
-        """Squared distance between the value that x_g promises and the goal's bounds, mean over the goals."""
+    def goal_loss(self, batch: Batch, goal: LatentGoal) -> Measured:
+        """Squared distance between the value that x_g promises and the goal's bounds, mean over the goals with any."""
         world = self.world
         low, high = world.scaler.transform(batch.goal_low), world.scaler.transform(batch.goal_high)
-        return masked_mean(goal_distance(world.decode(goal.x).mean, low, high), goal.active)
+        told = goal.active & ~(torch.isnan(low) | torch.isnan(high)).all(-1)
+        return _measured(goal_distance(world.decode(goal.x).mean, low, high), told)
 
-    def _figures(
-        self, terms: dict[str, Tensor], total: Tensor, raw: Tensor, clipped: Tensor, per_dim: Tensor
-    ) -> dict[str, Tensor]:
-        figures = {f"loss_{name}": term for name, term in terms.items()}
-        figures |= {f"loss_{name}_weighted": self.weights[name] * term for name, term in terms.items()}
-        figures |= {"loss": total, "kl_raw": raw, "kl_clipped": clipped}
-        return figures | {f"kl_dim_{d:02d}": nats for d, nats in enumerate(per_dim)}
+
+def _measured(values: Tensor, mask: Tensor) -> Measured:
+    return Measured(masked_mean(values, mask), mask.sum())

@@ -7,19 +7,22 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric
 
 from gssr import ranks
 from gssr.network.calibration import stretch
 from gssr.network.forecaster import Forecaster, Rollouts
 from gssr.network.losses import goal_distance
+from gssr.network.noise import WindowNoise
 from gssr.network.objective import Objective
 from gssr.sequences.batches import DealtBatches, steps
+from gssr.sequences.collate import collate
 from gssr.sequences.context import last_observed
-from gssr.sequences.record import Batch
+from gssr.sequences.record import Batch, Record
 
 SAMPLES = 16
 CALIBRATING = 128  # batches, evenly picked, whose rollouts calibrate the fans
+DONORS = 512  # windows, evenly picked, whose goals others borrow
+Key = tuple[str, int | None]  # a score, and the dimension where it is summed for each
 
 
 class Validation:
@@ -41,35 +44,56 @@ class Validation:
     def begin(self, part: str) -> None:
         """Forget what was measured, and begin a part: "val" or "test"."""
         self.part = part
-        self._means: dict[str, MeanMetric] = {}
+        self._sums: dict[Key, tuple[float, int]] = {}  # sum, and number of items that it is over
+        self._seen = 0  # windows that this process was given
+        self._donors: Batch | None = None
         self._stretch: dict[bool, list[Tensor]] = {False: [], True: []}
 
     @torch.no_grad()
     def measure(self, batch: Batch, loader: object, index: int) -> None:
-        """Score batch ``index`` of a loader, with noise that depends on its number among all processes' batches."""
+        """Score batch ``index`` of a loader. A window's noise depends on its number alone, so scores do not depend on
+        the size of batches."""
         number = batch_number(loader, index)
         if number is None:
             return
-        generator = torch.Generator().manual_seed(1 + number)
-        for name, value in self.objective(batch, generator, training=False).figures.items():
-            self._add(name, value, len(batch))
+        windows = window_numbers(loader, number, self._seen, len(batch))
+        self._seen += len(batch)
+        if self._donors is None:
+            self._donors = donors(loader, batch)
+        for name, (mean, count) in self.objective(batch, WindowNoise(windows, 0), training=False).means().items():
+            self._add(name, mean, count)
         calibrates = self.part == "val" and number % max(1, batch_count(loader) // CALIBRATING) == 0
-        rollouts = self.forecaster.rollout(batch, [None] * len(batch), SAMPLES, generator, calibrated=False)
+        rollouts = self.forecaster.rollout(
+            batch, [None] * len(batch), SAMPLES, WindowNoise(windows, 1), calibrated=False
+        )
         if calibrates:
             self._add_stretch(False, batch, rollouts)
         free = rollouts.mean.mean(0)
         self._add_errors(batch, free)
-        self._add_hits("true", batch, free, generator, calibrates)
-        self._add_hits("borrowed", with_borrowed_goals(batch), free, generator, False)
+        self._add_hits("true", batch, free, windows, calibrates)
+        self._add_hits("borrowed", with_borrowed_goals(batch, self._donors), free, windows, False)
 
     def means(self) -> dict[str, float]:
-        """Means by name over everything that was measured in any process. Collective.
+        """Means by name over everything that was measured in any process, without those of nothing. Collective.
+
+        ``open_loop_mae``, by which checkpoints are chosen, is over the horizon and the dimensions that goals describe
+        (all that are not known beforehand where there are no goals), in standard units. ``persistence_mae`` is the
+        same score of persistence, which a forecast must beat.
 
         Raises RuntimeError for a mean that is not finite: such a network must not be kept as if it had a score.
         """
-        # A process may have had no goal, so not all of them know the same names.
-        names = dict.fromkeys(name for part in ranks.gather(list(self._means)) for name in part)
-        means = {f"{self.part}/{name}": self._mean(name).compute().item() for name in names}
+        sums: dict[Key, tuple[float, int]] = {}
+        for part in ranks.gather(self._sums):
+            for key, (total, count) in part.items():
+                before = sums.get(key, (0.0, 0))
+                sums[key] = (before[0] + total, before[1] + count)
+        described = {y for name, y in sums if name == "described"}
+        scored = described or range(len(self.value_names) - self.known_values)
+        for name in ("open_loop_mae", "persistence_mae"):
+            parts = [sums.pop((name, y), (0.0, 0)) for y in range(len(self.value_names))]
+            sums[name, None] = tuple(sum(parts[y][i] for y in scored) for i in range(2))
+        means = {name: total / n for (name, y), (total, n) in sums.items() if n and y is None}
+        means = {f"{self.part}/{name}": mean for name, mean in (means | self.objective.weighted(means)).items()}
         if wrong := [name for name, mean in means.items() if not math.isfinite(mean)]:
             raise RuntimeError(
                 f"{', '.join(wrong[:3])} {'is' if len(wrong) == 1 else 'are'} not finite: weights or values overflow. "
@@ -84,17 +108,10 @@ class Validation:
             if found:
                 self.forecaster.calibration.fit(goal, found)
 
-    def _add(self, name: str, mean: Tensor, count: int) -> None:
-        """Add a mean over ``count`` items (sequences, errors, goals) to the mean of the part."""
-        self._mean(name).update(mean.double().cpu(), count)
-
-    def _mean(self, name: str) -> MeanMetric:
-        if name not in self._means:
-            # "disable" would ignore the counts, other strategies would drop NaN. Objects are gathered on any backend;
-            # NCCL would refuse tensors on the CPU.
-            metric = MeanMetric(nan_strategy=math.nan, dist_sync_fn=lambda value, group: ranks.gather(value))
-            self._means[name] = metric.set_dtype(torch.float64)
-        return self._means[name]
+    def _add(self, name: str, mean: Tensor, count: int, dimension: int | None = None) -> None:
+        """Add a mean over ``count`` items (steps, tokens, errors, goals) to the mean of the part."""
+        total, before = self._sums.get((name, dimension), (0.0, 0))
+        self._sums[name, dimension] = (total + mean.double().item() * count, before + count)
 
     def _add_stretch(self, goal: bool, batch: Batch, rollouts: Rollouts) -> None:
         first = batch.value.shape[1] - rollouts.sample.shape[2]
@@ -102,31 +119,26 @@ class Validation:
         self._stretch[goal].append(found.cpu())
 
     def _add_errors(self, batch: Batch, forecast: Tensor) -> None:
-        """Absolute errors of the mean forecast (B, H, Y).
+        """Absolute errors of the mean forecast (B, H, Y): by horizon in data units, and by dimension in standard units.
 
-        By horizon in data units; and ``open_loop_mae``, by which checkpoints are chosen: over the horizon and the
-        dimensions that goals describe (all that are not known beforehand where there are no goals), in standard units.
-        Beside it the same score of persistence, which a forecast must beat.
+        Which dimensions are scored is known at the end of the part: a batch alone may have no goals.
         """
-        first = batch.value.shape[1] - forecast.shape[1]
-        seen = batch.value_mask[:, first:]
-        error = (forecast - batch.value[:, first:]).abs()
+        first, scaler = batch.value.shape[1] - forecast.shape[1], self.objective.world.scaler
+        seen, truth = batch.value_mask[:, first:], batch.value[:, first:]
+        error, still = (forecast - truth).abs(), (last_observed(batch, first, scaler.mean) - truth).abs()
+        told = ~torch.isnan(batch.goal_low).all(0)
         for y, name in enumerate(self.value_names):
             for step in range(forecast.shape[1]):
                 count = int(seen[:, step, y].sum())
                 if count and (y == 0 or step == forecast.shape[1] - 1):
                     self._add(f"mae_{name}_step_{step + 1:02d}", error[:, step, y][seen[:, step, y]].mean(), count)
-        described = ~torch.isnan(batch.goal_low).all(0)
-        unknown = torch.arange(len(described), device=seen.device) < len(described) - self.known_values
-        scored = seen & (described if described.any() else unknown)
-        count = int(scored.sum())
-        if count:
-            scaler = self.objective.world.scaler
-            self._add("open_loop_mae", (error / scaler.std)[scored].mean(), count)
-            still = (last_observed(batch, first, scaler.mean) - batch.value[:, first:]).abs()
-            self._add("persistence_mae", (still / scaler.std)[scored].mean(), count)
+            if told[y]:
+                self._add("described", torch.zeros(()), 0, y)
+            if count := int(seen[..., y].sum()):
+                for score, missed in (("open_loop_mae", error), ("persistence_mae", still)):
+                    self._add(score, (missed[..., y] / scaler.std[y])[seen[..., y]].mean(), count, y)
 
-    def _add_hits(self, kind: str, batch: Batch, free: Tensor, generator: torch.Generator, calibrates: bool) -> None:
+    def _add_hits(self, kind: str, batch: Batch, free: Tensor, windows: Sequence[int], calibrates: bool) -> None:
         """Share of goals whose mean rollout ends within the tolerance of the bounds, beside the unsteered rollouts."""
         bounds = zip(batch.goal, batch.goal_low, strict=True)
         rows = [i for i, (goal, low) in enumerate(bounds) if goal is not None and not torch.isnan(low).all()]
@@ -135,7 +147,8 @@ class Validation:
         part = batch.select(rows)
         at = part.goal_step - (batch.value.shape[1] - free.shape[1])
         index = torch.arange(len(rows), device=at.device)
-        rollouts = self.forecaster.rollout(part, part.goal, SAMPLES, generator, calibrated=False)
+        noise = WindowNoise([windows[i] for i in rows], 2 if kind == "true" else 3)
+        rollouts = self.forecaster.rollout(part, part.goal, SAMPLES, noise, calibrated=False)
         if calibrates:
             self._add_stretch(True, part, rollouts)
         missed = self.miss(rollouts.mean.mean(0)[index, at], part)
@@ -162,26 +175,57 @@ def batch_number(loader: object, index: int) -> int | None:
     return index * ranks.world() + ranks.rank()
 
 
+def window_numbers(loader: object, batch: int, seen: int, size: int) -> list[int]:
+    """The numbers of the ``size`` windows of a batch, which differ in all processes.
+
+    Args:
+        batch: number of the batch. seen: windows that the loader gave this process before.
+    """
+    dealt = getattr(loader, "batch_sampler", None)
+    if isinstance(dealt, DealtBatches):
+        return [batch * dealt.batch_size + row for row in range(size)]
+    return [(seen + row) * ranks.world() + ranks.rank() for row in range(size)]
+
+
 def batch_count(loader: object) -> int:
-    """How many batches the loaders of all processes have."""
+    """How many batches the loaders of all processes have; 0 where the loader does not know."""
     dealt = getattr(loader, "batch_sampler", None)
     if isinstance(dealt, DealtBatches):
         return steps(dealt.size, dealt.batch_size)
-    return len(loader) * ranks.world()
+    try:
+        return len(loader) * ranks.world()
+    except TypeError:  # of a stream
+        return 0
 
 
-def with_borrowed_goals(batch: Batch) -> Batch:
-    """The batch with other goals: each sequence has that of the most similar start among the other series.
+def donors(loader: object, batch: Batch) -> Batch:
+    """Windows of a part, evenly picked, whose goals others borrow; the batch where the loader reads a stream."""
+    data = getattr(loader, "dataset", None)
+    try:
+        size = len(data)
+        records = [data[i * size // min(size, DONORS)] for i in range(min(size, DONORS))]
+    except (TypeError, NotImplementedError):
+        return batch
+    return collate(records).to(batch.value.device) if all(isinstance(r, Record) for r in records) else batch
 
-    Starts are compared by their first value at goal_start. Where no other series has a goal, there is none.
+
+def with_borrowed_goals(batch: Batch, donors: Batch) -> Batch:
+    """The batch with other goals: each sequence has that of the most similar start among donors of other series.
+
+    Starts are compared by their first value at goal_start, where it was observed. Where no other series has a goal,
+    there is none.
     """
-    rows = torch.arange(len(batch), device=batch.value.device)
-    start = batch.value[rows, batch.goal_start, 0]
-    distance = (start[:, None] - start).abs()
-    same = torch.tensor([[a == b for b in batch.series] for a in batch.series], device=start.device)
-    without = torch.tensor([goal is None for goal in batch.goal], device=start.device)
-    distance = distance.masked_fill(same | without[None], torch.inf)
+    (start, known), (given, gives) = (_starts(part) for part in (batch, donors))
+    gives = gives & torch.tensor([goal is not None for goal in donors.goal], device=given.device)
+    other = torch.tensor([[a != b for b in donors.series] for a in batch.series], device=given.device)
+    distance = (start[:, None] - given).abs().masked_fill(~(other & known[:, None] & gives), torch.inf)
     nearest = distance.argmin(1)
-    found = distance[rows, nearest].isfinite().tolist()
-    goals = [batch.goal[j] if ok else None for j, ok in zip(nearest.tolist(), found, strict=True)]
-    return batch.with_goals(goals, batch.goal_low[nearest], batch.goal_high[nearest])
+    found = distance.amin(1).isfinite().tolist()
+    goals = [donors.goal[j] if ok else None for j, ok in zip(nearest.tolist(), found, strict=True)]
+    return batch.with_goals(goals, donors.goal_low[nearest], donors.goal_high[nearest])
+
+
+def _starts(batch: Batch) -> tuple[Tensor, Tensor]:
+    """The first value (B,) at goal_start, and whether it was observed."""
+    rows = torch.arange(len(batch), device=batch.value.device)
+    return batch.value[rows, batch.goal_start, 0], batch.value_mask[rows, batch.goal_start, 0]

@@ -19,6 +19,7 @@ from gssr.network.gaussian import Gaussian
 from gssr.network.goal_encoder import GoalEncoder, GoalReader, LatentGoal
 from gssr.network.heads import ValueHead
 from gssr.network.layers import exact
+from gssr.network.noise import WindowNoise
 from gssr.network.normalisation import SCALES, WindowScale
 from gssr.network.posterior import Posterior, ProductPosterior
 from gssr.network.rssm import RSSM, Belief, Filtered, Imagined, Noise
@@ -167,11 +168,13 @@ class WorldModel(nn.Module):
         """p(y | x) (…, Y) of beliefs x (…, D), in the units that the network sees."""
         return self.value_head(x)
 
-    def draw(self, *shape: int, generator: torch.Generator) -> Tensor:
+    def draw(self, *shape: int, generator: torch.Generator | WindowNoise) -> Tensor:
         """Standard normal noise from a CPU generator, so that every device sees the same."""
-        return torch.randn(*shape, generator=generator).to(self.device)
+        by_window = isinstance(generator, WindowNoise)
+        noise = generator.normal(*shape) if by_window else torch.randn(*shape, generator=generator)
+        return noise.to(self.device)
 
-    def draw_noise(self, rows: int, steps: int, generator: torch.Generator) -> Noise:
+    def draw_noise(self, rows: int, steps: int, generator: torch.Generator | WindowNoise) -> Noise:
         """The noise of ``rows`` rollouts of ``steps`` steps."""
         return Noise(
             self.draw(rows, steps, self.config.latent_dim, generator=generator),

@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
+from gssr import shown
 from gssr.files import DRAFT
 
 try:
@@ -95,9 +96,21 @@ def new_run(data: str, name: str | None = None, root: Path = RUNS) -> Path:
 
 
 def run_path(name: str, root: Path = RUNS) -> Path:
-    """`NAME` means `runs/NAME`; anything with a folder in it, or a folder that exists as given, means itself."""
-    path = Path(name)
-    return path if len(path.parts) > 1 or path.is_absolute() or (path / CONFIG).exists() else root / name
+    """`NAME` means `runs/NAME`, anything with a folder in it means itself.
+
+    Where `runs/NAME` has no checkpoints, a folder NAME that has some means itself. An export has none, so that a run
+    and an export may have one name.
+    """
+    path, usual = Path(name), root / name
+    here = (path / CHECKPOINTS).is_dir() and not (usual / CHECKPOINTS).is_dir()
+    return path if len(path.parts) > 1 or path.is_absolute() or here else usual
+
+
+def run_argument(run: Path, root: Path = RUNS) -> str:
+    """What names a run behind `--run`, quoted for a shell."""
+    names = (run.name, str(run), str(run.absolute()))
+    means = (name for name in names if run_path(name, root) in (run, run.absolute()) and not name.startswith("-"))
+    return shown.argument(next(means))
 
 
 def runs(root: Path = RUNS) -> list[Path]:

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from callbacks import RunCheckpoints
 from gssr import ranks, shown
 from gssr.network.compatibility import CheckpointMismatch
-from gssr.runs.folders import BEST, LAST, RUNS, RunError, checkpoint_file, runs
+from gssr.runs.folders import BEST, LAST, RUNS, RunError, checkpoint_file, run_argument, runs
 from gssr.runs.start import Changes, Start
 
 
@@ -50,9 +50,10 @@ class Messages:
         if folder is None or not trainer.is_global_zero:
             return
         newest = next(iter(runs()), None)
-        named = "" if newest == folder else f" --run {folder.name}"
-        named += f" --trust {','.join(self.trust)}" if self.trust else ""
-        lines = [what, f"  the run               {folder}", f"  watch                 tensorboard --logdir {RUNS}"]
+        named = "" if newest == folder else f" --run {run_argument(folder)}"
+        named += f" --trust {shown.argument(','.join(self.trust))}" if self.trust else ""
+        logs = RUNS if folder.parent == RUNS else shown.argument(folder)
+        lines = [what, f"  the run               {folder}", f"  watch                 tensorboard --logdir {logs}"]
         for saver in trainer.callbacks:
             if isinstance(saver, RunCheckpoints) and saver.best_step:
                 lines.append(f"  best                  {saver.when_best(trainer)}")

@@ -7,7 +7,6 @@ README.md (the model card with the run's test table) and config.yaml (the run's 
 
 import os
 import re
-import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -157,7 +156,7 @@ def model_card(name: str, place: str, checkpoint: dict[str, Any], found: Found) 
 
 def _argument(text: str) -> str:
     """A word of a command line inside of a block of code."""
-    return shlex.quote(shown.line(text).replace("`", "'"))
+    return shown.argument(text.replace("`", "'"))
 
 
 def _test_table(found: Found) -> str:

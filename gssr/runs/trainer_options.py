@@ -126,8 +126,8 @@ def trainer_options(
             arguments["logger"] = _loggers(start, start.folder)
         if start.continues:
             own.append(ConfigOfResumedRun(start.folder / CONFIG, options, start.done_steps))
-    if model_changed:
-        own.append(HonourOptimizerOptions())
+    if start.found is not None and start.stage == "fit":
+        own.append(HonourOptimizerOptions(model_changed))
     if given.get("enable_progress_bar") is not False:
         own.append(LossBar())
     if getattr(data, "shares_itself", False):

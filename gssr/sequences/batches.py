@@ -165,10 +165,9 @@ class EpochLoader(DataLoader[Any]):
 class DealtBatches(Sampler[list[int]]):
     """All indices in order, in the batches of a single process: process r evaluates batches r, r + W, r + 2W, ...
 
-    A score depends on what else is in its batch (whose goal is borrowed, which texts are drawn). Batches that are the
-    same for any number of processes give the same scores. Where there are fewer batches than processes, some processes
-    repeat a batch that does not count: Lightning would skip the loop of a process without any, and the others would
-    wait for it.
+    Batches that are the same for any number of processes give the same scores, and windows the same numbers. Where
+    there are fewer batches than processes, some processes repeat a batch that does not count: Lightning would skip the
+    loop of a process without any, and the others would wait for it.
     """
 
     def __init__(self, size: int, batch_size: int, rank: int = 0, world: int = 1) -> None:

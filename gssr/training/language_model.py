@@ -66,6 +66,13 @@ class LanguageModelTraining(LightningModule):
         self.objective, self.optimizer = objective(), optimizer
         self.compile_layers, self.export = compile_layers, export
 
+    def setup(self, stage: str) -> None:
+        if self.trainer.datamodule is None:
+            raise ValueError(
+                "a language model takes its sources and its tokenizer from a data module, and this trainer has none; "
+                "give one, such as trainer.fit(model, datamodule=...)"
+            )
+
     def on_fit_start(self) -> None:
         if self.trainer.world_size > 1:
             raise ValueError(
@@ -98,10 +105,13 @@ class LanguageModelTraining(LightningModule):
         self._weights[source] += weight.double().item()
 
     def on_validation_epoch_end(self) -> None:
+        found = {s: nats for s, nats in self._nats.items() if self._weights[s]}
+        if not found:
+            return
         if size := self.trainer.datamodule.heldout_bytes:
-            name, values = "val/bits_per_byte", {s: nats / math.log(2) / size[s] for s, nats in self._nats.items()}
+            name, values = "val/bits_per_byte", {s: nats / math.log(2) / size[s] for s, nats in found.items()}
         else:
-            name, values = "val/nats_per_token", {s: nats / self._weights[s] for s, nats in self._nats.items()}
+            name, values = "val/nats_per_token", {s: nats / self._weights[s] for s, nats in found.items()}
         for source, value in values.items():
             self.log(f"{name}_{source}", value)
         self.log(name, sum(values.values()) / len(values), prog_bar=True)

@@ -108,7 +108,7 @@ def test_windows_are_spread() -> None:
     assert [r.series for r in spread(series, 20)] == [f"series {i}" for i in range(10)]
     same_storm = [record("one", float(i)) for i in range(6)]
     assert len({float(r.value[0, 0]) for r in spread(same_storm, 3)}) == 3
-    with pytest.raises(ValueError, match="no validation window with such a goal"):
+    with pytest.raises(ValueError, match="there is no validation window"):
         spread([], 3)
 
 

@@ -144,7 +144,7 @@ def test_the_open_loss_is_the_crps_of_rollouts_and_of_their_changes_from_the_las
     batch.value_mask[1, C] = False
     filtered = network.world.observe(batch, torch.zeros(3, C + H, 4))
     goal, size = network.world.encode_goals(batch, batch.goal), len(batch)
-    found = network.objective.open_loss(batch, filtered, goal, C, generator(3))
+    found = network.objective.open_loss(batch, filtered, goal, C, generator(3)).mean
 
     g, first = generator(3), torch.full((size,), C - 1)
     noise = Noise(torch.randn(2 * size, H, 4, generator=g), torch.randn(2 * size, H, 2, generator=g))

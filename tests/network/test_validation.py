@@ -39,15 +39,15 @@ def test_a_goal_is_borrowed_from_the_most_similar_start_of_another_series() -> N
             record("w", 90, "far", 5.0),
         ]
     )
-    lent = with_borrowed_goals(batch)
+    lent = with_borrowed_goals(batch, batch)
     low, high = lent.goal_low, lent.goal_high
     assert lent.goal == ["near", "near", "same series", "same series", "near"]
     assert low[:, 0].tolist() == high[:, 0].tolist() == [3.0, 3.0, 2.0, 2.0, 3.0]
 
 
 def test_nothing_is_borrowed_where_there_is_one_series() -> None:
-    batch = with_borrowed_goals(collate([record("x", 50, "a"), record("x", 60, "b")]))
-    assert batch.goal == [None, None]
+    batch = collate([record("x", 50, "a"), record("x", 60, "b")])
+    assert with_borrowed_goals(batch, batch).goal == [None, None]
 
 
 def test_a_batch_is_measured_by_one_process_under_the_number_that_it_has_in_all_of_them() -> None:

@@ -1,0 +1,78 @@
+"""What a network takes from a trainer: the data module, if there is one, and the batches of plain data loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from gssr.sequences.record import Batch
+from gssr.sequences.source import SequenceSource
+
+if TYPE_CHECKING:
+    from gssr.network.module import GoalNetwork
+
+
+def take(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None:
+    """Take values, units and what the data lacks from a data module; a trained network needs none.
+
+    Raises ValueError where data and network do not fit, and where a network that is not trained has no data module.
+    """
+    if data is None:
+        scaler = network.world.scaler if network.built else None
+        if scaler is None or (stage == "fit" and (scaler.mean == 0).all() and (scaler.std == 1).all()):
+            raise ValueError(
+                "this network is not trained yet, so it takes the names and the scale of its values from a data "
+                "module; give one, such as trainer.fit(network, datamodule=...), or load a trained network"
+            )
+        return
+    normalisation = network.options.world.normalisation
+    if normalisation != "training" and data.has_goals:
+        raise ValueError(
+            f"model.world.normalisation {normalisation} shows values by each window's own level, but the goals of "
+            "these data name levels; use normalisation training, or leave the goals out"
+        )
+    if not network.built:
+        network.options.set_values(data.value_names, data.value_units, data.value_resolution)
+        network._build()
+        network.world.fit_units(data.scaler, data.value_resolution)
+    elif list(data.value_names) != network.value_names:
+        raise ValueError(
+            f"this network was trained on the values {network.value_names}, the data has {list(data.value_names)}"
+        )
+    has = {"text": data.has_text, "goals": data.has_goals}
+    network.objective.lacks = {kind for kind, there in has.items() if not there}
+    network.validation.known_values = data.known_values
+
+
+def texts(data: SequenceSource | None) -> list[str]:
+    """Texts to encode beforehand; without a data module each is encoded when it is read."""
+    return [] if data is None else data.texts()
+
+
+def only(loaders: Any) -> Any:
+    """The one data loader, which a trainer may have been given as a list."""
+    return loaders[0] if isinstance(loaders, (list, tuple)) and len(loaders) == 1 else loaders
+
+
+def forget(trainer: Any, names: Sequence[str]) -> None:
+    """Drop what earlier training steps logged by these names and ``<name>_weighted``.
+
+    Lightning logs the last value of a name again in each step that does not log it, and has no public way to stop that.
+    """
+    for name in names:
+        for key in (name, f"{name}_weighted"):
+            trainer._results.pop(f"training_step.{key}", None)
+
+
+def require_batch(batch: Any, names: Sequence[str]) -> None:
+    """Raises ValueError for what is no batch of these values."""
+    if not isinstance(batch, Batch):
+        raise ValueError(
+            f"a data loader gave a {type(batch).__name__}; expected batches of gssr.sequences.record.Batch, as "
+            "DataLoader(records, collate_fn=gssr.sequences.collate.collate) makes them"
+        )
+    if batch.value.shape[-1] != len(names):
+        raise ValueError(
+            f"a data loader gave {batch.value.shape[-1]} values a step; this network has {len(names)}: "
+            f"{', '.join(names)}"
+        )

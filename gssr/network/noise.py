@@ -1,0 +1,38 @@
+"""Noise of single windows: a score must not depend on what else is in its batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class WindowNoise:
+    """Random numbers that depend on a window's number, a purpose, and on how often they were asked for.
+
+    Batch size, padding and the number of processes do not change them.
+
+    Args:
+        windows: numbers of the B windows of a batch.
+        purpose: tells the noise of one score from that of another.
+    """
+
+    def __init__(self, windows: Sequence[int], purpose: int) -> None:
+        self.windows, self.purpose, self._asked = list(windows), purpose, 0
+
+    def normal(self, rows: int, steps: int, width: int) -> Tensor:
+        """Standard normal noise (rows, steps, width) of S · B sample-major rows."""
+        assert rows % len(self.windows) == 0
+        shape = (steps, rows // len(self.windows), width)  # steps first: padding behind them changes none before
+        parts = [stream.standard_normal(shape, np.float32) for stream in self._streams()]
+        return torch.from_numpy(np.stack(parts, 2)).permute(1, 2, 0, 3).flatten(0, 1)
+
+    def pick(self, counts: Sequence[int]) -> list[int]:
+        """An index below each of B counts, each of at least 1."""
+        return [int(stream.integers(count)) for stream, count in zip(self._streams(), counts, strict=True)]
+
+    def _streams(self) -> list[np.random.Generator]:
+        self._asked += 1
+        return [np.random.default_rng([window, self.purpose, self._asked]) for window in self.windows]
