@@ -17,10 +17,12 @@ class WindowNoise:
     Args:
         windows: numbers of the B windows of a batch.
         purpose: tells the noise of one score from that of another.
+        every: what costs much is measured in one of so many windows.
     """
 
-    def __init__(self, windows: Sequence[int], purpose: int) -> None:
+    def __init__(self, windows: Sequence[int], purpose: int, every: int = 1) -> None:
         self.windows, self.purpose, self._asked = list(windows), purpose, 0
+        self.chosen = [window % every == 0 for window in windows]
 
     def normal(self, rows: int, steps: int, width: int) -> Tensor:
         """Standard normal noise (rows, steps, width) of S · B sample-major rows."""

@@ -50,7 +50,7 @@ class ObjectiveConfig:
         alpha_goal: Weight of the distance between the value that a goal promises and its bounds.
         free_nats: KL a step below which no gradient flows; FreeNatsAnnealing moves it.
         text_steps: (sequence, step) pairs of a batch, drawn at random, whose text enters the text loss. Validation
-            measures one text of each window, in calls of this size; 0 measures none.
+            measures one text of up to some 400 windows, in calls of this size; 0 measures none.
         text_dropout: Share of training sequences whose texts are not observed, so that numbers suffice for filtering.
         goal_dropout: Share of training sequences without their goal, so that one network forecasts with and without.
         open_samples: Rollouts S of a sequence in the open-loop loss, an even number of at least 4.
@@ -190,7 +190,8 @@ class Objective:
         texts = [[t for t, text in enumerate(row) if text is not None] for row in batch.text]
         if isinstance(generator, WindowNoise):
             picked = generator.pick([max(1, len(steps)) for steps in texts])
-            rows = [(b, steps[i]) for b, (steps, i) in enumerate(zip(texts, picked, strict=True)) if steps and most]
+            chosen = zip(texts, picked, generator.chosen, strict=True)
+            rows = [(b, steps[i]) for b, (steps, i, counts) in enumerate(chosen) if steps and most and counts]
         else:
             rows = [(b, t) for b, steps in enumerate(texts) for t in steps]
             rows = [rows[i] for i in torch.randperm(len(rows), generator=generator)[:most].tolist()]

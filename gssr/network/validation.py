@@ -21,6 +21,7 @@ from gssr.sequences.record import Batch, Record
 
 SAMPLES = 16
 CALIBRATING = 128  # batches, evenly picked, whose rollouts calibrate the fans
+WITH_TEXTS = 400  # windows, evenly picked, one text of each is measured
 DONORS = 512  # windows, evenly picked, whose goals others borrow
 Key = tuple[str, int | None]  # a score, and the dimension where it is summed for each
 
@@ -60,7 +61,8 @@ class Validation:
         self._seen += len(batch)
         if self._donors is None:
             self._donors = donors(loader, batch)
-        for name, (mean, count) in self.objective(batch, WindowNoise(windows, 0), training=False).means().items():
+        noise = WindowNoise(windows, 0, every=max(1, window_count(loader) // WITH_TEXTS))
+        for name, (mean, count) in self.objective(batch, noise, training=False).means().items():
             self._add(name, mean, count)
         calibrates = self.part == "val" and number % max(1, batch_count(loader) // CALIBRATING) == 0
         rollouts = self.forecaster.rollout(
@@ -196,6 +198,14 @@ def batch_count(loader: object) -> int:
         return len(loader) * ranks.world()
     except TypeError:  # of a stream
         return 0
+
+
+def window_count(loader: object) -> int:
+    """How many windows the part has; 0 where the loader does not know."""
+    dealt = getattr(loader, "batch_sampler", None)
+    if isinstance(dealt, DealtBatches):
+        return dealt.size
+    return batch_count(loader) * (getattr(loader, "batch_size", None) or 1)
 
 
 def donors(loader: object, batch: Batch) -> Batch:
