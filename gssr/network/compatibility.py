@@ -28,8 +28,11 @@ def require_finite(network: nn.Module) -> None:
         )
 
 
-def require_network(checkpoint: Mapping[str, Any]) -> None:
+def require_network(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     """Check the types of what a goal network reads from a checkpoint, which may come from anyone.
+
+    Returns:
+        The goal network's own entry in it.
 
     Raises:
         CheckpointMismatch: something is missing or of another type, or a weight is not a finite number.
@@ -63,6 +66,7 @@ def require_network(checkpoint: Mapping[str, Any]) -> None:
             f"the checkpoint cannot be used: {_listed(odd)} hold values that are not finite numbers, as after a "
             "training that diverged; take an older checkpoint"
         )
+    return own
 
 
 def refuse_other_weights(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

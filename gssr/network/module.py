@@ -281,8 +281,7 @@ class GoalNetwork(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        compatibility.require_network(checkpoint)
-        saved, values = checkpoint["gssr"], self.options.plain()["values"]
+        saved, values = compatibility.require_network(checkpoint), self.options.plain()["values"]
         own = compatibility.fixed_options(self.hparams | {"values": values}, KINDS)
         compatibility.refuse_other(saved["backbone"], self.backbone.identity(), saved["fixed"], own)
         if self.built or self.options.values.names is not None:
