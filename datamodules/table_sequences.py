@@ -42,6 +42,7 @@ from gssr.domains import Characters, Different, InnerFraction, NonNegative, Rows
 from gssr.sequences.record import Record
 from gssr.sequences.scaler import Scaler
 from gssr.sequences.templates import read_templates
+from gssr.shown import quoted
 
 MOST_TEXTS = 50_000  # that are encoded before training; of a table with more, each is encoded when it is read
 
@@ -166,6 +167,8 @@ class TableSequences(SequenceData):
 
     def prepare_data(self) -> None:
         """Read the table into the cache, in one process only."""
+        if self.hparams.value_columns is None:
+            print(f"values, all columns of numbers: {', '.join(map(quoted, self.value_names))}", flush=True)
         self._store()
 
     def _store(self) -> Store:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import re
 import shutil
 import tempfile
 import warnings
@@ -24,9 +25,10 @@ from datamodules.tables.store import Store, Writer
 from gssr.files import atomic_path
 from gssr.shown import quoted
 
-VERSION = 2  # of what a store holds; a change makes all stores be written again
+VERSION = 3  # of what a store holds; a change makes all stores be written again
 
 
+_NO_NAME = re.compile(r"\s*|Unnamed: \d+|__index_level_\d+__")
 USES = ("time", "series", "text", "goal", "goal_low", "goal_high")
 
 
@@ -146,7 +148,7 @@ class Reading:
         try:
             for chunk in source.chunks(names.all):
                 size = len(next(iter(chunk.values())))
-                series = ["table"] * size if names.series is None else cells.words(chunk[names.series], names.series)
+                series = ["table"] * size if names.series is None else cells.names(chunk[names.series], names.series)
                 if None in series:
                     raise ValueError(
                         f"series column {names.series!r} is empty in row {first + series.index(None)}; each row "
@@ -188,7 +190,11 @@ class Reading:
 
 
 def _numeric(source: Source, names: list[str], missing: Sequence[str]) -> list[str]:
-    """The columns whose first rows are numbers. Raises ValueError for none."""
+    """The columns whose first rows are numbers. Raises ValueError for none, and for two columns of one name.
+
+    Columns without a name are left out: a row counter that a data frame wrote, or what stands behind trailing commas.
+    """
+    names = [source.column(name, "value_columns") for name in names if not _NO_NAME.fullmatch(name)]
     found = []
     for name, array in (next(source.chunks(names), {}) if names else {}).items():
         with suppress(ValueError):

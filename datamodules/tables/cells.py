@@ -83,8 +83,6 @@ def numbers(array: pa.Array, name: str, first: int, missing: Sequence[str] = MIS
     if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind):
         array = array.cast(pa.int8()) if pa.types.is_boolean(kind) else array
         values = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
-        codes = [float(word) for word in missing if _is_number(word)]
-        values = np.where(np.isin(values, codes), np.nan, values) if codes else values
     else:
         words = as_strings(array, name, missing)
         try:
@@ -101,6 +99,9 @@ def numbers(array: pa.Array, name: str, first: int, missing: Sequence[str] = MIS
                     f"value column {name!r} holds {quoted(word)} in row {first + row}, more than a number can hold; "
                     "correct the cell, or name the code of a missing value in `missing`"
                 )
+    # By value, so that a code -9999 means the cells -9999, -9999.0 and -9.999e3 in every format.
+    codes = [float(word) for word in missing if _is_number(word)]
+    values = np.where(np.isin(values, codes), np.nan, values) if codes else values
     finite = values[np.isfinite(values)]
     if len(finite) and np.abs(finite).max() > _LARGEST:
         raise ValueError(
@@ -133,6 +134,11 @@ def words(array: pa.Array, name: str, most: int | None = None) -> list[str | Non
     Raises ValueError for a character that UTF-8 cannot hold.
     """
     return as_strings(array, name, most=most).to_pylist()
+
+
+def names(array: pa.Array, name: str) -> list[str | None]:
+    """A column of names, None where a cell is empty or null: NA, None and - are names, too."""
+    return as_strings(array, name, missing=("",)).to_pylist()
 
 
 def all_numbers(texts: Sequence[str | None]) -> bool:

@@ -167,7 +167,7 @@ def read_goal_file(
         size = len(goals)
         if None in goals:
             raise ValueError(f"{path} has no goal in row {first + goals.index(None)}; leave such rows out")
-        owners = [None] * size if series is None else cells.words(chunk[series], series)
+        owners = [None] * size if series is None else cells.names(chunk[series], series)
         hours = np.full(size, -np.inf) if time is None else replace(times, name=time).parse(chunk[time], first)
         ends = [np.full(size, np.nan) if c is None else cells.numbers(chunk[c], c, first) for c in (low, high)]
         bounds = check_bounds(*ends, first, path, seen)
