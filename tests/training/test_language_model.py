@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, set_parsing_settings
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file
@@ -361,6 +361,7 @@ def test_a_saved_model_is_trained_further(
 
 
 def test_a_config_chooses_architecture_and_objective_by_class_path() -> None:
+    set_parsing_settings(import_path_allowlist=["gssr", "tests.training"])  # as `--trust` does
     parser = ArgumentParser()
     parser.add_subclass_arguments(LightningModule, "model")
     chosen = {
