@@ -136,7 +136,12 @@ def test_a_train_command_parses_and_its_options_arrive(line: str, place: Path, m
 @pytest.mark.parametrize("line", OTHERS)
 def test_another_command_names_what_exists(line: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    scripts = {script.name for script in entry_points(group="console_scripts")} | {"ruff", "mkdocs", "pip-audit", ".ci/run"}
+    scripts = {script.name for script in entry_points(group="console_scripts")} | {
+        "ruff",
+        "mkdocs",
+        "pip-audit",
+        ".ci/run",
+    }
     program, *args = [word for word in shlex.split(line) if not re.match("[A-Z_]+=", word)]
     if program == "pip":
         assert set(re.findall(r"\[([\w,]+)\]", line.replace(",", "]["))) <= set(project["optional-dependencies"])
