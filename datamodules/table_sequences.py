@@ -205,7 +205,8 @@ class TableSequences(SequenceData):
         if by == "auto":
             single = len(store.facts.series) == 1
             by = "time" if p.time_column is not None or p.split_dates is not None or single else "series"
-        if by == "series":
+        self._by_series = by == "series"
+        if self._by_series:
             return split_series(store, p.split_shares)
         if p.split_dates is None:
             return split_at(store, time_cuts(store, p.split_shares))
@@ -247,13 +248,22 @@ class TableSequences(SequenceData):
         until = np.inf
         if p.predict_from is not None:
             until = one_time(p.predict_from, p.time_unit, p.time_format, "predict_from")
-        tested = {series for series, _, _ in self.parts["test"]}
-        segments = [segment for segment in everything(self.cutter.store) if segment[0] in tested]
+        segments = everything(self.cutter.store)
+        if self._by_series:
+            tested = {series for series, _, _ in self.parts["test"]}
+            segments = [segment for segment in segments if segment[0] in tested]
         windows = LastWindows(self.cutter, segments, until)
-        if not len(windows):
-            raise ValueError(
-                f"no series of the test part has values at or before predict_from ({p.predict_from}) to predict from"
+        known = {series for series, _ in windows.ends}
+        if known and (absent := [series for series, _, _ in segments if series not in known]):
+            names = [self.cutter.store.facts.series[series] for series in absent]
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            warnings.warn(
+                f"not predicted, since nothing is known of the last {self.cutter.context} rows: "
+                f"{', '.join(map(quoted, names[:5]))}{more}",
+                stacklevel=2,
             )
+        if not known:
+            raise ValueError(f"no series has values at or before predict_from ({p.predict_from}) to predict from")
         return windows
 
     def texts(self) -> list[str]:
