@@ -21,7 +21,7 @@ from gssr.sequences.record import Batch, Record
 
 SAMPLES = 16
 CALIBRATING = 128  # batches, evenly picked, whose rollouts calibrate the fans
-WITH_TEXTS = 400  # windows, evenly picked, one text of each is measured
+WITH_TEXTS = 384  # windows, evenly picked, one text of each is measured
 DONORS = 512  # windows, evenly picked, whose goals others borrow
 Key = tuple[str, int | None]  # a score, and the dimension where it is summed for each
 
@@ -61,7 +61,7 @@ class Validation:
         self._seen += len(batch)
         if self._donors is None:
             self._donors = donors(loader, batch)
-        noise = WindowNoise(windows, 0, every=max(1, window_count(loader) // WITH_TEXTS))
+        noise = WindowNoise(windows, 0, every=max(1, -(-window_count(loader) // WITH_TEXTS)))
         for name, (mean, count) in self.objective(batch, noise, training=False).means().items():
             self._add(name, mean, count)
         calibrates = self.part == "val" and number % max(1, batch_count(loader) // CALIBRATING) == 0
