@@ -57,7 +57,7 @@ class Different:
         return f"(no duplicates, at least {self.least})"
 
 
-# Upper bounds keep what is allocated below some gigabytes; the largest published models stay far below them.
+# Each upper bound alone keeps what is allocated below some gigabytes; the largest published models stay far below them.
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # NumPy takes no larger one
 Width = Annotated[int, Range(1, 8192)]  # of a vector or a layer
 Few = Annotated[int, Range(1, 256)]  # heads, queries, prefix tokens, ranks
