@@ -67,7 +67,7 @@ def test_a_code_beside_others_leaves_near_numbers_alone(kind: str, tmp_path: Pat
     assert values[3] == np.float32(-9998.5) and np.isnan(values[4])
 
 
-# A country code of Namibia, a person called Null: pandas-dev/pandas#41178 and many before it.
+# A country code of Namibia, a person called Null.
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("name", ["NA", "null", "None", "nan", "-", "n/a", "<NA>"])
 def test_a_series_may_be_called_like_nothing(kind: str, name: str, tmp_path: Path) -> None:
