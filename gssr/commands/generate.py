@@ -41,7 +41,7 @@ def add_commands(subparsers: Subparsers) -> None:
     sources.add_argument("--random", action="store_true", help="a random direction as large as the states")
     parser.add_argument("--learn-from", **file, help="prompts of the texts to learn; default the prompt")
     parser.add_argument("--away", **file, help="texts whose mean state is subtracted, for --towards")
-    parser.add_argument("--save", type=shared.new_file, metavar="FILE", help="write the learned state, .safetensors")
+    parser.add_argument("--save", **file, help="write the learned state, .safetensors")
     parser.add_argument("--steps", type=shared.count, default=200, help="steps of learning; default 200")
 
     rule = parser.add_argument_group("how the direction acts")

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from gssr.domains import Items, Range, Seed, Steps, argument
-from gssr.files import require_room
 
 if TYPE_CHECKING:
     from gssr.backbone import FrozenBackbone
 
 Subparsers = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Options = argparse._ActionsContainer  # a parser or a group of its options
-PICTURES = (".png", ".pdf", ".svg", ".jpg", ".webp")
 LARGEST_TEXT = 16 * 2**20  # characters; a model reads far fewer
 
 
@@ -68,7 +66,7 @@ def json_option(parser: Options) -> None:
 
 
 def plot_option(parser: Options, picture: str) -> None:
-    parser.add_argument("--plot", type=picture_file, metavar="FILE.png", help=f"draw {picture}")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help=f"draw {picture}")
 
 
 def load_backbone(options: argparse.Namespace) -> "FrozenBackbone":
@@ -190,31 +188,6 @@ def utf8(text: str) -> str:
     except UnicodeEncodeError as error:
         raise argparse.ArgumentTypeError(f"{_cut(text)} is not UTF-8 text") from error
     return text
-
-
-def new_file(text: str) -> Path:
-    """As ``output_file``; folders above it will be made."""
-    return output_file(text, make_folders=True)
-
-
-def output_file(text: str, make_folders: bool = False) -> Path:
-    """A file that can be written, known before the work. An argparse type."""
-    path = Path(text)
-    try:
-        if path.is_dir() or not path.name:
-            raise ValueError(f"{_cut(text)} is a folder; give the name of a file")
-        require_room(path, make_folders=make_folders)
-    except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return path
-
-
-def picture_file(text: str) -> Path:
-    """As ``output_file``, with an ending of pictures."""
-    path = output_file(text)
-    if path.suffix.lower() not in PICTURES:
-        raise argparse.ArgumentTypeError(f"{_cut(text)} is no picture; expected an ending of {', '.join(PICTURES)}")
-    return path
 
 
 def _is_digits(text: str) -> bool:

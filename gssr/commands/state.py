@@ -7,8 +7,10 @@ from pathlib import Path
 from gssr import shown
 from gssr.commands import options as shared
 from gssr.commands.options import Subparsers
+from gssr.files import require_file
 
 INSPECT_PROMPT = "The river rose by two feet after three days of rain. The mayor of the town"
+PICTURES = (".png", ".pdf", ".svg", ".jpg", ".webp")
 
 
 def add_commands(subparsers: Subparsers) -> None:
@@ -41,9 +43,7 @@ def add_commands(subparsers: Subparsers) -> None:
         ['gssr state capture --prompt "The storm turned north" --out storm.safetensors'],
     )  # fmt: skip
     shared.prompt_options(parser)
-    parser.add_argument(
-        "--out", type=shared.output_file, required=True, metavar="FILE", help="safetensors file to write"
-    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors file to write")
     shared.backbone_options(parser)
     parser.set_defaults(run=capture)
 
@@ -70,9 +70,7 @@ def add_commands(subparsers: Subparsers) -> None:
     layer = {"type": layer_share, "action": "append", "default": [], "metavar": "LIST=SHARE"}
     parser.add_argument("--layer", **layer, help="ratio or weights of some layers, such as 4-6=0.8; may be repeated")
     parser.add_argument("--anchor", type=Path, metavar="FILE", help="the file of the anchor")
-    parser.add_argument(
-        "--out", type=shared.output_file, required=True, metavar="FILE", help="safetensors file to write"
-    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors file to write")
     parser.set_defaults(run=blend)
 
     parser = shared.add_command(
@@ -112,6 +110,10 @@ def inspect(options: argparse.Namespace) -> None:
 
     if options.layers is not None and not options.leverage:
         raise ValueError("--layers chooses the layers of --leverage, which is missing; add --leverage")
+    if options.plot is not None:
+        require_file(options.plot)
+        if options.plot.suffix.lower() not in PICTURES:
+            raise ValueError(f"--plot {options.plot} is no picture; expected an ending of {', '.join(PICTURES)}")
     if not options.prompt and options.prompt_file is None:
         options.prompt = [INSPECT_PROMPT]
     prompts = shared.read_prompts(options)
@@ -141,6 +143,7 @@ def inspect(options: argparse.Namespace) -> None:
 
 
 def capture(options: argparse.Namespace) -> None:
+    require_file(options.out)
     prompts = shared.read_prompts(options)
     backbone = shared.load_backbone(options)
 
@@ -165,6 +168,7 @@ def show(options: argparse.Namespace) -> None:
 
 
 def blend(options: argparse.Namespace) -> None:
+    require_file(options.out)
     files: list[Path] = options.files
     if len(files) < 2:
         raise ValueError("a blend needs at least two states; give their files one after the other")

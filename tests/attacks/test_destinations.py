@@ -67,6 +67,8 @@ PLACES: dict[str, tuple[Callable[[pytest.MonkeyPatch], Any], str, str]] = {
 COMMANDS = {
     "plan --json": ["plan", "--input", "a.csv", "--ckpt_path", "x.ckpt", "--json"],
     "plan --plot": ["plan", "--input", "a.csv", "--ckpt_path", "x.ckpt", "--plot"],
+    "state capture --out": ["state", "capture", "--prompt", "A", "--out"],
+    "state blend --out": ["state", "blend", "a.csv", "a.csv", "--out"],
     "generate --save": ["generate", "--prompt", "A", "--learn", "a.csv", "--save"],
 }
 
