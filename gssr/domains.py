@@ -4,7 +4,7 @@
     state_layers: Layers | None = None            different ints
 
 `checked` makes a class refuse arguments outside of their domains, a dataclass and a constructor alike; `check` does the
-same for a mapping, such as a parsed configuration. Only the standard library is imported.
+same for a mapping, such as a parsed configuration. No large library is imported.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import functools
 import inspect
 import sys
 import types
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from gssr.shown import quoted
 
 Kind = TypeVar("Kind", bound=type)
 LARGEST = sys.float_info.max
@@ -71,6 +73,7 @@ Characters = Annotated[int, Range(1, 10**6)]
 Steps = Annotated[int, Range(1, 4096)]  # of a window
 Processes = Annotated[int, Range(0, 256)]
 Threads = Annotated[int, Range(1, 4096)]
+Vocabulary = Annotated[int, Range(258, 2**20)]  # all bytes, end of text and padding at least
 NonNegative = Annotated[float, Range(0)]
 Positive = Annotated[float, Range(0, open_low=True)]
 Fraction = Annotated[float, Range(0, 1)]
@@ -142,6 +145,12 @@ def hints_of(kind: type) -> dict[str, Any]:
     return found
 
 
+def require(name: str, value: Any, hint: Any) -> None:
+    """Raises ValueError for a value that does not belong to a hint."""
+    if not belongs(hint, value):
+        raise ValueError(f"{name} is {quoted(value)}; expected {described(hint)}")
+
+
 def check(hints: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> None:
     """Raises ValueError for the first option outside of its domain; options without a hint are left alone.
 
@@ -154,8 +163,8 @@ def check(hints: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") 
         hint = hints.get(name, Any)
         if is_dataclass(hint) and isinstance(value, Mapping):
             check(hints_of(hint), value, f"{prefix}{name}.")
-        elif not belongs(hint, value):
-            raise ValueError(f"{prefix}{name} is {_shown(value)}; expected {described(hint)}")
+        else:
+            require(f"{prefix}{name}", value, hint)
 
 
 def checked(kind: Kind) -> Kind:
@@ -181,7 +190,7 @@ def argument(hint: Any) -> Callable[[str], Any]:
         except ValueError:
             value = None
         if not belongs(hint, value):
-            raise argparse.ArgumentTypeError(f"{_shown(text)} is not {described(hint)}")
+            raise argparse.ArgumentTypeError(f"{quoted(text)} is not {described(hint)}")
         return value
 
     return convert
@@ -189,11 +198,3 @@ def argument(hint: Any) -> Callable[[str], Any]:
 
 def _is_domain(part: Any) -> bool:
     return isinstance(part, (Range, Different))
-
-
-def _shown(value: Any) -> str:
-    """A value on one line of bounded length."""
-    if isinstance(value, Integral) and not isinstance(value, bool) and abs(value) > 10**60:
-        return "a number of more than 60 digits"
-    text = repr(list(value) if isinstance(value, tuple) else value) if isinstance(value, Collection) else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

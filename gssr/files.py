@@ -107,7 +107,7 @@ def require_room(path: Path, size: int = 1 << 20, make_folders: bool = False) ->
 
 
 @contextmanager
-def written_or_told(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Turn an error of writing `path` into a ValueError that says what to do."""
     try:
         yield

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from gssr.runs.checkpoint_file import read_checkpoint
+from gssr.checkpoint import read
 from gssr.runs.folders import BEST, LAST, checkpoint_file
 
 
@@ -31,7 +31,7 @@ def compare(run: Path, other: Path) -> list[str]:
     """What differs between two runs: in their newest and best states, and in their logs."""
     found = []
     for name in (LAST, BEST):
-        a, b = (read_checkpoint(checkpoint_file(folder, name)) for folder in (run, other))
+        a, b = (read(checkpoint_file(folder, name)) for folder in (run, other))
         found += [f"{name}.ckpt{where}" for where in differences(a, b)]
     if (run / "metrics.csv").read_bytes() != (other / "metrics.csv").read_bytes():
         found.append("metrics.csv")

@@ -136,7 +136,7 @@ def _checks(made: Sequence[tables.Table], evaluation: Evaluation) -> list[Check]
 
     def number(table: str, row: str, column: str, part: str = "value") -> float:
         cell = rows[table].get(row, {}).get(column, float("nan"))
-        return getattr(cell, part, cell)  # type: ignore[return-value]
+        return float(getattr(cell, part, cell))
 
     last = f"{max(evaluation.hours)} h"
     ours = number("forecast", tables.NETWORK, last)

@@ -70,8 +70,6 @@ class Reading:
 
         Raises ValueError for a column that is absent or used twice, and for a table without numbers.
         """
-        if isinstance(options.missing, str):
-            raise ValueError(f"missing is {quoted(options.missing)}; expected a list, such as ['-9999']")
         missing = (*cells.MISSING, *map(str, options.missing or ()))
         named = {use: getattr(options, f"{use}_column", None) for use in USES}
         used: dict[str, str] = {}

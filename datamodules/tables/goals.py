@@ -95,7 +95,10 @@ class GoalNotes:
 
     def give(self, record: Record, store: Store, begin: int, at: np.ndarray) -> Record:
         """The record with its goal, if it has one; `at` holds the positions (n) of the rows from `begin` on."""
-        found = self._in_column(record, store, begin, at) if self.by_series is None else self._in_file(record)
+        if self.by_series is None:
+            found = self._in_column(record, store, begin, at)
+        else:
+            found = _last(self.by_series.get(record.series, self.by_series.get(None, [])), record)
         if found is None:
             return record
         _, goal, low, high = found
@@ -111,10 +114,11 @@ class GoalNotes:
                 return 0.0, goal, *store.read("bound", row, row + 1)[0].tolist()
         return None
 
-    def _in_file(self, record: Record) -> Note | None:
-        notes = self.by_series.get(record.series, self.by_series.get(None, []))  # type: ignore[union-attr]
-        last = bisect_right(notes, record.time[record.goal_start], key=lambda note: note[0]) - 1
-        return None if last < 0 or -math.inf < notes[last][0] < record.time[0] else notes[last]
+
+def _last(notes: Sequence[Note], record: Record) -> Note | None:
+    """The last of some notes, in order of time, in the context of a window; None where there is none."""
+    last = bisect_right(notes, record.time[record.goal_start], key=lambda note: note[0]) - 1
+    return None if last < 0 or -math.inf < notes[last][0] < record.time[0] else notes[last]
 
 
 def check_bounds(

@@ -4,7 +4,6 @@ Shapes: L + 1 tokens in a row.
 """
 
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerFast
 
-from gssr.domains import Count, Items, NonNegative, Range, Seed, checked
+from gssr.domains import Count, Items, NonNegative, Seed, Vocabulary, checked
 from gssr.sequences.batches import EpochBatches, EpochLoader, Key
 
 END_OF_TEXT, PAD = "<|end_of_text|>", "<|pad|>"
@@ -104,7 +103,7 @@ class TextCorpus(LightningDataModule):
         path: str = "corpus/corpus.parquet",
         tokenizer: str = "corpus/tokenizer",
         weights: dict[str, NonNegative] | None = None,
-        vocab_size: Annotated[int, Range(258, 2**20)] = 4096,
+        vocab_size: Vocabulary = 4096,
         row_length: Items = 512,
         batch_size: Items = 16,
         rows: Count = 48_000,

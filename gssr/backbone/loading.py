@@ -60,7 +60,7 @@ def load_model(
     silent = asks and not _hub_answers()
     options = {"revision": revision, "local_files_only": offline or silent, "trust_remote_code": False}
     what, level = "config", logging.get_verbosity()
-    logging.set_verbosity_error()  # its reports are told below, in fewer words
+    logging.set_verbosity_error()  # its reports follow below, in fewer words
     try:
         if Path(source).exists():
             check_folder(Path(source))

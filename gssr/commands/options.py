@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from gssr.domains import Items, Range, Seed, Steps, argument
+from gssr.shown import quoted
 
 if TYPE_CHECKING:
     from gssr.backbone import FrozenBackbone
@@ -152,7 +153,7 @@ def layer_list(text: str) -> list[int]:
             dash and int(first) > int(last)
         ):
             raise argparse.ArgumentTypeError(
-                f"{_cut(text)} is no list of layers; expected numbers from 0 such as 0,2,4-6"
+                f"{quoted(text)} is no list of layers; expected numbers from 0 such as 0,2,4-6"
             )
         layers.update(range(int(first), int(last or first) + 1))
     return sorted(layers)
@@ -177,7 +178,7 @@ def temperature(text: str) -> float:
     """0, or a number by which scores can be divided. An argparse type."""
     value = real(0, 1000)(text)
     if 0 < value < 0.001:
-        raise argparse.ArgumentTypeError(f"{_cut(text)} is too small a temperature; expected 0, or 0.001 to 1,000")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is too small a temperature; expected 0, or 0.001 to 1,000")
     return value
 
 
@@ -186,16 +187,12 @@ def utf8(text: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise argparse.ArgumentTypeError(f"{_cut(text)} is not UTF-8 text") from error
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is not UTF-8 text") from error
     return text
 
 
 def _is_digits(text: str) -> bool:
     return text.isascii() and text.isdecimal()
-
-
-def _cut(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:60]}…")
 
 
 steps, items = argument(Steps), argument(Items)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gssr import shown
 from gssr.commands.options import Subparsers, add_command, items, number, plot_option, run_option, seed_option, steps
-from gssr.files import atomic_write, require_file, written_or_told
+from gssr.files import atomic_write, require_file, writing
 
 if TYPE_CHECKING:
     from gssr.evaluation.forecasting import Forecast
@@ -79,13 +79,13 @@ def run(options: argparse.Namespace) -> None:
     found = forecast(network, [record], options.samples, not options.no_texts, options.seed)
     _print(found, network)
     if options.json is not None:
-        with written_or_told(options.json), atomic_write(options.json) as file:
+        with writing(options.json), atomic_write(options.json) as file:
             file.write(found.lines()[0] + "\n")
         print(f"written: {shown.line(options.json)}")
     if options.plot is not None:
         from gssr.evaluation.fan_chart import save
 
-        with written_or_told(options.plot):
+        with writing(options.plot):
             save(found.chart(0, dimension), options.plot)
         print(f"written: {shown.line(options.plot)}")
 

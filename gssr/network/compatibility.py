@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from gssr.network.config import fixed_names
 
 SHOWN, LINE = 5, 200  # differences of weights, and characters of a value, in a message
-# Infinite until the network has seen data.
-OPEN = ("world.scaler.low", "world.scaler.high")
+# Until the network has seen data.
+MAY_BE_INFINITE = ("world.scaler.low", "world.scaler.high")
 
 
 class CheckpointMismatch(ValueError):
@@ -59,8 +59,8 @@ def require_network(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
         )
     odd = [name for name, tensor in state.items() if not _is_numbers(tensor)]
     if not odd:
-        odd = [name for name, tensor in state.items() if name not in OPEN and not tensor.isfinite().all()]
-        odd += [name for name in OPEN if name in state and state[name].isnan().any()]
+        odd = [name for name, tensor in state.items() if name not in MAY_BE_INFINITE and not tensor.isfinite().all()]
+        odd += [name for name in MAY_BE_INFINITE if name in state and state[name].isnan().any()]
     if odd:
         raise CheckpointMismatch(
             f"the checkpoint cannot be used: {_listed(odd)} hold values that are not finite numbers, as after a "

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from gssr.network.module import GoalNetwork
 
 
-def take(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None:
-    """Take values, units and what the data lacks from a data module; a trained network needs none.
+def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None:
+    """Set values, units and what the data lacks, as a data module has them; a trained network needs none.
 
     Raises ValueError where data and network do not fit, and where a network that is not trained has no data module.
     """
@@ -33,7 +33,7 @@ def take(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None:
         )
     if not network.built:
         network.options.set_values(data.value_names, data.value_units, data.value_resolution)
-        network._build()
+        network.build()
         network.world.fit_units(data.scaler, data.value_resolution)
     elif list(data.value_names) != network.value_names:
         raise ValueError(
@@ -44,17 +44,17 @@ def take(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None:
     network.validation.known_values = data.known_values
 
 
-def texts(data: SequenceSource | None) -> list[str]:
+def texts_of(data: SequenceSource | None) -> list[str]:
     """Texts to encode beforehand; without a data module each is encoded when it is read."""
     return [] if data is None else data.texts()
 
 
-def only(loaders: Any) -> Any:
+def single(loaders: Any) -> Any:
     """The one data loader, which a trainer may have been given as a list."""
     return loaders[0] if isinstance(loaders, (list, tuple)) and len(loaders) == 1 else loaders
 
 
-def forget(trainer: Any, names: Sequence[str]) -> None:
+def drop_logged(trainer: Any, names: Sequence[str]) -> None:
     """Drop what earlier training steps logged by these names and ``<name>_weighted``.
 
     Lightning logs the last value of a name again in each step that does not log it, and has no public way to stop that.

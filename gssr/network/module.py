@@ -68,7 +68,7 @@ class GoalNetwork(LightningModule):
         self._saved_noise: list[Tensor] = []  # by rank, of the checkpoint that was loaded
         self.built, self.objective = False, None
         if self.options.values.names is not None:
-            self._build()
+            self.build()
 
     # ------------------------------------------------------------------ construction
 
@@ -78,9 +78,9 @@ class GoalNetwork(LightningModule):
                 f"the trainer's precision is {self.trainer.precision}, but the trained parts are float32; expected one "
                 f"of {', '.join(self.precisions)}"
             )
-        fitting.take(self, self.trainer.datamodule, stage)
+        fitting.adopt(self, self.trainer.datamodule, stage)
 
-    def _build(self) -> None:
+    def build(self) -> None:
         options = self.options
         options.set_values(options.values.names, options.values.units, options.values.resolution)
         self.hparams.update(values=options.plain()["values"])
@@ -132,7 +132,7 @@ class GoalNetwork(LightningModule):
         return batch
 
     def on_fit_start(self) -> None:
-        self.encode_texts(fitting.texts(self.trainer.datamodule))
+        self.encode_texts(fitting.texts_of(self.trainer.datamodule))
         # Training noise differs between processes, and goes on in a resumed one.
         rank = ranks.rank()
         if rank < len(self._saved_noise):
@@ -144,7 +144,7 @@ class GoalNetwork(LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         losses = self.objective(batch, self.noise, training=True)
         means = {name: mean.detach() for name, (mean, _) in losses.means().items()}
-        fitting.forget(self.trainer, [f"train/{name}" for name in losses.figures.keys() - means.keys()])
+        fitting.drop_logged(self.trainer, [f"train/{name}" for name in losses.figures.keys() - means.keys()])
         for name, value in (means | self.objective.weighted(means)).items():
             self.log(f"train/{name}", value, prog_bar=name in ("loss", "loss_text", "loss_open", "kl_raw"))
         for name, value in self.world.steering.schedule.figures().items():
@@ -162,7 +162,7 @@ class GoalNetwork(LightningModule):
         self._begin("val")
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        self.validation.measure(batch, fitting.only(self.trainer.val_dataloaders), index)
+        self.validation.measure(batch, fitting.single(self.trainer.val_dataloaders), index)
 
     def on_validation_epoch_end(self) -> None:
         self._log_means()
@@ -174,13 +174,13 @@ class GoalNetwork(LightningModule):
         self._begin("test")
 
     def test_step(self, batch: Batch, index: int) -> None:
-        self.validation.measure(batch, fitting.only(self.trainer.test_dataloaders), index)
+        self.validation.measure(batch, fitting.single(self.trainer.test_dataloaders), index)
 
     def on_test_epoch_end(self) -> None:
         self._log_means()
 
     def _begin(self, part: str) -> None:
-        self.encode_texts(fitting.texts(self.trainer.datamodule))
+        self.encode_texts(fitting.texts_of(self.trainer.datamodule))
         self.validation.begin(part)
 
     def _log_means(self) -> None:
@@ -267,7 +267,7 @@ class GoalNetwork(LightningModule):
         network = cls(**{**options, "values": {}})
         network.options.set_values(**options["values"])
         network.on_load_checkpoint(dict(checkpoint))
-        network._build()
+        network.build()
         network.load_state_dict(checkpoint["state_dict"])
         return network
 

@@ -50,7 +50,7 @@ class ObjectiveConfig:
         alpha_goal: Weight of the distance between the value that a goal promises and its bounds.
         free_nats: KL a step below which no gradient flows; FreeNatsAnnealing moves it.
         text_steps: (sequence, step) pairs of a batch, drawn at random, whose text enters the text loss. Validation
-            measures one text of up to some 400 windows, in calls of this size; 0 measures none.
+            measures one text of each of up to 384 windows, so many at once; 0 measures none.
         text_dropout: Share of training sequences whose texts are not observed, so that numbers suffice for filtering.
         goal_dropout: Share of training sequences without their goal, so that one network forecasts with and without.
         open_samples: Rollouts S of a sequence in the open-loop loss, an even number of at least 4.
@@ -248,8 +248,8 @@ class Objective:
         """Squared distance between the value that x_g promises and the goal's bounds, mean over the goals with any."""
         world = self.world
         low, high = world.scaler.transform(batch.goal_low), world.scaler.transform(batch.goal_high)
-        told = goal.active & ~(torch.isnan(low) | torch.isnan(high)).all(-1)
-        return _measured(goal_distance(world.decode(goal.x).mean, low, high), told)
+        bounded = goal.active & ~(torch.isnan(low) | torch.isnan(high)).all(-1)
+        return _measured(goal_distance(world.decode(goal.x).mean, low, high), bounded)
 
 
 def _measured(values: Tensor, mask: Tensor) -> Measured:

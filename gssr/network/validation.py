@@ -46,6 +46,7 @@ class Validation:
         """Forget what was measured, and begin a part: "val" or "test"."""
         self.part = part
         self._sums: dict[Key, tuple[float, int]] = {}  # sum, and number of items that it is over
+        self._described: set[int] = set()  # dimensions that goals describe
         self._seen = 0  # windows that this process was given
         self._donors: Batch | None = None
         self._stretch: dict[bool, list[Tensor]] = {False: [], True: []}
@@ -85,11 +86,12 @@ class Validation:
         Raises RuntimeError for a mean that is not finite: such a network must not be kept as if it had a score.
         """
         sums: dict[Key, tuple[float, int]] = {}
-        for part in ranks.gather(self._sums):
+        described: set[int] = set()
+        for part, dimensions in ranks.gather((self._sums, self._described)):
+            described |= dimensions
             for key, (total, count) in part.items():
                 before = sums.get(key, (0.0, 0))
                 sums[key] = (before[0] + total, before[1] + count)
-        described = {y for name, y in sums if name == "described"}
         scored = described or range(len(self.value_names) - self.known_values)
         for name in ("open_loop_mae", "persistence_mae"):
             parts = [sums.pop((name, y), (0.0, 0)) for y in range(len(self.value_names))]
@@ -128,14 +130,12 @@ class Validation:
         first, scaler = batch.value.shape[1] - forecast.shape[1], self.objective.world.scaler
         seen, truth = batch.value_mask[:, first:], batch.value[:, first:]
         error, still = (forecast - truth).abs(), (last_observed(batch, first, scaler.mean) - truth).abs()
-        told = ~torch.isnan(batch.goal_low).all(0)
+        self._described |= set((~torch.isnan(batch.goal_low).all(0)).nonzero().flatten().tolist())
         for y, name in enumerate(self.value_names):
             for step in range(forecast.shape[1]):
                 count = int(seen[:, step, y].sum())
                 if count and (y == 0 or step == forecast.shape[1] - 1):
                     self._add(f"mae_{name}_step_{step + 1:02d}", error[:, step, y][seen[:, step, y]].mean(), count)
-            if told[y]:
-                self._add("described", torch.zeros(()), 0, y)
             if count := int(seen[..., y].sum()):
                 for score, missed in (("open_loop_mae", error), ("persistence_mae", still)):
                     self._add(score, (missed[..., y] / scaler.std[y])[seen[..., y]].mean(), count, y)

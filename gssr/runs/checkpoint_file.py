@@ -5,31 +5,16 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from gssr import checkpoint
+from gssr.checkpoint import DamagedCheckpoint, read
 from gssr.runs.folders import BEST, CHECKPOINTS, LAST, Found, RunError
 
 
-class DamagedCheckpoint(RunError):
-    """A file that is missing, cut short or altered, or no checkpoint of a training."""
-
-
-def read_checkpoint(file: Path) -> dict[str, Any]:
-    """The contents of the file. Raises `DamagedCheckpoint`, and `RunError` if the file asks for code."""
-    try:
-        return checkpoint.read(file)
-    except checkpoint.DamagedCheckpoint as error:
-        raise DamagedCheckpoint(str(error)) from error
-    except ValueError as error:
-        raise RunError(str(error)) from error
-
-
 def steps_done(file: Path) -> int:
-    """Optimizer steps of the training that the file holds. Raises as `read_checkpoint` does."""
-    step = read_checkpoint(file).get("global_step")
+    """Optimizer steps of the training that the file holds. Raises as `gssr.checkpoint.read` does."""
+    step = read(file).get("global_step")
     if not isinstance(step, int) or step < 0:
-        raise DamagedCheckpoint(str(checkpoint.DamagedCheckpoint(file, "it has no training in it")))
+        raise DamagedCheckpoint(file, "it has no training in it")
     return step
 
 
@@ -37,7 +22,7 @@ def newest_readable(run: Path) -> tuple[Path, int] | None:
     """The readable state of a run that is furthest on, and its optimizer steps; None if there is none."""
     states = []
     for file in sorted((run / CHECKPOINTS).glob("*.ckpt"), key=lambda file: file.stem in (LAST, BEST)):
-        with suppress(RunError):
+        with suppress(ValueError):
             states.append((file, steps_done(file)))
     return max(states, default=None, key=lambda state: state[1])
 
@@ -48,7 +33,7 @@ def readable(found: Found, to_train: bool) -> tuple[Found, int, str]:
     Where training is to go on from a damaged `last`, the newest readable state of the run replaces it. Training repeats
     the steps since then bit for bit, so that only time is lost.
 
-    Raises RunError for a damaged checkpoint otherwise; the message names the newest readable one of its run.
+    Raises ValueError for a damaged checkpoint otherwise; the message names the newest readable one of its run.
     """
     if found.checkpoint is None:
         return found, 0, ""

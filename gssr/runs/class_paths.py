@@ -30,7 +30,7 @@ LIGHTNING = {
 }  # fmt: skip
 PROJECT = ("gssr", "datamodules")
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
-_ever: set[str] = set()  # what any call in this process allowed: the parser forgets nothing by itself
+_allowed_before: set[str] = set()  # what any call in this process allowed: the parser forgets nothing by itself
 _DENIED = re.compile(r"Importing '([\w.]+)' is not allowed")
 
 
@@ -51,11 +51,11 @@ def allow(args: list[str], trusted: Iterable[str] = ()) -> None:
             paths |= set(_with_definition([name], ImportError))
         except Exception as error:  # whatever the user's own module raises
             raise RunError(f"--trust {name}: importing it failed ({type(error).__name__}: {error})") from error
-    _ever.update(path for path in paths if path.split(".")[0] != "jsonargparse")
-    allowed = {path for path in _ever if any(_lies_under(path, entry) for entry in paths)}
+    _allowed_before.update(path for path in paths if path.split(".")[0] != "jsonargparse")
+    allowed = {path for path in _allowed_before if any(_lies_under(path, entry) for entry in paths)}
     set_parsing_settings(
         instantiate_subclass_spec_in_any=False,
-        import_path_denylist=["*", *sorted(_ever - allowed)],
+        import_path_denylist=["*", *sorted(_allowed_before - allowed)],
         import_path_allowlist=sorted(allowed),
     )
 

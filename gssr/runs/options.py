@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gssr.runs.folders import BEST, RunError
+from gssr.shown import quoted
 
 STAGES = {
     "fit": "train, and validate while training",
@@ -91,8 +92,9 @@ def paragraph(error: BaseException) -> str | None:
 def _check_path(option: str, text: str) -> None:
     """Raises RunError for a path that no file system takes, or that a terminal cannot show."""
     if not text.isprintable() or any(len(os.fsencode(part)) > LONGEST for part in Path(text).parts):
-        shown = text if len(text) <= 60 else f"{text[:57]}..."
-        raise RunError(f"--{option} is {shown!r}; expected at most {LONGEST} printable characters between two slashes")
+        raise RunError(
+            f"--{option} is {quoted(text)}; expected at most {LONGEST} printable characters between two slashes"
+        )
 
 
 def default_configs(args: list[str]) -> list[Path]:

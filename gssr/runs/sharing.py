@@ -19,7 +19,7 @@ from huggingface_hub import HfApi
 
 from gssr import checkpoint as checkpoints
 from gssr import shown
-from gssr.files import atomic_path, atomic_write, read_plain, require_room, written_or_told
+from gssr.files import atomic_path, atomic_write, read_plain, require_room, writing
 from gssr.network.compatibility import CheckpointMismatch
 from gssr.network.pretrained import (
     CARD,
@@ -34,7 +34,6 @@ from gssr.network.pretrained import (
     read_network,
     write_network,
 )
-from gssr.runs.checkpoint_file import read_checkpoint
 from gssr.runs.config import read_run_config
 from gssr.runs.folders import BEST, CHECKPOINTS, LAST, RUNS, Found, RunError, checkpoint_file, find_checkpoint, run_path
 
@@ -71,17 +70,17 @@ def push(
         raise ValueError(f"the folder {destination} holds a run; give another one for the shared network")
     size = found.checkpoint.stat().st_size + ROOM
     folder = Path(tempfile.gettempdir(), "gssr") if hub else _free_folder(Path(destination), size)
-    checkpoint, options = read_checkpoint(found.checkpoint), _run_options(found, hub)
+    checkpoint, options = checkpoints.read(found.checkpoint), _run_options(found, hub)
     try:
         if hub:
             own = checkpoint.get("gssr")
             checkpoint |= {"hyper_parameters": _without_paths(checkpoint.get("hyper_parameters"))}
             checkpoint["gssr"] = _without_paths(own) if isinstance(own, dict) else own
-            with written_or_told(folder), tempfile.TemporaryDirectory() as temporary:
+            with writing(folder), tempfile.TemporaryDirectory() as temporary:
                 draft = Path(temporary, "push")
                 _write(draft, checkpoint, options, str(destination), found, hub)
                 return _upload(draft, str(destination), private)
-        with written_or_told(folder), _replacing(folder) as draft:
+        with writing(folder), _replacing(folder) as draft:
             _write(draft, checkpoint, options, str(destination), found, hub)
     except CheckpointMismatch as error:
         raise ValueError(f"{found.checkpoint}: {error}") from error
@@ -111,7 +110,7 @@ def pull(
     files = read_files(here)
     checkpoint = read_network(files, here)
     target = _free_folder(folder, 2 * len(files[WEIGHTS]) + ROOM)
-    with written_or_told(folder), _replacing(target) as draft:
+    with writing(folder), _replacing(target) as draft:
         for name, content in files.items():
             with atomic_write(draft / name, "wb") as file:
                 file.write(content)

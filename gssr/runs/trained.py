@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from gssr.checkpoint import read
 from gssr.network import GoalNetwork
 from gssr.network.pretrained import build_network
-from gssr.runs.checkpoint_file import read_checkpoint
 from gssr.runs.folders import find_checkpoint
 
 
@@ -21,7 +21,7 @@ def load_trained(which: str, run: str | None = None) -> tuple[GoalNetwork, dict[
         ValueError: there is no such checkpoint, it cannot be read, or it holds no goal network.
     """
     file = find_checkpoint(which, run).checkpoint
-    saved = read_checkpoint(file)
+    saved = read(file)
     if "gssr" not in saved:
         raise ValueError(f"{file} is no checkpoint of a goal network; train one with: python train.py fit")
     network = build_network(GoalNetwork, saved, str(file), {}).eval()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from gssr import yaml_files
+from gssr.domains import Fraction, NonNegative, Positive, Range, require
 from gssr.shown import quoted
 
 DIRECTIONS = ("any", "lower", "raise", "hold")
@@ -20,50 +18,21 @@ RESERVED = ("value", "class", "when", "span")
 MOST_BYTES = 1 << 18  # of a file
 MOST = 5_000  # entries of a list
 LONGEST = 1_000  # characters of a form or of a wording
-
-
-UNBOUNDED = 1e300  # stands for any finite number
-
-
-@dataclass(frozen=True)
-class Number:
-    """A finite number of a range; `whole` refuses fractions."""
-
-    least: float
-    most: float = UNBOUNDED
-    whole: bool = False
-    above: bool = False  # whether `least` itself is refused
-
-    def check(self, name: str, value: Any) -> None:
-        """Raises ValueError for anything else."""
-        if isinstance(value, Real) and not isinstance(value, bool) and (isinstance(value, Integral) or not self.whole):
-            try:
-                number = float(value)
-            except OverflowError:
-                number = math.inf
-            if self.least <= number <= self.most and not (self.above and number == self.least):
-                return
-        kind = "a whole number" if self.whole else "a number"
-        first = "" if self.least == -UNBOUNDED else f" {'above' if self.above else 'from'} {self.least:g}"
-        last = "" if self.most == UNBOUNDED else f" to {self.most:g}"
-        raise ValueError(f"{name} is {quoted(value)}; expected {kind}{first}{last}")
-
-
-NUMBERS = {
-    "dimension": Number(0, 100_000, whole=True),
-    "number_step": Number(0, above=True),
-    "held_out_margin": Number(0),
-    "jitter": Number(0, 1_000, whole=True),
-    "rounding": Number(0, above=True),
-    "combination_share": Number(2, 1_000_000, whole=True),
-    "class_share": Number(0, 1),
-    "still": Number(0),
-    "span_count": Number(1, 1_000_000, whole=True),
+NUMBERS: dict[str, Any] = {
+    "dimension": Annotated[int, Range(0, 100_000)],
+    "number_step": Positive,
+    "held_out_margin": NonNegative,
+    "jitter": Annotated[int, Range(0, 1_000)],
+    "rounding": Positive,
+    "combination_share": Annotated[int, Range(2, 1_000_000)],
+    "class_share": Fraction,
+    "still": NonNegative,
+    "span_count": Annotated[int, Range(1, 1_000_000)],
 }
 FORMS = ("numbers", "classes", "held_out_numbers", "held_out_classes")
 NOUNS = ("step_name", "span_unit")
 NAMES = (*FORMS, "class_bounds", "words", "held_out_values", *NUMBERS, *NOUNS)
-_FINITE = Number(-UNBOUNDED)
+_FINITE = Annotated[float, Range()]
 
 
 def check(given: Any) -> None:
@@ -78,7 +47,7 @@ def check(given: Any) -> None:
         if name in FORMS:
             _check_forms(name, value)
         elif name in NUMBERS:
-            NUMBERS[name].check(name, value)
+            require(name, value, NUMBERS[name])
         elif name in NOUNS:
             if value is not None:
                 _check_text(name, value)
@@ -89,7 +58,7 @@ def check(given: Any) -> None:
         else:
             for place, entry in enumerate(_list(name, value)):
                 if name == "held_out_values":
-                    _FINITE.check(f"{name}[{place}]", entry)
+                    require(f"{name}[{place}]", entry, _FINITE)
                 elif isinstance(entry, Mapping):
                     _check_class(f"{name}[{place}]", entry)
                 elif not hasattr(entry, "low"):
@@ -156,7 +125,7 @@ def _check_class(where: str, entry: Mapping[str, Any]) -> None:
         raise ValueError(f"{where} has no {' and no '.join(missing)}; expected key, low, high and perhaps names")
     _check_text(f"{where}.key", entry["key"])
     for end in ("low", "high"):
-        _FINITE.check(f"{where}.{end}", entry[end])
+        require(f"{where}.{end}", entry[end], _FINITE)
     for place, name in enumerate(_list(f"{where}.names", entry.get("names", ()))):
         _check_text(f"{where}.names[{place}]", name)
 

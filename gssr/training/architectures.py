@@ -5,7 +5,7 @@ from typing import Annotated
 from transformers import GraniteMoeHybridConfig, GraniteMoeHybridForCausalLM, PreTrainedModel
 
 from gssr.backbone.loading import load_model
-from gssr.domains import Range, checked
+from gssr.domains import Range, Vocabulary, checked
 
 
 class Architecture:
@@ -13,9 +13,6 @@ class Architecture:
 
     def build(self) -> PreTrainedModel:
         raise NotImplementedError
-
-
-Vocabulary = Annotated[int, Range(258, 2**20)]  # bytes, end of text and padding at least
 
 
 @checked

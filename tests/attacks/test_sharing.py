@@ -440,7 +440,7 @@ def test_a_wrong_destination_is_refused_before_the_work(
     make, message = DESTINATIONS[what]
     folder = here / "new" / "theirs" if what == "below a file" else here / "theirs"
     make(folder)
-    monkeypatch.setattr(sharing, "read_checkpoint", lambda file: pytest.fail("the work was begun"))
+    monkeypatch.setattr(checkpoint, "read", lambda file: pytest.fail("the work was begun"))
     monkeypatch.setattr(sharing, "fetch", lambda *args: pytest.fail("the work was begun"))
     with pytest.raises(ValueError, match=message):
         WAYS[way](str(folder))
@@ -450,7 +450,7 @@ def test_a_wrong_destination_is_refused_before_the_work(
 def test_a_disk_without_room_or_rights_is_refused_before_the_work(
     way: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharing, "read_checkpoint", lambda file: pytest.fail("the work was begun"))
+    monkeypatch.setattr(checkpoint, "read", lambda file: pytest.fail("the work was begun"))
     monkeypatch.setattr(sharing, "read_files", lambda *args: pytest.fail("the work was begun"))
     with monkeypatch.context() as patch, pytest.raises(ValueError, match=r"cannot be written: it needs about .* free"):
         patch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callbacks.atomic_io import AtomicCheckpointIO
+from gssr.checkpoint import read
 from gssr.network import GoalNetwork
 from gssr.network.pretrained import SETTINGS, WEIGHTS
-from gssr.runs.checkpoint_file import read_checkpoint, readable
+from gssr.runs.checkpoint_file import readable
 from gssr.runs.folders import Found
 from gssr.runs.sharing import pull
 from gssr.runs.trained import load_trained
@@ -47,7 +48,7 @@ def test_a_checkpoint_with_other_parts_and_right_checksums(run: Path, place: Pat
 @fuzz(30)
 @given(data=st.data())
 def test_a_checkpoint_of_strange_values(run: Path, place: Path, data: st.DataObject) -> None:
-    good = read_checkpoint(run / "checkpoints" / "best.ckpt")
+    good = read(run / "checkpoints" / "best.ckpt")
     about = {name: part for name, part in good["gssr"].items() if name != "noise"}
     plain = {"hyper_parameters": good["hyper_parameters"], "gssr": about, "global_step": 3}
 

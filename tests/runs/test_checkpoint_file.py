@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from gssr.runs.checkpoint_file import DamagedCheckpoint, newest_readable, read_checkpoint, steps_done
-from gssr.runs.folders import RunError
+from gssr.checkpoint import DamagedCheckpoint, read
+from gssr.runs.checkpoint_file import newest_readable, steps_done
 
 
 class Evil:
@@ -28,7 +28,7 @@ def save(file: Path, step: int = 7) -> Path:
 
 def test_what_was_saved_is_read(tmp_path: Path) -> None:
     file = save(tmp_path / "a.ckpt")
-    assert torch.equal(read_checkpoint(file)["weight"], torch.arange(4000.0))
+    assert torch.equal(read(file)["weight"], torch.arange(4000.0))
     assert steps_done(file) == 7
 
 
@@ -37,7 +37,7 @@ def test_a_file_that_is_cut_short_is_told(share: float, tmp_path: Path) -> None:
     file = save(tmp_path / "a.ckpt")
     os.truncate(file, int(share * file.stat().st_size))
     with pytest.raises(DamagedCheckpoint, match=r"a\.ckpt cannot be read as a checkpoint: it is (cut short|damaged)"):
-        read_checkpoint(file)
+        read(file)
 
 
 def test_a_changed_byte_is_told(tmp_path: Path) -> None:
@@ -46,15 +46,15 @@ def test_a_changed_byte_is_told(tmp_path: Path) -> None:
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     with pytest.raises(DamagedCheckpoint, match="it is damaged"):
-        read_checkpoint(file)
+        read(file)
 
 
 def test_what_is_no_checkpoint_is_told(tmp_path: Path) -> None:
     with pytest.raises(DamagedCheckpoint, match="as a checkpoint: No such file"):
-        read_checkpoint(tmp_path / "nowhere.ckpt")
+        read(tmp_path / "nowhere.ckpt")
     torch.save([1, 2], tmp_path / "list.ckpt")
     with pytest.raises(DamagedCheckpoint, match="it holds a list"):
-        read_checkpoint(tmp_path / "list.ckpt")
+        read(tmp_path / "list.ckpt")
     torch.save({"weight": torch.zeros(1)}, tmp_path / "weights.ckpt")
     with pytest.raises(DamagedCheckpoint, match="it has no training in it"):
         steps_done(tmp_path / "weights.ckpt")
@@ -63,14 +63,14 @@ def test_what_is_no_checkpoint_is_told(tmp_path: Path) -> None:
 def test_code_is_refused_in_every_wrapping(tmp_path: Path) -> None:
     marker, file = tmp_path / "marker", tmp_path / "evil.ckpt"
     torch.save({"global_step": 1, "extra": Evil(marker)}, file)
-    with pytest.raises(RunError, match=r"evil\.ckpt was not loaded: it asks for \w+\.mkdir, which is no tensor"):
-        read_checkpoint(file)
+    with pytest.raises(ValueError, match=r"evil\.ckpt was not loaded: it asks for \w+\.mkdir, which is no tensor"):
+        read(file)
     torch.save({"global_step": 1, "extra": Evil(marker)}, file, _use_new_zipfile_serialization=False)
-    with pytest.raises(RunError):
-        read_checkpoint(file)
+    with pytest.raises(ValueError):
+        read(file)
     file.write_bytes(pickle.dumps({"global_step": 1, "extra": Evil(marker)}))
-    with pytest.raises(RunError):
-        read_checkpoint(file)
+    with pytest.raises(ValueError):
+        read(file)
     assert not marker.exists()
     pickle.loads(file.read_bytes())
     assert marker.exists(), "the file would have done no harm to anyone"
