@@ -168,7 +168,9 @@ class TableSequences(SequenceData):
     def prepare_data(self) -> None:
         """Read the table into the cache, in one process only."""
         if self.hparams.value_columns is None:
-            print(f"values, all columns of numbers: {', '.join(map(quoted, self.value_names))}", flush=True)
+            counters = ", ".join(map(quoted, self.reading.counters))
+            left_out = f"; not {counters}, which counts rows" if counters else ""
+            print(f"values, all columns of numbers: {', '.join(map(quoted, self.value_names))}{left_out}", flush=True)
         self._store()
 
     def _store(self) -> Store:
@@ -231,7 +233,8 @@ class TableSequences(SequenceData):
         if p.goals is None or (p.goals == "hindsight" and p.goal_column is not None):
             self.goal_writer = None
         elif self.templates is None and p.goals != "hindsight":
-            noted = read_goal_file(p.goals, p.series_column, self.reading.times(), store.facts.series, seen)
+            about = (p.series_column, self.reading.times(), store.facts.series, seen, self.reading.missing)
+            noted = read_goal_file(p.goals, *about)
             self.cutter.notes = GoalNotes(y, seen, noted)
         else:
             s = self._scaler

@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from gssr.shown import quoted
 VERSION = 3  # of what a store holds; a change makes all stores be written again
 
 
-_NO_NAME = re.compile(r"\s*|Unnamed: \d+|__index_level_\d+__")
+_NO_NAME = re.compile(r"\s*|Unnamed: [\d.]+|__index_level_\d+__")
+_COUNTER = re.compile(r"index|level_\d+|row|row[ _]?(?:id|number|nr|no)|#", re.IGNORECASE)
 USES = ("time", "series", "text", "goal", "goal_low", "goal_high")
 
 
@@ -55,7 +56,7 @@ class Columns:
 
 @dataclass
 class Reading:
-    """How cells are read; see the options of `TableSequences`."""
+    """How cells are read; see the options of `TableSequences`. `counters`: columns left out since they count rows."""
 
     columns: Columns
     time_unit: str | None
@@ -63,6 +64,7 @@ class Reading:
     missing: tuple[str, ...]
     sort_rows: bool
     max_text_chars: int
+    counters: list[str] = field(default_factory=list, repr=False)
 
     @classmethod
     def of(cls, source: Source, options: Any, values: Sequence[str] | None) -> Reading:
@@ -81,12 +83,13 @@ class Reading:
             used[name] = option
         if named["goal"] is None and (named["goal_low"] or named["goal_high"]):
             raise ValueError("goal_low_column and goal_high_column need a goal_column, the goals that they bound")
+        counters: list[str] = []
         if values is None:
-            values = _numeric(source, [name for name in source.columns if name not in used], missing)
+            values, counters = _numeric(source, [name for name in source.columns if name not in used], missing)
         if not values:
             raise ValueError("value_columns is empty; name at least one column of numbers")
         columns, times = Columns(**named, values=list(values)), (options.time_unit, options.time_format)
-        return cls(columns, *times, missing, options.sort_rows, options.max_text_chars)
+        return cls(columns, *times, missing, options.sort_rows, options.max_text_chars, counters)
 
     def times(self) -> cells.Times | None:
         """The reader of the time column. Raises ValueError for an unknown time_unit."""
@@ -155,8 +158,8 @@ class Reading:
                 time = None if times is None else times.parse(chunk[times.name], first)
                 values = [self._numbers(chunk, name, first) for name in names.values]
                 text, goal = (
-                    None if name is None else cells.words(chunk[name], name, self.max_text_chars)
-                    for name in (names.text, names.goal)
+                    None if name is None else read(chunk[name], name, self.max_text_chars)
+                    for name, read in ((names.text, cells.names), (names.goal, cells.goals))
                 )
                 texts_are_numbers = texts_are_numbers and text is not None and cells.all_numbers(text)
                 bounds = None
@@ -187,21 +190,31 @@ class Reading:
         return cells.numbers(chunk[name], name, first, self.missing)
 
 
-def _numeric(source: Source, names: list[str], missing: Sequence[str]) -> list[str]:
-    """The columns whose first rows are numbers. Raises ValueError for none, and for two columns of one name.
+def _numeric(source: Source, names: list[str], missing: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The columns whose first rows are numbers, and those among them that are left out since they count rows.
 
-    Columns without a name are left out: a row counter that a data frame wrote, or what stands behind trailing commas.
+    Columns without a name are left out, too: a row counter that a data frame wrote, or what stands behind trailing
+    commas. Raises ValueError for no column of numbers, and for two columns of one name.
     """
     names = [source.column(name, "value_columns") for name in names if not _NO_NAME.fullmatch(name)]
-    found = []
+    found, counters = [], []
     for name, array in (next(source.chunks(names), {}) if names else {}).items():
         with suppress(ValueError):
-            if not np.isnan(cells.numbers(array[:1000], name, 1, missing)).all():
+            numbers = cells.numbers(array[:1000], name, 1, missing)
+            if _COUNTER.fullmatch(name) and _counts_rows(numbers):
+                counters.append(name)
+            elif not np.isnan(numbers).all():
                 found.append(name)
     if not found:
         among = f" among {quoted(names)}" if names else ""
         raise ValueError(f"{source.path} has no column of numbers{among}; name the values with value_columns")
-    return found
+    return found, counters
+
+
+def _counts_rows(numbers: np.ndarray) -> bool:
+    """Whether each number is one more than that before it, or begins again where another series does."""
+    begins = np.flatnonzero(np.diff(numbers) != 1) + 1
+    return len(numbers) > 1 and numbers[0] in (0, 1) and bool((numbers[begins] == numbers[0]).all())
 
 
 def _check(columns: list[Column], source: Source) -> None:

@@ -43,6 +43,8 @@ def as_strings(array: pa.Array, name: str, missing: Sequence[str] = MISSING, mos
     Raises ValueError for a nested or binary column, and for texts that do not fit into memory.
     """
     kind = array.type
+    if pa.types.is_floating(kind):  # a table writes an absent cell among numbers as NaN
+        array = pc.if_else(pc.is_nan(array), pa.scalar(None, kind), array)
     if pa.types.is_dictionary(kind):
         distinct = as_strings(array.dictionary, name, missing, most)
         longest = pc.max(pc.binary_length(distinct)).as_py() or 0
@@ -72,10 +74,12 @@ def as_strings(array: pa.Array, name: str, missing: Sequence[str] = MISSING, mos
 def numbers(array: pa.Array, name: str, first: int, missing: Sequence[str] = MISSING) -> np.ndarray:
     """A column of numbers as (n) float64, NaN where a cell is missing; infinities stay.
 
-    `first` is the number of its first row, for errors. Raises ValueError for the first cell that is no number, and for
-    a number that float32 cannot hold.
+    A code of `missing` that is a number means all cells of its value: -9999 also -9999.0 and -9.999e3. `first` is the
+    number of the first row, for errors. Raises ValueError for the first cell that is no number, and for a number that
+    float32 cannot hold.
     """
     kind = array.type
+    codes = np.array([float(word) for word in missing if _is_number(word)])
     if pa.types.is_temporal(kind):
         raise ValueError(
             f"value column {name!r} holds times ({kind}); expected numbers; name it as time_column, or leave it out"
@@ -83,6 +87,9 @@ def numbers(array: pa.Array, name: str, first: int, missing: Sequence[str] = MIS
     if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind):
         array = array.cast(pa.int8()) if pa.types.is_boolean(kind) else array
         values = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
+        if kind in (pa.float16(), pa.float32()):
+            with np.errstate(over="ignore"):
+                codes = codes.astype(kind.to_pandas_dtype())  # such a column holds -999.9 rounded
     else:
         words = as_strings(array, name, missing)
         try:
@@ -99,9 +106,7 @@ def numbers(array: pa.Array, name: str, first: int, missing: Sequence[str] = MIS
                     f"value column {name!r} holds {quoted(word)} in row {first + row}, more than a number can hold; "
                     "correct the cell, or name the code of a missing value in `missing`"
                 )
-    # By value, so that a code -9999 means the cells -9999, -9999.0 and -9.999e3 in every format.
-    codes = [float(word) for word in missing if _is_number(word)]
-    values = np.where(np.isin(values, codes), np.nan, values) if codes else values
+    values = np.where(np.isin(values, codes), np.nan, values) if len(codes) else values
     finite = values[np.isfinite(values)]
     if len(finite) and np.abs(finite).max() > _LARGEST:
         raise ValueError(
@@ -128,17 +133,22 @@ def _first_wrong(words: pa.Array) -> tuple[int, str]:
     raise AssertionError("a column that could not be cast has no wrong cell")
 
 
-def words(array: pa.Array, name: str, most: int | None = None) -> list[str | None]:
-    """A column of texts, None where a cell is missing; `most` characters of each are kept.
+def names(array: pa.Array, name: str, most: int | None = None) -> list[str | None]:
+    """A column of names or texts, None where a cell is empty or null; `most` characters of each are kept.
 
-    Raises ValueError for a character that UTF-8 cannot hold.
+    A word such as "NA" is a name: of Namibia, of sodium, of a channel.
+
+    Raises ValueError for a column that `as_strings` refuses.
+    """
+    return as_strings(array, name, ("",), most).to_pylist()
+
+
+def goals(array: pa.Array, name: str, most: int | None = None) -> list[str | None]:
+    """A column of goals, None where a cell is missing or says so: "none" and "NA" are no goals.
+
+    Raises ValueError for a column that `as_strings` refuses.
     """
     return as_strings(array, name, most=most).to_pylist()
-
-
-def names(array: pa.Array, name: str) -> list[str | None]:
-    """A column of names, None where a cell is empty or null: NA, None and - are names, too."""
-    return as_strings(array, name, missing=("",)).to_pylist()
 
 
 def all_numbers(texts: Sequence[str | None]) -> bool:

@@ -142,12 +142,18 @@ def check_bounds(
 
 
 def read_goal_file(
-    path: str, series_column: str | None, times: cells.Times | None, known: Sequence[str], seen: tuple[float, float]
+    path: str,
+    series_column: str | None,
+    times: cells.Times | None,
+    known: Sequence[str],
+    seen: tuple[float, float],
+    missing: Sequence[str] = cells.MISSING,
 ) -> dict[str | None, list[Note]]:
     """Goals by series (None: any series), in order of time, of a CSV, JSON Lines or Parquet file.
 
     The file has the column goal, and if need be series, time, low and high; series and time may have the names that
-    they have in the table itself. `known`: the series of the table; `seen`: the range of the value that goals bound.
+    they have in the table itself. `known`: the series of the table; `seen`: the range of the value that goals bound;
+    `missing`: codes of bounds that are open.
 
     Raises ValueError for other columns, unknown series, reversed bounds and empty goals.
     """
@@ -167,13 +173,13 @@ def read_goal_file(
     notes: dict[str | None, list[Note]] = {}
     first, names = 1, set(known)
     for chunk in source.chunks(list(dict.fromkeys(["goal", *filter(None, (series, time, low, high))]))):
-        goals = cells.words(chunk["goal"], "goal")
+        goals = cells.goals(chunk["goal"], "goal")
         size = len(goals)
         if None in goals:
             raise ValueError(f"{path} has no goal in row {first + goals.index(None)}; leave such rows out")
         owners = [None] * size if series is None else cells.names(chunk[series], series)
         hours = np.full(size, -np.inf) if time is None else replace(times, name=time).parse(chunk[time], first)
-        ends = [np.full(size, np.nan) if c is None else cells.numbers(chunk[c], c, first) for c in (low, high)]
+        ends = [np.full(size, np.nan) if c is None else cells.numbers(chunk[c], c, first, missing) for c in (low, high)]
         bounds = check_bounds(*ends, first, path, seen)
         for row, (owner, goal) in enumerate(zip(owners, goals, strict=True)):
             if owner is not None and owner not in names:

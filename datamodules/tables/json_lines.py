@@ -22,8 +22,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-# Numbers stay as they are written, as in a CSV file; `datamodules.tables.cells` reads them.
-_DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_unique)
+def _constant(word: str) -> str | None:
+    return None if word == "NaN" else word
+
+
+# Numbers stay as they are written, as in a CSV file; `datamodules.tables.cells` reads them. A bare NaN is no name.
+_DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_constant, object_pairs_hook=_unique)
 
 
 class JsonLinesSource(Source):

@@ -155,7 +155,7 @@ class CsvSource(Source):
             row = f"line {found[1]} of " if found[1] else "a line of "
             return (
                 f"{row}{self.path} has {found[3]} cells, the first line names {found[2]} columns; put texts that hold "
-                f"{self.delimiter!r} into quotes, and close every quote"
+                f"{self.delimiter!r} into quotes, close every quote, and end no line with {self.delimiter!r}"
             )
         return f"{self.path} cannot be read as CSV: {error}; close every quote, and keep rows below {BLOCK >> 20} MB"
 
