@@ -64,7 +64,7 @@ class PredictionWriter(Callback):
 
     Args:
         charts: Fan charts, of the first batch at most.
-        rollouts: Single rollouts of a window that are written.
+        rollouts: Single rollouts of a window that are written (None: all); `samples` in the file says of how many.
     """
 
     needs = ("plan",)

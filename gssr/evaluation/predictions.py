@@ -1,16 +1,17 @@
 """Predictions as JSON Lines, one window a line, and a fan chart for each of the first ones.
 
-A line holds (lists in order of time, values in data units, null = not known):
+A line holds (lists in order of time, values in data units, null = not known, each number with the digits that tell it
+from its neighbours):
 
     series, value_names, value_units
     time            T times, ISO 8601 in UTC
     context         C rows of Y values; truth: H rows of Y values
     goal, goal_step, goal_time, goal_low, goal_high      a sentence or null; bounds of Y values
     quantile_levels Q numbers
-    with_goal, without_goal     each null, or {"mean": H x Y, "quantiles": H x Y x Q, "rollouts": S x H x Y,
-                                "text": H texts or null}
+    with_goal, without_goal     each null, or {"mean": H x Y, "quantiles": H x Y x Q, "samples": S,
+                                "rollouts": at most S x H x Y, "text": H texts or null}
 
-`rollouts` are single imagined futures decoded without value noise; mean and quantiles are the plan's own.
+`rollouts` are the first of S imagined futures, decoded without value noise; mean and quantiles are of all of them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from torch import Tensor
 from gssr import shown
 from gssr.evaluation.fan_chart import fan_chart_of, save
 from gssr.evaluation.network import Plan
-from gssr.evaluation.report import digits_for
 from gssr.files import atomic_write
 from gssr.sequences.record import Batch
 
@@ -40,7 +40,7 @@ FILE = "predictions.jsonl"
 
 @dataclass
 class Forecast:
-    """Plans of a batch under its goals (None: it has none) and without goals; numbers are written with `digits`.
+    """Plans of a batch under its goals (None: it has none) and without goals.
 
     Raises ValueError when a plan is of another batch size than the batch.
     """
@@ -50,7 +50,6 @@ class Forecast:
     without_goal: Plan
     value_names: Sequence[str]
     value_units: Sequence[str]
-    digits: int = 2
 
     def __post_init__(self) -> None:
         for plan in filter(None, (self.with_goal, self.without_goal)):
@@ -59,11 +58,10 @@ class Forecast:
 
     @classmethod
     def of(cls, network: Any, batch: Batch, with_goal: Plan | None, without_goal: Plan) -> Forecast:
-        """Plans that a network made; the digits show a hundredth of the smallest standard deviation of a value."""
-        digits = digits_for(float(network.world.scaler.std.min()), least=2)
-        return cls(batch, with_goal, without_goal, network.value_names, network.value_units, digits)
+        """Plans that a network made."""
+        return cls(batch, with_goal, without_goal, network.value_names, network.value_units)
 
-    def lines(self, rollouts: int | None = 16) -> list[str]:
+    def lines(self, rollouts: int | None = None) -> list[str]:
         """A line of JSON for each sequence, with so many of its rollouts (None: all)."""
         return [
             json.dumps(self._line(row, rollouts), allow_nan=False, ensure_ascii=False) for row in range(len(self.batch))
@@ -80,7 +78,7 @@ class Forecast:
         *,
         dimension: int = 0,
         charts: int = 0,
-        rollouts: int | None = 16,
+        rollouts: int | None = None,
         guides: Sequence[tuple[float, str]] = (),
     ) -> Path:
         """Write `<folder>/predictions.jsonl`, in one step, and charts beside it; returns the path of the lines.
@@ -112,29 +110,30 @@ class Forecast:
 
     def _line(self, row: int, rollouts: int | None) -> dict[str, Any]:
         """A window and its plans; padding is left out."""
-        batch, digits = self.batch, self.digits
+        batch = self.batch
         steps, length, goal_step = int(batch.step_mask[row].sum()), int(batch.context[row]), int(batch.goal_step[row])
         value = batch.value[row, :steps].masked_fill(~batch.value_mask[row, :steps], torch.nan)
         time = [iso_time(float(hours)) for hours in batch.time[row, :steps]]
 
         def written(plan: Plan | None) -> dict[str, Any] | None:
             return plan and {
-                "mean": _numbers(plan.mean[row, : steps - length], digits),
-                "quantiles": _numbers(plan.quantiles[row, : steps - length], digits),
-                "rollouts": _numbers(plan.rollouts.mean[:rollouts, row, : steps - length], digits),
+                "mean": _numbers(plan.mean[row, : steps - length]),
+                "quantiles": _numbers(plan.quantiles[row, : steps - length]),
+                "samples": len(plan.rollouts.mean),
+                "rollouts": _numbers(plan.rollouts.mean[:rollouts, row, : steps - length]),
                 "text": plan.text[row][: steps - length] or None,
             }
 
         return {
             "series": batch.series[row],
             "time": time,
-            "context": _numbers(value[:length], digits),
-            "truth": _numbers(value[length:], digits),
+            "context": _numbers(value[:length]),
+            "truth": _numbers(value[length:]),
             "goal": batch.goal[row],
             "goal_step": goal_step,
             "goal_time": time[goal_step],
-            "goal_low": _numbers(batch.goal_low[row], digits),
-            "goal_high": _numbers(batch.goal_high[row], digits),
+            "goal_low": _numbers(batch.goal_low[row]),
+            "goal_high": _numbers(batch.goal_high[row]),
             "value_names": list(self.value_names),
             "value_units": list(self.value_units),
             "quantile_levels": [float(level) for level in self.without_goal.quantile_levels],
@@ -152,7 +151,9 @@ def iso_time(hours: float) -> str:
     return moment.strftime("%Y-%m-%dT%H:%MZ")
 
 
-def _numbers(values: Tensor, digits: int) -> Any:
-    """Nested lists of rounded numbers, None for NaN."""
-    rounded = np.round(values.detach().double().cpu().numpy(), digits) + 0.0  # + 0.0: no negative zero
-    return np.where(np.isfinite(rounded), rounded, None).tolist()
+def _numbers(values: Tensor) -> Any:
+    """Nested lists of numbers, None for NaN and infinity; float32 as the shortest decimals that give it back."""
+    written = values.detach().cpu()
+    written = written if written.dtype == torch.float64 else written.float()
+    decimals = (written.numpy() + 0).astype("U32").astype(np.float64)  # + 0: no negative zero
+    return np.where(np.isfinite(decimals), decimals, None).tolist()

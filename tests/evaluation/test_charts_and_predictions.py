@@ -85,12 +85,12 @@ def test_predictions_round_trip(planned, tmp_path):
     assert first["value_names"] == ["wind", "pressure"] and first["value_units"] == ["kt", "hPa"]
     assert first["time"][:2] == [iso_time(2000.0), iso_time(2006.0)] and first["goal_time"] == first["time"][11]
     assert first["context"][2][1] is None
-    np.testing.assert_allclose(np.array(first["context"])[:, 0].astype(float), batch.value[0, :4, 0], atol=0.006)
-    np.testing.assert_allclose(first["truth"], batch.value[0, 4:], atol=0.006)
+    np.testing.assert_allclose(np.array(first["context"])[:, 0].astype(float), batch.value[0, :4, 0], rtol=1e-6)
+    np.testing.assert_allclose(first["truth"], batch.value[0, 4:], rtol=1e-6)
     for name, plan in (("with_goal", with_plan), ("without_goal", without_plan)):
-        np.testing.assert_allclose(first[name]["mean"], plan.mean[0], atol=0.006)
-        np.testing.assert_allclose(first[name]["quantiles"], plan.quantiles[0], atol=0.006)
-        np.testing.assert_allclose(first[name]["rollouts"], plan.rollouts.mean[:3, 0], atol=0.006)
+        np.testing.assert_allclose(first[name]["mean"], plan.mean[0], rtol=1e-6)
+        np.testing.assert_allclose(first[name]["quantiles"], plan.quantiles[0], rtol=1e-6)
+        np.testing.assert_allclose(first[name]["rollouts"], plan.rollouts.mean[:3, 0], rtol=1e-6)
         assert first[name]["text"] == plan.text[0]
     assert first["quantile_levels"] == [0.1, 0.25, 0.5, 0.75, 0.9]
     assert sorted(p.name for p in tmp_path.glob("*.png")) == ["fan_0000_Storm_2.png", "fan_0001_Storm_2.png"]
