@@ -229,7 +229,7 @@ class TableSequences(SequenceData):
         p, y, column = self.hparams, self.goal_dim, store.facts.columns[self.goal_dim]
         seen = (column.low, column.high)
         if p.goal is not None:
-            check_typed_goal(p.goal, seen)
+            check_typed_goal(p.goal, seen, self.value_units[y])
         if p.goals is None or (p.goals == "hindsight" and p.goal_column is not None):
             self.goal_writer = None
         elif self.templates is None and p.goals != "hindsight":

@@ -17,6 +17,7 @@ import numpy as np
 from datamodules.tables import cells
 from datamodules.tables.opening import open_table
 from datamodules.tables.store import Store
+from gssr.sequences.goal_numbers import MOST_READ, is_unseen
 from gssr.sequences.goals import GoalWriter
 from gssr.sequences.record import Record
 from gssr.sequences.templates import check, read_templates
@@ -26,9 +27,7 @@ FORMS_FILE = Path(__file__).parent / "goals.yaml"
 STEPS_PER_STD = 25  # numbers in goals are rounded to about this part of a standard deviation
 BAND = 25  # held-out numbers lie this many number steps apart ...
 MARGIN = 2  # ... and are this many to each side
-MOST_READ = 1_000  # characters of a goal that are searched for numbers
 Note = tuple[float, str, float, float]  # hours (-inf: no time), goal, low, high
-_TIME_WORDS = r"(?:ms|milliseconds?|s|seconds?|min|minutes?|h|hours?|days?|weeks?|months?|quarters?|years?|steps?)\b"
 
 
 def nice(size: float) -> float:
@@ -208,9 +207,7 @@ def warn_outside(goal: str, seen: tuple[float, float]) -> None:
     )
 
 
-def check_typed_goal(goal: str, seen: tuple[float, float]) -> None:
-    """Warn where every number of a typed goal, lengths of time apart, lies outside the values seen."""
-    plain = re.sub(rf"\d+(?:\.\d+)?\s*{_TIME_WORDS}", "", goal[:MOST_READ])  # the search is quadratic
-    found = [float(word) for word in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?(?!\w)", plain)]
-    if found and not any(seen[0] <= number <= seen[1] for number in found):
+def check_typed_goal(goal: str, seen: tuple[float, float], unit: str = "") -> None:
+    """Warn where every level that a typed goal names, in the unit of the value, lies outside the values seen."""
+    if is_unseen(goal, [seen], [unit]):
         warn_outside(goal, seen)

@@ -74,6 +74,7 @@ def run(options: argparse.Namespace) -> None:
     dimension = _dimension(options.dimension, network.value_names)
     record = read_record(options, network.value_names, trained)
     _warn_of_strange_values(record, network)
+    _warn_of_strange_goal(record.goal, network)
     if options.strength is not None:
         network.forecaster.strength = options.strength
     found = forecast(network, [record], options.samples, not options.no_texts, options.seed)
@@ -135,6 +136,21 @@ def _warn_of_strange_values(record: "Record", network: "GoalNetwork") -> None:
                 ),
                 file=sys.stderr,
             )
+
+
+def _warn_of_strange_goal(goal: str | None, network: "GoalNetwork") -> None:
+    from gssr.sequences.goal_numbers import is_unseen
+
+    low, high = network.world.scaler.low.tolist(), network.world.scaler.high.tolist()
+    if goal is not None and is_unseen(goal, list(zip(low, high, strict=True)), network.value_units):
+        ranges = ", ".join(f"{n} {a:g} to {b:g}" for n, a, b in zip(network.value_names, low, high, strict=True))
+        print(
+            shown.line(
+                f"gssr: warning: the goal {shown.quoted(goal)} lies outside anything seen in training ({ranges}); "
+                "imagined futures there are guesses"
+            ),
+            file=sys.stderr,
+        )
 
 
 def _print(found: "Forecast", network: "GoalNetwork") -> None:
