@@ -35,6 +35,7 @@ class Range:
     open_high: bool = False
 
     def __contains__(self, value: Any) -> bool:
+        value = value.item() if hasattr(value, "dtype") else value  # float32 cannot be compared with the bounds
         inside = self.low <= value <= self.high  # False for NaN
         return inside and not (self.open_low and value == self.low) and not (self.open_high and value == self.high)
 

@@ -27,7 +27,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     _remove(draft)  # left by a killed process of the same number, or laid there to be followed
     try:
         yield draft
-        _require_replaceable(path)
+        if path.is_char_device() or path.is_block_device():
+            raise ValueError(f"{path} is a device; choose another name")  # root's rename would put a file in its place
         if draft.is_dir() and path.is_dir():
             _exchange(draft, path)
         else:
@@ -98,18 +99,13 @@ def require_room(path: Path, size: int = 1 << 20, make_folders: bool = False) ->
         raise ValueError(f"the folder {folder} of {path} does not exist; make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ValueError(f"{path} cannot be written: the folder {folder} is read-only for you; choose another place")
-    _require_replaceable(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path} is no file that can be replaced; choose another name")
     if (free := shutil.disk_usage(folder).free) < size:
         raise ValueError(
             f"{path} cannot be written: it needs about {size:,} bytes, and {free:,} are free; make room, or choose "
             "another place"
         )
-
-
-def _require_replaceable(path: Path) -> None:
-    """Raises ValueError for a device, pipe or socket: a rename by root would put a file in its place."""
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise ValueError(f"{path} is no file that can be replaced; choose another name")
 
 
 @contextmanager

@@ -156,7 +156,7 @@ def test_dataclasses_and_constructors_refuse_with_the_same_words() -> None:
         (lambda: Own(rate=float("nan")), "rate is nan; expected a number above 0"),
         (lambda: check(hints_of(Own), {"some": {"share": 3}}, "model."), "model.some.share is 3; expected"),
         (lambda: check(hints_of(Own), {"size": 0}), "size is 0; expected a whole number from 1"),
-        (lambda: check({"text": int}, {"text": "x" * 1000}), "text is 'x{70,80}...; expected a whole number"),
+        (lambda: check({"text": int}, {"text": "x" * 1000}), "text is 'x+...x+'; expected a whole number"),
     ]:
         with pytest.raises(ValueError, match=message) as refused:
             make()

@@ -53,6 +53,16 @@ def test_a_full_disk_is_found_behind_other_errors() -> None:
     assert disk_full(None) is None
 
 
+def test_a_device_is_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "device"
+    file.write_text("old")
+    # No device of the machine: without the check root would lose it.
+    monkeypatch.setattr(Path, "is_char_device", lambda path: path == file)
+    with pytest.raises(ValueError, match="is a device; choose another name"), atomic_write(file) as draft:
+        draft.write("new")
+    assert file.read_text() == "old"
+
+
 def test_a_folder_is_written_atomically_too(tmp_path: Path) -> None:
     folder = tmp_path / "table"
     stale = tmp_path / f"table.{os.getpid()}.tmp"

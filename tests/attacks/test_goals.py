@@ -43,7 +43,7 @@ TEMPLATES: dict[str, tuple[Any, str]] = {
     "a private key": (GOOD | {"_memory": {}}, "unknown keys .'_memory'"),
     "a key of Python's": (GOOD | {"__class__": "x"}, "unknown keys .'__class__'"),
     # numbers
-    "jitter: a fraction": (GOOD | {"jitter": 2.5}, "jitter is 2.5; expected a whole number from 0 to 1000"),
+    "jitter: a fraction": (GOOD | {"jitter": 2.5}, "jitter is 2.5; expected a whole number from 0 to 1,000"),
     "jitter: below nothing": (GOOD | {"jitter": -1}, "jitter is -1; expected"),
     "jitter: a billion": (GOOD | {"jitter": 10**9}, "jitter is 1000000000; expected"),
     "jitter: 5,000 digits": (GOOD | {"jitter": 10**5_000}, "jitter is an integer of [0-9]* digits; expected"),
@@ -60,7 +60,7 @@ TEMPLATES: dict[str, tuple[Any, str]] = {
     "number_step: not a number": (GOOD | {"number_step": float("nan")}, "number_step is nan; expected"),
     "rounding: infinite": (GOOD | {"rounding": float("inf")}, "rounding is inf; expected"),
     "rounding: 400 digits": (GOOD | {"rounding": 10**400}, "rounding is .*; expected a number above 0"),
-    "still: not a number": (GOOD | {"still": float("nan")}, "still is nan; expected a number from 0"),
+    "still: not a number": (GOOD | {"still": float("nan")}, "still is nan; expected a number of at least 0"),
     "class_share: two": (GOOD | {"class_share": 2}, "class_share is 2; expected a number from 0 to 1"),
     "combination_share: one": (GOOD | {"combination_share": 1}, "combination_share is 1; expected"),
     "span_count: nothing": (GOOD | {"span_count": 0}, "span_count is 0; expected"),

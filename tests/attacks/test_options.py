@@ -164,11 +164,11 @@ CALLS: dict[str, tuple[list[str], str]] = {
     "an unknown clip": (["--trainer.gradient_clip_algorithm", "x"], "trainer.gradient_clip_algorithm is 'x'; expected"),
     "half a batch too much": (["--trainer.limit_train_batches", "1.5"], "trainer.limit_train_batches is 1.5; expected"),
     "a time that is none": (["--trainer.max_time", "soon"], "Lightning refuses these options.*soon"),
-    "a run name of 300 characters": (["--run", "x" * 300], "--run is 'x+...'; expected at most 200 printable"),
+    "a run name of 300 characters": (["--run", "x" * 300], "--run is 'x+...x+'; expected at most 200 printable"),
     "a run name of many bytes": (["--run", "\u20ac" * 99], "--run is .*expected at most 200"),
     "a run name that moves the cursor": (["--run", "mine\x1b[2J"], r"--run is 'mine\\x1b\[2J'; expected"),
     "a run name of two lines": (["--run", "mine\nyours"], r"--run is 'mine\\nyours'; expected"),
-    "a checkpoint of 300 characters": (["--ckpt_path", "x" * 300], "--ckpt_path is 'x+...'; expected at most 200"),
+    "a checkpoint of 300 characters": (["--ckpt_path", "x" * 300], "--ckpt_path is 'x+...x+'; expected at most 200"),
 }
 
 
