@@ -25,7 +25,7 @@ from datamodules.tables.store import Store, Writer
 from gssr.files import atomic_path
 from gssr.shown import quoted
 
-VERSION = 3  # of what a store holds; a change makes all stores be written again
+VERSION = 4  # of what a store holds; a change makes all stores be written again
 
 
 _NO_NAME = re.compile(r"\s*|Unnamed: [\d.]+|__index_level_\d+__")

@@ -65,6 +65,7 @@ class Facts:
     has_text: bool = False
     has_goal: bool = False
     notes: list[str] = field(default_factory=list)  # warnings for the user
+    zone: str = ""  # whose clock the times follow; "" for UTC
 
 
 def iso(hours: float) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from datamodules.tables.facts import iso
 from datamodules.tables.goals import GoalNotes
-from datamodules.tables.grid import Grid, infer
+from datamodules.tables.grid import Grid
 from datamodules.tables.marks import Marks
+from datamodules.tables.stamps import LOOK, grid_of_stamps
 from datamodules.tables.store import ROWS, Store
+from gssr.sequences.phrases import time_spans
 from gssr.sequences.record import Record
 
 SPLITS = ("train", "val", "test")
@@ -32,6 +34,7 @@ class Cutter:
     goal_step: int | None
     text_lag: int
     notes: GoalNotes | None
+    _origins: dict[int, float] = field(default_factory=dict, init=False, repr=False)
 
     def read(self, series: int, position: int, length: int, first: int, end: int) -> Record:
         """The window of `length` steps from a position of a series; its rows are among first to end.
@@ -60,8 +63,10 @@ class Cutter:
         return record if self.notes is None else self.notes.give(record, store, begin, at)
 
     def _origin(self, series: int) -> float:
-        first = int(self.store.offsets[series])
-        return float(self.store.read("time", first, first + 1)[0])
+        if series not in self._origins:
+            first, end = self.store.offsets[series : series + 2].tolist()
+            self._origins[series] = self.grid.origin(self.store.read("time", first, min(end, first + LOOK)))
+        return self._origins[series]
 
     def positions(self, series: int, first: int, end: int) -> np.ndarray:
         return self.grid.position(self.store.read("time", first, end), self._origin(series))
@@ -80,17 +85,16 @@ class Cutter:
                     raise ValueError(
                         f"series {self.store.facts.series[series]!r} of {name} has two rows in one step of "
                         f"{self.grid}: {iso(a)} and {iso(b)}; give a shorter step, or merge rows first (pandas: "
-                        f"table.resample('{self.grid}').mean())"
+                        f"table.resample('{self.grid.alias}').mean())"
                     )
-                if not self.grid.months:
-                    off = np.abs(time - self.grid.time(at, self._origin(series)))
-                    moved += int((off > 1e-3 * self.grid.hours).sum())
-                    farthest = max(farthest, float(off.max()))
+                off = np.abs(time - self.grid.time(at, self._origin(series)))
+                moved += int((off[start - begin :] > self.grid.tolerance).sum())
+                farthest = max(farthest, float(off.max()))
         if not moved:
             return []
         return [
             f"{moved} rows of {name} lie beside the grid of {self.grid}; they were moved, by at most "
-            f"{farthest * 60:.3g} minutes"
+            f"{time_spans(farthest)[0]}"
         ]
 
     def length(self, segment: tuple[int, int, int]) -> int:
@@ -185,19 +189,14 @@ def grid_of(store: Store, options: Any) -> Grid:
 
     Some ten thousand rows are enough to see it. Raises ValueError where no grid fits, or no series has two rows.
     """
-    if options.step is not None:
-        return Grid.of(options.step)
     if options.time_column is None or options.time_unit == "step":
-        return Grid(1.0)
+        return Grid(1.0) if options.step is None else Grid.of(options.step)
     found: list[np.ndarray] = []
     for _, first, end in everything(store)[:1000]:
-        found.append(np.diff(store.read("time", first, min(end, first + ROWS))))
+        found.append(store.read("time", first, min(end, first + ROWS)))
         if sum(map(len, found)) > ROWS:
             break
-    gaps = np.concatenate(found)
-    if not len(gaps):
-        raise ValueError("no series of the table has two rows; a step needs two, and a window at least as many")
-    return infer(gaps)
+    return grid_of_stamps(found, options.step, store.facts.zone)
 
 
 def first_after(store: Store, first: int, end: int, hours: float, inclusive: bool = False) -> int:

@@ -7,6 +7,7 @@ import re
 
 WHENS = ("in {span}", "{span} from now", "within the next {span}", "after {span}", "over the next {span}", "in {span}")
 _COUNTS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+_SHORT = {"minute": 60, "second": 3600, "millisecond": 3_600_000}  # in an hour
 _MOST_DECIMALS = 12
 
 
@@ -21,16 +22,24 @@ def numerals(number: int) -> list[str]:
 
 
 def time_spans(hours: float) -> list[str]:
-    """Wordings of a length of time in hours, days and weeks: 48 gives "48 hours", "two days", "2 days"."""
+    """Wordings of a length of time in the units that fit: 48 gives "48 hours", "two days", "2 days"."""
     spans = []
     for size, unit in ((1, "hour"), (24, "day"), (168, "week")):
-        count = hours / size
+        count = round(hours / size, 9)
         if count == round(count) and 1 <= count <= 240:
-            words = [str(round(count))] if unit == "hour" else numerals(round(count))
-            spans += [f"{word} {unit}{'' if count == 1 else 's'}" for word in words]
+            spans += (
+                [f"{hours:.9g} hour{'' if count == 1 else 's'}"] if size == 1 else counted_spans(round(count), unit)
+            )
         elif size > 1 and 1 < count < 12 and 2 * count == round(2 * count):
             spans.append(f"{_COUNTS[int(count)]} and a half {unit}s")
-    return spans or [f"{hours:g} hours"]
+    if spans:
+        return spans
+    for unit, many in _SHORT.items():  # in whole numbers of the longest unit that has few of them
+        count = round(hours * many, 3)
+        if count == round(count) and 1 <= count < 1000 and (hours < 2 or round(hours, 2) != round(hours, 9)):
+            return [f"{count:g} {unit}{'' if count == 1 else 's'}"]
+    unit = next((unit for unit, many in _SHORT.items() if hours * many >= 2), "millisecond") if hours < 2 else "hour"
+    return [f"{hours * _SHORT.get(unit, 1):.6g} {unit}s"]
 
 
 def counted_spans(count: int, unit: str) -> list[str]:

@@ -254,7 +254,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         ),
         (
             lambda: lines(date={12: f"{DAYS[11]}T03:00"}), {},
-            r"1 rows of .* lie beside the grid of 1D; .* at most 180 minutes",
+            r"1 rows of .* lie beside the grid of 1D; .* at most 3 hours",
         ),
         (
             lines, {"goal": "Raise the price to 3500 within 5 days"},

@@ -15,7 +15,8 @@ import torch
 import datamodules.table_sequences as module
 from datamodules.storms.datamodule import GOALS_FILE
 from datamodules.table_sequences import TableSequences
-from datamodules.tables.grid import Grid, infer
+from datamodules.tables.grid import Grid
+from datamodules.tables.stamps import grid_of_stamps
 from gssr.sequences.collate import collate
 from gssr.sequences.goals import GoalWriter
 
@@ -199,9 +200,9 @@ def test_steps_are_found(frequency: str, step: str, word: str, tmp_path: Path) -
 
 def test_irregular_times_need_a_step(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="times are irregular"):
-        infer(np.array([1.0, 2.5, 3.3, 4.4, 5.0]))
-    jittered = 24 + np.random.default_rng(0).uniform(-2, 2, 50)
-    assert str(infer(jittered)) == "1D"
+        grid_of_stamps([np.cumsum([1.0, 2.5, 3.3, 4.4, 5.0])])
+    jittered = 24 * np.arange(50) + np.random.default_rng(0).uniform(-2, 2, 50)
+    assert str(grid_of_stamps([jittered])) == "1D"
     dates = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(80) ** 1.05 * 26, unit="h")
     with pytest.warns(UserWarning, match="beside the grid"):
         data = made(table().assign(date=dates.astype(str)), tmp_path, step="1D")
