@@ -15,6 +15,7 @@ from gssr.domains import Count, Items, Seed, checked
 from gssr.evaluation.fan_chart import fan_chart_of
 from gssr.evaluation.network import Plan
 from gssr.evaluation.report import digits_for
+from gssr.sequences.clock import count_of, unit_of
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch, Record
 from gssr.sequences.source import SequenceSource
@@ -116,9 +117,10 @@ def spread(records: list[Record], count: int) -> list[Record]:
 
 
 def in_words(batch: Batch, index: int, plan: Plan, data: SequenceSource) -> str:
-    """A plan as a Markdown table: hours from now, mean and 80 % interval of every value, and the text."""
+    """A plan as a Markdown table: time from now, mean and 80 % interval of every value, and the text."""
     first = int(batch.context[index])
-    hours = batch.time[index] - batch.time[index, first - 1]
+    time = batch.time[index, : int(batch.step_mask[index].sum())].cpu().numpy()
+    unit, _ = unit_of(time)
     heads = [
         shown.markdown(f"{name} ({unit})" if unit else name)
         for name, unit in zip(data.value_names, data.value_units, strict=True)
@@ -126,7 +128,7 @@ def in_words(batch: Batch, index: int, plan: Plan, data: SequenceSource) -> str:
     lines = [
         f"**{shown.markdown(batch.series[index])}**: {shown.markdown(batch.goal[index] or 'no goal')}",
         "",
-        "| hours | " + " | ".join(heads) + " | text |",
+        "| time | " + " | ".join(heads) + " | text |",
     ]
     lines.append("|---" * (len(heads) + 2) + "|")
     # The smallest spread of a value decides its digits, so that no interval shows as a point.
@@ -138,5 +140,5 @@ def in_words(batch: Batch, index: int, plan: Plan, data: SequenceSource) -> str:
             low, high = plan.quantiles[index, h, y, 0], plan.quantiles[index, h, y, -1]
             cells.append(f"{plan.mean[index, h, y]:.{d}f} ({low:.{d}f} to {high:.{d}f})")
         words = shown.markdown(" ".join(text.split()))
-        lines.append(f"| {float(hours[first + h]):+g} | " + " | ".join(cells) + f" | {words} |")
+        lines.append(f"| {count_of(time[first + h] - time[first - 1], unit)} | " + " | ".join(cells) + f" | {words} |")
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,6 @@ import numpy as np
 
 from datamodules.sequence_data import SequenceData
 from datamodules.tables.build import Reading
-from datamodules.tables.cells import one_time
 from datamodules.tables.facts import iso
 from datamodules.tables.goals import (
     GoalNotes,
@@ -23,8 +23,10 @@ from datamodules.tables.goals import (
 )
 from datamodules.tables.grid import Grid
 from datamodules.tables.opening import open_table
+from datamodules.tables.options import check_options
 from datamodules.tables.scaling import fit_scaler
 from datamodules.tables.store import ROWS, Store
+from datamodules.tables.times import one_time
 from datamodules.tables.windows import (
     Cutter,
     LastWindows,
@@ -72,6 +74,8 @@ class TableSequences(SequenceData):
         step: Time between two rows, such as 1h, 6h, 1D, 1W, 1M (month), 1Y. Without it, the most frequent one.
         time_unit: What numbers in the time column count: s, ms (since 1970), h, D, year, step.
         time_format: Form of times that are not ISO 8601, such as %d/%m/%Y.
+        time_zone: Whose clock shows times without an offset, and counts days and months, such as Europe/Berlin. Without
+            it, that of the column, or UTC.
         text_lag: Steps after its row at which a text is known; it is not used before.
         max_text_chars: Longer texts are cut.
         missing: Further codes of missing cells, such as -9999.
@@ -109,6 +113,7 @@ class TableSequences(SequenceData):
         step: str | None = None,
         time_unit: str | None = None,
         time_format: str | None = None,
+        time_zone: str | None = None,
         text_lag: Rows = 0,
         max_text_chars: Characters = 2000,
         missing: list[str] | None = None,
@@ -124,7 +129,7 @@ class TableSequences(SequenceData):
         **windows: Any,
     ) -> None:
         super().__init__(**windows)
-        _check(self.hparams)
+        check_options(self.hparams)
         self.goal_dim = goal_dim
         # The head of the table is checked here, so that its errors come before a backbone is loaded.
         self.source = open_table(path, delimiter, dataset_split, dataset_config, dataset_revision)
@@ -212,15 +217,22 @@ class TableSequences(SequenceData):
             return split_series(store, p.split_shares)
         if p.split_dates is None:
             return split_at(store, time_cuts(store, p.split_shares))
-        cuts = [one_time(date, p.time_unit, p.time_format, "split_dates") for date in p.split_dates]
+        cuts = [self._time(date, "split_dates") for date in p.split_dates]
         ends = [(store.read("time", a, a + 1)[0], store.read("time", b - 1, b)[0]) for _, a, b in everything(store)]
         first, last = min(a for a, _ in ends), max(b for _, b in ends)
+        zone = store.facts.clock.zone
         if not first < cuts[0] < cuts[1] <= last:
             raise ValueError(
                 f"split_dates are {list(p.split_dates)}; expected an earlier and a later time within the table, which "
-                f"goes from {iso(first)} to {iso(last)}"
+                f"goes from {iso(first, zone)} to {iso(last, zone)}"
             )
         return split_at(store, cuts)
+
+    def _time(self, text: str, option: str) -> float:
+        times = self.reading.times()
+        if times is None:
+            raise ValueError(f"{option} is {quoted(text)}, but rows without a time_column are counted; name it")
+        return one_time(text, times, self._store().facts.clock, option)
 
     def fit_scaler(self, windows: Sequence[Record]) -> Scaler:
         return self._scaler
@@ -233,8 +245,9 @@ class TableSequences(SequenceData):
         if p.goals is None or (p.goals == "hindsight" and p.goal_column is not None):
             self.goal_writer = None
         elif self.templates is None and p.goals != "hindsight":
-            about = (p.series_column, self.reading.times(), store.facts.series, seen, self.reading.missing)
-            noted = read_goal_file(p.goals, *about)
+            times = self.reading.times()
+            times = times and replace(times, of=store.facts.clock)
+            noted = read_goal_file(p.goals, p.series_column, times, store.facts.series, seen, self.reading.missing)
             self.cutter.notes = GoalNotes(y, seen, noted)
         else:
             s = self._scaler
@@ -250,7 +263,7 @@ class TableSequences(SequenceData):
         p = self.hparams
         until = np.inf
         if p.predict_from is not None:
-            until = one_time(p.predict_from, p.time_unit, p.time_format, "predict_from")
+            until = self._time(p.predict_from, "predict_from")
         segments = everything(self.cutter.store)
         if self._by_series:
             tested = {series for series, _, _ in self.parts["test"]}
@@ -283,17 +296,3 @@ class TableSequences(SequenceData):
                     break
             self._texts = list(found)
         return self._texts
-
-
-def _check(p: Any) -> None:
-    """Raises ValueError for options that no table fits."""
-    if abs(sum(p.split_shares) - 1) > 1e-6:
-        raise ValueError(f"split_shares are {list(p.split_shares)}; expected three shares above 0 that add up to 1")
-    if p.split_dates is not None and p.split_by == "series":
-        raise ValueError(
-            f"split_dates are {list(p.split_dates)} with split_by {p.split_by}; expected two times, and time"
-        )
-    if p.step is not None:
-        Grid.of(p.step)  # raises ValueError for other words
-    if p.time_column is None and (p.time_unit or p.time_format or p.step or p.sort_rows or p.predict_from):
-        raise ValueError("step, time_unit, time_format, sort_rows and predict_from need a time_column; name it")

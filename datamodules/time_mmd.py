@@ -14,6 +14,7 @@ import pandas as pd
 
 from datamodules.dated_texts import TEXTS, known_texts, read_csv, read_dates, read_texts
 from datamodules.sequence_data import SPLITS, SequenceData
+from datamodules.tables.stamps import grid_of_stamps
 from gssr.domains import Characters, Different, InnerFraction, Items, Steps
 from gssr.sequences.record import Record
 from gssr.sequences.windows import cut
@@ -87,8 +88,8 @@ class TimeMMD(SequenceData):
 
     def read_windows(self) -> dict[str, Sequence[Record]]:
         table = self.read_table()
-        steps, self.season_steps = step_numbers(table["start"])
-        record, hours = self.record(table, steps), _hours(table["start"])
+        steps, hours, self.season_steps = step_numbers(table["start"])
+        record = self.record(table, steps)
         val, test = (round(share * len(table)) for share in self.shares)
         edges = [0, len(table) - val - test, len(table) - test, len(table)]
         clock = dict(zip(steps.tolist(), hours.tolist(), strict=True))
@@ -170,21 +171,27 @@ class TimeMMD(SequenceData):
         raise ValueError(f"{file} is missing; read other texts with --data.text report, search or none")
 
 
-def step_numbers(start: pd.Series) -> tuple[np.ndarray, int | None]:
-    """The number of each row's step, counted through gaps, and the steps of a year.
+def step_numbers(start: pd.Series) -> tuple[np.ndarray, np.ndarray, int | None]:
+    """The number of each row's step, counted through gaps, its time in hours, and the steps of a year.
 
     The steps of a year are None where a year is no whole number of them. Months are steps of one length although their
     days differ.
+
+    Raises ValueError where the rows lie on no grid, and for two rows in one step.
     """
-    days = start.diff().dt.days.to_numpy()[1:]
-    usual = float(np.median(days)) if len(days) else 1.0
-    if usual >= 28 and start.dt.day.nunique() == 1:
-        months = (start.dt.year * 12 + start.dt.month).to_numpy()
-        step = max(1, int(np.median(np.diff(months))))
-        return (months - months[0]) / step, 12 // step if 12 % step == 0 else None
-    count = (start - start.iloc[0]).dt.days.to_numpy() / max(usual, 1.0)
-    year = 365.25 / max(usual, 1.0)
-    return count, round(year) if year >= 4 else None
+    hours = _hours(start)
+    grid = grid_of_stamps([hours])
+    origin = grid.origin(hours)
+    at = grid.position(hours, origin)
+    if len(same := np.flatnonzero(np.diff(at) < 1)):
+        first, second = start.iloc[same[0] : same[0] + 2].dt.date
+        raise ValueError(f"start_date has two rows in one step of {grid}: {first} and {second}; keep one row a step")
+    if grid.months:
+        year = 12 // grid.months if 12 % grid.months == 0 else None
+    else:
+        steps = YEAR_HOURS * (5 / 7 if grid.week else 1) / grid.hours
+        year = round(steps) if steps >= 4 else None
+    return (at - at[0]).astype(float), grid.time(at, origin), year
 
 
 def joined(texts: Sequence[tuple[int, str]], rows: int, most: int) -> list[str | None]:

@@ -18,10 +18,11 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.tables import cells
-from datamodules.tables.facts import Column, Facts
+from datamodules.tables.facts import Clock, Column, Facts
 from datamodules.tables.goals import check_bounds
 from datamodules.tables.source import Source
 from datamodules.tables.store import Store, Writer
+from datamodules.tables.times import Times
 from gssr.files import atomic_path
 from gssr.shown import quoted
 
@@ -61,6 +62,7 @@ class Reading:
     columns: Columns
     time_unit: str | None
     time_format: str | None
+    time_zone: str | None
     missing: tuple[str, ...]
     sort_rows: bool
     max_text_chars: int
@@ -88,13 +90,16 @@ class Reading:
             values, counters = _numeric(source, [name for name in source.columns if name not in used], missing)
         if not values:
             raise ValueError("value_columns is empty; name at least one column of numbers")
-        columns, times = Columns(**named, values=list(values)), (options.time_unit, options.time_format)
+        columns, times = (
+            Columns(**named, values=list(values)),
+            (options.time_unit, options.time_format, options.time_zone),
+        )
         return cls(columns, *times, missing, options.sort_rows, options.max_text_chars, counters)
 
-    def times(self) -> cells.Times | None:
-        """The reader of the time column. Raises ValueError for an unknown time_unit."""
+    def times(self) -> Times | None:
+        """The reader of the time column. Raises ValueError for an unknown time_unit, time_format or time_zone."""
         name = self.columns.time
-        return None if name is None else cells.Times(name, self.time_unit, self.time_format)
+        return None if name is None else Times(name, self.time_unit, self.time_format, self.time_zone)
 
     def store(self, source: Source, cache: Path) -> Store:
         """The store of a source, from the cache if it is there.
@@ -166,11 +171,12 @@ class Reading:
                 if goal is not None:
                     ends = [self._numbers(chunk, name, first) for name in (names.goal_low, names.goal_high)]
                     bounds = check_bounds(*ends, first, source.path, None)
-                writer.add(series, time, np.stack(values, 1), text, goal, bounds)
+                later = None if times is None else times.later
+                writer.add(series, time, np.stack(values, 1), text, goal, bounds, later)
                 first += size
             if first == 1:
                 raise ValueError(f"{source.path} names columns but has no rows; expected one row a step")
-            facts = writer.close()
+            facts = writer.close(Clock() if times is None else times.clock)
         finally:
             for file in writer.files.values():
                 file.close()

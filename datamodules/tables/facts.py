@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from datamodules.tables.zones import offset_words, shown
+from gssr.sequences.clock import iso_time
 from gssr.sequences.phrases import decimals
 
 
@@ -55,6 +57,19 @@ class Column:
         return round(step, decimals(step))
 
 
+@dataclass(frozen=True)
+class Clock:
+    """The clock of a column of times.
+
+    zone: a name, an offset such as +01:00, or "" where times have none, which counts as UTC.
+    offsets: of times that have several; `likely` is a zone whose clock has them.
+    """
+
+    zone: str = ""
+    offsets: tuple[str, ...] = ()
+    likely: str = ""
+
+
 @dataclass
 class Facts:
     """Statistics of a table: its series with their numbers of rows, and its value columns."""
@@ -65,13 +80,13 @@ class Facts:
     has_text: bool = False
     has_goal: bool = False
     notes: list[str] = field(default_factory=list)  # warnings for the user
-    zone: str = ""  # whose clock the times follow; "" for UTC
+    clock: Clock = field(default_factory=Clock)
 
 
-def iso(hours: float) -> str:
-    """Hours since 1970 as a date, with the time of day where it is not midnight."""
-    try:
-        text = str(np.datetime64(round(hours * 3600), "s"))
-    except (ValueError, OverflowError):
-        return f"{hours:g} h"
-    return text.removesuffix("T00:00:00").removesuffix(":00")
+def iso(hours: float, zone: str = "") -> str:
+    """A time as the clock of a zone shows it, with its offset if there is a zone; a date where it is midnight."""
+    if not zone:
+        return iso_time(hours).removesuffix("Z").removesuffix("T00:00")
+    clock = float(shown(np.array([hours]), zone)[0])
+    offset = offset_words(clock - hours)
+    return iso_time(clock).removesuffix("Z") + ("Z" if offset == "UTC" else offset)

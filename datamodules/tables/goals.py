@@ -17,6 +17,7 @@ import numpy as np
 from datamodules.tables import cells
 from datamodules.tables.opening import open_table
 from datamodules.tables.store import Store
+from datamodules.tables.times import Times
 from gssr.sequences.goal_numbers import MOST_READ, is_unseen
 from gssr.sequences.goals import GoalWriter
 from gssr.sequences.record import Record
@@ -143,7 +144,7 @@ def check_bounds(
 def read_goal_file(
     path: str,
     series_column: str | None,
-    times: cells.Times | None,
+    times: Times | None,
     known: Sequence[str],
     seen: tuple[float, float],
     missing: Sequence[str] = cells.MISSING,

@@ -34,6 +34,7 @@ class HistoryOptions:
     step: str | None = None
     time_unit: str | None = None
     time_format: str | None = None
+    time_zone: str | None = None
     text_lag: Rows = 0
     max_text_chars: Characters = 2000
     missing: Sequence[str] | None = None

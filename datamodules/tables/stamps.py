@@ -27,7 +27,7 @@ def grid_of_stamps(parts: Sequence[np.ndarray], step: str | None = None, zone: s
 
     Raises ValueError where no grid fits, or no series has two stamps.
     """
-    parts = [part for part in parts if len(part) > 1]
+    parts, zone = [part for part in parts if len(part) > 1], "" if zone == "UTC" else zone
     if step is not None:
         grids = list(_variants(Grid.of(step), parts, zone))
     elif not parts:

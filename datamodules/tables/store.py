@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.tables.facts import Column, Facts, iso
+from datamodules.tables.facts import Clock, Column, Facts, iso
 from gssr.files import atomic_write
 
 DTYPES = {"time": "<f8", "value": "<f4", "text": "<i8", "goal": "<i8", "bound": "<f4"}
@@ -59,11 +59,15 @@ class Writer:
         text: list[str | None] | None,
         goal: list[str | None] | None,
         bounds: np.ndarray | None,
+        later: np.ndarray | None = None,
     ) -> None:
-        """A chunk of n rows: values (n, Y) float64, time (n) in hours (None: rows are counted), bounds (n, 2)."""
+        """A chunk of n rows: values (n, Y) float64, time (n) in hours (None: rows are counted), bounds (n, 2).
+
+        later: when the clock shows each time again; a time that is not after the row before it is that later one.
+        """
         n = len(series)
         codes = np.fromiter((self.codes.setdefault(name, len(self.codes)) for name in series), np.int32, n)
-        time = self._order(codes, time, series)
+        time = self._order(codes, time, series, later)
         for y, column in enumerate(self.columns):
             values[:, y] = column.add(values[:, y])
         self._put("series", codes)
@@ -79,7 +83,9 @@ class Writer:
     def _put(self, part: str, values: np.ndarray) -> None:
         self.files[part].write(np.ascontiguousarray(values, DTYPES.get(part, "<i4")).tobytes())
 
-    def _order(self, codes: np.ndarray, time: np.ndarray | None, series: list[str]) -> np.ndarray:
+    def _order(
+        self, codes: np.ndarray, time: np.ndarray | None, series: list[str], later: np.ndarray | None
+    ) -> np.ndarray:
         """The times of a chunk, checked against those before in their series."""
         self.in_one_piece &= bool((np.diff(codes, prepend=self.newest) >= 0).all())
         self.newest = codes[-1]
@@ -89,8 +95,17 @@ class Writer:
             counted[rows] = self.counts[code] + np.arange(len(rows))
             self.counts[code] += len(rows)
             if time is not None and not self.sort:
+                if later is not None:
+                    self._resolve(time, later, rows, code)
                 self._check(time, rows, series[rows[0]], code)
         return counted if time is None else time
+
+    def _resolve(self, time: np.ndarray, later: np.ndarray, rows: np.ndarray, code: int) -> None:
+        """The order of rows tells the hour that comes twice when a clock goes back."""
+        for place in np.flatnonzero(later[rows] > time[rows]).tolist():
+            before = time[rows[place - 1]] if place else self.last.get(code, -np.inf)
+            if time[rows[place]] <= before:
+                time[rows[place]] = later[rows[place]]
 
     def _check(self, time: np.ndarray, rows: np.ndarray, series: str, code: int) -> None:
         times = np.concatenate([[self.last.get(code, -np.inf)], time[rows]])
@@ -122,7 +137,7 @@ class Writer:
             self.places[string] = place
         return place
 
-    def close(self) -> Facts:
+    def close(self, clock: Clock | None = None) -> Facts:
         """Bring each series into one piece and write the facts of the table."""
         for file in self.files.values():
             file.close()
@@ -132,9 +147,8 @@ class Writer:
         if self.sort and (moved := self._sort()):
             notes.append(f"{moved} rows of {self.name} were not sorted by time; they were sorted")
         (self.folder / "series").unlink()
-        facts = Facts(
-            list(self.codes), list(self.counts.values()), self.columns, self.has["text"], self.has["goal"], notes
-        )
+        counts, has = list(self.counts.values()), (self.has["text"], self.has["goal"])
+        facts = Facts(list(self.codes), counts, self.columns, *has, notes, clock or Clock())
         about = {"facts": asdict(facts), "files": {part: _hash(self.folder / part) for part in (*DTYPES, STRINGS)}}
         self._sync()
         with atomic_write(self.folder / ABOUT) as file:
@@ -241,6 +255,7 @@ class Store:
         self.folder = folder
         about = _read_about(folder)
         about["columns"] = [Column(**column) for column in about["columns"]]
+        about["clock"] = Clock(**about["clock"])
         self.facts = Facts(**about)
         self.offsets = np.concatenate([[0], np.cumsum(self.facts.counts)]).astype(np.int64)
         self._files: dict[str, int] = {}

@@ -81,20 +81,25 @@ class Cutter:
                 at = self.grid.position(time, self._origin(series))
                 same = np.flatnonzero(np.diff(at) < 1)
                 if len(same):
-                    a, b = time[same[0]], time[same[0] + 1]
+                    a, b = (iso(moment, self.store.facts.clock.zone) for moment in time[same[0] : same[0] + 2])
                     raise ValueError(
                         f"series {self.store.facts.series[series]!r} of {name} has two rows in one step of "
-                        f"{self.grid}: {iso(a)} and {iso(b)}; give a shorter step, or merge rows first (pandas: "
+                        f"{self.grid}: {a} and {b}; give a shorter step, or merge rows first (pandas: "
                         f"table.resample('{self.grid.alias}').mean())"
                     )
                 off = np.abs(time - self.grid.time(at, self._origin(series)))
                 moved += int((off[start - begin :] > self.grid.tolerance).sum())
                 farthest = max(farthest, float(off.max()))
+        clock, notes = self.store.facts.clock, []
+        if clock.offsets and (self.grid.months or self.grid.week or self.grid.hours >= 24):
+            advice = f"; give time_zone: {clock.likely} to count those of that clock" if clock.likely else ""
+            notes = [f"times of {name} have the offsets {' and '.join(clock.offsets)}; days are those of UTC{advice}"]
         if not moved:
-            return []
+            return notes
         return [
+            *notes,
             f"{moved} rows of {name} lie beside the grid of {self.grid}; they were moved, by at most "
-            f"{time_spans(farthest)[0]}"
+            f"{time_spans(farthest)[0]}",
         ]
 
     def length(self, segment: tuple[int, int, int]) -> int:
@@ -196,7 +201,7 @@ def grid_of(store: Store, options: Any) -> Grid:
         found.append(store.read("time", first, min(end, first + ROWS)))
         if sum(map(len, found)) > ROWS:
             break
-    return grid_of_stamps(found, options.step, store.facts.zone)
+    return grid_of_stamps(found, options.step, store.facts.clock.zone)
 
 
 def first_after(store: Store, first: int, end: int, hours: float, inclusive: bool = False) -> int:

@@ -33,9 +33,15 @@ def check_zone(zone: str) -> None:
     )
 
 
+def offset_words(hours: float) -> str:
+    """An offset of some hours: +01:00; UTC for none."""
+    minutes = round(abs(hours) * 60)
+    return f"{'-' if hours < 0 else '+'}{minutes // 60:02d}:{minutes % 60:02d}" if minutes else "UTC"
+
+
 def shown(hours: np.ndarray, zone: str) -> np.ndarray:
-    """What the clock of a zone ("" is UTC) shows at times (n) in UTC; both in hours since 1970."""
-    if not zone:
+    """What the clock of a zone ("" and "UTC" are UTC) shows at times (n) in UTC; both in hours since 1970."""
+    if zone in ("", "UTC"):
         return np.asarray(hours, np.float64)
     return _hours(_index(hours).tz_localize("UTC").tz_convert(zone).tz_localize(None)).reshape(np.shape(hours))
 
@@ -45,7 +51,7 @@ def when(clock: np.ndarray, zone: str) -> tuple[np.ndarray, np.ndarray]:
 
     They differ where clocks go back. What a clock never shows, since it goes forward, is when it goes forward.
     """
-    if not zone:
+    if zone in ("", "UTC"):
         return (np.asarray(clock, np.float64),) * 2
     index = _index(clock)
     first, last = (

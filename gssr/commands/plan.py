@@ -24,6 +24,7 @@ TABLE_OPTIONS: dict[str, dict[str, Any]] = {
     "step": {"metavar": "STEP", "help": "time between two rows, such as 6h or 1D"},
     "time_unit": {"metavar": "UNIT", "help": "unit of numbers in the time column: s, ms, h, D, year, step"},
     "time_format": {"metavar": "FORM", "help": "form of times that are not ISO 8601, such as %%d/%%m/%%Y"},
+    "time_zone": {"metavar": "ZONE", "help": "zone of times without an offset, such as Europe/Berlin"},
     "missing": {"metavar": "CODE", "nargs": "+", "help": "further codes of missing cells, such as -9999"},
     "delimiter": {"metavar": "MARK", "help": "between the cells of a CSV file"},
     "sort_rows": {"action": "store_true", "default": None, "help": "sort rows by time"},
@@ -158,7 +159,7 @@ def _print(found: "Forecast", network: "GoalNetwork") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from gssr.evaluation.predictions import iso_time
+    from gssr.sequences.clock import iso_time
 
     batch, plan = found.batch, found.with_goal or found.without_goal
     times = [iso_time(hours) for hours in batch.time[0, int(batch.context[0]) :].tolist()]

@@ -21,6 +21,7 @@ from gssr import shown
 from gssr.evaluation.network import Plan
 from gssr.files import atomic_write
 from gssr.metrics import plotting_quantiles
+from gssr.sequences.clock import count_of, unit_of
 from gssr.sequences.record import Batch
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -30,6 +31,12 @@ LINE = 0.205  # inches between lines of text
 WIDTH = 122  # characters of a line of text
 SINGLES = 6  # rollouts that are drawn as lines
 LONGEST = 90  # characters of a name
+TICKS = {
+    "h": (1, 2, 3, 6, 12, 24, 48, 96, 168, 336, 672),
+    "d": (1, 2, 7, 14, 28, 56, 91, 182, 364),
+    "mo": (1, 2, 3, 6, 12, 24, 60, 120),
+    "": (1, 2, 5, 10, 20, 30, 60, 120, 300, 600),
+}
 LITERAL = {"parse_math": False}  # a name or a text may hold $
 
 
@@ -44,7 +51,7 @@ def fan_chart_of(
     *,
     guides: Sequence[tuple[float, str]] = (),
 ) -> Figure:
-    """Draw one value dimension of sequence `index` of a batch; hours count from the end of the context.
+    """Draw one value dimension of sequence `index` of a batch; time counts from the end of the context.
 
     Rollouts with value noise are bands from 10 to 90 % and 25 to 75 % around their median. A few single rollouts with
     the goal, without value noise, are thin lines. The goal is a mark for a number, a bracket for a range, a line for
@@ -59,10 +66,11 @@ def fan_chart_of(
     row = batch.select([index])
     length, steps = int(row.context[0]), int(row.step_mask[0].sum())
     horizon = steps - length
-    hours = (row.time[0, :steps] - row.time[0, length - 1]).cpu().numpy()
+    unit_of_time, size = unit_of(row.time[0, :steps].cpu().numpy())
+    when = (row.time[0, :steps] - row.time[0, length - 1]).cpu().numpy() / size
     value = row.value[0, :steps, dimension].masked_fill(~row.value_mask[0, :steps, dimension], torch.nan)
     value = value.cpu().numpy().astype(np.float64)
-    context, truth, ahead = value[:length], value[length:], hours[length:]
+    context, truth, ahead = value[:length], value[length:], when[length:]
 
     def fan(rollouts: Tensor) -> np.ndarray:
         return rollouts[:, index, :horizon, dimension].double().cpu().numpy()
@@ -74,7 +82,10 @@ def fan_chart_of(
         goal, singles = row.goal[0], fan(plan_with.rollouts.mean)[:SINGLES]
     texts = (plan_with or plan_without).text[index]
     chosen = sorted({horizon // 4, horizon // 2, horizon - 1}) if horizon > 2 else range(horizon)
-    lines = [(ahead[h], textwrap.wrap(shown.line(texts[h], 4 * WIDTH), WIDTH)[:2]) for h in chosen] if texts else []
+    lines = [
+        (count_of(ahead[h] * size, unit_of_time), textwrap.wrap(shown.line(texts[h], 4 * WIDTH), WIDTH)[:2])
+        for h in (chosen if texts else ())
+    ]
 
     below = 0.34 + LINE * sum(len(wrapped) for _, wrapped in lines) if lines else 0.0  # inches
     height = 4.05 + (1.0 if goal else 0.76) + below
@@ -82,13 +93,13 @@ def fan_chart_of(
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.07, (0.55 + below) / height, 0.77, 3.5 / height))
     name, unit = value_names[dimension], value_units[dimension]
-    _prepare(axes, hours[0], hours[-1], f"{name} ({unit})" if unit else name)
+    _prepare(axes, when[0], when[-1], unit_of_time, f"{name} ({unit})" if unit else name)
     seen = context[~np.isnan(context)]
     last = (0.0, seen[-1] if len(seen) else np.nan)
     ends = [_fan(axes, last, ahead, samples, colour, label) for samples, colour, label in fans]
     for path in singles:
         axes.plot([last[0], *ahead], [last[1], *path], color=WITH, lw=0.7, alpha=0.55, zorder=4)
-    axes.plot(hours[:length], context, color=INK, lw=1.9, marker="o", ms=3.6, zorder=6, solid_capstyle="round")
+    axes.plot(when[:length], context, color=INK, lw=1.9, marker="o", ms=3.6, zorder=6, solid_capstyle="round")
     if not np.isnan(truth).all():
         path = [last[1], *truth]
         style = {"color": INK, "lw": 1.5, "ls": (0, (1.2, 1.6)), "dash_capstyle": "round"}
@@ -97,9 +108,9 @@ def fan_chart_of(
     mark = None
     if goal is not None:
         bounds = (float(bound[0, dimension]) for bound in (row.goal_low, row.goal_high))
-        mark = _goal(axes, float(hours[int(row.goal_step[0])]), *bounds)
+        mark = _goal(axes, float(when[int(row.goal_step[0])]), *bounds)
     _limits(axes, [context, truth, *(np.quantile(f, (0.05, 0.95), axis=0).ravel() for f, _, _ in fans), mark or ()])
-    _guides(axes, guides, hours[:length], context)
+    _guides(axes, guides, when[:length], context)
     _label_ends(axes, ends)
     _titles(figure, height, row.series[0] or name, goal)
     _texts(figure, height, lines)
@@ -115,7 +126,7 @@ def save(figure: Figure, path: str | Path) -> None:
         figure.savefig(file, format="png", metadata={"Software": None})
 
 
-def _prepare(axes: Axes, begin: float, end: float, label: str) -> None:
+def _prepare(axes: Axes, begin: float, end: float, unit: str, label: str) -> None:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(FAINT)
@@ -124,9 +135,9 @@ def _prepare(axes: Axes, begin: float, end: float, label: str) -> None:
     axes.grid(axis="y", color=GRID, lw=0.8)
     axes.set_axisbelow(True)
     span = end - begin
-    steps = (1, 2, 3, 6, 12, 24, 48, 96, 168, 336, 672)
+    steps = TICKS.get(unit, TICKS[""])
     axes.xaxis.set_major_locator(MultipleLocator(next((s for s in steps if span / s <= 10), span / 8)))
-    axes.xaxis.set_major_formatter(lambda hour, _: "now" if hour == 0 else f"{hour:+g} h".replace("-", "−"))
+    axes.xaxis.set_major_formatter(lambda at, _: f"{at:+g} {unit}".replace("-", "−") if at else "now")
     margin = 0.015 * span
     axes.set_xlim(begin - margin, end + margin)
     axes.axvspan(begin - margin, 0.0, color="#f6f7f9", lw=0, zorder=0)
@@ -225,17 +236,16 @@ def _titles(figure: Figure, height: float, title: str, goal: str | None) -> None
         figure.text(0.022, 1 - 0.56 / height, f"“{sentence}”", fontsize=10.5, color=GOAL, style="italic", **style)
 
 
-def _texts(figure: Figure, height: float, lines: Sequence[tuple[float, list[str]]]) -> None:
-    """The plan in words under the chart: a column of hours and one of texts."""
+def _texts(figure: Figure, height: float, lines: Sequence[tuple[str, list[str]]]) -> None:
+    """The plan in words under the chart: a column of times and one of texts."""
     y = 0.06 + LINE * sum(len(wrapped) for _, wrapped in lines)
     if lines:
         figure.text(
             0.022, (y + 0.15) / height, "The plan in words", fontsize=8, color=WITH, fontweight="bold", va="center"
         )
-    for hour, wrapped in lines:
+    for moment, wrapped in lines:
         for i, text in enumerate(wrapped):
             y -= LINE
             if i == 0:
-                moment = f"{hour:+g} h".replace("-", "−")
                 figure.text(0.070, (y + 0.12) / height, moment, fontsize=8, color=FAINT, ha="right", va="center")
             figure.text(0.082, (y + 0.12) / height, text, fontsize=8, color=INK, va="center", **LITERAL)

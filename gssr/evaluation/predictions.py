@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +31,9 @@ from gssr import shown
 from gssr.evaluation.fan_chart import fan_chart_of, save
 from gssr.evaluation.network import Plan
 from gssr.files import atomic_write
+from gssr.sequences.clock import iso_time
 from gssr.sequences.record import Batch
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FILE = "predictions.jsonl"
 
 
@@ -140,15 +139,6 @@ class Forecast:
             "with_goal": written(self.with_goal),
             "without_goal": written(self.without_goal),
         }
-
-
-def iso_time(hours: float) -> str:
-    """Hours since 1970-01-01T00Z as ISO 8601 in UTC, to the minute: 2017-09-18T06:00Z; beyond the calendar as hours."""
-    try:
-        moment = EPOCH + timedelta(minutes=round(hours * 60))
-    except OverflowError:
-        return f"{hours:g} h"
-    return moment.strftime("%Y-%m-%dT%H:%MZ")
 
 
 def _numbers(values: Tensor) -> Any:

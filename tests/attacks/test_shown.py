@@ -26,11 +26,12 @@ from gssr import shown
 from gssr.commands.main import main
 from gssr.commands.plan import _print
 from gssr.evaluation.bootstrap import Estimate
-from gssr.evaluation.predictions import Forecast, iso_time
+from gssr.evaluation.predictions import Forecast
 from gssr.evaluation.report import Check, Report, Table
 from gssr.runs.folders import Found
 from gssr.runs.messages import say
 from gssr.runs.sharing import model_card
+from gssr.sequences.clock import iso_time
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch
 from gssr.states.tables import print_continuations

@@ -17,9 +17,10 @@ import pytest
 from datamodules.dated_texts import meaning, read_csv
 from datamodules.table_sequences import TableSequences
 from datamodules.tables import raw
-from datamodules.tables.cells import Times, numbers
+from datamodules.tables.cells import numbers
 from datamodules.tables.grid import Grid
 from datamodules.tables.history import read_history
+from datamodules.tables.times import Times
 
 pytestmark = pytest.mark.attack
 

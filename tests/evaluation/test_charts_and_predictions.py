@@ -8,7 +8,8 @@ from matplotlib import pyplot
 from matplotlib.image import imread
 
 from gssr.evaluation.fan_chart import WITH, WITHOUT, fan_chart_of, save
-from gssr.evaluation.predictions import Forecast, iso_time
+from gssr.evaluation.predictions import Forecast
+from gssr.sequences.clock import iso_time
 from gssr.sequences.collate import collate
 from tests.evaluation.fakes import NAMES, UNITS, FakeNetwork, series, with_goal
 from tests.full_disk import FullDisk
