@@ -30,19 +30,20 @@ def grid_of_stamps(parts: Sequence[np.ndarray], step: str | None = None, zone: s
     parts, zone = [part for part in parts if len(part) > 1], "" if zone == "UTC" else zone
     if step is not None:
         grids = list(_variants(Grid.of(step), parts, zone))
+        if not parts:
+            return grids[0]
     elif not parts:
         raise ValueError("no series of the table has two rows; a step needs two, and a window at least as many")
     else:
         grids = [*_months(parts, zone), *_lengths(parts, zone)]
-    rows, best, most = sum(map(len, parts)), None, 0.0
-    for grid in grids:
-        fit = _fit(grid, parts)
+    fits = {grid: _fit(grid, parts) for grid in grids}
+    rows, best = sum(map(len, parts)), None
+    for grid, fit in fits.items():
         # A few rows lie by chance where a richer calendar has its steps.
-        if fit > most + (BETTER + 1 / rows if best and fit < 1 else 0.0):
-            best, most = grid, fit
-    # Where none fits, the reader of the rows says which of them are too near.
-    if best is None:
-        best = next((grid for grid in grids if step is not None or not grid.months), None)
+        if fit > 0 and (best is None or fit > fits[best] + (BETTER + 1 / rows if fit < 1 else 0.0)):
+            best = grid
+    if best is None:  # then the reader of the rows says which of them are in one step
+        best = max((grid for grid in grids if step is not None or fits[grid] > -1), key=fits.__getitem__, default=None)
     if best is None:
         gaps = np.concatenate([np.diff(part) for part in parts])
         raise ValueError(
@@ -54,23 +55,23 @@ def grid_of_stamps(parts: Sequence[np.ndarray], step: str | None = None, zone: s
 
 
 def _fit(grid: Grid, parts: Sequence[np.ndarray]) -> float:
-    """The share of steps that have a row times the share of rows that lie on their step.
+    """The share of steps that have a row which lies on its step, above 0 up to 1.
 
-    It is 0 where two rows are in one step, or rows of months are far from their day.
+    It is one less where two rows are in one step, and -1 where rows of months are far from their day.
     """
     rows = steps = exact = far = 0
+    collide = False
     for part in parts:
         origin = grid.origin(part[:LOOK])
         at = grid.position(part, origin)
-        if (np.diff(at) < 1).any():
-            return 0.0
+        collide |= bool((np.diff(at) < 1).any())
         beside = np.abs(part - grid.time(at, origin))
         rows, steps = rows + len(part), steps + int(at[-1] - at[0]) + 1
         exact, far = exact + int((beside <= grid.tolerance).sum()), far + int((beside > NEAREST).sum())
     if grid.months and not grid.loose and far > 0.05 * rows:
-        return 0.0
+        return -1.0
     # A step without any row on it is a step.
-    return max(exact, 0.01) / max(steps, 1)
+    return min(max(exact, 0.01) / max(steps, 1), 1.0) - collide
 
 
 def _variants(grid: Grid, parts: Sequence[np.ndarray], zone: str) -> Iterator[Grid]:

@@ -93,7 +93,7 @@ def test_pictures_and_words_in_tensorboard(tmp_path: Path) -> None:
     text = reader.Tensors("plan/0/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "reach" in text
     assert "step 1 &#124; of a plan |" in text
-    assert "| +6 |" in text
+    assert "| +6 h |" in text
 
 
 def test_without_tensorboard_nothing_is_drawn(tmp_path: Path) -> None:
