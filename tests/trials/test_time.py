@@ -16,7 +16,10 @@ from datamodules import TableSequences
 from datamodules.tables.history import read_history
 from datamodules.tables.stamps import grid_of_stamps
 from datamodules.time_mmd import step_numbers
+from gssr.commands.main import build_parser
+from gssr.commands.plan import read_record
 from gssr.sequences.clock import count_of, iso_time, unit_of
+from gssr.sequences.collate import collate
 from gssr.sequences.phrases import time_spans
 
 pytestmark = pytest.mark.trial
@@ -395,6 +398,25 @@ def test_mixed_times_are_refused_and_the_advice_works(tmp_path: Path) -> None:
         read(path)
     data, _ = read(path, time_zone="Europe/Berlin")
     assert iso_time(data.train_records[0].time[0]) == "2023-12-31T23:00Z" and str(data.cutter.grid) == "1D"
+
+
+@pytest.mark.parametrize("kind", FORMATS[:3])
+@pytest.mark.parametrize(
+    "what", ["month ends", "first business days", "business days up to a Friday", "tenths of a second"]
+)
+def test_the_command_goes_on_by_the_calendar(what: str, kind: str, tmp_path: Path) -> None:
+    times = CALENDARS[what][1]
+    path = written(tmp_path, kind, times[:-H])
+    typed = ["plan", "--input", path, "--time_column", "when", "--horizon", str(H), "--context", "2"]
+    batch = collate([read_record(build_parser().parse_args(typed), ["y"], {})])
+    assert [iso_time(hours) for hours in batch.time[0, -H:].tolist()] == [utc(time) for time in times[-H:]]
+
+
+def test_the_command_takes_a_zone(tmp_path: Path) -> None:
+    times = stamps("2024-02-01", "D", 58, "Europe/Berlin")
+    path = written(tmp_path, "csv", times[:-H].tz_localize(None))
+    typed = ["plan", "--input", path, "--time_column", "when", "--horizon", str(H), "--time_zone", "Europe/Berlin"]
+    assert ahead(read_record(build_parser().parse_args(typed), ["y"], {})) == [utc(time) for time in times[-H:]]
 
 
 SPANS = [
