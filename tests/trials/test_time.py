@@ -72,7 +72,7 @@ def utc(time: pd.Timestamp) -> str:
     return time.isoformat(timespec="milliseconds").replace(".000", "").removesuffix(":00") + "Z"
 
 
-# source of the symptom; stamps, of which the last three are the future; step
+# source of the symptom, or of that of a sibling; stamps, of which the last three are the future
 CALENDARS: dict[str, tuple[str, pd.DatetimeIndex]] = {
     "month ends": ("facebook/prophet#835", stamps("2015-01-31", "ME")),
     "month ends that begin in February": ("appsembler/figures#356", stamps("2015-02-28", "ME")),
@@ -150,7 +150,7 @@ def test_the_future_follows_the_calendar(what: str, kind: str, tmp_path: Path) -
 def test_stamps_that_wander_by_a_day_are_on_one_grid(
     freq: str, first: str, off: list[tuple[int, int]], kind: str, tmp_path: Path
 ) -> None:
-    """quarkfin/qf-lib#218: weeks whose day moves before a holiday."""
+    """quarkfin/qf-lib#218: the step of irregular weeks; the other calendars are siblings."""
     times = stamps(first, freq)
     moved = times.to_list()
     for row, days in off:
@@ -181,7 +181,7 @@ def test_two_rows_in_a_step_are_refused_and_the_advice_works(times: list[str], s
     assert len(eval(f"table{advice}", {"table": table})) < len(times)
 
 
-# Case of few rows: facebook/prophet#835, RJT1990/pyflux#103
+# Few rows: facebook/prophet#835, RJT1990/pyflux#103
 SHORT = [
     (["2023-12-31", "2024-01-31"], ["2024-02-29", "2024-03-31", "2024-04-30"]),
     (["2024-01-31", "2024-02-29"], ["2024-03-31", "2024-04-30", "2024-05-31"]),
