@@ -70,6 +70,7 @@ class SequenceData(LightningDataModule):
     goal_dim: int = 0
     known_values: int = 0
     season_steps: int | None = None
+    step: str | None = None
     goal_writer: GoalWriter | None = None
     has_text: bool = True
     has_goals: bool = True

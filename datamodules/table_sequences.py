@@ -24,6 +24,7 @@ from datamodules.tables.goals import (
 from datamodules.tables.grid import Grid
 from datamodules.tables.opening import open_table
 from datamodules.tables.options import check_options
+from datamodules.tables.panels import Panel, column_of_series, not_predicted
 from datamodules.tables.scaling import fit_scaler
 from datamodules.tables.store import ROWS, Store
 from datamodules.tables.times import one_time
@@ -44,7 +45,7 @@ from gssr.domains import Characters, Different, InnerFraction, NonNegative, Rows
 from gssr.sequences.record import Record
 from gssr.sequences.scaler import Scaler
 from gssr.sequences.templates import read_templates
-from gssr.shown import quoted
+from gssr.shown import listed, quoted
 
 MOST_TEXTS = 50_000  # that are encoded before training; of a table with more, each is encoded when it is read
 
@@ -173,9 +174,9 @@ class TableSequences(SequenceData):
     def prepare_data(self) -> None:
         """Read the table into the cache, in one process only."""
         if self.hparams.value_columns is None:
-            counters = ", ".join(map(quoted, self.reading.counters))
+            counters = listed(self.reading.counters)
             left_out = f"; not {counters}, which counts rows" if counters else ""
-            print(f"values, all columns of numbers: {', '.join(map(quoted, self.value_names))}{left_out}", flush=True)
+            print(f"values, all columns of numbers: {listed(self.value_names, 20)}{left_out}", flush=True)
         self._store()
 
     def _store(self) -> Store:
@@ -187,15 +188,22 @@ class TableSequences(SequenceData):
         store = self._store()
         self.has_text = store.facts.has_text
         grid = grid_of(store, self.hparams)
+        clock = self.hparams.time_column is not None and self.hparams.time_unit != "step"
+        self.step = str(grid) if clock else None
         self.cutter = Cutter(store, grid, **self.window, text_lag=self.hparams.text_lag, notes=None)
         for note in (*store.facts.notes, *self.cutter.check(self.source.path)):
             warnings.warn(note, stacklevel=2)
+        if name := column_of_series(self.source, self.reading.columns, 1):
+            warnings.warn(f"all rows are one series; if {quoted(name)} names several, give series_column", stacklevel=2)
         parts = self._split(store)
         self.parts = {split: together(parts[part] for part in self.parts_of(split)) for split in parts}
         windows = {
             split: TableWindows(self.cutter, segments, None if split == "train" else self.most_evaluated)
             for split, segments in self.parts.items()
         }
+        self.panel = Panel.of(self.cutter, windows, self._by_series)
+        if note := self.panel.line(self.cutter, self.source.path):
+            warnings.warn(note, stacklevel=2)
         if len(windows["train"]):  # `setup` refuses a part without windows
             self._scaler = fit_scaler(store, self.parts["train"], self.source.path)
             # A column of few levels is not uncertain by half of one.
@@ -252,8 +260,7 @@ class TableSequences(SequenceData):
         else:
             s = self._scaler
             moments = (float(part[y]) for part in (s.mean, s.std, s.low, s.high))
-            clock = p.time_column is not None and p.time_unit != "step"
-            span, count = grid.span if clock else ("step", 1)
+            span, count = grid.span if self.step is not None else ("step", 1)
             computed = numbers_of(*moments, column.resolution) | {"span_unit": span, "span_count": count}
             self.goal_writer = goal_writer(self.templates, y, computed, self._words())
         if self.cutter.notes is None and p.goal_column is not None:
@@ -264,22 +271,15 @@ class TableSequences(SequenceData):
         until = np.inf
         if p.predict_from is not None:
             until = self._time(p.predict_from, "predict_from")
-        segments = everything(self.cutter.store)
+        segments = [part for part in everything(self.cutter.store) if part[0] not in self.panel.other_step]
         if self._by_series:
             tested = {series for series, _, _ in self.parts["test"]}
             segments = [segment for segment in segments if segment[0] in tested]
         windows = LastWindows(self.cutter, segments, until)
-        known = {series for series, _ in windows.ends}
-        if known and (absent := [series for series, _, _ in segments if series not in known]):
-            names = [self.cutter.store.facts.series[series] for series in absent]
-            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            warnings.warn(
-                f"not predicted, since nothing is known of the last {self.cutter.context} rows: "
-                f"{', '.join(map(quoted, names[:5]))}{more}",
-                stacklevel=2,
-            )
-        if not known:
+        if not len(windows):
             raise ValueError(f"no series has values at or before predict_from ({p.predict_from}) to predict from")
+        if note := not_predicted(windows, segments):
+            warnings.warn(note, stacklevel=2)
         return windows
 
     def texts(self) -> list[str]:

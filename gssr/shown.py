@@ -13,6 +13,7 @@ import reprlib
 import shlex
 import warnings
 import zlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 JOINERS = "\u200c\u200d"  # invisible, but scripts and emoji need them
@@ -55,6 +56,12 @@ def quoted(value: object) -> str:
         return _BRIEF.repr(value)
     except ValueError:  # Python refuses to write integers of more than some thousand digits
         return f"an integer of {value.bit_length() * 3 // 10} digits" if isinstance(value, int) else str(type(value))
+
+
+def listed(items: Sequence[object], most: int = 5, show: Callable[[Any], str] = quoted) -> str:
+    """The first of some items and how many more there are, in the middle of a line: 'a', 'b' and 3 more."""
+    more = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return ", ".join(map(show, items[:most])) + more
 
 
 def markdown(text: object, most: int | None = None) -> str:

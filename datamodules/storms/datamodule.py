@@ -20,7 +20,7 @@ from gssr.sequences.windows import cut
 
 GOALS_FILE = Path(__file__).parent / "goals.yaml"
 
-STEP_HOURS = 6.0
+STEP, STEP_HOURS = "6h", 6.0
 YEARS = {"train": range(0, 2010), "val": range(2010, 2016), "test": range(2016, 10_000)}  # by the storm's year
 
 
@@ -54,6 +54,7 @@ class Storms(SequenceData):
     value_names: tuple[str, ...] = ("wind", "pressure", "latitude", "longitude")
     value_units: tuple[str, ...] = ("kt", "hPa", "deg", "deg")
     value_resolution: tuple[float, ...] = (5.0, 1.0, 0.1, 0.1)
+    step: str | None = STEP
     # Saffir-Simpson scale, for charts of the wind.
     value_guides: tuple[tuple[float, str], ...] = (
         (34.0, "tropical storm"),

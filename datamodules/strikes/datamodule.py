@@ -20,7 +20,7 @@ from gssr.sequences.windows import cut
 STRIKES_FILE = Path(__file__).parent / "strikes.csv.gz"
 GOALS_FILE = Path(__file__).parent / "goals.yaml"
 
-STEP_HOURS = 168.0
+STEP, STEP_HOURS = "7D", 168.0
 YEAR_WEEKS = 52
 YEAR_DAYS = 365.25
 # The years of the weeks' Mondays. The nano backbone was not trained on 1996; 1997 has no remark at all.
@@ -71,6 +71,7 @@ class Strikes(SequenceData):
     known_values: int = 2
     value_guides: tuple[tuple[float, str], ...] = ((25.0, "ordinary"), (45.0, "busy"), (65.0, "very busy"))
     season_steps: int | None = YEAR_WEEKS
+    step: str | None = STEP
 
     def __init__(self, *, batch_size: Items = 16, context: Steps = 16, **windows: Any) -> None:
         super().__init__(batch_size, context, **windows)

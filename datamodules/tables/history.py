@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from datamodules.tables.build import Reading
+from datamodules.tables.grid import Grid
 from datamodules.tables.opening import open_table
+from datamodules.tables.panels import check_step, column_of_series
 from datamodules.tables.store import Store
 from datamodules.tables.windows import Cutter, LastWindows, everything, grid_of
 from gssr.domains import Characters, Rows, checked
 from gssr.sequences.record import Record
-from gssr.shown import quoted
+from gssr.shown import listed, quoted
 
 MOST_STEPS = 1_000_000  # that are observed where no context is given
 SHORTEST = 2  # rows, from which a step can be inferred
@@ -44,7 +46,7 @@ class HistoryOptions:
     @classmethod
     def of(cls, trained: Mapping[str, Any], given: Mapping[str, Any]) -> HistoryOptions:
         """Options that are given win over those of training, which count if they are of tables."""
-        of_tables = trained if "time_column" in trained else {}
+        of_tables = trained if "time_column" in trained else {"step": trained.get("step")}
         return cls(**{item.name: of_tables[item.name] for item in fields(cls) if item.name in of_tables} | dict(given))
 
 
@@ -73,23 +75,35 @@ def read_history(
         trained: Options of the data module of training (`datamodule_hyper_parameters` of its checkpoint).
         given: `HistoryOptions` that win over those of training.
 
-    Raises ValueError for a table that cannot be read, a history of less than 2 rows, no value among the last C steps,
-    and a goal step outside the horizon.
+    Raises ValueError for a table that cannot be read, a history of less than 2 rows, of another step than that of
+    training or of several series, no value among the last C steps, and a goal step outside the horizon.
     """
     if goal_step is not None and not 1 <= goal_step <= horizon:
         raise ValueError(f"goal_step is {goal_step}; expected a step of the horizon, from 1 to {horizon}")
-    options = HistoryOptions.of(trained or {}, given)
+    options, step = HistoryOptions.of(trained or {}, given), (trained or {}).get("step")
+    if step is not None and Grid.of(options.step) != Grid.of(step):
+        raise ValueError(
+            f"step is {quoted(options.step)}, and the network was trained on steps of {step}; leave step out, and give "
+            "rows of that step"
+        )
     source = open_table(str(path), options.delimiter)
     # A history may lack texts and a name of its series, unless the user names their columns.
     for name in {"text_column", "series_column"} - given.keys():
         if getattr(options, name) not in source.columns:
             options = replace(options, **{name: None})
     reading = Reading.of(source, options, value_names)
+    if name := column_of_series(source, reading.columns):
+        raise ValueError(
+            f"{source.path} has a column {quoted(name)} of several series, and a plan goes on from one; name it with "
+            "series_column, and the one with series"
+        )
     with TemporaryDirectory(prefix="gssr-history-") as folder:
         reading.write(source, Path(folder) / "store")
         store = Store(Path(folder) / "store")
         segment = _segment(store, source.path, series)
         cutter = Cutter(store, grid_of(store, options), context or 1, horizon, 1, None, options.text_lag, None)
+        if step is not None:
+            check_step(cutter, segment, source.path)
         for note in cutter.check(source.path):
             warnings.warn(note, stacklevel=2)
         number, first, end = segment
@@ -117,11 +131,12 @@ def read_history(
 
 def _segment(store: Store, path: str, series: str | None) -> tuple[int, int, int]:
     names = store.facts.series
-    first = ", ".join(map(quoted, names[:5])) + (", ..." if len(names) > 5 else "")
     if series is None and len(names) > 1:
-        raise ValueError(f"{path} has {len(names)} series, {first}; a plan goes on from one; name it with series")
+        raise ValueError(
+            f"{path} has {len(names):,} series, {listed(names)}; a plan goes on from one; name it with series"
+        )
     if series is not None and series not in names:
-        raise ValueError(f"series is {quoted(series)}; expected one of {first}")
+        raise ValueError(f"series is {quoted(series)}; expected one of {listed(names)}")
     segment = everything(store)[0 if series is None else names.index(series)]
     if segment[2] - segment[1] < SHORTEST:
         raise ValueError(f"{path} has {segment[2] - segment[1]} row of the series; a history needs at least {SHORTEST}")

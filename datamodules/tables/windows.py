@@ -142,8 +142,16 @@ class TableWindows(Sequence[Record]):
         sized = [(*segment, length) for segment in segments if (length := cutter.length(segment))]
         self.segments = np.array(sized, np.int64).reshape(-1, 4)
         self.edges = np.concatenate([[0], np.cumsum(self.segments[:, 2] - self.segments[:, 1])])
-        self.marks = Marks(good for *segment, length in sized for good in cutter.begins(tuple(segment), length))
+        self.owners: set[int] = set()  # series that have a window
+        self.marks = Marks(self._begins(sized))
         self.size = len(self.marks) if most is None else min(most, len(self.marks))
+
+    def _begins(self, sized: list[tuple[int, int, int, int]]) -> Iterator[np.ndarray]:
+        for *segment, length in sized:
+            for good in self.cutter.begins(tuple(segment), length):
+                if good.any():
+                    self.owners.add(segment[0])
+                yield good
 
     def __len__(self) -> int:
         return self.size
@@ -160,7 +168,7 @@ class TableWindows(Sequence[Record]):
 
 
 class LastWindows(Sequence[Record]):
-    """One window of each series; its context ends at the last row at or before `until`.
+    """One window of each series with a value in its context, which ends at the last row at or before `until`.
 
     The horizon may lie after the end of the table.
     """
@@ -170,8 +178,11 @@ class LastWindows(Sequence[Record]):
         self.ends: list[tuple[int, int]] = []
         for series, first, end in segments:
             row = first_after(cutter.store, first, end, until) - 1
+            if row < first:
+                continue
             begin = max(int(cutter.store.offsets[series]), row - cutter.context + 1)
-            if row >= first and not np.isnan(cutter.store.read("value", begin, row + 1)).all():
+            at = cutter.positions(series, begin, row + 1)
+            if not np.isnan(cutter.store.read("value", begin, row + 1)[at > at[-1] - cutter.context]).all():
                 self.ends.append((series, row))
 
     def __len__(self) -> int:

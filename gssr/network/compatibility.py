@@ -154,10 +154,13 @@ def _is_plain(value: Any, depth: int) -> bool:
 
 def _is_values(values: Any) -> bool:
     """Whether these are value dimensions: names, with as many units and resolutions, or none yet."""
-    if not isinstance(values, Mapping) or set(values) - {"names", "units", "resolution"}:
+    lists_of = {"names", "units", "resolution"}
+    if not isinstance(values, Mapping) or set(values) - lists_of - {"step"}:
         return False
-    names = values.get("names")
-    lists = [part for part in values.values() if part is not None]
+    names, step = values.get("names"), values.get("step")
+    lists = [values[part] for part in lists_of if values.get(part) is not None]
+    if step is not None and not isinstance(step, str):
+        return False
     if names is None or not all(isinstance(part, (list, tuple)) and len(part) == len(names) for part in lists):
         return names is None and not lists
     texts = [*names, *(values.get("units") or ())]

@@ -32,7 +32,7 @@ def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None
             "these data name levels; use normalisation training, or leave the goals out"
         )
     if not network.built:
-        network.options.set_values(data.value_names, data.value_units, data.value_resolution)
+        network.options.set_values(data.value_names, data.value_units, data.value_resolution, data.step)
         network.build()
         network.world.fit_units(data.scaler, data.value_resolution)
     elif list(data.value_names) != network.value_names:

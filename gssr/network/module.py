@@ -82,7 +82,8 @@ class GoalNetwork(LightningModule):
 
     def build(self) -> None:
         options = self.options
-        options.set_values(options.values.names, options.values.units, options.values.resolution)
+        values = options.values
+        options.set_values(values.names, values.units, values.resolution, values.step)
         self.hparams.update(values=options.plain()["values"])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.hparams.seed)

@@ -24,11 +24,13 @@ class ValuesConfig:
         names: Their names.
         units: Their units.
         resolution: Their resolution in data units, 0 where it is unknown.
+        step: Time between two steps, such as 6h; null without a clock.
     """
 
     names: tuple[str, ...] | None = fixed(None)
     units: tuple[str, ...] | None = fixed(None)
     resolution: tuple[NonNegative, ...] | None = None
+    step: str | None = None
 
 
 @dataclass
@@ -50,11 +52,11 @@ class Options:
         for name, kind in KINDS.items():
             setattr(self, name, restore(kind, getattr(self, name)))
 
-    def set_values(self, names: Any, units: Any = None, resolution: Any = None) -> None:
+    def set_values(self, names: Any, units: Any = None, resolution: Any = None, step: str | None = None) -> None:
         """Name the Y value dimensions, with empty units and unknown resolutions where none are given."""
         width = len(names)
         units, resolution = units or [""] * width, resolution or [0.0] * width
-        self.values = ValuesConfig(tuple(names), tuple(units), tuple(map(float, resolution)))
+        self.values = ValuesConfig(tuple(names), tuple(units), tuple(map(float, resolution)), step)
 
     def plain(self) -> dict[str, Any]:
         """Plain values by component, for a checkpoint: it must hold no code."""

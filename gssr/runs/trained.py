@@ -13,6 +13,8 @@ from gssr.runs.folders import find_checkpoint
 def load_trained(which: str, run: str | None = None) -> tuple[GoalNetwork, dict[str, Any]]:
     """A trained network in eval mode on the CPU, and the options of the data module of its training.
 
+    The option `step` among them is that of training even where the data module found it by itself.
+
     Args:
         which: ``best``, ``last`` or the path of a checkpoint.
         run: the run of ``best`` and ``last``; the newest by default.
@@ -28,4 +30,5 @@ def load_trained(which: str, run: str | None = None) -> tuple[GoalNetwork, dict[
     options = saved.get("datamodule_hyper_parameters") or {}
     if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
         raise ValueError(f"{file} is damaged: datamodule_hyper_parameters are no options; take another checkpoint")
-    return network, options
+    step = network.options.values.step
+    return network, options if step is None else options | {"step": step}

@@ -32,6 +32,8 @@ class SequenceSource(Protocol):
     """Their units; "" where there is none."""
     value_resolution: tuple[float, ...]
     """What their numbers are rounded to; 0 where that is unknown."""
+    step: str | None
+    """Time between two steps, such as 6h, 1D or 1M; None without a clock or where it is unknown."""
     known_values: int
     """The last dimensions whose future is known, as the time of year is. They are not scored."""
     scaler: Scaler

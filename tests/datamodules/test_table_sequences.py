@@ -137,6 +137,7 @@ def test_missing_cells_gaps_and_infinities_are_masked(tmp_path: Path) -> None:
             assert not np.isnan(w.value[:C]).all() and not np.isnan(w.value[C:]).all()
 
 
+@pytest.mark.filterwarnings("ignore:of the 4 series:UserWarning")
 def test_a_series_shorter_than_a_window_gives_a_shorter_one(tmp_path: Path) -> None:
     lengths = {"long": 40, "short": C + 1, "tiny": C, "other": 30}
     frame = pd.concat([table(n, i).assign(id=name) for i, (name, n) in enumerate(lengths.items())])
