@@ -35,11 +35,12 @@ class SequenceData(LightningDataModule):
     options and passes the window options below on (`**windows`); so only this class documents them. All options are
     hyper-parameters.
 
-    Three attributes are not in that contract:
+    Four attributes are not in that contract:
 
     default_config: a config that `--data` reads for this class when no `--config` is given, as a path relative to the
         file of the class; None: configs/default.yaml only.
     shares_itself: the loaders deal windows to the processes of a run, so Lightning must add no sampler of its own.
+    predicts_future: `predict` knows nothing after its contexts, so no goal is written from what came to pass.
     most_evaluated: most windows that `windows_evaluation` looks at, evenly spaced; None: all.
 
     Args:
@@ -76,6 +77,7 @@ class SequenceData(LightningDataModule):
     has_goals: bool = True
     scaler: Scaler
     shares_itself = True
+    predicts_future = False
     most_evaluated: int | None = None
 
     def __init__(
@@ -177,7 +179,8 @@ class SequenceData(LightningDataModule):
             return WindowDataset(
                 [replace(w, goal=self.goal.strip(), goal_low=unknown, goal_high=unknown) for w in windows]
             )
-        return WindowDataset(windows, self.goal_writer, "combinations", self.seed)
+        writer = None if name == "predict" and self.predicts_future else self.goal_writer
+        return WindowDataset(windows, writer, "combinations", self.seed)
 
     def _ready(self, name: str) -> WindowDataset:
         if name not in self._datasets:

@@ -95,6 +95,7 @@ class TableSequences(SequenceData):
     """
 
     most_evaluated = 2048
+    predicts_future = True
     default_config = "../configs/any_table.yaml"
 
     def __init__(
