@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 
 from datamodules.tables import cells
 from datamodules.tables.build import Columns
-from datamodules.tables.grid import Grid, infer
+from datamodules.tables.grid import Grid, length
 from datamodules.tables.source import Source
+from datamodules.tables.stamps import grid_of_stamps
 from datamodules.tables.windows import Cutter, LastWindows, Segments, TableWindows, everything
 from gssr.shown import listed, quoted
 
@@ -83,26 +84,28 @@ def _other_step(cutter: Cutter, segment: tuple[int, int, int]) -> Grid | None:
     series, first, end = segment
     if end - first <= FEWEST_GAPS or np.diff(cutter.positions(series, first, end)).min() < 2:
         return None
-    gaps = np.diff(cutter.store.read("time", first, end))
-    return infer(gaps) if (np.abs(gaps / np.median(gaps) - 1) <= ALIKE).mean() >= MOST else None
+    time = cutter.store.read("time", first, end)
+    gaps = np.diff(time)
+    is_regular = (np.abs(gaps / np.median(gaps) - 1) <= ALIKE).mean() >= MOST
+    return grid_of_stamps([time], zone=cutter.store.facts.zone) if is_regular else None
 
 
 def check_step(cutter: Cutter, segment: tuple[int, int, int], path: str) -> None:
     """Raises ValueError for a history whose rows do not lie one step of the grid, that of training, apart."""
-    series, first, end = segment
-    time = cutter.store.read("time", first, end)
-    at, origin = cutter.grid.position(time, time[0]), time[0]
-    gaps = np.diff(time)
-    steps = gaps / (cutter.grid.time(at[:-1] + 1, origin) - cutter.grid.time(at[:-1], origin))
-    if np.median(steps) >= 1 - FAR and (np.abs(steps - 1) <= FAR).any():
+    time, grid = cutter.store.read("time", *segment[1:]), cutter.grid
+    gaps, origin = np.diff(time), grid.origin(time)
+    at = grid.position(time, origin)
+    steps = gaps / (grid.time(at[:-1] + 1, origin) - grid.time(at[:-1], origin))
+    in_one = (np.diff(at) < 1).mean() > 1 - MOST
+    if not in_one and np.median(steps) >= 1 - FAR and (np.abs(steps - 1) <= FAR).any():
         return
     try:
-        own = infer(gaps)
+        own = str(grid_of_stamps([time], zone=cutter.store.facts.zone))
     except ValueError:
-        own = Grid(float(np.median(gaps)))
+        own = length(float(np.median(gaps)))
     raise ValueError(
-        f"the rows of {path} lie {own} apart, and the network was trained on steps of {cutter.grid}; give rows of that "
-        "step, with an empty cell where nothing is known"
+        f"the rows of {path} lie {own} apart, and the network was trained on steps of {grid}; give rows of that step, "
+        "with an empty cell where nothing is known"
     )
 
 
