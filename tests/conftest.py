@@ -50,3 +50,18 @@ def enliven(backbone: FrozenBackbone) -> FrozenBackbone:
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GSSR_CACHE", str(tmp_path / "cache"))
+
+
+_COUNTED = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    session.config.stash[_COUNTED] = {
+        kind: sum(item.get_closest_marker(kind) is not None for item in session.items) for kind in ("attack", "trial")
+    }
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for kind, count in config.stash.get(_COUNTED, {}).items():
+        if count:
+            terminalreporter.write_line(f"{count} {kind}s")

@@ -144,7 +144,7 @@ def model_card(name: str, place: str, checkpoint: dict[str, Any], found: Found) 
         f"- latent width {world['latent_dim']}, GRU width {world['hidden_dim']}, "
         f"{p['speech']['prefix_tokens']} prefix tokens, schedule {shown.code(p['steering']['schedule']['class_path'])}",
         "", "## Use", "",
-        "```bash", f"gssr pull {_argument(place)}", f"python train.py predict --run {_argument(name)}", "```", "",
+        "```bash", f"gssr pull {_argument(place)}", f"python train.py predict --run {_argument(name, RUNS)}", "```", "",
         "```python", "from gssr.network import GoalNetwork", "",
         f"network = GoalNetwork.from_pretrained({place!r})", "```", "",
         'Where the backbone lies elsewhere, add `backbone={"name": folder}`.', "",
@@ -153,9 +153,9 @@ def model_card(name: str, place: str, checkpoint: dict[str, Any], found: Found) 
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _argument(text: str) -> str:
-    """A word of a command line inside of a block of code."""
-    return shown.argument(text.replace("`", "'"))
+def _argument(text: str, folder: Path = Path(".")) -> str:
+    """A name in `folder` as a word of a command line inside of a block of code; no name becomes an option."""
+    return shown.argument((f"{folder}/{text}" if text.startswith("-") else text).replace("`", "'"))
 
 
 def _test_table(found: Found) -> str:

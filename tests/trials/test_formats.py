@@ -3,7 +3,7 @@
 import json
 import tempfile
 import warnings
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from datamodules import TableSequences
 from datamodules.tables.history import read_history
 from gssr.sequences.record import Record
+from tests.fuzz.damage import fuzz
 
 pytestmark = pytest.mark.trial
 
-RUNS = settings(
-    max_examples=12, deadline=None, derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)  # fmt: skip
 OPTIONS: dict[str, Any] = {
     "time_column": "when", "series_column": "id", "text_column": "said", "missing": ["-9999"],
 }  # fmt: skip
+LENGTHS = ["min", "ms", "s", "15min", "h", "6h"]
+DAYS = ["D", "7D", "28D", "B", "MS", "ME", "QS", "BMS", "YS"]  # of the zone's own clock
+ZONES = ["UTC", timezone(timedelta(hours=1)), timezone(timedelta(hours=5, minutes=30)), "America/New_York"]
 WORDS = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12)
 SPECIAL = [
     "NA",
@@ -52,9 +52,8 @@ FORMATS = ("csv", "csv of Excel", "tsv.gz", "jsonl", "jsonl of words", "parquet"
 @st.composite
 def tables(draw: st.DrawFn) -> pd.DataFrame:
     """Rows of some series on one regular grid, with times of a zone, missing cells and texts of any kind."""
-    step = timedelta(minutes=draw(st.sampled_from([1, 15, 60, 360, 1440, 10080])))
-    zone = timezone(timedelta(minutes=draw(st.sampled_from([0, 60, -300, 330]))))
-    begin = draw(st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1))).replace(second=0, microsecond=0, tzinfo=UTC)
+    step, zone = draw(st.sampled_from(LENGTHS + DAYS)), draw(st.sampled_from(ZONES))
+    begin = draw(st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1))).replace(second=0, microsecond=0)
     names = draw(
         st.lists(st.sampled_from(["NA", "null", "7", "07", "ä b", "x,y", "1e3"]), min_size=1, max_size=3, unique=True)
     )
@@ -68,7 +67,10 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
         values[random.random((size, 2)) < draw(st.sampled_from([0, 0.1]))] = -9999
         texts = [None if pick < 0.5 else said[int(pick * 1e6) % len(said)] for pick in random.random(size)]
         texts[0] = "words"
-        times = [(begin + i * step).astimezone(zone) for i in range(size)]
+        clock = pd.date_range(begin, periods=size, freq=step)
+        summer = {"ambiguous": np.ones(size, bool), "nonexistent": "shift_forward"}
+        clock = clock.tz_localize(zone, **summer) if step in DAYS else clock.tz_localize("UTC").tz_convert(zone)
+        times = [stamp.to_pydatetime() for stamp in clock]
         parts.append(pd.DataFrame({"id": name, "when": times, "a": values[:, 0], "b": values[:, 1], "said": texts}))
     return pd.concat(parts, ignore_index=True)
 
@@ -88,7 +90,8 @@ def write(frame: pd.DataFrame, kind: str, folder: Path) -> Path:
         rows = cells(frame, repr if "words" in kind else float)
         file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     elif kind == "parquet of kinds":  # times as times, texts as categories, beside the index of a data frame
-        whole = pa.Table.from_pandas(frame.assign(when=pd.to_datetime(frame["when"], utc=True)), preserve_index=True)
+        stamps = pd.to_datetime(frame["when"], utc=True).dt.tz_convert(frame["when"][0].tzinfo)
+        whole = pa.Table.from_pandas(frame.assign(when=stamps), preserve_index=True)
         said = whole.schema.get_field_index("said")
         pq.write_table(whole.set_column(said, "said", whole["said"].dictionary_encode()), file)
     elif kind == "parquet":
@@ -113,7 +116,7 @@ def same(left: Record, right: Record) -> None:
         np.testing.assert_array_equal(getattr(left, part), getattr(right, part))
 
 
-@RUNS
+@fuzz(10)
 @given(frame=tables())
 def test_a_table_is_the_same_in_each_format(frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), monkeypatch.context() as patch:
