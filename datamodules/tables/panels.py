@@ -87,7 +87,7 @@ def _other_step(cutter: Cutter, segment: tuple[int, int, int]) -> Grid | None:
     time = cutter.store.read("time", first, end)
     gaps = np.diff(time)
     is_regular = (np.abs(gaps / np.median(gaps) - 1) <= ALIKE).mean() >= MOST
-    return grid_of_stamps([time], zone=cutter.store.facts.zone) if is_regular else None
+    return grid_of_stamps([time], zone=cutter.store.facts.clock.zone) if is_regular else None
 
 
 def check_step(cutter: Cutter, segment: tuple[int, int, int], path: str) -> None:
@@ -100,7 +100,7 @@ def check_step(cutter: Cutter, segment: tuple[int, int, int], path: str) -> None
     if not in_one and np.median(steps) >= 1 - FAR and (np.abs(steps - 1) <= FAR).any():
         return
     try:
-        own = str(grid_of_stamps([time], zone=cutter.store.facts.zone))
+        own = str(grid_of_stamps([time], zone=cutter.store.facts.clock.zone))
     except ValueError:
         own = length(float(np.median(gaps)))
     raise ValueError(

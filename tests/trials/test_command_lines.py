@@ -30,13 +30,13 @@ WORDS = st.one_of(
     st.sampled_from(["north", "nørth", "3", "0", "-1", "1e3", "9" * 40, "inf", "[1, 2]", "{a: 1}", "2024-02-01", ";"]),
 )  # fmt: skip
 PLAN = [
-    "series", "time_column", "series_column", "text_column", "step", "time_unit", "time_format", "missing",
+    "series", "time_column", "series_column", "text_column", "step", "time_unit", "time_zone", "time_format", "missing",
     "delimiter", "goal", "goal_step", "context", "horizon", "samples", "seed", "dimension", "strength",
 ]  # fmt: skip
 DATA = [
     "time_column", "series_column", "text_column", "value_columns", "goal_column", "goal_low_column", "goals",
-    "goal_dim", "units", "resolution", "step", "time_unit", "time_format", "text_lag", "max_text_chars", "missing",
-    "delimiter", "sort_rows", "split_by", "split_shares", "split_dates", "predict_from", "context", "horizon", "stride",
+    "goal_dim", "units", "resolution", "step", "time_unit", "time_zone", "time_format", "text_lag", "missing",
+    "max_text_chars", "delimiter", "sort_rows", "split_by", "split_shares", "split_dates", "predict_from", "context", "horizon", "stride",
     "goal", "goal_step", "batch_size", "level_jitter", "train_through",
 ]  # fmt: skip
 
