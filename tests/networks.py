@@ -31,11 +31,12 @@ def make_network(
     names: Sequence[str] | None = None,
     units: Sequence[str] | None = None,
     resolution: Sequence[float] | None = None,
+    step: str | None = None,
     kind: type[GoalNetwork] = GoalNetwork,
     **options: Any,
 ) -> GoalNetwork:
     """A goal network around the backbone in a folder; see ``grouped`` for the options."""
-    values = {"names": names and tuple(names), "units": units, "resolution": resolution}
+    values = {"names": names and tuple(names), "units": units, "resolution": resolution, "step": step}
     return kind(backbone={"name": str(folder)}, values=values, **grouped(**options))
 
 

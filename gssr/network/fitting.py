@@ -31,13 +31,19 @@ def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None
             f"model.world.normalisation {normalisation} shows values by each window's own level, but the goals of "
             "these data name levels; use normalisation training, or leave the goals out"
         )
+    step = getattr(data, "step", None)  # data modules of others may not know it
     if not network.built:
-        network.options.set_values(data.value_names, data.value_units, data.value_resolution, data.step)
+        network.options.set_values(data.value_names, data.value_units, data.value_resolution, step)
         network.build()
         network.world.fit_units(data.scaler, data.value_resolution)
     elif list(data.value_names) != network.value_names:
         raise ValueError(
             f"this network was trained on the values {network.value_names}, the data has {list(data.value_names)}"
+        )
+    elif None not in (steps := (network.options.values.step, step)) and steps[0] != steps[1]:
+        raise ValueError(
+            f"this network was trained on steps of {steps[0]}, and the data has steps of {steps[1]}; give rows of that "
+            "step, with an empty cell where nothing is known"
         )
     has = {"text": data.has_text, "goals": data.has_goals}
     network.objective.lacks = {kind for kind, there in has.items() if not there}

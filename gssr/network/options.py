@@ -30,7 +30,7 @@ class ValuesConfig:
     names: tuple[str, ...] | None = fixed(None)
     units: tuple[str, ...] | None = fixed(None)
     resolution: tuple[NonNegative, ...] | None = None
-    step: str | None = None
+    step: str | None = fixed(None)
 
 
 @dataclass

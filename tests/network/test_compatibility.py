@@ -32,6 +32,7 @@ SIZES: dict[str, Any] = {
     "names": ["a", "b"],
     "units": ["u", "v"],
     "resolution": [1.0, 1.0],
+    "step": "1D",
 }
 # Another value of every option of the components that have weights.
 OTHERS: dict[str, Any] = {
@@ -56,6 +57,7 @@ OTHERS: dict[str, Any] = {
     "names": ["a", "c"],
     "units": ["u", "w"],
     "resolution": [2.0, 2.0],
+    "step": "6h",
 }
 COMPONENTS = ("world", "steering", "speech", "values")
 FIXED = [name for group in COMPONENTS for name in fixed_names(KINDS[group])]

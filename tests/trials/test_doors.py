@@ -3,6 +3,7 @@
 import json
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,10 @@ C, H = 4, 2
 
 @pytest.fixture(scope="module")
 def network(trained_place: Path) -> GoalNetwork:
-    return load_trained(str(trained_place / "runs/small/checkpoints/best.ckpt"))[0]
+    """The trained network as one that does not know its step, which takes tables of any."""
+    network = load_trained(str(trained_place / "runs/small/checkpoints/best.ckpt"))[0]
+    network.options.values = replace(network.options.values, step=None)
+    return network
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from lightning import Trainer
 
+import train
 from datamodules import SequenceData, Storms, Strikes, TableSequences
 from datamodules.tables.history import read_history
 from gssr.commands.main import main
@@ -237,6 +239,18 @@ def test_a_checkpoint_keeps_the_step_of_its_table(kind: str, here: Path, tmp_pat
     for frame, given in ((right, []), (wrong, []), (right, ["--step", "1h"])):
         words = ["plan", "--run", "small", "--input", saved(frame, tmp_path, kind), "--no-texts", "--samples=2", *given]
         assert main(words) == (0 if frame is right and not given else 2)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_predict_and_test_refuse_a_table_of_another_step(kind: str, here: Path, tmp_path: Path) -> None:
+    path = saved(days(60, step="1h"), tmp_path, kind)
+    for stage in ("predict", "test"):
+        with pytest.raises(SystemExit, match="values.step: 1D in the checkpoint, 1h here"):
+            train.main([stage, "--run", "small", f"--data.path={path}"])
+    names = {"time_column": "when", "series_column": "id", "value_columns": ["a", "b"], "context": 4, "horizon": 2}
+    with pytest.raises(ValueError, match="trained on steps of 1D, and the data has steps of 1h"):
+        trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        trainer.validate(load_trained("best", "small")[0], datamodule=TableSequences(path, **names))
 
 
 def test_a_network_that_was_shared_keeps_its_step(here: Path, tmp_path: Path) -> None:

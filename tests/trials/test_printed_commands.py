@@ -23,6 +23,11 @@ def typed(line: str) -> None:
         train.main(words[2:])
 
 
+def copied(here: Path, name: str) -> None:
+    """The trained run by another name."""
+    shutil.copytree(here / "runs/small", f"runs/{name}", ignore=shutil.ignore_patterns("predict-*", "test-*"))
+
+
 def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
     """The commands of the lines that were printed, such as `  plan    python train.py predict ...`."""
     lines = capsys.readouterr().out.splitlines()
@@ -36,7 +41,7 @@ def test_from_training_to_a_fetched_network(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(here / "days.csv", tmp_path)
-    shutil.copytree(here / "runs/small", f"runs/{name}")
+    copied(here, name)
     train.main(["fit", f"--run={name}", "--ckpt_path", "last"])
     after_training = printed(capsys)
     assert [line.split()[2] for line in after_training] == ["fit", "test", "predict"]
@@ -70,7 +75,7 @@ def test_a_run_that_is_no_longer_the_newest_is_named(
     monkeypatch.chdir(tmp_path)
     shutil.copy(here / "days.csv", tmp_path)
     for run in (name, "newer-20990101-000000"):
-        shutil.copytree(here / "runs/small", f"runs/{run}")
+        copied(here, run)
     train.main(["fit", "--run", name, "--ckpt_path", "last"])
     typed(printed(capsys)[2])
     assert list(Path("runs", name).glob("predict-*")) and not list(Path("runs").glob("newer*/predict-*"))
