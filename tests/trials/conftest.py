@@ -1,7 +1,5 @@
 """A run of a tiny network on a table with texts and several series, trained once by the command line."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,18 +41,16 @@ def fit(table: Path, run: str, backbone: Path, *more: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def trained_place(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def trained_place(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the table `days.csv` and the run `small` on it."""
-    folder, before, cache = tmp_path_factory.mktemp("trained"), Path.cwd(), os.environ.get("GSSR_CACHE")
-    threads = torch.get_num_threads()
-    os.chdir(folder)
-    os.environ["GSSR_CACHE"] = str(folder / "cache")
-    days(60).to_csv("days.csv", index=False)
-    fit(Path("days.csv"), "small", tiny_folder)
-    yield folder
-    os.chdir(before)
-    os.environ.pop("GSSR_CACHE") if cache is None else os.environ.__setitem__("GSSR_CACHE", cache)
+    folder, threads = tmp_path_factory.mktemp("trained"), torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("GSSR_CACHE", str(folder / "cache"))
+        days(60).to_csv("days.csv", index=False)
+        fit(Path("days.csv"), "small", tiny_folder)
     torch.set_num_threads(threads)
+    return folder
 
 
 @pytest.fixture
