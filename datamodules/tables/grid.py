@@ -147,7 +147,7 @@ class Grid:
             return ("year", self.months // 12) if self.months % 12 == 0 else ("month", self.months)
         if self.week:
             return "business day", 1
-        if self.zone and self.hours % 24 == 0:
+        if self.hours and self.hours % 24 == 0:
             return ("week", round(self.hours / 168)) if self.hours % 168 == 0 else ("day", round(self.hours / 24))
         return None, 1
 

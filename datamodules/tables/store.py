@@ -49,6 +49,7 @@ class Writer:
         self.places: dict[str, tuple[int, int]] = {}
         self.end = 0
         folder.mkdir(parents=True)
+        # They stay open for all chunks, until `close`.
         self.files = {part: open(folder / part, "wb") for part in (*DTYPES, "series", STRINGS)}  # noqa: SIM115
 
     def add(

@@ -44,7 +44,7 @@ class Times:
     form: str | None = None
     zone: str | None = None
     of: Clock | None = None
-    later: np.ndarray = field(default=None, init=False, repr=False)  # type: ignore[assignment]
+    later: np.ndarray = field(default_factory=lambda: np.zeros(0), init=False, repr=False)
     _seen: dict[str, tuple[int, str, float]] = field(default_factory=dict, init=False, repr=False)  # by offset
     _own: str | None = field(default=None, init=False, repr=False)  # the zone of the type of the column
 

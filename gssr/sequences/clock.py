@@ -18,7 +18,7 @@ def iso_time(hours: float) -> str:
     """
     try:
         micro = round(hours * 3.6e9)
-        # A float of hours is exact to a part of a microsecond.
+        # From the 23rd century on, a float of hours is up to a microsecond off.
         nearest = round(micro / 1000) * 1000
         moment = EPOCH + timedelta(microseconds=nearest if abs(micro - nearest) <= 1 else micro)
     except (OverflowError, ValueError):

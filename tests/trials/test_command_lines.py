@@ -3,6 +3,8 @@
 import gzip
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,12 +111,18 @@ def answered(call: Any, words: list[str], capsys: pytest.CaptureFixture[str]) ->
 COUNT = {"done": 0, "refused": 0}
 
 
-@fuzz(30)
-@given(table=strange_tables(), options=given_options(PLAN, ""))
-def test_plan(table: tuple[str, bytes], options: list[str], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@contextmanager
+def in_a_file(table: tuple[str, bytes], here: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=here) as folder:
         file = Path(folder, table[0])
         file.write_bytes(table[1])
+        yield file
+
+
+@fuzz(30)
+@given(table=strange_tables(), options=given_options(PLAN, ""))
+def test_plan(table: tuple[str, bytes], options: list[str], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with in_a_file(table, here) as file:
         words = ["plan", "--run=small", f"--input={file}", "--series=north", "--samples=2", "--no-texts", *options]
         COUNT["done" if answered(main, words, capsys) else "refused"] += 1
 
@@ -122,9 +130,7 @@ def test_plan(table: tuple[str, bytes], options: list[str], here: Path, capsys: 
 @fuzz(5)
 @given(table=strange_tables(), options=given_options(DATA, "data."))
 def test_predict(table: tuple[str, bytes], options: list[str], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with tempfile.TemporaryDirectory(dir=here) as folder:
-        file = Path(folder, table[0])
-        file.write_bytes(table[1])
+    with in_a_file(table, here) as file:
         words = ["predict", "--run=small", "--prediction_writer=null", f"--data.path={file}", *options]
         COUNT["done" if answered(train.main, words, capsys) else "refused"] += 1
 
@@ -134,10 +140,8 @@ def test_predict(table: tuple[str, bytes], options: list[str], here: Path, capsy
 def test_fit(
     table: tuple[str, bytes], options: list[str], here: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with tempfile.TemporaryDirectory(dir=here) as folder:
-        file = Path(folder, table[0])
-        file.write_bytes(table[1])
-        words = ["fit", "--run", Path(folder).name, *SMALL, f"--data.path={file}", *options]
+    with in_a_file(table, here) as file:
+        words = ["fit", "--run", file.parent.name, *SMALL, f"--data.path={file}", *options]
         words += [f"--model.backbone.name={tiny_folder}", "--trainer.max_steps=1", "--trainer.val_check_interval=1"]
         COUNT["done" if answered(train.main, words, capsys) else "refused"] += 1
 
