@@ -19,9 +19,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-VERSION = 1  # of the shapes below; a change makes all kept states be read again
+VERSION = 2  # of the shapes below; a change makes all kept states be read again
 # Tokens of a call and its least length: calls that a cache holds on a CPU, few calls on a GPU.
-CPU, GPU = (288, 16), (2048, 32)
+CPU, GPU = (640, 20), (2048, 32)
 # A wider model is busy with fewer tokens, and a single text should not cost it many rows.
 WIDTH = 512
 # Names under which configs count their experts.

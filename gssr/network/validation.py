@@ -21,7 +21,7 @@ from gssr.sequences.record import Batch, Record
 
 SAMPLES = 16
 CALIBRATING = 128  # batches, evenly picked, whose rollouts calibrate the fans
-WITH_TEXTS = 384  # windows, evenly picked, one text of each is measured
+WITH_TEXTS = 192  # windows, evenly picked, one text of each is measured
 DONORS = 512  # windows, evenly picked, whose goals others borrow
 Key = tuple[str, int | None]  # a score, and the dimension where it is summed for each
 
