@@ -1,7 +1,7 @@
 """Scores of forecasts and goals: functions of tensors that know no network, batch or data set.
 
 Shapes: S rollouts, B sequences, H horizon steps, Y value dimensions. Scores keep the axis of sequences, because their
-errors are bootstrapped over sequences. Goal bounds are NaN in the dimensions that a goal does not describe.
+errors are over sequences. Goal bounds are NaN in the dimensions that a goal does not describe.
 """
 
 from __future__ import annotations

@@ -117,14 +117,14 @@ def run(options: argparse.Namespace) -> None:
     for part, work in works.items():
         make(part, list(work.pieces(options.without_classical, options.forecasts)))
         if options.ablations is None:
-            print(f"\n{document.of_part(folder, part, sizes.draws)}", flush=True)
+            print(f"\n{document.of_part(folder, part)}", flush=True)
     if options.ablations is not None:
         own = more if data.short is None else quick  # the shorter training says itself which losses it has
         for one in ablations.train(data, folder, options.ablations, seeds, own, stem, options.threads, bar):
             for part, work in works.items():
                 make(part, list(work.of_run(one.seed, one.folder, one.stem, True)))
         for part in works:
-            print(f"\n{document.of_part(folder, part, sizes.draws)}", flush=True)
+            print(f"\n{document.of_part(folder, part)}", flush=True)
     bar.close()
 
 

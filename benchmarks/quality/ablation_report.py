@@ -8,7 +8,7 @@ from benchmarks.quality.ablations import BASE
 from benchmarks.quality.report import Part, Rows, percent_interval, seeds_of, table, written
 from benchmarks.quality.scores import estimate, relative
 from benchmarks.quality.steered import BORROWED, CAME_TRUE
-from gssr.evaluation.bootstrap import Estimate
+from gssr.evaluation.intervals import Estimate
 
 STEM = "ablation "
 
@@ -33,7 +33,7 @@ def against_base(part: Part, name: str) -> Estimate | None:
     if not paired:
         return None
     ours, theirs = zip(*paired, strict=True)
-    return relative(ours, theirs, "crps", None, part.clusters, part.draws)
+    return relative(ours, theirs, "crps", None, part.clusters)
 
 
 def _rows(part: Part) -> Rows:
@@ -44,7 +44,7 @@ def _rows(part: Part) -> Rows:
         cells = part.seeds(stem)
         row = {"": f"{stem.removeprefix(STEM)}, {len(cells)} seeds"}
         for column, step in part.columns.items():
-            row[f"CRPS, {column}"] = written(estimate(cells, "crps", step, part.clusters, part.draws))
+            row[f"CRPS, {column}"] = written(estimate(cells, "crps", step, part.clusters))
         difference = None if stem == STEM + BASE else against_base(part, stem.removeprefix(STEM))
         if difference is not None:
             row["difference, all"] = percent_interval(difference)

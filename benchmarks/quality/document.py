@@ -80,9 +80,9 @@ METHODS = """\
 """
 
 
-def of_part(folder: Path, part: str, draws: int) -> str:
+def of_part(folder: Path, part: str) -> str:
     """The report of a part. It is also written into the folder of the data set."""
-    found = Part(folder / part, draws)
+    found = Part(folder / part)
     text = found.markdown([ablations(found), *draw(found, folder / "images", part)])
     with atomic_write(folder / f"{part}.md") as file:
         file.write(f"# {folder.name}: {PARTS[part].lower()}\n\n{text}")

@@ -25,7 +25,7 @@ class Origins:
 
     Attributes:
         batch: B windows of C + H steps. truth: (B, H), NaN where not observed.
-        clusters: B names of what the bootstrap draws.
+        clusters: B names of what errors are over: a series or a stretch of time.
         history: B arrays of the dimension's values, from the series' first step to the window's origin.
         training, validation: the windows to fit a method on, and those to choose one by.
     """

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.quality.cells import Cells, numbers
 from benchmarks.quality.scores import estimate, of_window, relative
 from benchmarks.quality.steered import BORROWED, CAME_TRUE
-from gssr.evaluation.bootstrap import Estimate
+from gssr.evaluation.intervals import TOO_FEW, Estimate
 
 SIMPLE = ("persistence", "climatology", "seasonal naive", "linear autoregression", "AutoETS", "AutoARIMA")
 SEEDED = ("GRU", "GRU of changes", "network")
@@ -30,8 +30,8 @@ Rows = list[dict[str, str]]
 class Part:
     """The finished cells of one data set and part, seeds of one method together."""
 
-    def __init__(self, folder: Path, draws: int = 2000) -> None:
-        self.cells, self.draws, self.folder = Cells(folder), draws, folder
+    def __init__(self, folder: Path) -> None:
+        self.cells, self.folder = Cells(folder), folder
         self.about = self.cells.get("origins")
         if self.about is None:
             raise ValueError(f"{folder} has no finished cell; run python -m benchmarks.quality first")
@@ -67,7 +67,7 @@ class Part:
         for name, cells in self.forecasts.items():
             row = {"": label(name, cells)}
             for column, step in self.columns.items():
-                row[column] = written(estimate(cells, metric, step, self.clusters, self.draws), 3)
+                row[column] = written(estimate(cells, metric, step, self.clusters), 3)
             rows.append(row)
         return rows
 
@@ -103,7 +103,7 @@ class Part:
                 continue
             row = {"": name}
             for column, step in self.columns.items():
-                found = relative(self.forecasts[ours], cells, metric, step, self.clusters, self.draws)
+                found = relative(self.forecasts[ours], cells, metric, step, self.clusters)
                 row[column] = percent_interval(found)
             rows.append(row)
         return rows
@@ -201,7 +201,8 @@ class Part:
         lines = [
             f"{s['origins']} origins of {a['series']} series, {s['context']} steps of context, "
             f"{s['horizon']} steps of horizon, {s['samples']} samples per forecast. "
-            f"Scores are of {of}. ± is one standard error, by bootstrap over {len(set(self.clusters))} {drawn}. "
+            f"Scores are of {of}. ± is one standard error over {len(set(self.clusters))} {drawn}; "
+            f"{TOO_FEW}. "
             "Rows of several seeds are means. "
             f"{'**Shrunk for a quick look, not a result.**' if s['quick'] else ''}".rstrip(),
             "",
@@ -261,7 +262,7 @@ def written(found: Estimate | dict[str, Any] | None, digits: int = 3, scale: flo
 def percent_interval(found: Estimate) -> str:
     if not np.isfinite(found.value):
         return "–"
-    span = f" ({100 * found.low:+.1f} to {100 * found.high:+.1f})" if np.isfinite(found.low) else ""
+    span = f" ({100 * found.low:+.1f} to {100 * found.high:+.1f})" if np.isfinite(found.low) else " (too few to tell)"
     return f"{100 * found.value:+.1f} %{span}"
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchmetrics.functional import mean_absolute_error, mean_squared_error
 
 from benchmarks.quality.cells import numbers
-from gssr.evaluation.bootstrap import Estimate, cluster_mean, cluster_ratio
+from gssr.evaluation.intervals import Estimate, cluster_mean, cluster_ratio
 from gssr.metrics import fair_crps, interval_covers
 
 LEVELS = (0.5, 0.8, 0.95)
@@ -70,11 +70,9 @@ def of_window(cells: Sequence[dict[str, Any]], metric: str, step: int | None) ->
     return picked.mean(0)
 
 
-def estimate(
-    cells: Sequence[dict[str, Any]], metric: str, step: int | None, clusters: Sequence[str], draws: int = 2000
-) -> Estimate:
+def estimate(cells: Sequence[dict[str, Any]], metric: str, step: int | None, clusters: Sequence[str]) -> Estimate:
     """The mean of a score over windows, with its error by series or stretch of time."""
-    return cluster_mean(of_window(cells, metric, step), clusters, draws)
+    return cluster_mean(of_window(cells, metric, step), clusters)
 
 
 def relative(
@@ -83,14 +81,13 @@ def relative(
     metric: str,
     step: int | None,
     clusters: Sequence[str],
-    draws: int = 2000,
 ) -> Estimate:
     """The share by which our score is larger than another one on the same windows; negative is better.
 
-    It is paired: the bootstrap scores both on the same drawn series.
+    It is paired: both are scored with the same series left out.
     """
     a, b = of_window(ours, metric, step), of_window(other, metric, step)
-    return cluster_ratio(a - b, np.where(np.isnan(a), np.nan, b), clusters, draws)
+    return cluster_ratio(a - b, np.where(np.isnan(a), np.nan, b), clusters)
 
 
 def _row_mean(values: np.ndarray) -> np.ndarray:

@@ -14,9 +14,9 @@ from torch import Tensor
 from benchmarks.quality.origins import Origins
 from datamodules.storms.report import change_quantile
 from gssr.evaluation.baselines import persistence
-from gssr.evaluation.bootstrap import cluster_mean, cluster_ratio
 from gssr.evaluation.forecast_report import stretches, tolerance_of
 from gssr.evaluation.imagining import imagine, match_donors, pick_evenly, seed_of, window_key
+from gssr.evaluation.intervals import cluster_mean, cluster_ratio
 from gssr.metrics import at_step, changes_beyond, goal_hits, outside, plotting_quantiles
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch
@@ -102,7 +102,6 @@ def measure(
     samples: int,
     seed: int,
     tick: Callable[[], Any],
-    draws: int = 2000,
     gains: Sequence[float] = GAINS,
 ) -> dict[str, Any]:
     """Hits, distance and plausibility by gain of goals that came true and of borrowed ones, and disjoint fans.
@@ -121,7 +120,7 @@ def measure(
         rows = []
         for strength in gains:
             paths = imagine(network, batch, batch.goal, samples, seed_of(seed, name), gain=strength)
-            rows.append(_scores(paths.mean, batch, y, goals.tolerance, threshold, draws))
+            rows.append(_scores(paths.mean, batch, y, goals.tolerance, threshold))
             tick()
         found[name] = rows
     if goals.weak is not None and goals.strong is not None:
@@ -130,13 +129,13 @@ def measure(
             fans.append(imagine(network, batch, batch.goal, samples, seed_of(seed, "opposing")).sample)
             tick()
         examples = _examples(network, goals, fans, y, samples, seed)
-        found["opposing"] = _disjoint(*fans, goals.weak, y, draws) | {"examples": examples}
+        found["opposing"] = _disjoint(*fans, goals.weak, y) | {"examples": examples}
     return found
 
 
-def _scores(mean: Tensor, batch: Batch, y: int, tolerance: float, threshold: float, draws: int) -> dict[str, Any]:
+def _scores(mean: Tensor, batch: Batch, y: int, tolerance: float, threshold: float) -> dict[str, Any]:
     clusters = stretches(batch)
-    score = partial(cluster_mean, clusters=clusters, draws=draws)
+    score = partial(cluster_mean, clusters=clusters)
     path, low, high = mean[..., y : y + 1], batch.goal_low[:, y : y + 1], batch.goal_high[:, y : y + 1]
     reached = at_step(path.mean(0), batch.goal_step - batch.context)
     hit = goal_hits(reached, low, high, tolerance).float().numpy()
@@ -150,7 +149,7 @@ def _scores(mean: Tensor, batch: Batch, y: int, tolerance: float, threshold: flo
     return {
         "hit": score(hit).to_dict(),
         "distance": score(outside(reached, low, high).squeeze(-1).numpy()).to_dict(),
-        "jumps": cluster_ratio(jumps.mean(0).numpy(), own.numpy(), clusters, draws).to_dict(),
+        "jumps": cluster_ratio(jumps.mean(0).numpy(), own.numpy(), clusters).to_dict(),
     }
 
 
@@ -181,10 +180,10 @@ def _examples(
     ]
 
 
-def _disjoint(weak: Tensor, strong: Tensor, batch: Batch, y: int, draws: int) -> dict[str, Any]:
+def _disjoint(weak: Tensor, strong: Tensor, batch: Batch, y: int) -> dict[str, Any]:
     """Share of contexts whose 80 % fans under the weak and the strong goal are disjoint at the goal's step."""
     step = batch.goal_step - batch.context
     top = at_step(plotting_quantiles(weak[..., y : y + 1], FAN)[1], step).squeeze(-1)
     bottom = at_step(plotting_quantiles(strong[..., y : y + 1], FAN)[0], step).squeeze(-1)
-    share = cluster_mean((top < bottom).float().numpy(), stretches(batch), draws)
+    share = cluster_mean((top < bottom).float().numpy(), stretches(batch))
     return {"disjoint": share.to_dict(), "contexts": len(batch)}

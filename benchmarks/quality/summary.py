@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import permutations
 
+import numpy as np
+
 from benchmarks.quality.ablation_report import against_base
 from benchmarks.quality.report import NETWORK, Part, Rows, percent_interval, written
 from benchmarks.quality.scores import estimate, relative
-from gssr.evaluation.bootstrap import Estimate
+from gssr.evaluation.intervals import Estimate
 
 WITHOUT_TEXT = "no_text"
 WORSE = 0.02
@@ -33,9 +35,7 @@ def summary(test: Mapping[str, Part], val: Mapping[str, Part], texts: bool = Tru
     for name, part in test.items():
         if NETWORK not in part.forecasts or len(part.forecasts) == 1:
             continue
-        scores = {
-            method: estimate(cells, "crps", None, part.clusters, part.draws) for method, cells in part.forecasts.items()
-        }
+        scores = {method: estimate(cells, "crps", None, part.clusters) for method, cells in part.forecasts.items()}
         others = {method: score.value for method, score in scores.items() if method != NETWORK}
         best = min(others, key=others.__getitem__)
         chosen = _best_on(val[name], others) if name in val else None
@@ -70,22 +70,19 @@ def _who_excludes(part: Part, chosen: str) -> str:
 
 
 def _relative(part: Part, ours: str, other: str) -> Estimate:
-    return relative(part.forecasts[ours], part.forecasts[other], "crps", None, part.clusters, part.draws)
+    return relative(part.forecasts[ours], part.forecasts[other], "crps", None, part.clusters)
 
 
 def _seeds_apart(part: Part) -> str:
     """The upper end of the interval of one seed beside another, the largest of all pairs."""
-    ends = [
-        relative([a], [b], "crps", None, part.clusters, part.draws).high
-        for a, b in permutations(part.forecasts[NETWORK], 2)
-    ]
-    return f"up to {100 * max(ends):+.1f} %" if ends else ""
+    ends = [relative([a], [b], "crps", None, part.clusters).high for a, b in permutations(part.forecasts[NETWORK], 2)]
+    return f"up to {100 * max(ends):+.1f} %" if np.isfinite(ends).all() and ends else ""
 
 
 def _best_on(part: Part, methods: Iterable[str]) -> str | None:
     """The method with the smallest CRPS on a part; None where none was measured there."""
     found = {
-        method: estimate(part.forecasts[method], "crps", None, part.clusters, part.draws).value
+        method: estimate(part.forecasts[method], "crps", None, part.clusters).value
         for method in methods
         if method in part.forecasts
     }

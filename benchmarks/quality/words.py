@@ -13,10 +13,10 @@ from gssr.evaluation.imagining import pick_evenly
 from gssr.sequences.record import Batch
 
 
-def texts(network: Any, origins: Origins, steps: int, seed: int, draws: int = 2000) -> dict[str, Any]:
+def texts(network: Any, origins: Origins, steps: int, seed: int) -> dict[str, Any]:
     """Nats a token of texts behind their own belief, that of another series (or stretch of time), and none."""
     batch = Batch(**{**vars(origins.batch), "series": stretches(origins.batch)})
-    told = text_evidence(network, batch, steps=steps, seed=seed, draws=draws)
+    told = text_evidence(network, batch, steps=steps, seed=seed)
     if told is None:
         return {}
     parts = {"own": told.own, "other": told.other, "none": told.none, "other_minus_own": told.gain}
@@ -29,7 +29,7 @@ def latent(network: Any, origins: Origins, windows: int, seed: int) -> dict[str,
     return {"used": health.used, "raw_kl": sum(health.kl_per_dim), "permuted": health.permuted_ratio}
 
 
-def plans(network: Any, origins: Origins, goals: Goals, windows: int, seed: int, draws: int = 2000) -> dict[str, Any]:
+def plans(network: Any, origins: Origins, goals: Goals, windows: int, seed: int) -> dict[str, Any]:
     """Agreement of plan texts with the plan's own values, and with those of other plans.
 
     It is for storms only, whose advisories the parser reads.
@@ -45,5 +45,5 @@ def plans(network: Any, origins: Origins, goals: Goals, windows: int, seed: int,
             "direction": told.direction.to_dict(),
             "judged": told.judged,
         }
-        for name, told in zip(("own", "shuffled"), plan_agreement(written, draws, seed), strict=True)
+        for name, told in zip(("own", "shuffled"), plan_agreement(written), strict=True)
     }

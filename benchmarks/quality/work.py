@@ -34,7 +34,6 @@ class Sizes:
 
     quick: bool
     samples: int
-    draws: int
     most_goals: int
     text_steps: int
     plans: int
@@ -42,7 +41,7 @@ class Sizes:
 
     @classmethod
     def of(cls, quick: bool) -> Sizes:
-        return cls(True, 16, 200, 32, 40, 8, 3) if quick else cls(False, 64, 2000, 400, 600, 128, EPOCHS)
+        return cls(True, 16, 32, 40, 8, 3) if quick else cls(False, 64, 400, 600, 128, EPOCHS)
 
 
 @dataclass
@@ -144,11 +143,9 @@ class Work:
             return
         yield piece("latent", lambda network: words.latent(network, self.origins, 64 if s.quick else 384, seed))
         if self.origins.data.has_text:
-            yield piece("text", lambda network: words.texts(network, self.origins, s.text_steps, seed, s.draws))
+            yield piece("text", lambda network: words.texts(network, self.origins, s.text_steps, seed))
         if self.data.name == "storms":
-            yield piece(
-                "plans", lambda n: words.plans(n, self.origins, self.goals(s.most_goals), s.plans, seed, s.draws)
-            )
+            yield piece("plans", lambda n: words.plans(n, self.origins, self.goals(s.most_goals), s.plans, seed))
 
     def goals(self, most: int) -> Any:
         """The goals that measure steering, found once."""
@@ -205,7 +202,7 @@ class Work:
     def _measure_goals(self, network: Any, seed: int, most: int, gains: Sequence[float] | None) -> dict[str, Any]:
         found, s = self.goals(most), self.sizes
         more = {} if gains is None else {"gains": gains}
-        return measure(network, self.origins, found, s.samples, seed, self.tick, s.draws, **more)
+        return measure(network, self.origins, found, s.samples, seed, self.tick, **more)
 
     def _network(self, run: Path) -> Any:
         if self._loaded is None or self._loaded[0] != run:

@@ -46,7 +46,6 @@ class Evaluation:
     threshold: float
     samples: int
     seed: int
-    bootstrap: dict[str, int]  # its draws and seed
     tolerance: float
     batch_size: int
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from lightning.fabric.utilities import move_data_to_device
 
-from gssr.evaluation.bootstrap import Estimate, cluster_mean
 from gssr.evaluation.imagining import evaluating, seed_of
+from gssr.evaluation.intervals import Estimate, cluster_mean
 from gssr.evaluation.network import SpeakingNetwork
 from gssr.sequences.record import Batch
 
@@ -55,9 +55,7 @@ class Agreement:
     judged: float
 
 
-def agreement(
-    texts: Sequence[Sequence[str]], wind: np.ndarray, series: Sequence[str], draws: int = 2000, seed: int = 0
-) -> Agreement:
+def agreement(texts: Sequence[Sequence[str]], wind: np.ndarray, series: Sequence[str]) -> Agreement:
     """Agreement of N plans' texts (H each) with the winds (N, H) in knots."""
     named = np.array([[np.nan if (n := named_level(text)) is None else n for text in row] for row in texts])
     own = np.array([[wind_level(w) for w in row] for row in wind], dtype=float)
@@ -68,12 +66,12 @@ def agreement(
         known = np.flatnonzero(judged[row])
         if len(known) > 1 and (turn := named[row, known[-1]] - named[row, known[0]]):
             alike[row] = turn * (wind[row, known[-1]] - wind[row, known[0]]) > 0
-    owners, options = np.repeat(np.asarray(series), away.shape[1]), {"draws": draws, "seed": seed}
+    owners = np.repeat(np.asarray(series), away.shape[1])
     same, near = (np.where(judged, away <= most, np.nan).ravel() for most in (0, 1))
     return Agreement(
-        cluster_mean(same, owners, **options),
-        cluster_mean(near, owners, **options),
-        cluster_mean(alike, series, **options),
+        cluster_mean(same, owners),
+        cluster_mean(near, owners),
+        cluster_mean(alike, series),
         float(judged.mean()),
     )
 
@@ -112,12 +110,12 @@ def write_plans(
     return PlanTexts(texts, np.concatenate(winds), batch.series)
 
 
-def plan_agreement(plans: PlanTexts, draws: int = 2000, seed: int = 0) -> tuple[Agreement, Agreement]:
+def plan_agreement(plans: PlanTexts) -> tuple[Agreement, Agreement]:
     """Agreement of plans with their own winds, and with the winds of other plans at the same step."""
     other = np.roll(np.arange(len(plans.wind)), len(plans.wind) // 2)
     return (
-        agreement(plans.texts, plans.wind, plans.series, draws, seed),
-        agreement(plans.texts, plans.wind[other], plans.series, draws, seed),
+        agreement(plans.texts, plans.wind, plans.series),
+        agreement(plans.texts, plans.wind[other], plans.series),
     )
 
 
@@ -147,8 +145,6 @@ def turned_to_goal(
     batch: Batch,
     dimension: int,
     from_now: bool = False,
-    draws: int = 2000,
-    seed: int = 0,
 ) -> Estimate:
     """Share of plans whose named level moves towards the goal's level, from the first text that names one to the last.
 
@@ -164,4 +160,4 @@ def turned_to_goal(
         named = [level for text in texts[row] if (level := named_level(text)) is not None]
         before = wind_level(start[row]) if from_now else named[0] if named else 0
         turned[row] = bool(named) and (named[-1] - before) * asked > 0
-    return cluster_mean(turned, batch.series, draws, seed)
+    return cluster_mean(turned, batch.series)

@@ -3,7 +3,7 @@
     report = evaluate_storms(network, Storms())      # test years; split="val" while choosing
     print(report.to_markdown()); report.write(run_folder)
 
-Every error is a bootstrap over storms. The bars at the end are the project's own: a network that ignores its goal fails
+Every error is over storms. The bars at the end are the project's own: a network that ignores its goal fails
 them, and so does one that jumps to it.
 """
 
@@ -48,8 +48,8 @@ def evaluate_storms(
     """Score a network on the windows of a split ("test" or "val"); the same arguments give the same numbers.
 
     The stages of `data` are set up here. At most `max_windows` windows a row are scored, evenly picked. `tolerance`, in
-    the value's unit, decides what is a hit. `quick` shrinks windows, rollouts and bootstrap draws to a few seconds'
-    work: a smoke test, not a result.
+    the value's unit, decides what is a hit. `quick` shrinks windows and rollouts to a few seconds' work: a
+    smoke test, not a result.
 
     Raises ValueError for another split and for fewer than 2 samples.
     """
@@ -84,7 +84,6 @@ def evaluate_storms(
         threshold=change_quantile(training, dimension, 0.99),
         samples=samples,
         seed=seed,
-        bootstrap={"draws": 200 if quick else 2000, "seed": seed},
         tolerance=tolerance,
         batch_size=batch_size,
     )
@@ -114,7 +113,7 @@ def evaluate_storms(
     years = "validation" if split == "val" else "test"
     intro = (
         f"{years.capitalize()} years, {context} steps of context and {horizon} of horizon, {samples} "
-        "rollouts, goals as text. ± is one standard error by bootstrap over storms. At most "
+        "rollouts, goals as text. ± is one standard error over storms. At most "
         f"{max_windows} windows a row, evenly picked"
     )
     intro += "; **shrunk for a quick look, not a result**." if quick else "."

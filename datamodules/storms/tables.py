@@ -13,8 +13,8 @@ from datamodules.storms.evaluation import Evaluation, Steered
 from datamodules.storms.plan_texts import clear_cases, plan_agreement, turned_to_goal, write_plans
 from gssr.evaluation.baselines import horizon_truth, straight_line
 from gssr.evaluation.belief import latent_health, text_evidence
-from gssr.evaluation.bootstrap import cluster_difference, cluster_mean, cluster_ratio
 from gssr.evaluation.imagining import pick_evenly
+from gssr.evaluation.intervals import cluster_difference, cluster_mean, cluster_ratio
 from gssr.evaluation.report import Cell, Table
 from gssr.metrics import at_step, changes_beyond, fair_crps, goal_hits, interval_covers
 from gssr.sequences.record import Batch
@@ -47,7 +47,7 @@ def forecasts(evaluation: Evaluation) -> Table:
         "persistence": evaluation.persistent[rows][..., y],
     }
     errors = {name: (path - truth).abs().numpy() for name, path in paths.items()}
-    options = {"clusters": _series(evaluation, rows), **evaluation.bootstrap}
+    options = {"clusters": _series(evaluation, rows)}
     hours = evaluation.hours.items()
     cells: Rows = {
         name: {f"{hour} h": cluster_mean(error[:, step], **options) for hour, step in hours}
@@ -109,7 +109,7 @@ def plausibility(evaluation: Evaluation, steered: dict[str, Steered]) -> Table:
         return _per_window((beyond / judged).squeeze(-1))
 
     def scores(rows: list[int], paths: dict[str, Tensor]) -> dict[str, Cell]:
-        options = {"clusters": _series(evaluation, rows), **evaluation.bootstrap}
+        options = {"clusters": _series(evaluation, rows)}
         own = share(truth[rows], rows)
         cells: dict[str, Cell] = {"truth": cluster_mean(own, **options)}
         for name, path in paths.items():
@@ -140,7 +140,7 @@ def intervals(evaluation: Evaluation) -> Table:
     samples = evaluation.unsteered.sample[:, rows][..., y]
     covered = interval_covers(samples, truth, 0.8).float().masked_fill(truth.isnan(), torch.nan).numpy()
     crps = fair_crps(samples, truth).numpy()
-    score = partial(cluster_mean, clusters=_series(evaluation, rows), **evaluation.bootstrap)
+    score = partial(cluster_mean, clusters=_series(evaluation, rows))
     coverage = "coverage of 80 % intervals"
     cells: Rows = {
         f"{hour} h": {coverage: score(covered[:, step]), f"CRPS ({evaluation.unit})": score(crps[:, step])}
@@ -162,10 +162,11 @@ def belief(evaluation: Evaluation, validation: Batch, quick: bool) -> Table:
         windows,
         steps=60 if quick else 600,
         batch_size=evaluation.batch_size,
-        **evaluation.bootstrap,
+        seed=evaluation.seed,
     )
     if text is not None:
-        interval = f"{text.gain.low:.3f} to {text.gain.high:.3f}"
+        low, high = text.gain.low, text.gain.high
+        interval = f"{low:.3f} to {high:.3f}" if np.isfinite(low) else "too few storms"
         rows[GAINED] = {"value": text.gain, "95 % interval": interval}
         rows["text: nats a token behind its own belief"] = {"value": text.own}
         rows["text: nats a token behind another storm's belief"] = {"value": text.other}
@@ -189,11 +190,11 @@ def _hits(path: Tensor, batch: Batch, evaluation: Evaluation) -> Cell:
     """Share of windows whose path lies within the tolerance of the goal's range at the goal's step."""
     reached = at_step(path, batch.goal_step - batch.context)
     hit = goal_hits(reached, batch.goal_low, batch.goal_high, evaluation.tolerance)
-    return cluster_mean(_per_window(hit.float()), batch.series, **evaluation.bootstrap)
+    return cluster_mean(_per_window(hit.float()), batch.series)
 
 
 def _turned(texts: Sequence[Sequence[str]], batch: Batch, evaluation: Evaluation) -> dict[str, Cell]:
-    ahead, now = (turned_to_goal(texts, batch, evaluation.dimension, f, **evaluation.bootstrap) for f in (False, True))
+    ahead, now = (turned_to_goal(texts, batch, evaluation.dimension, f) for f in (False, True))
     return {"turns towards the goal": ahead, "ends towards it from now": now}
 
 
@@ -216,7 +217,7 @@ def plan_texts(evaluation: Evaluation, came_true: Batch, borrowed: Batch | None,
     windows, dimension, rows = 16 if quick else 128, evaluation.dimension, {}
     own = came_true.select(pick_evenly(len(came_true), windows))
     plans = write_plans(evaluation.network, own, dimension, True, seed=evaluation.seed)
-    for name, found in zip((PLAN_TEXTS, PLAN_SHUFFLED), plan_agreement(plans, **evaluation.bootstrap), strict=True):
+    for name, found in zip((PLAN_TEXTS, PLAN_SHUFFLED), plan_agreement(plans), strict=True):
         rows[name] = {
             "status of the wind's class": found.same,
             "or a neighbouring one": found.near,

@@ -1,1 +1,1 @@
-"""How good a goal network is: baselines, scores with bootstrap errors, reports, charts and written predictions."""
+"""How good a goal network is: baselines, scores with errors, reports, charts and written predictions."""

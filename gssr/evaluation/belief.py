@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from lightning.fabric.utilities import move_data_to_device
 
-from gssr.evaluation.bootstrap import Estimate, cluster_ratio
 from gssr.evaluation.imagining import evaluating, pick_evenly, seed_of
+from gssr.evaluation.intervals import Estimate, cluster_ratio
 from gssr.evaluation.network import SpeakingNetwork
 from gssr.sequences.record import Batch
 
@@ -59,7 +59,6 @@ def text_evidence(
     steps: int = 600,
     seed: int = 0,
     batch_size: int = 256,
-    draws: int = 2000,
 ) -> TextEvidence | None:
     """Whether text t is likelier behind its own x_t ~ p(x_t | h_t) than behind that of another series.
 
@@ -88,7 +87,7 @@ def text_evidence(
         (own, tokens), (other, _) = (_nats(network, x[side], texts, batch_size // 4) for side in (own_at, other_at))
         none = network.speaker.silent_nats(texts)[0].double().cpu().numpy()
     series = [batch.series[rows[i]] for i in own_at.tolist()]
-    return TextEvidence(*(cluster_ratio(nats, tokens, series, draws, seed) for nats in (other - own, own, other, none)))
+    return TextEvidence(*(cluster_ratio(nats, tokens, series) for nats in (other - own, own, other, none)))
 
 
 def _pick_steps(batch: Batch, steps: int, generator: np.random.Generator) -> tuple[list[int], list[int]]:

@@ -3,7 +3,7 @@
     report = evaluate_forecasts(network, data)      # test part; split="val" while choosing
     print(report.to_markdown()); report.write(run_folder)
 
-Errors are a bootstrap over series, or over stretches of time where there are few series.
+Errors are over series, or over stretches of time where there are few series.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from gssr import shown
 from gssr.evaluation.baselines import LinearAutoregression, horizon_truth, persistence, seasonal_naive
-from gssr.evaluation.bootstrap import Estimate, cluster_difference, cluster_mean
 from gssr.evaluation.imagining import imagine, pick_evenly, seed_of, window_key
+from gssr.evaluation.intervals import TOO_FEW, Estimate, cluster_difference, cluster_mean
 from gssr.evaluation.network import ForecastNetwork
 from gssr.evaluation.report import Report, Table, digits_for
 from gssr.metrics import at_step, fair_crps, goal_hits, interval_covers, speaks
@@ -37,10 +37,10 @@ MOST_TRAINING = 20_000  # windows that the linear baseline is fitted on
 
 @dataclass(frozen=True)
 class Forecasts:
-    """Forecasts of one value dimension without a goal, what happened, and how errors are drawn.
+    """Forecasts of one value dimension without a goal, what happened, and what errors are over.
 
     `paths`: point forecasts (B, H) by name; `samples` (S, B, H): the network's rollouts with value noise; `truth`
-    (B, H), NaN where not observed; `name`: the dimension with its unit; `clusters` (B): for the bootstrap.
+    (B, H), NaN where not observed; `name`: the dimension with its unit; `clusters` (B): what errors are over.
     """
 
     network: ForecastNetwork
@@ -52,7 +52,6 @@ class Forecasts:
     samples: Tensor
     clusters: list[str]
     seed: int
-    bootstrap: dict[str, int]  # its draws and seed
     batch_size: int
 
     def by_step(self, scores: np.ndarray, minus: np.ndarray | None = None) -> dict[str, Estimate]:
@@ -63,10 +62,9 @@ class Forecasts:
             for part in (scores, minus)
             if part is not None
         ]
-        options = {"clusters": self.clusters, **self.bootstrap}
         if minus is None:
-            return {name: cluster_mean(column, **options) for name, column in parts[0].items()}
-        return {name: cluster_difference(column, parts[1][name], **options) for name, column in parts[0].items()}
+            return {name: cluster_mean(column, self.clusters) for name, column in parts[0].items()}
+        return {name: cluster_difference(column, parts[1][name], self.clusters) for name, column in parts[0].items()}
 
 
 def evaluate_forecasts(
@@ -82,8 +80,8 @@ def evaluate_forecasts(
     """Score a network on the windows of a split ("test" or "val"); the same arguments give the same numbers.
 
     The stages of `data` are set up here. Scores are of the dimension `data.goal_dim`, in data units, on at most
-    `max_windows` windows, evenly picked. `quick` shrinks windows, rollouts and bootstrap draws to a few seconds' work:
-    a smoke test, not a result.
+    `max_windows` windows, evenly picked. `quick` shrinks windows and rollouts to a few seconds' work: a smoke
+    test, not a result.
 
     Raises ValueError for another split, for fewer than 2 samples, and for windows of different context lengths.
     """
@@ -98,7 +96,7 @@ def evaluate_forecasts(
         data.setup(stage)
     found = data.windows(split)
     scored = [found[i] for i in pick_evenly(len(found), max_windows)]
-    forecasts = _forecast(network, data, scored, samples, seed, 200 if quick else 2000, batch_size)
+    forecasts = _forecast(network, data, scored, samples, seed, batch_size)
     tolerance = tolerance_of(data, forecasts.dimension)
     tables = [*_errors(forecasts), _spread(forecasts), *_goals(forecasts, data, split, scored, samples, tolerance)]
     context, horizon = int(forecasts.batch.context[0]), forecasts.truth.shape[1]
@@ -108,7 +106,7 @@ def evaluate_forecasts(
     over = "series" if series >= FEW_SERIES else "stretches of time as long as the horizon, counted as series"
     intro = (
         f"The {part} part, {context} steps of context and {horizon} of horizon, {samples} rollouts. ± is one standard "
-        f"error by bootstrap over {over}."
+        f"error over {len(set(forecasts.clusters))} {over}; {TOO_FEW}."
     )
     if quick:
         intro += " **Shrunk for a quick look, not a result.**"
@@ -122,7 +120,6 @@ def _forecast(
     windows: Sequence[Record],
     samples: int,
     seed: int,
-    draws: int,
     batch_size: int,
 ) -> Forecasts:
     """Forecasts of the windows by the network and by every baseline that the data allows."""
@@ -149,7 +146,6 @@ def _forecast(
         rollouts.sample[..., y],
         stretches(batch),
         seed,
-        {"draws": draws, "seed": seed},
         batch_size,
     )
 
@@ -160,7 +156,7 @@ def horizon_columns(horizon: int) -> list[int]:
 
 
 def stretches(batch: Batch) -> list[str]:
-    """The bootstrap cluster of each window: its series, or where series are few its series and stretch of time.
+    """What errors are over, for each window: its series, or where series are few its series and stretch of time.
 
     A stretch has H steps, because windows of one series that start less than H steps apart share steps of their
     horizons.
@@ -241,7 +237,7 @@ def _hits(
     assert speaks(low, high).all()
     hits = {name: goal_hits(at_step(path[..., None], step), low, high, tolerance) for name, path in paths.items()}
     clusters = stretches(batch)
-    return {name: cluster_mean(hit.float().numpy(), clusters, **forecasts.bootstrap) for name, hit in hits.items()}
+    return {name: cluster_mean(hit.float().numpy(), clusters) for name, hit in hits.items()}
 
 
 def tolerance_of(data: SequenceSource, dimension: int) -> float:

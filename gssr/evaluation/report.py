@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gssr import shown
-from gssr.evaluation.bootstrap import Estimate
+from gssr.evaluation.intervals import Estimate
 from gssr.files import atomic_write
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Report:
         return {table.key: table for table in self.tables}[key]
 
     def to_markdown(self) -> str:
-        """Everything as a Markdown document; `±` is one bootstrap standard error."""
+        """Everything as a Markdown document; `±` is one standard error."""
         parts = [f"## {shown.markdown(self.title)}", "", self.intro, ""]
         parts += [table.to_markdown() for table in self.tables]
         if self.checks:

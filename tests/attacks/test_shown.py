@@ -25,7 +25,7 @@ from callbacks.results import PredictionWriter
 from gssr import shown
 from gssr.commands.main import main
 from gssr.commands.plan import _print
-from gssr.evaluation.bootstrap import Estimate
+from gssr.evaluation.intervals import Estimate
 from gssr.evaluation.predictions import Forecast
 from gssr.evaluation.report import Check, Report, Table
 from gssr.runs.folders import Found

@@ -63,7 +63,7 @@ def test_agreement_counts_texts_and_turns() -> None:
         ["Hurricane C near", "Hurricane C near", "nonsense"],  # no turn
     ]
     wind = np.array([[40.0, 60.0, 80.0], [70.0, 50.0, 90.0], [20.0, 64.0, 64.0]])
-    told = agreement(texts, wind, ["A", "B", "C"], draws=20)
+    told = agreement(texts, wind, ["A", "B", "C"])
     # exact: A 40 storm, A 80 hurricane, B 70 hurricane, C 64 hurricane; of seven texts that name a level
     assert told.same.value == pytest.approx(4 / 7) and told.judged == pytest.approx(7 / 9)
     assert told.near.value == pytest.approx(6 / 7)  # a hurricane of 20 knots is two classes away
@@ -71,7 +71,7 @@ def test_agreement_counts_texts_and_turns() -> None:
 
 
 def test_nothing_to_judge_is_not_a_number() -> None:
-    told = agreement([["nonsense"]], np.array([[50.0]]), ["A"], draws=20)
+    told = agreement([["nonsense"]], np.array([[50.0]]), ["A"])
     assert np.isnan(told.same.value) and np.isnan(told.direction.value) and told.judged == 0
 
 
@@ -92,10 +92,10 @@ def test_a_plan_has_turned_when_its_last_status_lies_towards_the_goal_from_its_f
         (40.0, 50.0, [storm, hurricane], None),  # the same class: nothing to turn to
     ]
     batch = collate([window(now, goal) for now, goal, _, _ in cases])
-    told = turned_to_goal([texts for _, _, texts, _ in cases], batch, 0, draws=20)
+    told = turned_to_goal([texts for _, _, texts, _ in cases], batch, 0)
     assert told.value == pytest.approx(2 / 5) and told.windows == 5
     # From the class of the wind now, a plan that is at its goal from the first text on has turned, too.
-    told = turned_to_goal([texts for _, _, texts, _ in cases], batch, 0, from_now=True, draws=20)
+    told = turned_to_goal([texts for _, _, texts, _ in cases], batch, 0, from_now=True)
     assert told.value == pytest.approx(3 / 5) and told.windows == 5
 
 

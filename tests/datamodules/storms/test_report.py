@@ -8,7 +8,7 @@ import pytest
 from datamodules.storms.report import change_quantile, evaluate_storms
 from datamodules.storms.tables import LINEAR, NETWORK
 from gssr.evaluation.baselines import LinearAutoregression, horizon_truth
-from gssr.evaluation.bootstrap import Estimate
+from gssr.evaluation.intervals import Estimate
 from gssr.evaluation.report import Check, Report, Table
 from gssr.sequences.collate import collate
 from tests.evaluation.fakes import FakeSpeaker, FakeStorms, series
