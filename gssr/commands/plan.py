@@ -3,6 +3,7 @@
 import argparse
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from gssr.files import atomic_write, require_file, writing
 if TYPE_CHECKING:
     from gssr.evaluation.forecasting import Forecast
     from gssr.network import GoalNetwork
+    from gssr.sequences.conditions import Condition
 
 
 def add_commands(subparsers: Subparsers) -> None:
@@ -24,12 +26,14 @@ def add_commands(subparsers: Subparsers) -> None:
         [
             'gssr plan --input ian.csv --goal "Become a category 3 hurricane in 48 hours"',
             'gssr plan --input ian.csv --goal "Weaken to 35 knots in 48 hours" --strength 2',
+            'gssr plan --input ian.csv --where "wind +30 within 24h"',
             "gssr plan --ckpt_path runs/mine/checkpoints/best.ckpt --input mine.jsonl --plot fan.png --json plan.json",
         ],
         HISTORY,
     )
     history_options(parser)
     parser.add_argument("--goal", metavar="TEXT", help="the goal in words; default none, which gives a forecast")
+    parser.add_argument("--where", metavar="EVENT", help="keep rollouts in which an event holds; see gssr chance")
     parser.add_argument("--goal_step", type=steps, metavar="N", help="step of the goal, from 1; default the last")
     parser.add_argument("--strength", type=number, metavar="X", help="factor of the goal's pull; default the network's")
     parser.add_argument("--samples", type=items, default=64, metavar="S", help="rollouts; default 64")
@@ -46,6 +50,7 @@ def run(options: argparse.Namespace) -> None:
 
     from gssr.evaluation.forecasting import forecast
     from gssr.runs.trained import load_trained
+    from gssr.sequences.conditions import Condition
 
     network, trained = load_trained(options.ckpt_path, options.run_folder)
     dimension = _dimension(options.dimension, network.value_names)
@@ -54,7 +59,10 @@ def run(options: argparse.Namespace) -> None:
     _warn_of_strange_goal(record.goal, network)
     if options.strength is not None:
         network.forecaster.strength = options.strength
+    where = None if options.where is None else Condition(options.where, network.value_names, network.value_units)
     found = forecast(network, [record], options.samples, not options.no_texts, options.seed)
+    if where is not None:
+        found = _conditioned(found, where, network, options)
     _print(found, network)
     if options.json is not None:
         with writing(options.json), atomic_write(options.json) as file:
@@ -71,9 +79,29 @@ def run(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     if options.goal is not None and not options.goal.strip():
         raise ValueError("the goal is empty; type a sentence, or leave --goal out for a forecast")
+    for name in ("goal", "goal_step", "strength"):
+        if options.where is not None and getattr(options, name) is not None:
+            raise ValueError(f"--where pulls towards no goal; leave out --{name}, or --where")
     for file in (options.json, options.plot):
         if file is not None:
             require_file(file)
+
+
+def _conditioned(
+    found: "Forecast", where: "Condition", network: "GoalNetwork", options: argparse.Namespace
+) -> "Forecast":
+    """The forecast with the plan of the network's own rollouts in which a condition holds in the place of a goal's."""
+    from gssr.search.beliefs import condition
+
+    (given,) = condition(network, found.batch, where, options.samples, seed=options.seed)
+    if not given.chance.hits:
+        raise ValueError(f"the network gives {shown.quoted(where.text)} {given.chance}; no rollout satisfied it")
+    paths = f"{given.chance.hits:,} of {given.chance.rollouts:,} rollouts satisfy it"
+    print(shown.line(f"where {where.text}: chance {given.chance}; {paths}"))
+    # A condition depends on the noise of values as well, so that paths without it need not satisfy it.
+    rollouts = replace(given.rollouts, mean=given.rollouts.sample)
+    plan = network.forecaster.described(rollouts, not options.no_texts)
+    return replace(found, batch=replace(found.batch, goal=[f"where {where.text}"]), with_goal=plan)
 
 
 def _dimension(name: str | None, names: list[str]) -> int:

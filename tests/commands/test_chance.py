@@ -62,6 +62,16 @@ def test_the_numbers_are_those_of_python(here: Path, capsys: pytest.CaptureFixtu
     assert EVENTS[0] in shown and str(own[0]) in shown and "less than 1 in 668" in shown and "2,000" in shown
 
 
+def test_a_plan_where_an_event_holds_has_paths_in_which_it_does(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["plan", *GIVEN[1:5], "--no-texts"]
+    assert main([*given, "--where", "wind >= 60 at 2", "--json", "plan.json", "--samples", "16"]) == 0
+    plan = json.loads(Path("plan.json").read_text(encoding="utf-8"))["with_goal"]
+    assert plan["samples"] == 16 and all(path[1][0] >= 60 for path in plan["rollouts"]) and plan["mean"][1][0] >= 60
+    assert "where wind >= 60 at 2: chance" in capsys.readouterr().out
+    assert main([*given, "--where", "wind >= 900 at 2"]) == 2
+    assert main([*given, "--where", "wind >= 60 at 2", "--goal", "Rise"]) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
