@@ -20,7 +20,7 @@ DATA_SETS = re.compile(r"storm|strikes\b|\bsines\b|time.?mmd|hurricane", re.IGNO
 LEAVES = {
     f"gssr{leaf}" for leaf in ("", ".checkpoint", ".domains", ".files", ".metrics", ".ranks", ".shown", ".yaml_files")
 }
-BELOW = {"gssr.sequences", "gssr.backbone", "gssr.states", "gssr.training", "gssr.network", "gssr.evaluation"}
+BELOW = {f"gssr.{room}" for room in ["sequences", "backbone", "states", "training", "network", "search", "evaluation"]}
 EVERYTHING = BELOW | {"gssr.runs", "gssr.commands", "datamodules", "callbacks"}
 # What each room may import besides itself and the leaves.
 ARROWS: dict[str, set[str]] = {
@@ -30,6 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "gssr.training": {"gssr.backbone"},
     "gssr.network": {"gssr.sequences", "gssr.backbone", "gssr.states"},
     "gssr.evaluation": {"gssr.sequences"},
+    "gssr.search": {"gssr.sequences", "gssr.states", "gssr.network"},
     "datamodules": {"gssr.sequences", "gssr.backbone", "gssr.evaluation"},
     "callbacks": EVERYTHING - {"gssr.commands"},
     "gssr.runs": EVERYTHING - {"gssr.commands"},

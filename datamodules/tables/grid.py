@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from datamodules.tables.zones import shown, when
+from gssr.sequences.clock import read_length
 from gssr.shown import quoted
 
-_HOURS = {"ms": 1 / 3.6e6, "s": 1 / 3600, "min": 1 / 60, "h": 1.0, "d": 24.0, "w": 168.0}
-_HOURS |= {unit.upper(): _HOURS[unit] for unit in "hdw"}
 _SIZES = {"D": 24.0, "h": 1.0, "min": 1 / 60, "s": 1 / 3600, "ms": 1 / 3.6e6}
-_MONTHS = {"M": 1, "MS": 1, "ME": 1, "Q": 3, "QS": 3, "QE": 3, "Y": 12, "YS": 12, "YE": 12, "month": 1}
-_MONTHS |= {"months": 1}
-_ROLLED = {"BMS": 1, "BME": 1, "BQS": 3, "BQE": 3, "BYS": 12, "BYE": 12}  # on business days
+# Months as pandas writes them at their first and last days, with the unit that they are; the last on business days.
+_ENDS = {f"{unit}{end}": unit for unit in "MQY" for end in "SE"}
+_ROLLED = {f"B{end}": unit for end, unit in _ENDS.items()}
 SHORTEST, LONGEST = 1 / 3.6e6, 876_600.0  # hours of a step
 EXAMPLES = "such as 10min, 1h, 6h, 1D, 1B (business day), 1W, 1M (month), 1Q or 1Y"
 BUSINESS = "1111100"
@@ -43,16 +42,15 @@ class Grid:
     @classmethod
     def of(cls, step: str) -> Grid:
         """From words such as "6h". Raises ValueError for others."""
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)?\s*([A-Za-z]+)(?:-[A-Z]{3})?\s*", step)
-        count, unit = (float(found[1] or 1), found[2]) if found else (0.0, "")
-        hours = count * _HOURS.get(unit, 0.0)
-        if SHORTEST <= hours <= LONGEST:
-            return cls(hours)
-        if unit == "B" and count == 1:
+        found = re.fullmatch(r"\s*([\d.]*)\s*([A-Za-z]+?)(?:-[A-Z]{3})?\s*", step)
+        count, unit = found.groups() if found else ("", step)
+        if unit == "B" and count in ("", "1"):
             return cls(24.0, week=BUSINESS)
-        months = count * (_MONTHS | _ROLLED).get(unit, 0)
-        if 1 <= months <= LONGEST // 730 and count >= 1 and count.is_integer():
-            return cls(0.0, int(months), BUSINESS if unit in _ROLLED else "")
+        given = read_length(count + (_ENDS | _ROLLED).get(unit, unit))
+        if given and SHORTEST <= given.hours <= LONGEST:
+            return cls(given.hours)
+        if given and 1 <= given.months <= LONGEST // 730 and given.months.is_integer():
+            return cls(0.0, int(given.months), BUSINESS if unit in _ROLLED else "")
         raise ValueError(
             f"step is {quoted(step)}; expected a number and a unit, {EXAMPLES}, from a millisecond to a century"
         )

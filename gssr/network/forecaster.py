@@ -113,16 +113,21 @@ class Forecaster:
         gain: float = 1.0,
     ) -> Plan:
         """Rollouts with their spread, and for each step the text that the frozen model writes behind a belief."""
-        rollouts = self.rollout(batch, goals, samples, generator, gain=gain)
+        return self.described(self.rollout(batch, goals, samples, generator, gain=gain), texts, max_new_tokens)
+
+    @torch.no_grad()
+    def described(self, rollouts: Rollouts, texts: bool = True, max_new_tokens: int = 64) -> Plan:
+        """Any rollouts as a plan: their mean, their spread and, with ``texts``, a text for each step."""
         levels = torch.tensor(QUANTILE_LEVELS, device=rollouts.sample.device)
         quantiles = rollouts.sample.quantile(levels, dim=0).movedim(0, -1)
-        written: list[list[str]] = [[] for _ in goals]
+        sequences = rollouts.mean.shape[1]
+        written: list[list[str]] = [[] for _ in range(sequences)]
         spoken = None
         if texts:
             # The rollout nearest to the mean path: a mean of beliefs need not be a belief.
             mean = rollouts.x.mean(0)
             nearest = (rollouts.x - mean).square().sum((-1, -2)).argmin(0)
-            rows = torch.arange(len(goals), device=mean.device)
+            rows = torch.arange(sequences, device=mean.device)
             x, spoken = rollouts.x[nearest, rows], rollouts.mean[nearest, rows]
             flat = self.speaker.write(x.flatten(0, 1), max_new_tokens)
             written = [flat[i : i + x.shape[1]] for i in range(0, len(flat), x.shape[1])]

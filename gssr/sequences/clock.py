@@ -1,14 +1,42 @@
-"""How outputs write times and lengths of time, which are hours everywhere else."""
+"""How a user's lengths of time are read, and how outputs write times, which are hours everywhere else."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import numpy as np
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNITS = {"ms": 1 / 3.6e6, "s": 1 / 3600, "min": 1 / 60, "h": 1.0, "d": 24.0, "mo": 730.5, "y": 8766.0}
+_LENGTH = re.compile(r"(\d+(?:\.\d+)?)?\s*([A-Za-z]+)")
+_HOURS = {
+    1 / 3.6e6: "ms millisecond milliseconds", 1 / 3600: "s sec secs second seconds",
+    1 / 60: "min mins minute minutes", 1.0: "h H hr hrs hour hours", 24.0: "d D day days",
+    168.0: "w W wk wks week weeks",
+}  # fmt: skip
+_MONTHS = {1: "M month months", 3: "Q quarter quarters", 12: "Y yr yrs year years"}
+_HOURS_OF, _MONTHS_OF = (
+    {word: size for size, words in sizes.items() for word in words.split()} for sizes in (_HOURS, _MONTHS)
+)
+
+
+class Length(NamedTuple):
+    """A length of time: `hours`, or `months` of a calendar; the other one is 0."""
+
+    hours: float
+    months: float
+
+
+def read_length(words: str) -> Length | None:
+    """From a number (1 where it is missing) and a unit, such as 6h, 2 days, 1M or 3 months; None for other words."""
+    found = _LENGTH.fullmatch(words.strip())
+    if not found or found[2] not in _HOURS_OF.keys() | _MONTHS_OF.keys():
+        return None
+    count = float(found[1] or 1)
+    return Length(count * _HOURS_OF.get(found[2], 0.0), count * _MONTHS_OF.get(found[2], 0))
 
 
 def iso_time(hours: float) -> str:

@@ -9,8 +9,8 @@ import pytest
 
 from datamodules.tables.stamps import grid_of_stamps
 from datamodules.time_mmd import step_numbers
+from gssr.commands.history import read_record
 from gssr.commands.main import build_parser
-from gssr.commands.plan import read_record
 from gssr.sequences.clock import iso_time
 from gssr.sequences.collate import collate
 from tests.trials.stamps import CALENDARS, FORMATS, C, H, ahead, plan, read, stamps, utc, written

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from gssr.commands.history import read_record
 from gssr.commands.main import build_parser
-from gssr.commands.plan import read_record
 from gssr.sequences.clock import iso_time
 from tests.trials.stamps import FORMATS, C, H, Table, ahead, plan, read, stamps, utc, written
 

@@ -1,0 +1,86 @@
+"""`gssr chance`: how likely events are, after a history."""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+from gssr import shown
+from gssr.commands.history import HISTORY, history_options, read_record, warn_of_strange_values
+from gssr.commands.options import Subparsers, add_command, items, json_option, read_text, seed_option
+
+
+def add_commands(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "chance",
+        "how likely an event is after a history of your own",
+        [
+            'gssr chance --input ian.csv --event "wind +30 within 24h"',
+            'gssr chance --input ian.csv --event "wind >= 96 at 48h and wind <= 100 until 24h"',
+            "gssr chance --ckpt_path runs/mine/checkpoints/best.ckpt --input mine.jsonl --events events.txt --json",
+        ],
+        HISTORY
+        + "\n\nAn event is NAME >= NUMBER (or <=, >, <), NAME LOW..HIGH, or a change from the last value, such as\n"
+        "NAME +30; behind it stands a time: at T, within T or until T, with T such as 48h, 2 days or 3 steps.\n"
+        "Events are joined by and, or, not and parentheses; names with blanks are quoted.",
+    )
+    history_options(parser)
+    parser.add_argument("--event", action="append", default=[], metavar="TEXT", help="an event; may be repeated")
+    parser.add_argument("--events", type=Path, metavar="FILE", help="a UTF-8 file with an event a line")
+    parser.add_argument("--budget", type=items, default=16_384, metavar="N", help="rollouts at most; default 16384")
+    seed_option(parser, "the rollouts")
+    json_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    texts = [*options.event, *_lines(options.events)]
+    if not texts:
+        raise ValueError('no event was given; give --event "wind +30 within 24h" or --events FILE')
+
+    from gssr.runs.trained import load_trained
+    from gssr.search.beliefs import chance
+    from gssr.sequences.collate import collate
+    from gssr.sequences.conditions import Condition
+
+    network, trained = load_trained(options.ckpt_path, options.run_folder)
+    events = [Condition(text, network.value_names, network.value_units) for text in texts]
+    record = read_record(options, network.value_names, trained)
+    warn_of_strange_values(record, network)
+    (found,) = chance(network, collate([record]), events, budget=options.budget, seed=options.seed)
+    if options.json:
+        lines = [
+            {
+                "event": event.text,
+                "probability": each.probability,
+                "error": each.error,
+                "interval": each.interval,
+                "log_probability": each.log_probability if math.isfinite(each.log_probability) else None,
+                "log_error": each.log_error if math.isfinite(each.log_error) else None,
+                "hits": each.hits,
+                "rollouts": each.rollouts,
+            }
+            for event, each in zip(events, found, strict=True)
+        ]
+        print(json.dumps({"series": record.series, "events": lines}, allow_nan=False, ensure_ascii=False))
+        return
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(shown.line(record.series)), caption="intervals hold 95 %")
+    for name in ("event", "chance", "interval", "hits", "rollouts"):
+        table.add_column(name, justify="left" if name == "event" else "right")
+    for event, each in zip(events, found, strict=True):
+        low, high = each.interval
+        numbers = (str(each), f"{low:.2g} to {high:.2g}", f"{each.hits:,}", f"{each.rollouts:,}")
+        table.add_row(Text(shown.line(event.text)), *numbers)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _lines(file: Path | None) -> list[str]:
+    """The events of a file; empty lines are none."""
+    return [] if file is None else [line.strip() for line in read_text(file).splitlines() if line.strip()]

@@ -1,0 +1,1 @@
+"""Looking for futures that satisfy what a user asks for: over beliefs."""

@@ -1,0 +1,92 @@
+"""`gssr chance` on a history of the user's own: the numbers are those of Python, and what is wrong is one paragraph."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from lightning import Trainer
+
+from gssr.commands.main import main
+from gssr.runs.trained import load_trained
+from gssr.search.beliefs import chance
+from gssr.sequences.collate import collate
+from gssr.sequences.record import Record
+from tests.networks import make_network
+
+EVENTS = ["wind +3 within 12h", "wind >= 55 at 2 and pressure 900..1020 until 6h"]
+
+
+@pytest.fixture
+def here(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    network = make_network(
+        tiny_folder, ["wind", "pressure"], ["kt", "hPa"], latent_dim=4, hidden_dim=8, text_layers=(2,), goal_layer=2
+    )
+    network.world.scaler.fit(torch.tensor([[20.0, 900.0], [150.0, 1020.0], [60.0, 980.0]]))
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_model_summary=False)
+    trainer.strategy.connect(network)
+    trainer.save_checkpoint("best.ckpt")
+    saved = torch.load("best.ckpt", weights_only=True)
+    torch.save(saved | {"datamodule_hyper_parameters": {"context": 3, "horizon": 2}}, "best.ckpt")
+    times = pd.date_range("2024-09-01", periods=4, freq="6h").strftime("%Y-%m-%dT%H:%MZ")
+    table = pd.DataFrame({"time": times, "wind": [40.0, 55.0, 70.0, 52.0], "pressure": [1000.0, 990.0, None, 960.0]})
+    table.to_csv("ian.csv", index=False)
+    return tmp_path
+
+
+GIVEN = ["chance", "--input", "ian.csv", "--ckpt_path", "best.ckpt", "--budget", "2000"]
+
+
+def test_the_numbers_are_those_of_python(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "events.txt").write_text(f"\n{EVENTS[1]}\n\nwind >= 900 at 2\n", encoding="utf-8")
+    assert main([*GIVEN, "--event", EVENTS[0], "--events", "events.txt", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    value = np.full((5, 2), np.nan, np.float32)
+    value[:3] = [[55, 990], [70, np.nan], [52, 960]]
+    begin = pd.Timestamp("2024-09-01T06:00Z").timestamp() / 3600
+    record = Record("ian", begin + 6.0 * np.arange(5), value, [None] * 5, goal_start=2)
+    network, _ = load_trained("best.ckpt")
+    (own,) = chance(network, collate([record]), [*EVENTS, "wind >= 900 at 2"], budget=2000)
+    assert [line["hits"] for line in printed["events"]] == [each.hits for each in own]
+    assert [line["probability"] for line in printed["events"]] == [each.probability for each in own]
+    assert printed["events"][0]["event"] == EVENTS[0] and own[0].hits > 0
+    assert printed["events"][0]["log_probability"] == math.log(own[0].probability)
+    assert printed["events"][2]["log_probability"] is None and printed["events"][2]["interval"][0] == 0
+
+    assert main([*GIVEN, "--event", EVENTS[0], "--event", "wind >= 900 at 2"]) == 0
+    shown = capsys.readouterr().out
+    assert EVENTS[0] in shown and str(own[0]) in shown and "less than 1 in 668" in shown and "2,000" in shown
+
+
+def test_a_plan_where_an_event_holds_has_paths_in_which_it_does(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["plan", *GIVEN[1:5], "--no-texts"]
+    assert main([*given, "--where", "wind >= 60 at 2", "--json", "plan.json", "--samples", "16"]) == 0
+    plan = json.loads(Path("plan.json").read_text(encoding="utf-8"))["with_goal"]
+    assert plan["samples"] == 16 and all(path[1][0] >= 60 for path in plan["rollouts"]) and plan["mean"][1][0] >= 60
+    assert "where wind >= 60 at 2: chance" in capsys.readouterr().out
+    assert main([*given, "--where", "wind >= 900 at 2"]) == 2
+    assert main([*given, "--where", "wind >= 60 at 2", "--goal", "Rise"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no event was given"),
+        (["--event", ""], "the condition is empty"),
+        (["--event", "winds >= 3 at 2"], "did you mean 'wind'"),
+        (["--event", "wind >= 3 at 48h"], "beyond the horizon of 2 steps, 12 h"),
+        (["--event", "wind >= 3 mph at 2"], "'wind' is in kt"),
+        (["--events", "nowhere.txt"], "cannot be read"),
+        (["--event", EVENTS[0], "--series", "x"], "series is 'x'"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    arguments: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*GIVEN, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error and error.count("gssr: ") == 1
