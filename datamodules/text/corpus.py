@@ -5,18 +5,18 @@ Shapes: L + 1 tokens in a row.
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from lightning import LightningDataModule
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
-from gssr.domains import Count, Items, NonNegative, Seed, Vocabulary, checked
-from gssr.sequences.batches import EpochBatches, EpochLoader, Key
+from datamodules.text.rows import MixedRows, Packing, repeated_rows
+from gssr.domains import Count, Fraction, Items, NonNegative, Seed, Vocabulary, checked
+from gssr.sequences.batches import EpochBatches, EpochLoader
 
+REPEATS = "repeats"  # the name of the rows of repeated random tokens among the sources
 END_OF_TEXT, PAD = "<|end_of_text|>", "<|pad|>"
 # Each digit is one token, so that the model reads numbers by position: " 25" and " 45" become two tokens each.
 PRE_TOKENS = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -49,42 +49,12 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFas
     )
 
 
-class MixedRows(Dataset[dict[str, Tensor]]):
-    """A shuffled mixture of rows, each as {"tokens": (L+1)}, the batch that `gssr.training.objectives` describes.
-
-    Seed, length and index determine a row, so that a resumed run sees the same rows.
-
-    Args:
-        rows: tokens (rows, L+1) of each source, by name.
-        weights: share of each source, in any unit.
-        length: number of rows in the mixture; a source repeats no row before all of its rows were drawn.
-    """
-
-    def __init__(self, rows: dict[str, Tensor], weights: dict[str, float], length: int, seed: int) -> None:
-        generator = np.random.default_rng(seed)
-        names = list(rows)
-        share = np.array([weights[name] for name in names], dtype=float)
-        self.rows = rows
-        self.source = generator.choice(len(names), size=length, p=share / share.sum())
-        self.row = np.zeros(length, dtype=np.int64)
-        for k, name in enumerate(names):
-            wanted = np.flatnonzero(self.source == k)
-            rounds = -(-len(wanted) // len(rows[name])) if len(wanted) else 0
-            order = [generator.permutation(len(rows[name])) for _ in range(rounds)]
-            self.row[wanted] = np.concatenate(order)[: len(wanted)] if order else 0
-        self.names = names
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, key: Key) -> dict[str, Tensor]:
-        _, index = key  # the same row in every epoch
-        return {"tokens": self.rows[self.names[self.source[index]]][self.row[index]].long()}
-
-
 @checked
 class TextCorpus(LightningDataModule):
     """Rows of tokens from a Parquet file with the columns ``source``, ``split`` (train, heldout) and ``text``.
+
+    A column ``answers`` may hold the places of each document's answers: start and end in characters, in turn. Their
+    tokens have a larger weight in training.
 
     Args:
         path: the Parquet file; ``python -m datamodules.text.build --help`` shows how to build that of the bundled
@@ -95,6 +65,10 @@ class TextCorpus(LightningDataModule):
         row_length: L.
         batch_size: rows in a batch.
         rows: training rows, batch_size x optimizer steps.
+        repeats: share of rows with repeated random tokens, in the unit of ``weights``.
+        cut_share: share of training rows in which attention is cut at random places.
+        joined: share of training documents without an end-of-text behind them, so that a model learns to forget
+            unasked.
         seed: of the order of documents and rows.
     """
 
@@ -107,6 +81,9 @@ class TextCorpus(LightningDataModule):
         row_length: Items = 512,
         batch_size: Items = 16,
         rows: Count = 48_000,
+        repeats: NonNegative = 0.0,
+        cut_share: Fraction = 0.0,
+        joined: Fraction = 0.0,
         seed: Seed = 0,
     ) -> None:
         super().__init__()
@@ -114,6 +91,7 @@ class TextCorpus(LightningDataModule):
         self.path, self.tokenizer_folder = Path(path), Path(tokenizer)
         self.weights, self.vocab_size, self.row_length = weights, vocab_size, row_length
         self.batch_size, self.rows, self.seed = batch_size, rows, seed
+        self.repeats, self.cut_share, self.joined = repeats, cut_share, joined
 
     def prepare_data(self) -> None:
         frame = self._frame()
@@ -138,19 +116,31 @@ class TextCorpus(LightningDataModule):
         if absent:
             raise ValueError(f"{self.path} has no text for {absent}; every source needs train and heldout documents")
         self.sources = list(weights)
-        self.train = {name: self._pack(parts[name, "train"], shuffle=True) for name in weights}
-        self.heldout = {name: self._pack(parts[name, "heldout"], shuffle=False) for name in weights}
-        self.heldout_bytes = {name: sum(len(text.encode()) for text in parts[name, "heldout"]) for name in weights}
+        packing = Packing(self.tokenizer, self.row_length, self.seed, self.joined)
+        self.heldout = {name: packing.heldout(parts[name, "heldout"]) for name in weights}
+        self.train = {}
+        for name in weights:
+            rows = frame[(frame["source"] == name) & (frame["split"] == "train")]
+            answers = rows["answers"].tolist() if "answers" in frame else [None] * len(rows)
+            self.train[name] = packing.training(parts[name, "train"], [[] if a is None else list(a) for a in answers])
+        if self.repeats:
+            # A share of the rows, none of them twice.
+            count = round(1.2 * self.rows * self.repeats / (self.repeats + sum(weights.values()))) + 1
+            self.train[REPEATS] = repeated_rows(count, self.row_length, len(self.tokenizer), self.seed)
+            weights = {**weights, REPEATS: self.repeats}
+        self.heldout_bytes = {name: sum(len(text.encode()) for text in parts[name, "heldout"]) for name in self.sources}
         self._train_weights = weights
 
     def train_dataloader(self) -> EpochLoader:
-        mixture = MixedRows(self.train, self._train_weights, self.rows, self.seed)
+        mixture = MixedRows(self.train, self._train_weights, self.rows, self.seed, self.cut_share)
         complete = self.rows - self.rows % self.batch_size  # rows of complete batches
         return EpochLoader(mixture, EpochBatches(complete, self.batch_size, shuffle=False))
 
     def val_dataloader(self) -> list[DataLoader]:
         """The held-out rows of each source."""
-        parts = ([{"tokens": row} for row in self.heldout[name]] for name in self.sources)
+        parts = (
+            [{"tokens": row, "weights": torch.ones(len(row))} for row in self.heldout[name]] for name in self.sources
+        )
         return [DataLoader(rows, batch_size=self.batch_size, shuffle=False) for rows in parts]
 
     def _frame(self) -> pd.DataFrame:
@@ -163,15 +153,3 @@ class TextCorpus(LightningDataModule):
         if missing:
             raise ValueError(f"{self.path} lacks the columns {sorted(missing)}; it has {list(frame.columns)}")
         return frame
-
-    def _pack(self, texts: list[str], shuffle: bool) -> Tensor:
-        """Join documents by end-of-text and cut them into rows (rows, L+1) that overlap by one token."""
-        end = self.tokenizer.eos_token_id
-        order = np.random.default_rng(self.seed).permutation(len(texts)) if shuffle else range(len(texts))
-        encoded = self.tokenizer([texts[i] for i in order], add_special_tokens=False)["input_ids"]
-        stream = np.concatenate([[end], *[np.append(np.asarray(ids, dtype=np.int64), end) for ids in encoded]])
-        count = max(1, -(-(len(stream) - 1) // self.row_length))
-        padded = np.full(count * self.row_length + 1, self.tokenizer.pad_token_id, dtype=np.int32)
-        padded[: len(stream)] = stream
-        starts = np.arange(count)[:, None] * self.row_length
-        return torch.from_numpy(padded[starts + np.arange(self.row_length + 1)])

@@ -6,6 +6,7 @@ from transformers import GraniteMoeHybridConfig, GraniteMoeHybridForCausalLM, Pr
 
 from gssr.backbone.loading import load_model
 from gssr.domains import Range, Vocabulary, checked
+from gssr.training.initialisation import initialise_mamba
 
 
 class Architecture:
@@ -17,12 +18,13 @@ class Architecture:
 
 @checked
 class Nano(Architecture):
-    """Granite-4.0-H in small, with new weights.
+    """Granite-4.0-H in small, with new weights and Mamba-2's own initial decays.
 
     Args:
         vocab_size: V, that of the data's tokenizer.
         hidden_size: E, a multiple of 96.
         layers: eight give six Mamba-2 and two attention layers.
+        state_size: N, state dimensions of a Mamba-2 head.
     """
 
     def __init__(
@@ -30,13 +32,16 @@ class Nano(Architecture):
         vocab_size: Vocabulary = 4096,
         hidden_size: Annotated[int, Range(96, 8192)] = 192,
         layers: Annotated[int, Range(4, 1000)] = 8,
+        state_size: Annotated[int, Range(1, 1024)] = 64,
     ) -> None:
         if hidden_size % 96:
             raise ValueError(f"hidden_size is {hidden_size}; expected a multiple of 96")
-        self.config = nano_config(vocab_size, hidden_size, layers)
+        self.config = nano_config(vocab_size, hidden_size, layers, state_size)
 
     def build(self) -> PreTrainedModel:
-        return GraniteMoeHybridForCausalLM(self.config)
+        model = GraniteMoeHybridForCausalLM(self.config)
+        initialise_mamba(model)
+        return model
 
 
 @checked
@@ -54,7 +59,9 @@ class Saved(Architecture):
         return load_model(self.name)[0].train()
 
 
-def nano_config(vocab_size: int = 4096, hidden_size: int = 192, layers: int = 8) -> GraniteMoeHybridConfig:
+def nano_config(
+    vocab_size: int = 4096, hidden_size: int = 192, layers: int = 8, state_size: int = 64
+) -> GraniteMoeHybridConfig:
     """Every fourth layer attends, the others are Mamba-2; no positions, no experts, tied embeddings."""
     head = 48
     return GraniteMoeHybridConfig(
@@ -69,7 +76,7 @@ def nano_config(vocab_size: int = 4096, hidden_size: int = 192, layers: int = 8)
         attention_multiplier=1 / head,
         mamba_n_heads=2 * hidden_size // 32,
         mamba_d_head=32,
-        mamba_d_state=64,
+        mamba_d_state=state_size,
         mamba_n_groups=1,
         mamba_d_conv=4,
         mamba_expand=2,

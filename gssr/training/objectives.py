@@ -4,12 +4,15 @@ A batch is a dictionary:
 
     tokens   (B, L+1), integers; the model reads the first L and predicts the last L
     weights  (B, L+1), floats of at least 0, one for each token; needed by ``WeightedTokens`` only
+    first    (B, L+1), integers; the first position that attention may see from each position, nowhere falling. May be
+             absent: attention then sees everything before. What lies before it, recurrent states alone can tell.
 
 Shapes: B rows, L tokens, V vocabulary.
 """
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
@@ -33,7 +36,7 @@ class NextToken(Objective):
     """Cross-entropy of every next token; padding has no weight."""
 
     def __call__(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits, target = predictions(model, batch["tokens"])
+        logits, target = predictions(model, batch)
         total = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="sum")
         return total, (target >= 0).sum()
 
@@ -47,14 +50,25 @@ class WeightedTokens(Objective):
                 f"the batch holds {sorted(batch)}; WeightedTokens needs weights, one for each token. Let the data "
                 "module give them, or train with gssr.training.objectives.NextToken"
             )
-        logits, target = predictions(model, batch["tokens"])
+        logits, target = predictions(model, batch)
         nats = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="none")
         weights = batch["weights"][:, 1:].flatten() * (target.flatten() >= 0)
         return (nats * weights).sum(), weights.sum()
 
 
-def predictions(model: PreTrainedModel, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (B, L, V), float32, of tokens (B, L+1), and their targets (B, L), ``IGNORED`` at padding."""
-    logits = model(input_ids=tokens[:, :-1], use_cache=False).logits.float()
+def predictions(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Logits (B, L, V), float32, of the tokens in a batch, and their targets (B, L), ``IGNORED`` at padding."""
+    tokens = batch["tokens"]
+    seen = {"attention_mask": _masks(batch["first"][:, :-1])} if "first" in batch else {}
+    logits = model(input_ids=tokens[:, :-1], use_cache=False, **seen).logits.float()
     target, pad = tokens[:, 1:].long(), model.config.pad_token_id
     return logits, target if pad is None else target.masked_fill(target == pad, IGNORED)
+
+
+def _masks(first: Tensor) -> dict[str, Tensor | None]:
+    """A mask for each kind of layer: (B, 1, L, L) for attention, none for recurrent layers, which see everything."""
+    place = torch.arange(first.shape[1], device=first.device)
+    return {
+        "full_attention": ((place <= place[:, None]) & (place >= first[..., None]))[:, None],
+        "linear_attention": None,
+    }

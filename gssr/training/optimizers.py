@@ -1,5 +1,7 @@
 """The optimizer of language models: Muon (Jordan et al. 2024) for matrices, AdamW for everything else.
 
+Only Muon decays weights, so ``dt_bias``, ``A_log`` and ``D``, which decide how long a model remembers, do not decay.
+
 After warm-up the rate stays constant. It falls linearly to zero over the last share of the steps, so that the length
 of a run (``trainer.max_steps`` or ``max_epochs``) needs no other option beside it.
 """
@@ -12,6 +14,7 @@ import torch
 from torch import nn
 
 from gssr.domains import Count, Fraction, NonNegative, Positive, checked
+from gssr.training.muon import Muon
 
 
 @checked
@@ -51,7 +54,7 @@ class MuonAdamW(torch.optim.Optimizer):
     def __init__(
         self, matrices: list[nn.Parameter], others: list[nn.Parameter], lr: float, weight_decay: float
     ) -> None:
-        self.muon = torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+        self.muon = Muon(matrices, lr=lr, weight_decay=weight_decay)
         self.adamw = torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.95), weight_decay=0.0)
         self.defaults: dict[str, Any] = {}
         super().__init__([*self.muon.param_groups, *self.adamw.param_groups], {})

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from datamodules.text.corpus import MixedRows, TextCorpus, train_tokenizer
+from datamodules.text.corpus import TextCorpus, train_tokenizer
+from datamodules.text.rows import ANSWER_WEIGHT, MixedRows, Packing, Rows, repeated_rows
 
 LENGTH, VOCABULARY = 16, 400
 SOURCES = ("ledger", "tales")
@@ -74,7 +75,7 @@ def test_held_out_rows_hold_every_token_in_order(corpus: TextCorpus) -> None:
 
 def test_training_rows_hold_each_training_document_once_and_whole(corpus: TextCorpus) -> None:
     for source in SOURCES:
-        text = corpus.tokenizer.decode(stream(corpus.train[source]))
+        text = corpus.tokenizer.decode(stream(corpus.train[source].tokens))
         found = text.replace("<|pad|>", "").split("<|end_of_text|>")
         assert found[0] == found[-1] == ""
         assert Counter(found[1:-1]) == Counter(documents(source, "train"))
@@ -110,7 +111,8 @@ def test_a_row_is_decided_by_seed_and_index_alone(corpus: TextCorpus) -> None:
 
 
 def test_a_mixture_has_its_shares_and_repeats_no_row_before_all_were_seen() -> None:
-    rows = {"a": torch.arange(50)[:, None], "b": torch.arange(1000, 1300)[:, None]}
+    tokens = {"a": torch.arange(50)[:, None], "b": torch.arange(1000, 1300)[:, None]}
+    rows = {name: Rows(part, torch.ones(part.shape)) for name, part in tokens.items()}
     mixture = MixedRows(rows, {"a": 3.0, "b": 1.0}, 1000, seed=0)
     drawn = [int(mixture[0, i]["tokens"]) for i in range(1000)]
     of_a = [row for row in drawn if row < 1000]
@@ -134,6 +136,56 @@ def test_a_loader_goes_on_in_the_middle(corpus: TextCorpus) -> None:
     resumed = list(fresh)
     assert len(rest) == len(resumed) == 80 // 4 - 7
     assert all(torch.equal(a["tokens"], b["tokens"]) for a, b in zip(rest, resumed, strict=True))
+
+
+def test_answers_weigh_more_and_stay_with_what_they_ask_for(corpus: TextCorpus) -> None:
+    texts = [f"fact {i}: the dog is lazy. {'jumps over dogs ' * 3}the dog is lazy" for i in range(9)]
+    places = [[text.rindex("lazy"), len(text)] for text in texts]
+    rows = Packing(corpus.tokenizer, 64, seed=0).training(texts, places)
+    heavy = rows.weights == ANSWER_WEIGHT
+    for row, mark in zip(rows.tokens, heavy, strict=True):
+        assert row[0] == corpus.tokenizer.eos_token_id
+        for document in corpus.tokenizer.decode(row).split("<|end_of_text|>")[1:-1]:
+            assert document in texts
+        said = corpus.tokenizer.decode(row[mark]).replace(" ", "")
+        assert said == "lazy" * said.count("lazy") and said
+    whole = "".join(corpus.tokenizer.decode(row) for row in rows.tokens)
+    assert all(text in whole for text in texts)
+    assert set(rows.weights[rows.tokens != corpus.tokenizer.pad_token_id].unique().tolist()) == {1.0, ANSWER_WEIGHT}
+
+
+def test_some_documents_follow_each_other_without_a_mark(corpus: TextCorpus) -> None:
+    texts, end = documents("ledger", "train"), corpus.tokenizer.eos_token_id
+    found = {}
+    for joined in (0.0, 0.5, 1.0):
+        rows = Packing(corpus.tokenizer, LENGTH, 5, joined).training(texts, [[]] * len(texts))
+        tokens = stream(rows.tokens)
+        found[joined] = tokens.count(end) - 1
+        whole = corpus.tokenizer.decode([token for token in tokens if token != end])
+        assert all(text in whole for text in texts)
+    assert found[0.0] == len(texts) > found[0.5] > found[1.0] == 0
+
+
+def test_repeated_rows_weigh_only_what_was_said_before() -> None:
+    rows = repeated_rows(20, 300, 4000, seed=3)
+    again = repeated_rows(20, 300, 4000, seed=3)
+    assert torch.equal(rows.tokens, again.tokens) and rows.tokens.shape == rows.weights.shape == (20, 301)
+    for tokens, weights in zip(rows.tokens.tolist(), rows.weights.tolist(), strict=True):
+        for place, weight in enumerate(weights):
+            if weight:
+                pair = tokens[place - 1 : place + 1]  # both stood beside each other before
+                assert any(tokens[i : i + 2] == pair for i in range(place - 1))
+    assert 0.2 < rows.weights.mean() < 0.8
+
+
+def test_attention_is_cut_in_a_share_of_the_rows() -> None:
+    rows = {"a": Rows(torch.zeros(4, 513, dtype=torch.int32), torch.ones(4, 513))}
+    for share in (0.0, 0.5, 1.0):
+        mixture = MixedRows(rows, {"a": 1.0}, 200, seed=0, cut_share=share)
+        first = torch.stack([mixture[0, i]["first"] for i in range(200)])
+        assert torch.equal(first, torch.stack([mixture[1, i]["first"] for i in range(200)]))
+        assert (first <= torch.arange(513)).all() and (first.diff(dim=1) >= 0).all()
+        assert share - 0.25 <= (first[:, -1] > 0).float().mean() <= share + 0.1
 
 
 def test_every_byte_and_any_unicode_comes_back(tmp_path: Path) -> None:
