@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from datamodules.storms.best_tracks import advisories, read_storms
+from datamodules.text import build
 from datamodules.text.advisory_runs import MOST, advisory_runs, row_in_words
 from datamodules.text.conditions import condition_sentences, in_words
 from datamodules.text.facts import MOST_FACTS, FactWriter, fact_documents, is_held_out_name
@@ -95,3 +96,58 @@ def test_a_row_leaves_out_what_was_not_observed() -> None:
     assert re.fullmatch(r"pressure \d+ hPa, [\d.]+ north [\d.]+ west:", row_in_words(storm, 0, named=False))
     named = row_in_words(storm, 1, named=True)
     assert re.fullmatch(r"wind \d+ kt, pressure \d+ hPa, latitude [\d.-]+ deg, longitude [\d.-]+ deg:", named)
+
+
+CAPITALISED = re.compile(r"\b[A-Z][a-z]+(?: [A-Z][a-z]+)?")
+
+
+def test_no_held_out_name_stands_in_a_training_document() -> None:
+    """Neither a name of one word on its own nor a full name; words of a full name may be part of others."""
+    kinds = ("person", "town", "river", "country")
+    writer = FactWriter(np.random.default_rng(4), held_out=True)
+    held_out = {writer._thing(kind) for kind in kinds for _ in range(150)}
+    assert len(held_out) > 150
+    documents = [text for text, _ in fact_documents(1500, OTHER, held_out=False, seed=0)]
+    said = {name for text in documents for name in CAPITALISED.findall(text)}
+    assert not held_out & said
+    other = [text for text, _ in fact_documents(300, OTHER, held_out=True, seed=0)]
+    assert len(held_out & {name for text in other for name in CAPITALISED.findall(text)}) > 20
+
+
+def test_runs_of_training_are_of_training_years(monkeypatch: pytest.MonkeyPatch) -> None:
+    years = {"train": range(1995, 1997), "val": range(2010, 2011), "test": range(2016, 2018)}
+    monkeypatch.setattr(build, "YEARS", years)
+    monkeypatch.setattr(build, "RUN_PASSES", 2)
+    monkeypatch.setattr(build, "CONDITION_SIZE", 40_000)
+    monkeypatch.setattr(build, "FACT_COUNT", 200)
+    natural = [
+        {"source": source, "split": split, "text": f"{source} {split} " * 300}
+        for source in ("tales", "storms")
+        for split in ("train", "heldout")
+    ]
+    rows = list(build.generated(natural))
+    said = {
+        split: {re.sub(r"^wind [^:]*: ", "", line) for row in rows if row["source"] == "runs" and row["split"] == split
+                for line in row["text"].split("\n")}
+        for split in ("train", "heldout")
+    }  # fmt: skip
+    texts = {
+        part: {text for storm in read_storms(years=span) for text in advisories(storm)} for part, span in years.items()
+    }
+    assert said["train"] == texts["train"] and said["heldout"] == texts["val"]
+    facts = {
+        split: "".join(row["text"] for row in rows if row["source"] == "facts" and row["split"] == split)
+        for split in said
+    }
+    assert "tales train" in facts["train"] and "heldout" not in facts["train"]
+    assert "tales heldout" in facts["heldout"] and "storms" not in facts["train"] + facts["heldout"]
+    assert {split: sum(row["split"] == split for row in rows if row["source"] == "facts") for split in said} == {
+        "train": 200, "heldout": 4,
+    }  # fmt: skip
+    sentences = {
+        split: {row["text"] for row in rows if row["source"] == "conditions" and row["split"] == split}
+        for split in said
+    }
+    assert len(sentences["heldout"]) > 5 and len(sentences["train"] & sentences["heldout"]) < 0.2 * len(
+        sentences["heldout"]
+    )
