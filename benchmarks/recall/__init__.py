@@ -1,0 +1,1 @@
+"""What a hybrid model remembers, and where; `python -m benchmarks.recall --help`."""
