@@ -26,41 +26,19 @@ import torch
 from rich.console import Console
 from tqdm import tqdm
 
-from benchmarks.compression import row_nats, xz_bits_per_byte
+from benchmarks.compression import xz_bits_per_byte
 from benchmarks.recall import measures
 from benchmarks.recall.decays import decays, picture
 from benchmarks.recall.model import load
 from benchmarks.recall.report import tables
+from benchmarks.recall.text import NATURAL, bits_per_byte, with_mean
 from datamodules.text.rows import Packing
 from gssr.backbone import FrozenBackbone
 from gssr.files import atomic_write
 from gssr.states.plots import save
 
 PARTS = ("half-lives", "facts", "repeats", "transplants", "bytes", "xz")
-NATURAL = ("addresses", "postgresql", "python", "strikes")
-MEAN = "mean of the natural ones"
 ROWS_OF_TEXT = 8  # of each natural source, on which half-lives are measured
-
-
-def bits_per_byte(
-    backbone: FrozenBackbone, heldout: dict[str, list[str]], length: int, tick: measures.Tick
-) -> dict[str, float]:
-    """Bits of held-out documents over their bytes, as validation measures them, in rows of ``length`` tokens."""
-    found, packing = {}, Packing(backbone.tokenizer, length, seed=0)
-    for source, documents in heldout.items():
-        nats = 0.0
-        for rows in packing.heldout(documents).split(4):
-            with torch.no_grad():
-                nats += row_nats(backbone.model, rows, backbone.tokenizer.pad_token_id)
-            tick()
-        found[source] = nats / torch.log(torch.tensor(2.0)).item() / sum(len(text.encode()) for text in documents)
-    return with_mean(found)
-
-
-def with_mean(found: dict[str, float]) -> dict[str, float]:
-    """The sources and the mean of the natural ones among them."""
-    natural = [found[name] for name in NATURAL if name in found]
-    return found | ({MEAN: sum(natural) / len(natural)} if natural else {})
 
 
 def measure(backbone: FrozenBackbone, options: argparse.Namespace, documents: dict[Any, list[str]]) -> dict[str, Any]:

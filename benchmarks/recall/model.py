@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from transformers import AutoTokenizer, GraniteMoeHybridForCausalLM
+from transformers import AutoTokenizer, GraniteMoeHybridForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from gssr import checkpoint
 from gssr.backbone import FrozenBackbone
@@ -35,9 +35,14 @@ def load(name: str, tokenizer: str | None = None) -> tuple[FrozenBackbone, int |
     folder = tokenizer or saved["datamodule_hyper_parameters"]["tokenizer"]
     if not Path(folder, "tokenizer.json").exists():
         raise ValueError(f"no tokenizer at {folder}; give the one of the training with --tokenizer")
-    with tempfile.TemporaryDirectory() as home:
-        model.save_pretrained(home)
-        AutoTokenizer.from_pretrained(folder).save_pretrained(home)
-        backbone = FrozenBackbone(home)
+    backbone = frozen(model, AutoTokenizer.from_pretrained(folder))
     backbone.name = name
     return backbone, saved["global_step"]
+
+
+def frozen(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> FrozenBackbone:
+    """A copy of a model in training, as a frozen backbone."""
+    with tempfile.TemporaryDirectory() as home:
+        model.save_pretrained(home)
+        tokenizer.save_pretrained(home)
+        return FrozenBackbone(home)

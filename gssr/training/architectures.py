@@ -50,13 +50,17 @@ class Saved(Architecture):
 
     Args:
         name: nano, a local folder or a hub id.
+        new_decays: begin with Mamba-2's own initial decays; the other weights stay. For a model that forgets at once.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, new_decays: bool = False) -> None:
+        self.name, self.new_decays = name, new_decays
 
     def build(self) -> PreTrainedModel:
-        return load_model(self.name)[0].train()
+        model = load_model(self.name)[0].train()
+        if self.new_decays:
+            initialise_mamba(model)
+        return model
 
 
 def nano_config(

@@ -16,6 +16,7 @@ from benchmarks.recall.decays import decays, measured_half_lives, picture
 from benchmarks.recall.model import load
 from benchmarks.recall.questions import CHOICES, KINDS, Question, questions
 from benchmarks.recall.reading import CONV, KEYS, RECURRENT, rate, read
+from benchmarks.recall.text import MEAN
 from datamodules.text.facts import is_held_out_name
 from gssr import checkpoint
 from gssr.backbone import FrozenBackbone
@@ -197,7 +198,7 @@ def test_the_command_writes_a_report(
     assert report["transplants"]["one fact"]["only recurrent"]["against another answer"] is not None
     for column in ("model", "xz -9"):
         by_source = report["bytes"][column]
-        assert by_source[command.MEAN] == pytest.approx((by_source["python"] + by_source["strikes"]) / 2)
+        assert by_source[MEAN] == pytest.approx((by_source["python"] + by_source["strikes"]) / 2)
     assert (tmp_path / "out" / "half-lives.png").stat().st_size > 1000
     shown = capsys.readouterr().out
     assert (

@@ -11,6 +11,7 @@ import yaml
 from torch import nn
 from torch.nn import functional as F
 
+from gssr.backbone.loading import load_model
 from gssr.backbone.scan import chunk_scan
 from gssr.training import architectures
 from gssr.training.architectures import Nano, Saved
@@ -95,11 +96,11 @@ def test_every_training_begins_with_these_decays() -> None:
     assert builders == {"gssr/training/architectures.py", "gssr/backbone/loading.py"}
 
 
-def test_saved_decays_are_left_alone(tmp_path: Path) -> None:
-    model = LanguageModelTraining(lambda: Saved("nano"), compile_layers=False).model
-    bundled = Saved("nano").build()
-    for ours, theirs in zip(mamba_layers(model), mamba_layers(bundled), strict=True):
-        assert torch.equal(ours.dt_bias, theirs.dt_bias) and torch.equal(ours.A_log, theirs.A_log)
+@pytest.mark.parametrize("new_decays", [False, True])
+def test_saved_decays_are_drawn_anew_where_asked(new_decays: bool) -> None:
+    found = LanguageModelTraining(lambda: Saved("nano", new_decays), compile_layers=False).model.state_dict()
+    changed = {name for name, w in load_model("nano")[0].state_dict().items() if not torch.equal(w, found[name])}
+    assert {name.rpartition(".")[2] for name in changed} == ({"dt_bias", "A_log", "D"} if new_decays else set())
 
 
 def test_only_decays_are_drawn_anew() -> None:
