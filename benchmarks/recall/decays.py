@@ -76,7 +76,8 @@ def picture(reports: Mapping[str, Mapping[str, Any]]) -> Figure:
             axes.scatter([place] * len(lives), lives, s=18, alpha=0.7, color="tab:blue")
         axes.axhline(LONG, color="black", linewidth=0.8, linestyle="--")
         share = report["on text"]["share above 100 tokens"]
-        axes.set(yscale="log", xlabel="Mamba-2 layer", title=f"{name}: {share:.0%} above {LONG} tokens")
-        axes.set_xticks(range(len(layers)))
+        axes.set(yscale="log", xlabel="layer", title=f"{name}: {share:.0%} above {LONG} tokens")
+        numbers = [next(part for part in name.split(".") if part.isdigit()) for name in layers]
+        axes.set_xticks(range(len(layers)), numbers)
     panels[0].set_ylabel("half-life of a head, tokens")
     return figure

@@ -50,7 +50,7 @@ class Saved(Architecture):
 
     Args:
         name: nano, a local folder or a hub id.
-        new_decays: begin with Mamba-2's own initial decays; the other weights stay. For a model that forgets at once.
+        new_decays: begin with Mamba-2's own initial decays and D; other weights stay. For a model that forgets at once.
     """
 
     def __init__(self, name: str, new_decays: bool = False) -> None:
