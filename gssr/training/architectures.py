@@ -18,7 +18,7 @@ class Architecture:
 
 @checked
 class Nano(Architecture):
-    """Granite-4.0-H in small, with new weights and Mamba-2's own initial decays.
+    """Granite-4.0-H in small, with new weights, whose Mamba-2 layers begin as memories.
 
     Args:
         vocab_size: V, that of the data's tokenizer.
@@ -50,16 +50,17 @@ class Saved(Architecture):
 
     Args:
         name: nano, a local folder or a hub id.
-        new_decays: begin with Mamba-2's own initial decays and D; other weights stay. For a model that forgets at once.
+        new_memory: places of Mamba-2 layers, from 0, that begin anew as memories, see
+            ``gssr.training.initialisation``; other weights stay. For a model that forgets at once.
     """
 
-    def __init__(self, name: str, new_decays: bool = False) -> None:
-        self.name, self.new_decays = name, new_decays
+    def __init__(self, name: str, new_memory: tuple[int, ...] = ()) -> None:
+        self.name, self.new_memory = name, tuple(new_memory)
 
     def build(self) -> PreTrainedModel:
         model = load_model(self.name)[0].train()
-        if self.new_decays:
-            initialise_mamba(model)
+        if self.new_memory:
+            initialise_mamba(model, self.new_memory, std=model.config.initializer_range)
         return model
 
 
