@@ -5,7 +5,7 @@ from typing import Annotated
 from transformers import GraniteMoeHybridConfig, GraniteMoeHybridForCausalLM, PreTrainedModel
 
 from gssr.backbone.loading import load_model
-from gssr.domains import Range, Vocabulary, checked
+from gssr.domains import Layers, Range, Vocabulary, checked
 from gssr.training.initialisation import initialise_mamba
 
 
@@ -54,7 +54,7 @@ class Saved(Architecture):
             ``gssr.training.initialisation``; other weights stay. For a model that forgets at once.
     """
 
-    def __init__(self, name: str, new_memory: tuple[int, ...] = ()) -> None:
+    def __init__(self, name: str, new_memory: Layers = ()) -> None:
         self.name, self.new_memory = name, tuple(new_memory)
 
     def build(self) -> PreTrainedModel:

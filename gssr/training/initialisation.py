@@ -52,10 +52,9 @@ def initialise_mamba(model: nn.Module, layers: Iterable[int] | None = None, std:
         b, c = 2 * inner, 2 * inner + width
         projection[c : c + width] = projection[b:c]
         taps.mul_(NOISE)
-        of_b = torch.zeros(len(taps), dtype=torch.bool, device=taps.device)
-        of_b[inner : inner + width] = True
-        taps[~of_b, 0, -1] += 1
-        taps[of_b, 0, -2] += 1
+        taps[:inner, 0, -1] += 1
+        taps[inner : inner + width, 0, -2] += 1
+        taps[inner + width :, 0, -1] += 1
 
 
 @torch.no_grad()
