@@ -54,12 +54,12 @@ class Saved(Architecture):
             ``gssr.training.initialisation``; other weights stay. For a model that forgets at once.
     """
 
-    def __init__(self, name: str, new_memory: Layers = ()) -> None:
-        self.name, self.new_memory = name, tuple(new_memory)
+    def __init__(self, name: str, new_memory: Layers | None = None) -> None:
+        self.name, self.new_memory = name, new_memory
 
     def build(self) -> PreTrainedModel:
         model = load_model(self.name)[0].train()
-        if self.new_memory:
+        if self.new_memory is not None:
             initialise_mamba(model, self.new_memory, std=model.config.initializer_range)
         return model
 
