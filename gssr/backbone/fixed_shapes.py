@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 VERSION = 2  # of the shapes below; a change makes all kept states be read again
-# Tokens of a call and its least length: calls that a cache holds on a CPU, few calls on a GPU.
+# Tokens of a call and its least length: few calls, and few rows to fill where goals of one batch are read.
 CPU, GPU = (640, 20), (2048, 32)
 # A wider model is busy with fewer tokens, and a single text should not cost it many rows.
 WIDTH = 512

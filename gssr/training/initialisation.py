@@ -1,11 +1,11 @@
 """Initial weights of Mamba-2 layers from which recurrent states learn to recall.
 
 transformers begins with ``dt_bias = 1`` and ``A = 1 … M``: every head forgets within a token or two, and training does
-not leave this. Mamba-2's own start (step sizes 1e-3 to 0.1) has heads with long half-lives, but these write with weight
-dt: what they remember drowns in what short-lived heads and D say. So here dt is log 2 in every head, and A alone
-decides how long a head remembers (Trockman et al. 2024, "Mimetic initialization helps state space models learn to
-recall", section 3). C begins equal to B, and the convolution as the identity, but for B, which it takes from the token
-before. Each layer thus begins as an induction head: where a token comes again, its state answers with what followed.
+not leave this. In Mamba-2's own start (step sizes 1e-3 to 0.1) heads with long half-lives write with a weight as small
+as dt. Here dt is log 2 in every head, and A alone decides how long a head remembers; C begins equal to B (both after
+Trockman et al. 2024, "Mimetic initialization helps state space models learn to recall", section 3). The convolution
+begins as the identity, but for B, which it takes from the token before. Each layer thus begins as an induction head:
+where a token comes again, its state answers with what followed. ``benchmarks.memory_start`` compares the parts.
 
 Shapes: M heads, N state dimensions, G groups of B and C, I inner width.
 """
