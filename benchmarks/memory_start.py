@@ -1,6 +1,6 @@
 """Which initial weights of Mamba-2 layers learn to recall: two layers without attention, repeats of random tokens.
 
-    python -m benchmarks.memory_start                       # six starts, two seeds; eight minutes on one core
+    python -m benchmarks.memory_start                       # seven starts, two seeds; ten minutes on one core
     python -m benchmarks.memory_start --starts transformers memory --steps 1000
 
 Each row repeats 8 to 64 random tokens of 62. Only what can be known counts; not knowing costs log 62 = 4.13 nats.
@@ -40,6 +40,9 @@ def mamba2(model: nn.Module) -> None:
         layer.A_log.copy_(torch.empty_like(layer.A_log).uniform_(1, 16).log())
 
 
+PARTS = {"half-lives": ("A_log", "dt_bias"), "C = B": ("in_proj",), "convolution": ("conv1d",)}
+
+
 def parts(*kept: str) -> Callable[[nn.Module], None]:
     """The start ``memory`` with some of its parts only."""
 
@@ -47,11 +50,10 @@ def parts(*kept: str) -> Callable[[nn.Module], None]:
     def start(model: nn.Module) -> None:
         before = {name: weight.clone() for name, weight in model.state_dict().items()}
         initialise_mamba(model)
-        for name, weight in model.state_dict().items():
-            if (name.endswith("in_proj.weight") and "C = B" not in kept) or (
-                "conv1d" in name and "convolution" not in kept
-            ):
-                weight.copy_(before[name])
+        for part, names in PARTS.items():
+            for name, weight in model.state_dict().items():
+                if part not in kept and any(wanted in name for wanted in names):
+                    weight.copy_(before[name])
 
     return start
 
@@ -59,9 +61,10 @@ def parts(*kept: str) -> Callable[[nn.Module], None]:
 STARTS: dict[str, Callable[[nn.Module], None]] = {
     "transformers": lambda model: None,
     "mamba2": mamba2,
-    "half-lives": parts(),
-    "half-lives, C = B": parts("C = B"),
-    "half-lives, convolution": parts("convolution"),
+    "half-lives": parts("half-lives"),
+    "half-lives, C = B": parts("half-lives", "C = B"),
+    "half-lives, convolution": parts("half-lives", "convolution"),
+    "C = B, convolution": parts("C = B", "convolution"),
     "memory": initialise_mamba,
 }
 

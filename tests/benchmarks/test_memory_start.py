@@ -16,6 +16,7 @@ CHANGED = {
     "half-lives": {"A_log", "dt_bias"},
     "half-lives, C = B": {"A_log", "dt_bias", "in_proj"},
     "half-lives, convolution": {"A_log", "dt_bias", "conv1d"},
+    "C = B, convolution": {"in_proj", "conv1d"},
     "memory": {"A_log", "dt_bias", "in_proj", "conv1d"},
 }
 
