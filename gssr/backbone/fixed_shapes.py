@@ -19,9 +19,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-VERSION = 2  # of the shapes below; a change makes all kept states be read again
+VERSION = 3  # of the shapes below; a change makes all kept states be read again
 # Tokens of a call and its least length: few calls, and few rows to fill where goals of one batch are read.
-CPU, GPU = (640, 20), (2048, 32)
+CPU, GPU = (576, 18), (2048, 32)
 # A wider model is busy with fewer tokens, and a single text should not cost it many rows.
 WIDTH = 512
 # Names under which configs count their experts.
@@ -37,7 +37,7 @@ def call_shape(tokens: int, width: int, on_cpu: bool, alone: bool = False) -> tu
     """
     budget, least = CPU if on_cpu else GPU
     step = max(4, 1 << max(0, tokens.bit_length() - 4))
-    length = max(least, -(-tokens // step) * step)
+    length = least if tokens <= least else -(-tokens // step) * step
     fitting = budget * WIDTH // max(WIDTH, width if on_cpu else 0) // length
     return 1 if alone or fitting < 2 else 1 << (fitting.bit_length() - 1), length
 

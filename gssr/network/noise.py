@@ -12,7 +12,8 @@ from torch import Tensor
 class WindowNoise:
     """Random numbers that depend on a window's number, a purpose, and on how often they were asked for.
 
-    Batch size, padding and the number of processes do not change them.
+    Batch size, padding and the number of processes do not change them. The generator is counter-based: any key gives an
+    independent stream at once (Philox in Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
 
     Args:
         windows: numbers of the B windows of a batch.
@@ -37,4 +38,9 @@ class WindowNoise:
 
     def _streams(self) -> list[np.random.Generator]:
         self._asked += 1
-        return [np.random.default_rng([window, self.purpose, self._asked]) for window in self.windows]
+        # The last word of the counter tells one asking from the next; drawing counts in the first.
+        counter = [0, 0, 0, self._asked]
+        return [
+            np.random.Generator(np.random.Philox(key=[window, self.purpose], counter=counter))
+            for window in self.windows
+        ]
