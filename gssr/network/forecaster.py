@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,10 +12,13 @@ from torch import Tensor
 from gssr.network.calibration import Calibration
 from gssr.network.losses import kl_terms, masked_mean
 from gssr.network.noise import WindowNoise
+from gssr.network.normalisation import WindowScale
+from gssr.network.rssm import Belief
 from gssr.network.speaker import Speaker
 from gssr.network.world_model import WorldModel
 from gssr.sequences.context import context_length, first_steps
 from gssr.sequences.record import Batch
+from gssr.sequences.scaler import Scaler
 
 QUANTILE_LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 
@@ -46,6 +50,26 @@ class Plan:
     quantile_levels: tuple[float, ...] = QUANTILE_LEVELS
 
 
+class Origin(NamedTuple):
+    """Where rollouts start: S · B filtered beliefs (sample-major rows), their last P errors (S · B, P, Y), the index of
+    the first step ahead, the number of steps, and the units of the values.
+    """
+
+    belief: Belief
+    error: Tensor
+    first: int
+    steps: int
+    scale: Scaler | WindowScale
+
+    def select(self, rows: Tensor, sequences: int) -> Origin:
+        """Of ``sequences`` sequences some rows (N,) int, with all of their samples."""
+        every = torch.arange(len(self.error), device=rows.device).view(-1, sequences)[:, rows].flatten()
+        scale = self.scale
+        if isinstance(scale, WindowScale):
+            scale = WindowScale(*(part[rows] for part in scale))
+        return self._replace(belief=self.belief.select(every), error=self.error[every], scale=scale)
+
+
 class Forecaster:
     """Imagines.
 
@@ -66,6 +90,7 @@ class Forecaster:
         generator: torch.Generator | WindowNoise | None = None,
         calibrated: bool = True,
         gain: float = 1.0,
+        origin: Origin | None = None,
     ) -> Rollouts:
         """Filter the context without any goal, then imagine the horizon under ``goals`` (None: no goal).
 
@@ -76,30 +101,37 @@ class Forecaster:
             generator: on the CPU; one with a fixed seed by default, so that the same call gives the same rollouts.
             calibrated: stretch ``sample`` by the factors of validation, see Calibration.
             gain: factor of every gain, on top of ``strength``; 0 gives the rollouts without a goal, bit for bit.
+            origin: of the same batch and number of samples, where it is known already.
 
         Raises:
             ValueError: contexts of different lengths, another number of goals than sequences, or a negative gain.
         """
-        world, first, steps, size = self.world, context_length(batch), batch.value.shape[1], len(batch)
+        world, size = self.world, len(batch)
         if len(goals) != size:
             raise ValueError(f"{len(goals)} goals for {size} sequences; give one (or None) for each")
         if not gain >= 0:
             raise ValueError(f"the gain was to be multiplied by {gain}; expected 0 (no goal) or more")
-        world.prepare()
         generator = generator or torch.Generator().manual_seed(0)
-        noise = world.draw(samples * size, first, world.config.latent_dim, generator=generator)
-        scale, strength = world.scale(batch), self.strength * gain
-        filtered = world.observe(first_steps(batch, first), noise, samples=samples, scale=scale)
-        belief = filtered.belief.at(torch.full((samples * size,), first - 1, device=world.device))
-        error = world.errors(filtered)[:, -1]
+        origin, strength = origin or self.origin(batch, samples, generator), self.strength * gain
         pull = world.steering.towards(world.encode_goals(batch, goals).repeat(samples), strength)
-        noise = world.draw_noise(samples * size, steps - first, generator)
-        imagined = world.imagine(belief, error, first, noise, pull)
+        noise = world.draw_noise(samples * size, origin.steps, generator)
+        imagined = world.imagine(origin.belief, origin.error, origin.first, noise, pull)
         x, mean, sample = (part.unflatten(0, (samples, size)) for part in imagined)
         if calibrated:
             pulled = [goal is not None and strength > 0 for goal in goals]
             sample = self.calibration(sample, torch.tensor(pulled, device=world.device))
-        return Rollouts(scale.inverse(mean), scale.inverse(sample), x)
+        return Rollouts(origin.scale.inverse(mean), origin.scale.inverse(sample), x)
+
+    @torch.no_grad()
+    def origin(self, batch: Batch, samples: int, generator: torch.Generator | WindowNoise) -> Origin:
+        """Filter the context S times, without any goal. Raises ValueError for contexts of different lengths."""
+        world, first, size = self.world, context_length(batch), len(batch)
+        world.prepare()
+        noise = world.draw(samples * size, first, world.config.latent_dim, generator=generator)
+        scale = world.scale(batch)
+        filtered = world.observe(first_steps(batch, first), noise, samples=samples, scale=scale)
+        belief = filtered.belief.at(torch.full((samples * size,), first - 1, device=world.device))
+        return Origin(belief, world.errors(filtered)[:, -1], first, batch.value.shape[1] - first, scale)
 
     @torch.no_grad()
     def plan(

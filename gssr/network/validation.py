@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gssr import ranks
 from gssr.network.calibration import stretch
-from gssr.network.forecaster import Forecaster, Rollouts
+from gssr.network.forecaster import Forecaster, Origin, Rollouts
 from gssr.network.losses import goal_distance
 from gssr.network.noise import WindowNoise
 from gssr.network.objective import Objective
@@ -66,15 +66,15 @@ class Validation:
         for name, (mean, count) in self.objective(batch, noise, training=False).means().items():
             self._add(name, mean, count)
         calibrates = self.part == "val" and number % max(1, batch_count(loader) // CALIBRATING) == 0
-        rollouts = self.forecaster.rollout(
-            batch, [None] * len(batch), SAMPLES, WindowNoise(windows, 1), calibrated=False
-        )
+        plain = WindowNoise(windows, 1)
+        origin = self.forecaster.origin(batch, SAMPLES, plain)
+        rollouts = self.forecaster.rollout(batch, [None] * len(batch), SAMPLES, plain, calibrated=False, origin=origin)
         if calibrates:
             self._add_stretch(False, batch, rollouts)
         free = rollouts.mean.mean(0)
         self._add_errors(batch, free)
-        self._add_hits("true", batch, free, windows, calibrates)
-        self._add_hits("borrowed", with_borrowed_goals(batch, self._donors), free, windows, False)
+        self._add_hits("true", batch, free, origin, windows, calibrates)
+        self._add_hits("borrowed", with_borrowed_goals(batch, self._donors), free, origin, windows, False)
 
     def means(self) -> dict[str, float]:
         """Means by name over everything that was measured in any process, without those of nothing. Collective.
@@ -140,8 +140,11 @@ class Validation:
                 for score, missed in (("open_loop_mae", error), ("persistence_mae", still)):
                     self._add(score, (missed[..., y] / scaler.std[y])[seen[..., y]].mean(), count, y)
 
-    def _add_hits(self, kind: str, batch: Batch, free: Tensor, windows: Sequence[int], calibrates: bool) -> None:
-        """Share of goals whose mean rollout ends within the tolerance of the bounds, beside the unsteered rollouts."""
+    def _add_hits(
+        self, kind: str, batch: Batch, free: Tensor, origin: Origin, windows: Sequence[int], calibrates: bool
+    ) -> None:
+        """Share of goals whose mean rollout ends within the tolerance of the bounds, beside the unsteered rollouts,
+        which start from the same beliefs."""
         bounds = zip(batch.goal, batch.goal_low, strict=True)
         rows = [i for i, (goal, low) in enumerate(bounds) if goal is not None and not torch.isnan(low).all()]
         if not rows:
@@ -150,7 +153,8 @@ class Validation:
         at = part.goal_step - (batch.value.shape[1] - free.shape[1])
         index = torch.arange(len(rows), device=at.device)
         noise = WindowNoise([windows[i] for i in rows], 2 if kind == "true" else 3)
-        rollouts = self.forecaster.rollout(part, part.goal, SAMPLES, noise, calibrated=False)
+        origin = origin.select(index.new_tensor(rows), len(batch))
+        rollouts = self.forecaster.rollout(part, part.goal, SAMPLES, noise, calibrated=False, origin=origin)
         if calibrates:
             self._add_stretch(True, part, rollouts)
         missed = self.miss(rollouts.mean.mean(0)[index, at], part)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gssr.network import GoalNetwork
+from gssr.network.noise import WindowNoise
 from gssr.network.normalisation import LEAST_SPREAD, last_scale, window_scale
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch
@@ -84,6 +85,20 @@ def test_forecasts_move_and_stretch_with_their_window(tiny_folder: Path, batch: 
         moves[kind] = torch.allclose(there, here + 1000.0, rtol=1e-3)
     assert found == {"window": True, "training": False, "last": False}
     assert moves == {"window": True, "training": False, "last": True}
+
+
+@pytest.mark.parametrize("kind", ["window", "training"])
+def test_rollouts_from_what_was_filtered_for_more_windows_are_those_of_the_windows_alone(
+    tiny_folder: Path, batch: Batch, kind: str
+) -> None:
+    network, rows = network_of(tiny_folder, kind), torch.tensor([3, 1])
+    noise = WindowNoise([6, 7, 8, 9], 1)
+    origin = network.forecaster.origin(batch, 4, noise).select(rows, 4)
+    part, alone = batch.select(rows.tolist()), WindowNoise([9, 7], 1)
+    found = network.forecaster.rollout(part, [None] * 2, 4, WindowNoise([9, 7], 2), origin=origin).sample
+    origin = network.forecaster.origin(part, 4, alone)
+    expected = network.forecaster.rollout(part, [None] * 2, 4, WindowNoise([9, 7], 2), origin=origin).sample
+    assert torch.allclose(found, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["window", "last"])
