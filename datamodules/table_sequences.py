@@ -26,7 +26,7 @@ from datamodules.tables.opening import open_table
 from datamodules.tables.options import check_options
 from datamodules.tables.panels import Panel, column_of_series, not_predicted
 from datamodules.tables.scaling import fit_scaler
-from datamodules.tables.store import ROWS, Store
+from datamodules.tables.store import Store
 from datamodules.tables.times import one_time
 from datamodules.tables.windows import (
     Cutter,
@@ -82,6 +82,9 @@ class TableSequences(SequenceData):
         missing: Further codes of missing cells, such as -9999.
         delimiter: Of CSV; "," unless given, a tab for .tsv.
         sort_rows: Sort rows by time instead of refusing those that are not sorted.
+        same_time: What becomes of rows of a series that have one time. last: of each column the last cell that is not
+            empty; mean: the mean of numbers, and the last text; both with a warning. refuse: an error. A table where
+            more than a tenth of the rows repeat a time is refused by last, too: it likely holds several series.
         split_by: time: the earliest steps train, the latest test; series: each series is in one part, drawn by a fixed
             seed; auto: by time where there is a time_column or only one series, else by series.
         split_shares: Shares of training, validation and test.
@@ -121,6 +124,7 @@ class TableSequences(SequenceData):
         missing: list[str] | None = None,
         delimiter: str | None = None,
         sort_rows: bool = False,
+        same_time: Literal["last", "mean", "refuse"] = "last",
         split_by: Literal["auto", "time", "series"] = "auto",
         split_shares: tuple[InnerFraction, InnerFraction, InnerFraction] = (0.7, 0.15, 0.15),
         split_dates: tuple[str, str] | None = None,
@@ -288,12 +292,5 @@ class TableSequences(SequenceData):
         if not self._windows or not self.has_text:
             return []
         if self._texts is None:
-            store, found = self.cutter.store, {}
-            for start in range(0, len(store), ROWS // 4):
-                part = store.strings("text", start, min(len(store), start + ROWS // 4))
-                found |= dict.fromkeys(text for text in part if text is not None)
-                if len(found) > MOST_TEXTS:
-                    found = {}
-                    break
-            self._texts = list(found)
+            self._texts = self.cutter.store.texts(MOST_TEXTS) or []
         return self._texts

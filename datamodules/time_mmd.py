@@ -14,6 +14,7 @@ import pandas as pd
 
 from datamodules.dated_texts import TEXTS, known_texts, read_csv, read_dates, read_texts
 from datamodules.sequence_data import SPLITS, SequenceData
+from datamodules.tables.repeats import merge_frame
 from datamodules.tables.stamps import grid_of_stamps
 from gssr.domains import Characters, Different, InnerFraction, Items, Steps
 from gssr.sequences.record import Record
@@ -50,9 +51,11 @@ class TimeMMD(SequenceData):
         text_chars: Most characters of a step's texts; the latest texts are kept.
         val_share: Share of the rows that validate.
         test_share: Share of the rows that test.
+        same_time: What becomes of rows of one start_date, see `TableSequences`.
 
-    Raises ValueError for another layout, an unknown domain or column, dates or numbers that cannot be read, a date that
-    comes twice, shares that leave no part, and parts that are shorter than a window; and as `SequenceData` does.
+    Raises ValueError for another layout, an unknown domain or column, dates or numbers that cannot be read, dates that
+    come twice where they are refused, shares that leave no part, and parts that are shorter than a window; and as
+    `SequenceData` does.
     """
 
     default_config = "../configs/time_mmd.yaml"
@@ -67,6 +70,7 @@ class TimeMMD(SequenceData):
         text_chars: Characters = 600,
         val_share: InnerFraction = 0.15,
         test_share: InnerFraction = 0.15,
+        same_time: Literal["last", "mean", "refuse"] = "last",
         *,
         batch_size: Items = 32,
         context: Steps = 24,
@@ -79,7 +83,7 @@ class TimeMMD(SequenceData):
         self.folder, self.domain, self.calendar, self.text_chars = Path(path), domain, calendar, text_chars
         self.text_kinds = {"both": TEXTS, "none": ()}.get(text, (text,))
         self.has_goals, self.has_text = self.goal is not None, text != "none"
-        self.shares = val_share, test_share
+        self.shares, self.same_time = (val_share, test_share), same_time
         self.columns = (TARGET, *(columns or ()))
         self.value_names = (*self.columns, *(("season_sin", "season_cos") if calendar else ()))
         self.known_values = 2 if calendar else 0
@@ -143,10 +147,9 @@ class TimeMMD(SequenceData):
         if not rows["start"].is_monotonic_increasing:
             warnings.warn(f"{file}: the rows are not in order of start_date; they are sorted", stacklevel=2)
             rows = rows.sort_values("start", kind="stable", ignore_index=True)
-        if (twice := rows["start"].duplicated()).any():
-            raise ValueError(
-                f"{file}: start_date {rows['start'][twice].iloc[0].date()} comes twice; keep one row a date"
-            )
+        rows, note = merge_frame(rows, "start", self.same_time, str(file))
+        if note:
+            warnings.warn(note, stacklevel=2)
         if (rows["end"] < rows["start"]).any() or not rows["end"].is_monotonic_increasing:
             raise ValueError(f"{file}: each end_date must lie after its start_date and after those of earlier rows")
         return rows

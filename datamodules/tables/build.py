@@ -26,7 +26,7 @@ from datamodules.tables.times import Times
 from gssr.files import atomic_path
 from gssr.shown import quoted
 
-VERSION = 4  # of what a store holds; a change makes all stores be written again
+VERSION = 5  # of what a store holds; a change makes all stores be written again
 
 
 _NO_NAME = re.compile(r"\s*|Unnamed: [\d.]+|__index_level_\d+__")
@@ -65,6 +65,7 @@ class Reading:
     time_zone: str | None
     missing: tuple[str, ...]
     sort_rows: bool
+    same_time: str
     max_text_chars: int
     counters: list[str] = field(default_factory=list, repr=False)
 
@@ -94,7 +95,7 @@ class Reading:
             Columns(**named, values=list(values)),
             (options.time_unit, options.time_format, options.time_zone),
         )
-        return cls(columns, *times, missing, options.sort_rows, options.max_text_chars, counters)
+        return cls(columns, *times, missing, options.sort_rows, options.same_time, options.max_text_chars, counters)
 
     def times(self) -> Times | None:
         """The reader of the time column. Raises ValueError for an unknown time_unit, time_format or time_zone."""
@@ -149,7 +150,7 @@ class Reading:
     def write(self, source: Source, folder: Path) -> Facts:
         """Write a store to a new folder. Raises ValueError for a cell or a column that cannot be read."""
         names, times = self.columns, self.times()
-        writer = Writer(folder, source.path, names.values, self.sort_rows, names.series is not None)
+        writer = Writer(folder, source.path, names.values, self.sort_rows, names.series is not None, self.same_time)
         texts_are_numbers, first = True, 1
         try:
             for chunk in source.chunks(names.all):

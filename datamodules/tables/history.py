@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -42,6 +42,7 @@ class HistoryOptions:
     missing: Sequence[str] | None = None
     delimiter: str | None = None
     sort_rows: bool = False
+    same_time: Literal["last", "mean", "refuse"] = "last"
 
     @classmethod
     def of(cls, trained: Mapping[str, Any], given: Mapping[str, Any]) -> HistoryOptions:
@@ -104,7 +105,7 @@ def read_history(
         cutter = Cutter(store, grid_of(store, options), context or 1, horizon, 1, None, options.text_lag, None)
         if step is not None:
             check_step(cutter, segment, source.path)
-        for note in cutter.check(source.path):
+        for note in (*store.facts.notes, *cutter.check(source.path)):
             warnings.warn(note, stacklevel=2)
         number, first, end = segment
         steps = int(np.ptp(cutter.positions(number, first, end)[[0, -1]])) + 1

@@ -14,34 +14,38 @@ import json
 import os
 from collections import Counter
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from datamodules.tables.facts import Clock, Column, Facts, iso
+from datamodules.tables.order import DTYPES, ROWS, gather, sort
+from datamodules.tables.repeats import merge
 from gssr.files import atomic_write
 
-DTYPES = {"time": "<f8", "value": "<f4", "text": "<i8", "goal": "<i8", "bound": "<f4"}
 STRINGS, ABOUT = "strings.bin", "about.json"
 REMEMBERED = 10_000  # strings that are not written twice
 MOST_ABOUT = 1 << 28  # bytes of the facts: some million series
-ROWS = 50_000  # of a pass over the whole table
 
 
 class Writer:
-    """Writes chunks of rows to a store in a new `folder`. Raises ValueError for unsorted times and for equal ones.
+    """Writes chunks of rows to a store in a new `folder`. Raises ValueError for times that cannot be used.
 
-    name: of the table, for messages; sort: order rows by time instead of refusing them.
+    name: of the table, for messages; sort: order rows by time instead of refusing them; same_time: what becomes of rows
+    of one time, see `TableSequences`; counted: whether a column tells series apart.
     """
 
-    def __init__(self, folder: Path, name: str, columns: list[str], sort: bool, counted: bool) -> None:
-        self.folder, self.name, self.sort, self.counted = folder, name, sort, counted
+    def __init__(
+        self, folder: Path, name: str, columns: list[str], sort: bool, counted: bool, same_time: str = "last"
+    ) -> None:
+        self.folder, self.name, self.sort, self.counted, self.same_time = folder, name, sort, counted, same_time
         self.columns = [Column(column) for column in columns]
         self.codes: dict[str, int] = {}
         self.counts: Counter[int] = Counter()  # rows of each code, in order of code
         self.last: dict[int, float] = {}
+        self.repeats = False  # whether a time may come twice in a series
+        self.unclear: set[float] = set()  # times of hours that a clock shows twice
         self.newest = 0
         self.rows = 0
         self.in_one_piece = True
@@ -68,6 +72,8 @@ class Writer:
         """
         n = len(series)
         codes = np.fromiter((self.codes.setdefault(name, len(self.codes)) for name in series), np.int32, n)
+        if time is not None and later is not None:
+            self.unclear |= {*time[later > time].tolist(), *later[later > time].tolist()}
         time = self._order(codes, time, series, later)
         for y, column in enumerate(self.columns):
             values[:, y] = column.add(values[:, y])
@@ -111,7 +117,9 @@ class Writer:
     def _check(self, time: np.ndarray, rows: np.ndarray, series: str, code: int) -> None:
         times = np.concatenate([[self.last.get(code, -np.inf)], time[rows]])
         self.last[code] = float(times[-1])
-        wrong = np.flatnonzero(~(np.diff(times) > 0))
+        ahead = np.diff(times)
+        self.repeats |= bool((ahead == 0).any())
+        wrong = np.flatnonzero(~(ahead > 0) if self.same_time == "refuse" else ~(ahead >= 0))
         if not len(wrong):
             return
         before, own = times[wrong[0] : wrong[0] + 2].tolist()
@@ -120,7 +128,7 @@ class Writer:
             of, more = "", "; if the table holds several series, name their column with series_column"
         problem = f"comes after {iso(before)}: times are not sorted; sort the rows, or give sort_rows: true"
         if own == before:
-            problem = "has the same time as the row before; each step needs one row; merge such rows"
+            problem = "has the same time as the row before; merge such rows, or give same_time: last or mean"
         raise ValueError(f"row {self.rows + int(rows[wrong[0]]) + 1}{of} ({iso(own)}) {problem}{more}")
 
     def _place(self, part: str, string: str | None) -> tuple[int, int]:
@@ -142,13 +150,17 @@ class Writer:
         """Bring each series into one piece and write the facts of the table."""
         for file in self.files.values():
             file.close()
-        notes = []
+        notes, counts, of = [], list(self.counts.values()), (list(self.codes) if self.counted else [])
         if not self.in_one_piece:
-            self._gather()
-        if self.sort and (moved := self._sort()):
-            notes.append(f"{moved} rows of {self.name} were not sorted by time; they were sorted")
+            gather(self.folder, counts)
+        if self.sort:
+            moved, self.repeats = sort(self.folder, counts)
+            notes += [f"{moved} rows of {self.name} were not sorted by time; they were sorted"] if moved else []
+        if self.repeats:
+            counts, note = merge(self.folder, counts, self.same_time, self.name, of, self.unclear)
+            notes += [note] if note else []
         (self.folder / "series").unlink()
-        counts, has = list(self.counts.values()), (self.has["text"], self.has["goal"])
+        has = self.has["text"], self.has["goal"]
         facts = Facts(list(self.codes), counts, self.columns, *has, notes, clock or Clock())
         about = {"facts": asdict(facts), "files": {part: _hash(self.folder / part) for part in (*DTYPES, STRINGS)}}
         self._sync()
@@ -161,60 +173,6 @@ class Writer:
         for part in (*DTYPES, STRINGS):
             with open(self.folder / part, "rb") as file:
                 os.fsync(file.fileno())
-
-    def _gather(self) -> None:
-        """Write the columns again, each series in one piece, in order of appearance; strings stay in place."""
-        for part, dtype in DTYPES.items():
-            file = self.folder / part
-            if file.stat().st_size == 0:
-                continue
-            rows = np.memmap(file, dtype, "r").reshape(self.rows, -1)
-            gathered = np.memmap(self.folder / "gathered", dtype, "w+", shape=rows.shape)
-            following = np.cumsum([0, *self.counts.values()])[:-1]  # where the next row of each series goes
-            for start in range(0, self.rows, ROWS):
-                codes = np.fromfile(self.folder / "series", "<i4", ROWS, offset=4 * start)
-                order = np.argsort(codes, kind="stable")
-                found, firsts, sizes = np.unique(codes[order], return_index=True, return_counts=True)
-                places = np.empty(len(codes), np.int64)
-                places[order] = np.arange(len(codes)) + np.repeat(following[found] - firsts, sizes)
-                gathered[places] = rows[start : start + ROWS]
-                following[found] += sizes
-            gathered.flush()
-            del rows, gathered
-            os.replace(self.folder / "gathered", file)
-
-    def _sort(self) -> int:
-        """Sort the rows of each series by time, in place; returns how many rows moved.
-
-        An unsorted series is copied into memory, column by column. Raises ValueError for times that occur twice.
-        """
-        columns = {
-            part: np.memmap(self.folder / part, dtype, "r+").reshape(self.rows, -1)
-            for part, dtype in DTYPES.items()
-            if (self.folder / part).stat().st_size
-        }
-        ends, moved = np.cumsum([0, *self.counts.values()]).tolist(), 0
-        for name, (a, b) in zip(self.codes, pairwise(ends), strict=True):
-            time = columns["time"][a:b, 0]
-            if _ascends(time):
-                continue
-            order = np.argsort(time, kind="stable")
-            moved += int((order != np.arange(b - a)).sum())
-            for rows in columns.values():
-                rows[a:b] = rows[a:b][order]
-            same = np.flatnonzero(np.diff(time) == 0)
-            if len(same):
-                of = f"series {name!r} of {self.name}" if self.counted else self.name
-                raise ValueError(
-                    f"two rows of {of} have the same time, {iso(time[same[0]])}; each step needs one row; "
-                    "merge such rows"
-                )
-        return moved
-
-
-def _ascends(time: np.ndarray) -> bool:
-    """Whether each time (n) is later than the one before."""
-    return all((np.diff(time[start : start + ROWS + 1]) > 0).all() for start in range(0, len(time), ROWS))
 
 
 def _hash(file: Path) -> str:
@@ -285,6 +243,16 @@ class Store:
             return [None] * (end - first)
         places = self.read(part, first, end).tolist()
         return [None if size < 0 else self._bytes(STRINGS, at, size).decode("utf-8") for at, size in places]
+
+    def texts(self, most: int) -> list[str] | None:
+        """All distinct texts, in order of appearance; None where they are more than `most`."""
+        found: dict[str, None] = {}
+        for start in range(0, len(self), ROWS // 4):
+            part = self.strings("text", start, min(len(self), start + ROWS // 4))
+            found |= dict.fromkeys(text for text in part if text is not None)
+            if len(found) > most:
+                return None
+        return list(found)
 
     def _bytes(self, part: str, at: int, size: int) -> bytes:
         file = self._files.get(part)

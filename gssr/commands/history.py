@@ -28,6 +28,7 @@ TABLE_OPTIONS: dict[str, dict[str, Any]] = {
     "missing": {"metavar": "CODE", "nargs": "+", "help": "further codes of missing cells, such as -9999"},
     "delimiter": {"metavar": "MARK", "help": "between the cells of a CSV file"},
     "sort_rows": {"action": "store_true", "default": None, "help": "sort rows by time"},
+    "same_time": {"choices": ["last", "mean", "refuse"], "help": "what becomes of rows of one time"},
 }
 
 

@@ -96,7 +96,16 @@ CASES: dict[str, tuple[str, str | bytes, dict[str, Any], str]] = {
     "times of another form": ("t.csv", lines(date={1: "31/12/2023"}), NAMED, "give time_format, such as %d/%m/%Y"),
     "an empty time": ("t.csv", lines(date={12: ""}), NAMED, "'date' is empty in row 12; each row needs a time"),
     "a doubled time": (
-        "t.csv", lines(date={12: DAYS[10]}), NAMED, r"row 12 \(2024-01-11\) has the same time.*merge such rows",
+        "t.csv", lines(date={12: DAYS[10]}), NAMED | {"same_time": "refuse"},
+        r"row 12 \(2024-01-11\) has the same time.*merge such rows, or give same_time: last or mean",
+    ),
+    "a doubled time among unsorted rows": (
+        "t.csv", lines(date={12: DAYS[5]}), NAMED | {"same_time": "refuse", "sort_rows": True},
+        "1 of 60 rows of .*t.csv have the same time as another row, such as 2024-01-06; merge such rows",
+    ),
+    "many doubled times": (
+        "t.csv", lines(date={i: DAYS[i - 2] for i in range(2, 16, 2)}), NAMED,
+        "7 of 60 rows of .* if the table holds several series, name their column with series_column; else give",
     ),
     "unsorted times": (
         "t.csv", lines(date={12: DAYS[2]}), NAMED, r"row 12 \(2024-01-03\) comes after 2024-01-11.*sort_rows",

@@ -85,6 +85,7 @@ def some_options(g: np.random.Generator) -> dict[str, Any]:
     seldom = {
         "series_column": ["s", "g"], "text_column": ["x", "x", "v"], "goal_column": ["g"], "goal_low_column": ["v"],
         "step": ["1h", "1D", "1M"], "time_unit": ["step", "s", "year"], "sort_rows": [True],
+        "same_time": ["mean", "refuse"],
         "stride": [2], "text_lag": [1],
         "split_by": ["time", "series"], "goals": [None], "predict_from": ["2020-01-20"],
         "split_dates": [("2020-01-10", "2020-01-15")], "missing": [["0"]],

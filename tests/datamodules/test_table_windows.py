@@ -125,10 +125,3 @@ def test_unsorted_series_among_each_other_come_into_order(
         np.testing.assert_array_equal(found.read("time", first, end), own["day"])
         np.testing.assert_array_equal(found.read("value", first, end)[:, 0], own["price"].to_numpy(np.float32))
         assert found.strings("text", first, end) == [f"{name} {day}" if day % 3 else None for day in own["day"]]
-
-
-def test_doubled_times_of_unsorted_rows_are_told(tmp_path: Path) -> None:
-    lines = [f"2024-01-{day:02d},{20 + day}" for day in (*range(1, 20), 7, *range(20, 29))]
-    (tmp_path / "t.csv").write_text("\n".join(["date,price", *lines]), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"two rows of .*t.csv have the same time, 2024-01-07; .* merge such rows"):
-        TableSequences(str(tmp_path / "t.csv"), time_column="date", value_columns=["price"], sort_rows=True).setup()

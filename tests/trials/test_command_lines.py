@@ -33,13 +33,13 @@ WORDS = st.one_of(
 )  # fmt: skip
 PLAN = [
     "series", "time_column", "series_column", "text_column", "step", "time_unit", "time_zone", "time_format", "missing",
-    "delimiter", "goal", "goal_step", "context", "horizon", "samples", "seed", "dimension", "strength",
+    "delimiter", "same_time", "goal", "goal_step", "context", "horizon", "samples", "seed", "dimension", "strength",
 ]  # fmt: skip
 DATA = [
     "time_column", "series_column", "text_column", "value_columns", "goal_column", "goal_low_column", "goals",
     "goal_dim", "units", "resolution", "step", "time_unit", "time_zone", "time_format", "text_lag", "missing",
-    "max_text_chars", "delimiter", "sort_rows", "split_by", "split_shares", "split_dates", "predict_from", "context",
-    "horizon", "stride", "goal", "goal_step", "batch_size", "level_jitter", "train_through",
+    "max_text_chars", "delimiter", "sort_rows", "same_time", "split_by", "split_shares", "split_dates", "predict_from",
+    "context", "horizon", "stride", "goal", "goal_step", "batch_size", "level_jitter", "train_through",
 ]  # fmt: skip
 
 
