@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from datamodules.sequence_data import SequenceData
 from datamodules.tables.build import Reading
-from datamodules.tables.facts import iso
 from datamodules.tables.goals import (
     GoalNotes,
     check_typed_goal,
@@ -26,20 +27,10 @@ from datamodules.tables.opening import open_table
 from datamodules.tables.options import check_options
 from datamodules.tables.panels import Panel, column_of_series, not_predicted
 from datamodules.tables.scaling import fit_scaler
+from datamodules.tables.splits import everything, split, together
 from datamodules.tables.store import Store
 from datamodules.tables.times import one_time
-from datamodules.tables.windows import (
-    Cutter,
-    LastWindows,
-    Segments,
-    TableWindows,
-    everything,
-    grid_of,
-    split_at,
-    split_series,
-    time_cuts,
-    together,
-)
+from datamodules.tables.windows import Cutter, LastWindows, TableWindows, grid_of
 from gssr.backbone.table import cache_folder
 from gssr.domains import Characters, Different, InnerFraction, NonNegative, Rows
 from gssr.sequences.record import Record
@@ -194,13 +185,13 @@ class TableSequences(SequenceData):
         self.has_text = store.facts.has_text
         grid = grid_of(store, self.hparams)
         clock = self.hparams.time_column is not None and self.hparams.time_unit != "step"
-        self.step = str(grid) if clock else None
+        self.step, self.season_steps = (str(grid), grid.season) if clock else (None, None)
         self.cutter = Cutter(store, grid, **self.window, text_lag=self.hparams.text_lag, notes=None)
         for note in (*store.facts.notes, *self.cutter.check(self.source.path)):
             warnings.warn(note, stacklevel=2)
         if name := column_of_series(self.source, self.reading.columns, 1):
             warnings.warn(f"all rows are one series; if {quoted(name)} names several, give series_column", stacklevel=2)
-        parts = self._split(store)
+        self._by_series, parts = split(store, self.hparams, self._time)
         self.parts = {split: together(parts[part] for part in self.parts_of(split)) for split in parts}
         windows = {
             split: TableWindows(self.cutter, segments, None if split == "train" else self.most_evaluated)
@@ -219,27 +210,10 @@ class TableSequences(SequenceData):
             self._set_goals(store, grid)
         return windows
 
-    def _split(self, store: Store) -> dict[str, Segments]:
-        p = self.hparams
-        by = p.split_by
-        if by == "auto":
-            single = len(store.facts.series) == 1
-            by = "time" if p.time_column is not None or p.split_dates is not None or single else "series"
-        self._by_series = by == "series"
-        if self._by_series:
-            return split_series(store, p.split_shares)
-        if p.split_dates is None:
-            return split_at(store, time_cuts(store, p.split_shares))
-        cuts = [self._time(date, "split_dates") for date in p.split_dates]
-        ends = [(store.read("time", a, a + 1)[0], store.read("time", b - 1, b)[0]) for _, a, b in everything(store)]
-        first, last = min(a for a, _ in ends), max(b for _, b in ends)
-        zone = store.facts.clock.zone
-        if not first < cuts[0] < cuts[1] <= last:
-            raise ValueError(
-                f"split_dates are {list(p.split_dates)}; expected an earlier and a later time within the table, which "
-                f"goes from {iso(first, zone)} to {iso(last, zone)}"
-            )
-        return split_at(store, cuts)
+    def a_season_before(self, windows: Sequence[Record]) -> Tensor:
+        """The values (B, H, Y) one season before each step of the windows' horizons, NaN where there is no row."""
+        assert self.season_steps is not None
+        return torch.stack([self.cutter.a_season_before(window, self.season_steps) for window in windows])
 
     def _time(self, text: str, option: str) -> float:
         times = self.reading.times()

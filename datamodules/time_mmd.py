@@ -175,10 +175,9 @@ class TimeMMD(SequenceData):
 
 
 def step_numbers(start: pd.Series) -> tuple[np.ndarray, np.ndarray, int | None]:
-    """The number of each row's step, counted through gaps, its time in hours, and the steps of a year.
+    """The number of each row's step, counted through gaps, its time in hours, and the steps of a season.
 
-    The steps of a year are None where a year is no whole number of them. Months are steps of one length although their
-    days differ.
+    Months are steps of one length although their days differ.
 
     Raises ValueError where the rows lie on no grid, and for two rows in one step.
     """
@@ -189,12 +188,7 @@ def step_numbers(start: pd.Series) -> tuple[np.ndarray, np.ndarray, int | None]:
     if len(same := np.flatnonzero(np.diff(at) < 1)):
         first, second = start.iloc[same[0] : same[0] + 2].dt.date
         raise ValueError(f"start_date has two rows in one step of {grid}: {first} and {second}; keep one row a step")
-    if grid.months:
-        year = 12 // grid.months if 12 % grid.months == 0 else None
-    else:
-        steps = YEAR_HOURS * (5 / 7 if grid.week else 1) / grid.hours
-        year = round(steps) if steps >= 4 else None
-    return (at - at[0]).astype(float), grid.time(at, origin), year
+    return (at - at[0]).astype(float), grid.time(at, origin), grid.season
 
 
 def joined(texts: Sequence[tuple[int, str]], rows: int, most: int) -> list[str | None]:

@@ -20,6 +20,8 @@ EXAMPLES = "such as 10min, 1h, 6h, 1D, 1B (business day), 1W, 1M (month), 1Q or 
 BUSINESS = "1111100"
 NEAR = 1e-3  # part of a step, or of a day of a calendar, that is no distance
 HALF_MONTH = 360.0  # hours
+YEAR = 365.25 * 24  # hours
+MOST_STEPS = 1440  # of a season: minutes of a day
 _FIRST_DAY = np.datetime64("1600-01-03")  # before all times
 
 
@@ -137,6 +139,20 @@ class Grid:
             if most == 1:
                 break
         return found
+
+    @property
+    def season(self) -> int | None:
+        """Steps after which values likely repeat: those of a day, else of a week, else of a year; None without any."""
+        if self.months:
+            return 12 // self.months if 12 % self.months == 0 and self.months < 12 else None
+        if self.week:
+            return self.week.count("1")
+        for span in (24.0, 168.0):
+            steps = span / self.hours
+            if 1.5 < steps <= MOST_STEPS and abs(steps - round(steps)) < 1e-6 * steps:
+                return round(steps)
+        year = YEAR / self.hours
+        return round(year) if 4 <= year <= MOST_STEPS else None
 
     @property
     def span(self) -> tuple[str | None, int]:

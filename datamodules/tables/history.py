@@ -15,8 +15,9 @@ from datamodules.tables.build import Reading
 from datamodules.tables.grid import Grid
 from datamodules.tables.opening import open_table
 from datamodules.tables.panels import check_step, column_of_series
+from datamodules.tables.splits import everything
 from datamodules.tables.store import Store
-from datamodules.tables.windows import Cutter, LastWindows, everything, grid_of
+from datamodules.tables.windows import Cutter, LastWindows, grid_of
 from gssr.domains import Characters, Rows, checked
 from gssr.sequences.record import Record
 from gssr.shown import listed, quoted

@@ -14,8 +14,9 @@ from datamodules.tables import cells
 from datamodules.tables.build import Columns
 from datamodules.tables.grid import Grid, length
 from datamodules.tables.source import Source
+from datamodules.tables.splits import Segments, everything
 from datamodules.tables.stamps import grid_of_stamps
-from datamodules.tables.windows import Cutter, LastWindows, Segments, TableWindows, everything
+from datamodules.tables.windows import Cutter, LastWindows, TableWindows
 from gssr.shown import listed, quoted
 
 FEWEST_GAPS = 3  # between rows, from which the step of a series is seen

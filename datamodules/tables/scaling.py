@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from datamodules.tables.splits import Segments
 from datamodules.tables.store import ROWS, Store
-from datamodules.tables.windows import Segments
 from gssr.sequences.scaler import Scaler
 
 FARTHEST = 1e6  # standard deviations from the training mean that any value may lie

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from datamodules.tables.facts import iso
 from datamodules.tables.goals import GoalNotes
 from datamodules.tables.grid import Grid
 from datamodules.tables.marks import Marks
+from datamodules.tables.splits import Segments, everything, first_after
 from datamodules.tables.stamps import LOOK, grid_of_stamps
 from datamodules.tables.store import ROWS, Store
 from gssr.sequences.phrases import time_spans
 from gssr.sequences.record import Record
 
-SPLITS = ("train", "val", "test")
 LEAST_ROWS = 0.5  # share of a window's steps that must have a row
-Segments = list[tuple[int, int, int]]  # series, first row and end of a part
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Cutter:
     text_lag: int
     notes: GoalNotes | None
     _origins: dict[int, float] = field(default_factory=dict, init=False, repr=False)
+    _numbers: dict[str, int] = field(default_factory=dict, init=False, repr=False)
 
     def read(self, series: int, position: int, length: int, first: int, end: int) -> Record:
         """The window of `length` steps from a position of a series; its rows are among first to end.
@@ -67,6 +69,29 @@ class Cutter:
             first, end = self.store.offsets[series : series + 2].tolist()
             self._origins[series] = self.grid.origin(self.store.read("time", first, min(end, first + LOOK)))
         return self._origins[series]
+
+    def a_season_before(self, window: Record, period: int) -> Tensor:
+        """The values `period` steps (a multiple, where the horizon is longer) before each step of a window's horizon.
+
+        (H, Y), NaN for a step without a row.
+        """
+        if not self._numbers:
+            self._numbers = {name: number for number, name in enumerate(self.store.facts.series)}
+        series, length, steps = self._numbers[window.series], window.goal_start + 1, len(window)
+        first, end = self.store.offsets[series : series + 2].tolist()
+        row = first_after(self.store, first, end, float(window.time[0]), inclusive=True)
+        position = int(self.grid.position(window.time[:1], self._origin(series))[0])
+        ahead = np.arange(steps - length)
+        at = length + ahead - period * (ahead // period + 1)
+        # A step has one row at most, which may lie beside it.
+        begin, stop = max(first, row + int(at.min()) - 1), min(end, row + steps + 1)
+        value = np.full((len(ahead), len(self.store.facts.columns)), np.nan, np.float32)
+        if stop > begin:
+            found = self.positions(series, begin, stop) - position
+            nearest = np.searchsorted(found, at).clip(max=len(found) - 1)
+            known = found[nearest] == at
+            value[known] = self.store.read("value", begin, stop)[nearest[known]]
+        return torch.from_numpy(value)
 
     def positions(self, series: int, first: int, end: int) -> np.ndarray:
         return self.grid.position(self.store.read("time", first, end), self._origin(series))
@@ -196,10 +221,6 @@ class LastWindows(Sequence[Record]):
         return cutter.read(series, position, length, first, row + cutter.horizon + 1)
 
 
-def everything(store: Store) -> Segments:
-    return [(s, int(a), int(b)) for s, (a, b) in enumerate(zip(store.offsets, store.offsets[1:], strict=False))]
-
-
 def grid_of(store: Store, options: Any) -> Grid:
     """The grid of the option `step`, or the one that fits the gaps between the rows of the first series.
 
@@ -213,65 +234,3 @@ def grid_of(store: Store, options: Any) -> Grid:
         if sum(map(len, found)) > ROWS:
             break
     return grid_of_stamps(found, options.step, store.facts.clock.zone)
-
-
-def first_after(store: Store, first: int, end: int, hours: float, inclusive: bool = False) -> int:
-    """The first row of a sorted range whose time is after `hours` (`inclusive`: or at it), `end` if there is none."""
-    while first < end:
-        middle = (first + end) // 2
-        time = store.read("time", middle, middle + 1)[0]
-        if time > hours or (inclusive and time == hours):
-            end = middle
-        else:
-            first = middle + 1
-    return first
-
-
-def split_at(store: Store, cuts: Sequence[float]) -> dict[str, Segments]:
-    """Rows before the first time are training, those before the second validation, the others test."""
-    parts: dict[str, Segments] = {split: [] for split in SPLITS}
-    for series, first, end in everything(store):
-        edges = [first, *(first_after(store, first, end, cut, inclusive=True) for cut in cuts), end]
-        for split, a, b in zip(SPLITS, edges, edges[1:], strict=False):
-            if b > a:
-                parts[split].append((series, a, b))
-    return parts
-
-
-def time_cuts(store: Store, shares: Sequence[float]) -> list[float]:
-    """The two times before which the shares of training, and of training and validation, of all rows lie."""
-    every = max(1, len(store) // 100_000)
-    picked = [store.read("time", a, min(len(store), a + ROWS))[::every].copy() for a in range(0, len(store), ROWS)]
-    times = np.sort(np.concatenate(picked))
-    return [float(times[min(len(times) - 1, int(share * len(times)))]) for share in (shares[0], shares[0] + shares[1])]
-
-
-def split_series(store: Store, shares: Sequence[float]) -> dict[str, Segments]:
-    """Parts of whole series, drawn by a fixed seed, at least one in each part.
-
-    Raises ValueError for less than three series.
-    """
-    every = everything(store)
-    if len(every) < len(SPLITS):
-        raise ValueError(
-            f"the table has {len(every)} series, a split by series needs at least 3 (training, validation, "
-            "test); split by time"
-        )
-    order = np.random.default_rng(0).permutation(len(every)).tolist()
-    first = min(max(1, round(shares[0] * len(every))), len(every) - 2)
-    second = min(max(first + 1, round((shares[0] + shares[1]) * len(every))), len(every) - 1)
-    bounds = {"train": (0, first), "val": (first, second), "test": (second, len(every))}
-    return {split: [every[i] for i in sorted(order[a:b])] for split, (a, b) in bounds.items()}
-
-
-def together(parts: Iterable[Segments]) -> Segments:
-    """The segments of several parts in order of series and row.
-
-    Segments that follow each other become one, so that windows cross their border.
-    """
-    joined: Segments = []
-    for series, first, end in sorted(segment for part in parts for segment in part):
-        if joined and joined[-1][0] == series and joined[-1][2] == first:
-            first = joined.pop()[1]
-        joined.append((series, first, end))
-    return joined

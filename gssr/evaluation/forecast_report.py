@@ -133,8 +133,8 @@ def _forecast(
         PERSISTENCE: persistence(batch)[..., y],
     }
     if data.season_steps:
-        known = [window for part in ("train", "val", "test") for window in data.windows(part)]
-        paths[SEASONAL] = seasonal_naive(known, batch, data.season_steps)[..., y]
+        season = _a_season_before(data, windows, batch)[..., y]
+        paths |= {} if season.isnan().all() else {SEASONAL: season}
     unit = data.value_units[y]
     return Forecasts(
         network,
@@ -148,6 +148,15 @@ def _forecast(
         seed,
         batch_size,
     )
+
+
+def _a_season_before(data: SequenceSource, windows: Sequence[Record], batch: Batch) -> Tensor:
+    """The values (B, H, Y) one season before the horizons of windows, whose batch is given."""
+    if hasattr(data, "a_season_before"):  # of all rows, where they are more than those of windows
+        return data.a_season_before(windows)
+    assert data.season_steps
+    known = [window for part in ("train", "val", "test") for window in data.windows(part)]
+    return seasonal_naive(known, batch, data.season_steps)
 
 
 def horizon_columns(horizon: int) -> list[int]:

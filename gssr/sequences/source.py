@@ -46,7 +46,8 @@ class SequenceSource(Protocol):
     value_guides: tuple[tuple[float, str], ...]
     """Named levels of that dimension for charts, as (level, name)."""
     season_steps: int | None
-    """Steps after which the values repeat, for the seasonal baseline; None without a season."""
+    """Steps after which the values may repeat, for the seasonal baseline; None without a season. The values so many
+    steps before come from the windows, or from `a_season_before(windows)`, (B, H, Y), where a data module has it."""
 
     has_text: bool
     """Whether any window has a text."""
