@@ -8,7 +8,7 @@ import re
 import shutil
 import signal
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -16,12 +16,13 @@ from typing import Any, Literal
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from callbacks.lightning_internals import log_step, validation_follows
+from callbacks.lightning_internals import log_step, step_counted, validation_follows
 from gssr import ranks
 from gssr.domains import Count, CountOrNone, checked
 from gssr.files import atomic_path
 from gssr.runs.folders import BEST, CHECKPOINTS, LAST, RunError, checkpoint_file
 
+_STATE = ("monitor", "mode", "best_score", "best_step", "worse")
 _STEP_FILE = re.compile(r"step-(\d+)\.ckpt")
 
 
@@ -51,10 +52,14 @@ class RunCheckpoints(Checkpoint):
 
     A save that fails, as on a full disk, ends training with its error; older files stay as they are.
 
+    The last step is validated in any case, wherever in an epoch it is.
+
     Args:
         monitor: name of the logged validation score that decides which checkpoint is best. None keeps no best; a data
             module that trains on its validation part (`train_through`) requires that.
         mode: whether a small or a large score is good.
+        patience: validations in a row without a better score after which training ends; None, or no monitor: it
+            never does. A run that is resumed goes on counting.
         every_n_steps: optimizer steps between two states of `last`; the end of training always writes one.
         keep: number of the newest `step-<n>.ckpt` that remain; 0 writes none.
     """
@@ -63,19 +68,23 @@ class RunCheckpoints(Checkpoint):
         self,
         monitor: str | None = "val/open_loop_mae",
         mode: Literal["min", "max"] = "min",
+        patience: Count | None = None,
         every_n_steps: Count = 200,
         keep: CountOrNone = 2,
     ) -> None:
         super().__init__()
         self.monitor, self.mode, self.every_n_steps, self.keep = monitor, mode, every_n_steps, keep
+        self.patience = patience
         self.best_score: float | None = None
         self.best_step: int | None = None
+        self.worse = 0  # validations since the best
         self._seen = self._saved = 0  # optimizer steps at the last batch, and at the last save
         self._due = False  # whether `last` is to be written
         self._asked = False  # whether a signal asked this process to stop
         self._stop = False  # whether any process was asked
         self._signal: int = signal.SIGINT
         self._validating = False
+        self._extra = False  # whether the last step is validated only since it is the last
         self._handlers: dict[int, Any] = {}
 
     # Saving.
@@ -83,7 +92,8 @@ class RunCheckpoints(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         check_interval(trainer)
         self._seen = self._saved = trainer.global_step
-        self._due = self._stop = self._asked = self._validating = False
+        self._due = self._stop = self._asked = self._validating = self._extra = False
+        trainer.should_stop |= self.ran_out
         self._listen()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -99,7 +109,12 @@ class RunCheckpoints(Checkpoint):
             return
         self._seen = trainer.global_step
         self._agree()
-        if self._stop or trainer.global_step % self.every_n_steps == 0 or _is_final_step(trainer):
+        final = _is_final_step(trainer)
+        if final:  # Lightning validates the step after which it was asked to stop, if its epoch is validated
+            due = validation_follows(trainer)
+            trainer.should_stop, trainer.check_val_every_n_epoch = True, 1
+            self._extra = not due and validation_follows(trainer)
+        if self._stop or trainer.global_step % self.every_n_steps == 0 or final:
             self._due = True
             if not trainer.is_last_batch and not validation_follows(trainer):
                 log_step(trainer)
@@ -109,14 +124,20 @@ class RunCheckpoints(Checkpoint):
         self._validating = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._validating = False
-        if trainer.sanity_checking or trainer.fast_dev_run or trainer.state.fn != "fit":
+        self._validating = trainer.state.fn == "fit" and not (trainer.sanity_checking or trainer.fast_dev_run)
+        if not self._validating:
             return
-        if self.monitor is not None and self._improved(trainer):
-            trainer.save_checkpoint(checkpoint_file(self._folder(trainer), BEST), weights_only=False)
+        if self.monitor is not None:
+            improved = self._improved(trainer)
+            self.worse = 0 if improved else self.worse + 1
+            trainer.should_stop |= self.ran_out
+            if improved:
+                self._save(trainer, checkpoint_file(self._folder(trainer), BEST))
         self._agree()
-        if self._due or self._stop or trainer.should_stop:
+        # An epoch that is complete is saved as such, unless Lightning would validate it again.
+        if (self._due or self._stop or trainer.should_stop) and not (self._extra and trainer.is_last_batch):
             self._save_last(trainer)
+        self._validating = False
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._due:
@@ -134,11 +155,17 @@ class RunCheckpoints(Checkpoint):
         self._unlisten()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"monitor": self.monitor, "mode": self.mode, "best_score": self.best_score, "best_step": self.best_step}
+        return {name: getattr(self, name) for name in _STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if (state_dict["monitor"], state_dict["mode"]) == (self.monitor, self.mode):
-            self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
+            for name in _STATE:
+                setattr(self, name, state_dict.get(name, 0))  # older checkpoints lack `worse`
+
+    @property
+    def ran_out(self) -> bool:
+        """Whether training ends since no validation was better for long enough."""
+        return self.patience is not None and self.worse >= self.patience
 
     def when_best(self, trainer: Trainer) -> str:
         """Step, pass over the training windows and score of the best checkpoint, in words."""
@@ -170,10 +197,14 @@ class RunCheckpoints(Checkpoint):
         self.best_score, self.best_step, self._best_exists = score, trainer.global_step, True
         return True
 
+    def _save(self, trainer: Trainer, file: Path) -> None:
+        with step_counted(trainer) if self._extra and self._validating else nullcontext():
+            trainer.save_checkpoint(file, weights_only=False)
+
     def _save_last(self, trainer: Trainer) -> None:
         folder = self._folder(trainer)
         last = checkpoint_file(folder, LAST)
-        trainer.save_checkpoint(last, weights_only=False)
+        self._save(trainer, last)
         self._saved, self._due = trainer.global_step, False
         for logger in trainer.loggers:
             logger.save()

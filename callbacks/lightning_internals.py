@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from lightning import Trainer
 
 
@@ -22,6 +25,21 @@ def log_step(trainer: Trainer) -> None:
     the step.
     """
     trainer._logger_connector.update_train_step_metrics()
+
+
+@contextmanager
+def step_counted(trainer: Trainer) -> Iterator[None]:
+    """Count the step that a validation follows as done, in what is saved meanwhile.
+
+    Lightning counts it after the validation. A resumed run that would not validate there would log its next step as the
+    same one.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    loop._batches_that_stepped += 1
+    try:
+        yield
+    finally:
+        loop._batches_that_stepped -= 1
 
 
 def close_complete_epoch(trainer: Trainer) -> None:

@@ -367,6 +367,16 @@ def test_the_end_says_which_pass_was_best_and_what_to_use(capsys: pytest.Capture
     assert "pass" not in said and "python train.py test --ckpt_path last\n" in said
 
 
+def test_a_run_that_gets_no_better_ends_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    cli = call("fit", "--trainer.max_epochs", "9", "--checkpoint.patience", "1", "--model.lr", "0.0")
+    said = capsys.readouterr().out
+    assert cli.trainer.global_step == 2 * cli.trainer.num_training_batches
+    assert "steps, then ended: val/open_loop_mae was not better in 1 validations (raise --checkpoint.patience" in said
+    call("fit", "--ckpt_path", "last")
+    said = capsys.readouterr().out
+    assert "Nothing was left to do" in said and "then ended: val/open_loop_mae" in said
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("hook", ["setup", "on_fit_start", "on_sanity_check_start", "on_train_start"])
 def test_a_run_stopped_before_its_first_step_begins_anew(

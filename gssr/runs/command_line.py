@@ -193,7 +193,17 @@ class RunCLI(LightningCLI):
             self.start.release()
         if self.start.continues and self.trainer.global_step == self.start.done_steps:
             say("Nothing was left to do: raise --trainer.max_epochs (or max_steps) to train longer.")
-        self._end(f"Trained {self.trainer.global_step} steps.")
+        self._end(f"Trained {self.trainer.global_step} steps{self._why_ended()}.")
+
+    def _why_ended(self) -> str:
+        """Why training ended before its last step, in words."""
+        saver = next(c for c in self.trainer.callbacks if isinstance(c, RunCheckpoints))
+        if not saver.ran_out:
+            return ""
+        return (
+            f", then ended: {saver.monitor} was not better in {saver.worse} validations (raise "
+            "--checkpoint.patience to train longer)"
+        )
 
     def _fail(self, error: Exception) -> None:
         """Print how to go on after an error. Raises RunError for one that the user can mend."""
