@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from math import inf, isfinite
 
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor
 
 from gssr.sequences.clock import Length, read_length
-from gssr.sequences.events import Event, Joined, Not, Part, Place, Timed, Value
+from gssr.sequences.events import Joined, Margins, Not, Part, Place, Timed, Value
 from gssr.shown import listed, quoted
 
 LONGEST, DEEPEST = 2_000, 32  # characters, parentheses within each other
@@ -53,7 +54,7 @@ class Condition:
         self.text, self.width = text.strip(), len(value_names)
         self._part = _Reader(self.text, value_names, value_units or [""] * self.width).read()
 
-    def over(self, time: Sequence[float] | np.ndarray) -> Event:
+    def over(self, time: Sequence[float] | np.ndarray) -> ConditionEvent:
         """The condition as an event: paths (S, H, Y) and last observed values (Y) to True or False (S).
 
         Args:
@@ -62,21 +63,45 @@ class Condition:
         Raises ValueError for a time beyond the steps or between them; the event does for paths of another shape or with
         NaN, and for a change of a value that was never observed.
         """
-        hours = np.asarray(time, np.float64)
-        shape = (len(hours) - 1, self.width)
-
-        def event(paths: Tensor, last: Tensor) -> Tensor:
-            if paths.ndim != 3 or paths.shape[1:] != shape or last.shape != shape[1:]:
-                raise ValueError(
-                    f"paths of shape {tuple(paths.shape)} with last values of shape {tuple(last.shape)}; expected "
-                    f"(S, {shape[0]}, {shape[1]}) and ({shape[1]},)"
-                )
-            if paths.isnan().any():
-                raise ValueError("a path holds values that are no numbers; a condition needs a value at every step")
-            return self._part(paths, last, hours)
-
-        event(torch.zeros(1, *shape), torch.zeros(self.width))  # refuses its times now
+        event = ConditionEvent(self._part, np.asarray(time, np.float64), self.width)
+        event(torch.zeros(1, event.steps, self.width), torch.zeros(self.width))  # refuses its times now
         return event
+
+
+@dataclass(frozen=True)
+class ConditionEvent:
+    """A condition at the times of paths; see `Condition.over`."""
+
+    part: Part
+    hours: np.ndarray
+    width: int
+
+    @property
+    def steps(self) -> int:
+        return len(self.hours) - 1
+
+    def __call__(self, paths: Tensor, last: Tensor) -> Tensor:
+        self._require(paths, last)
+        if paths.isnan().any():
+            raise ValueError("a path holds values that are no numbers; a condition needs a value at every step")
+        return self.part(paths, last, self.hours)
+
+    def margin(self, paths: Tensor, last: Tensor, scale: Tensor, unknown: float = torch.nan) -> Tensor:
+        """By how much it holds (above 0) or does not (below), (S) in units of ``scale`` (Y), with gradients.
+
+        Args:
+            unknown: margin of a value that is NaN: with infinity the margin is the largest that can still come, with
+                -infinity the smallest.
+        """
+        self._require(paths, last)
+        return self.part(paths, last, self.hours, Margins(scale, unknown))
+
+    def _require(self, paths: Tensor, last: Tensor) -> None:
+        if paths.ndim != 3 or paths.shape[1:] != (self.steps, self.width) or last.shape != (self.width,):
+            raise ValueError(
+                f"paths of shape {tuple(paths.shape)} with last values of shape {tuple(last.shape)}; expected "
+                f"(S, {self.steps}, {self.width}) and ({self.width},)"
+            )
 
 
 class _Reader:

@@ -1,13 +1,15 @@
 """What a condition is made of: questions about values at single steps, joined, and asked of the steps of a path.
 
 Each part is called with paths (S, H, Y), the last observed values (Y) and the hours (1 + H) of the last known step and
-of those ahead. It answers True or False, (S, H) where it is ``of_steps``, else (S).
+of those ahead. It answers True or False, (S, H) where it is ``of_steps``, else (S). With ``Margins`` it answers by how
+much: above 0 where it holds, below where it does not (robustness of signal temporal logic: Donze & Maler 2010).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,6 +41,13 @@ class Place:
         return ValueError(f"{message}\n  {clean[first : first + _SHOWN]}\n  {' ' * (self.start - first)}{'^' * width}")
 
 
+class Margins(NamedTuple):
+    """How margins are measured: in units of ``scale`` (Y), NaN in a path being worth ``unknown``."""
+
+    scale: Tensor
+    unknown: float
+
+
 @dataclass(frozen=True)
 class Value:
     """Whether the value of a column lies from ``low`` to ``high``; of a ``change``: its distance from the last one.
@@ -54,7 +63,7 @@ class Value:
     change: bool = False
     of_steps = True
 
-    def __call__(self, paths: Tensor, last: Tensor, time: np.ndarray) -> Tensor:
+    def __call__(self, paths: Tensor, last: Tensor, time: np.ndarray, margins: Margins | None = None) -> Tensor:
         value = paths[..., self.column]
         if self.change:
             if last[self.column].isnan():
@@ -62,6 +71,9 @@ class Value:
                     "the value was never observed in the history, so that it has no change from then"
                 )
             value = value - last[self.column]
+        if margins is not None:
+            margin = torch.minimum(value - self.low, self.high - value) / margins.scale[self.column]
+            return margin.nan_to_num(margins.unknown, torch.inf, -torch.inf)
         if self.open:
             return (value > self.low) & (value < self.high)
         return (value >= self.low) & (value <= self.high)
@@ -78,7 +90,9 @@ class Not:
     def of_steps(self) -> bool:
         return self.part.of_steps
 
-    def __call__(self, paths: Tensor, last: Tensor, time: np.ndarray) -> Tensor:
+    def __call__(self, paths: Tensor, last: Tensor, time: np.ndarray, margins: Margins | None = None) -> Tensor:
+        if margins is not None:
+            return -self.part(paths, last, time, margins._replace(unknown=-margins.unknown))
         return ~self.part(paths, last, time)
 
 
@@ -94,9 +108,9 @@ class Joined:
     def of_steps(self) -> bool:
         return self.parts[0].of_steps
 
-    def __call__(self, paths: Tensor, last: Tensor, time: np.ndarray) -> Tensor:
-        found = torch.stack([part(paths, last, time) for part in self.parts])
-        return found.any(0) if self.any else found.all(0)
+    def __call__(self, paths: Tensor, last: Tensor, time: np.ndarray, margins: Margins | None = None) -> Tensor:
+        found = torch.stack([part(paths, last, time, margins) for part in self.parts])
+        return found.amax(0) if self.any else found.amin(0)
 
 
 @dataclass(frozen=True)
@@ -114,9 +128,9 @@ class Timed:
     place: Place
     of_steps = False
 
-    def __call__(self, paths: Tensor, last: Tensor, time: np.ndarray) -> Tensor:
-        found = self.part(paths, last, time)[:, : self._steps(time)]
-        return found[:, -1] if self.when == "at" else found.any(1) if self.when == "within" else found.all(1)
+    def __call__(self, paths: Tensor, last: Tensor, time: np.ndarray, margins: Margins | None = None) -> Tensor:
+        found = self.part(paths, last, time, margins)[:, : self._steps(time)]
+        return found[:, -1] if self.when == "at" else found.amax(1) if self.when == "within" else found.amin(1)
 
     def _steps(self, time: np.ndarray) -> int:
         """How many steps lie up to the time. Raises ValueError beyond the paths and, with "at", between steps."""
