@@ -1,5 +1,8 @@
 """Conditioning on what should hold, with the network's own rollouts: how likely it is, and how it would go."""
 
-from gssr.search.beliefs.rejection import Chance, Conditioned, chance, condition
+from gssr.search.beliefs.ladder import Conditioned, Weighed, chance, condition
+from gssr.search.beliefs.learning import learn_twist
+from gssr.search.beliefs.rejection import Chance, Estimate
+from gssr.search.beliefs.twist import Twist
 
-__all__ = ["Chance", "Conditioned", "chance", "condition"]
+__all__ = ["Chance", "Conditioned", "Estimate", "Twist", "Weighed", "chance", "condition", "learn_twist"]

@@ -1,4 +1,4 @@
-"""P(event | history) and p(path | history, event) by plain rollouts, of which those that fit are kept.
+"""Plain rollouts, of which those that satisfy an event are counted and kept.
 
 Rollouts are the network's own, without a goal and never stretched: a stretched fan is right step by step, but its paths
 are none of the network's.
@@ -6,6 +6,7 @@ are none of the network's.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf, log, sqrt
@@ -38,8 +39,43 @@ class Roller(Protocol):
     def rollout(self) -> Callable[..., Rollouts]: ...
 
 
+class Estimate(ABC):
+    """A chance, with how well it is known."""
+
+    rollouts: int
+
+    @property
+    @abstractmethod
+    def probability(self) -> float:
+        """P(event | history), without bias."""
+
+    @property
+    @abstractmethod
+    def error(self) -> float:
+        """Standard error of the probability."""
+
+    @property
+    @abstractmethod
+    def interval(self) -> tuple[float, float]:
+        """95 % of the probability."""
+
+    @property
+    def log_probability(self) -> float:
+        return log(self.probability) if self.probability else -inf
+
+    @property
+    def log_error(self) -> float:
+        """Standard error of the logarithm, infinite without a hit."""
+        return self.error / self.probability if self.probability else inf
+
+    def __str__(self) -> str:
+        if self.probability:
+            return f"{self.probability:.2g} ± {self.error:.1g}"
+        return f"less than 1 in {int(1 / self.interval[1]):,}"
+
+
 @dataclass(frozen=True)
-class Chance:
+class Chance(Estimate):
     """How many of independent rollouts hit an event; counting stopped at hit number ``wanted`` or at the budget."""
 
     hits: int
@@ -54,18 +90,9 @@ class Chance:
         return (self.hits - 1) / (self.rollouts - 1) if self.rollouts > 1 else 1.0
 
     @property
-    def log_probability(self) -> float:
-        return log(self.probability) if self.probability else -inf
-
-    @property
     def error(self) -> float:
         """Standard error of the probability."""
         return sqrt(self.probability * (1 - self.probability) / self.rollouts)
-
-    @property
-    def log_error(self) -> float:
-        """Standard error of its logarithm, infinite without a hit."""
-        return self.error / self.probability if self.probability else inf
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -76,31 +103,9 @@ class Chance:
         middle, half = share + Z**2 / (2 * n), Z * sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
         return (middle - half) / (1 + Z**2 / n), (middle + half) / (1 + Z**2 / n)
 
-    def __str__(self) -> str:
-        if self.hits:
-            return f"{self.probability:.2g} ± {self.error:.1g}"
-        return f"less than 1 in {int(1 / self.interval[1]):,}"
-
-
-@dataclass(frozen=True)
-class Conditioned:
-    """Paths of one sequence that satisfy an event.
-
-    ``rollouts`` (S, 1, H, …) with weights (S) that sum to 1, and the event's chance; S is 0 where none was found.
-    """
-
-    rollouts: Rollouts
-    weights: Tensor
-    chance: Chance
-
-    @property
-    def effective_samples(self) -> float:
-        """As many equally weighted paths would tell a mean as exactly (Kish 1965)."""
-        return float(1 / self.weights.square().sum()) if len(self.weights) else 0.0
-
 
 @dataclass
-class _Count:
+class Count:
     """Of one event: what was counted, and the paths that hit it."""
 
     event: Event
@@ -129,65 +134,55 @@ class _Count:
         return Chance(self.hits, self.rollouts, self.wanted)
 
 
-def chance(
-    network: Roller, batch: Batch, events: Sequence[Asked], hits: int = HITS, budget: int = BUDGET, seed: int = 0
-) -> list[list[Chance]]:
-    """P(event | history) for each sequence of a batch (outer list) and each event (inner list).
+def counts(
+    network: Roller,
+    batch: Batch,
+    events: Sequence[Asked],
+    hits: int,
+    budget: int,
+    seed: int,
+    goes_on: Callable[[Count], bool] = lambda count: True,
+) -> list[list[Count]]:
+    """For each sequence of a batch and each event the rollouts that hit it.
 
     All events of a sequence are read off the same rollouts; what else is asked, or is in the batch, changes no answer.
 
     Args:
-        events: conditions as text, `Condition`, or any function of paths (S, H, Y) and the last observed values (Y),
-            NaN where there is none, that gives True or False (S).
-        hits: counting stops at this number of an event's hits.
-        budget: rollouts at most.
-        seed: of the rollouts.
+        goes_on: asked after the first `CHUNK` rollouts whether more are worth it.
 
     Raises ValueError for an event that cannot be read or asked of the horizon, and numbers below 1.
     """
-    return [[count.chance for count in counts] for counts in _counts(network, batch, events, hits, budget, seed)]
-
-
-def condition(
-    network: Roller, batch: Batch, where: Asked, samples: int = 64, budget: int = BUDGET, seed: int = 0
-) -> list[Conditioned]:
-    """Paths given that a condition holds, for each sequence of a batch; arguments as in `chance`, ``samples`` paths."""
-    found = []
-    for (count,) in _counts(network, batch, [where], samples, budget, seed):
-        parts = ([getattr(kept, name) for kept in count.kept] for name in ("mean", "sample", "x"))
-        rollouts = Rollouts(*map(torch.cat, parts))
-        found.append(Conditioned(rollouts, torch.full((count.hits,), 1 / max(1, count.hits)), count.chance))
-    return found
-
-
-def _counts(
-    network: Roller, batch: Batch, events: Sequence[Asked], hits: int, budget: int, seed: int
-) -> list[list[_Count]]:
     if hits < 1 or budget < 1:
         raise ValueError(f"{hits} hits and {budget} rollouts at most were asked for; expected 1 or more of each")
     read = [Condition(e, network.value_names, network.value_units) if isinstance(e, str) else e for e in events]
     # All conditions are refused before the first rollout.
-    counts = [[_Count(_event(e, _alone(batch, row)), hits) for e in read] for row in range(len(batch))]
-    for row, mine in enumerate(counts):
-        alone, generator, left = _alone(batch, row), torch.Generator().manual_seed(seed), budget
-        unknown = torch.full_like(alone.value[0, 0], torch.nan)
-        last = last_observed(alone, context_length(alone), unknown)[0, 0]
-        while left > 0 and any(count.hits < hits for count in mine):
-            drawn = network.rollout(alone, [None], min(CHUNK, left), generator, calibrated=False)
-            left -= len(drawn.sample)
-            for count in mine:
+    found = [[Count(_event(e, alone(batch, row)), hits) for e in read] for row in range(len(batch))]
+    for row, mine in enumerate(found):
+        one, generator, left, open_ = alone(batch, row), torch.Generator().manual_seed(seed), budget, mine
+        last = last_values(one)
+        while left > 0 and open_:
+            drawn = network.rollout(one, [None], min(CHUNK, left), generator, calibrated=False)
+            for count in open_:
                 count.add(drawn, last.to(drawn.sample.device))
-    return counts
+            open_ = [count for count in open_ if count.hits < hits and (left < budget or goes_on(count))]
+            left -= len(drawn.sample)
+    return found
 
 
-def _alone(batch: Batch, row: int) -> Batch:
+def last_values(one: Batch) -> Tensor:
+    """The last observed values (Y) of a sequence, NaN where there is none."""
+    unknown = torch.full_like(one.value[0, 0], torch.nan)
+    return last_observed(one, context_length(one), unknown)[0, 0]
+
+
+def alone(batch: Batch, row: int) -> Batch:
     """A sequence without padding."""
-    alone = batch.select([row])
-    return first_steps(alone, int(alone.step_mask.sum()))
+    one = batch.select([row])
+    return first_steps(one, int(one.step_mask.sum()))
 
 
-def _event(asked: Condition | Event, alone: Batch) -> Event:
+def _event(asked: Condition | Event, one: Batch) -> Event:
     if not isinstance(asked, Condition):
         return asked
-    time: np.ndarray = alone.time[0, context_length(alone) - 1 :].cpu().numpy()
+    time: np.ndarray = one.time[0, context_length(one) - 1 :].cpu().numpy()
     return asked.over(time)
