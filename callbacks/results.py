@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +19,7 @@ from gssr.evaluation.network import Plan
 from gssr.evaluation.predictions import FILE
 from gssr.files import atomic_write, require_room
 from gssr.runs.folders import RunError
+from gssr.search.beliefs import goal_chances
 from gssr.sequences.record import Batch
 from gssr.sequences.source import SequenceSource
 
@@ -60,6 +62,8 @@ class TestReport(Callback):
 class PredictionWriter(Callback):
     """Write the plans of `predict` as JSON Lines, with fan charts of the first windows.
 
+    A goal whose bounds are known has its chance beside it: how likely it is without any pull.
+
     The file and the charts appear at the end: a `predict` that breaks off leaves nothing that looks like a result.
 
     Args:
@@ -92,11 +96,17 @@ class PredictionWriter(Callback):
     ) -> None:
         assert self._file is not None
         found = Forecast.of(pl_module, batch, *outputs)
+        chances: list[Any] = [None] * len(batch)
+        if hasattr(pl_module, "validation") and hasattr(pl_module, "rollout"):
+            chances = goal_chances(pl_module, batch)
+            found = replace(found, chances=[each and each.plain() for each in chances])
         self._file.writelines(line + "\n" for line in found.lines(self.rollouts))
         if self._first is None:
             self._first = found
             print(shown.line(Path(trainer.default_root_dir) / FILE))
             self._show(found.with_goal or found.without_goal, batch, pl_module.value_names)
+            if chances[0] is not None:
+                print(f"  chance of the goal without its pull: {chances[0]}")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._open.close()

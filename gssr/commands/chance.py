@@ -2,13 +2,12 @@
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 
 from gssr import shown
 from gssr.commands.history import HISTORY, history_options, read_record, warn_of_strange_values
-from gssr.commands.options import Subparsers, add_command, items, json_option, read_text, seed_option
+from gssr.commands.options import Subparsers, add_command, budget_option, json_option, read_text, seed_option
 
 
 def add_commands(subparsers: Subparsers) -> None:
@@ -29,7 +28,7 @@ def add_commands(subparsers: Subparsers) -> None:
     history_options(parser)
     parser.add_argument("--event", action="append", default=[], metavar="TEXT", help="an event; may be repeated")
     parser.add_argument("--events", type=Path, metavar="FILE", help="a UTF-8 file with an event a line")
-    parser.add_argument("--budget", type=items, default=16_384, metavar="N", help="rollouts at most; default 16384")
+    budget_option(parser)
     seed_option(parser, "the rollouts")
     json_option(parser)
     parser.set_defaults(run=run)
@@ -40,7 +39,9 @@ def run(options: argparse.Namespace) -> None:
     if not texts:
         raise ValueError('no event was given; give --event "wind +30 within 24h" or --events FILE')
 
+    from gssr.runs.folders import find_checkpoint
     from gssr.runs.trained import load_trained
+    from gssr.runs.twists import twist_of
     from gssr.search.beliefs import chance
     from gssr.sequences.collate import collate
     from gssr.sequences.conditions import Condition
@@ -49,21 +50,17 @@ def run(options: argparse.Namespace) -> None:
     events = [Condition(text, network.value_names, network.value_units) for text in texts]
     record = read_record(options, network.value_names, trained)
     warn_of_strange_values(record, network)
-    (found,) = chance(network, collate([record]), events, budget=options.budget, seed=options.seed)
+    found_file = find_checkpoint(options.ckpt_path, options.run_folder)
+    (found,) = chance(
+        network,
+        collate([record]),
+        events,
+        budget=options.budget,
+        seed=options.seed,
+        twist=lambda: twist_of(network, found_file),
+    )
     if options.json:
-        lines = [
-            {
-                "event": event.text,
-                "probability": each.probability,
-                "error": each.error,
-                "interval": each.interval,
-                "log_probability": each.log_probability if math.isfinite(each.log_probability) else None,
-                "log_error": each.log_error if math.isfinite(each.log_error) else None,
-                "hits": each.hits,
-                "rollouts": each.rollouts,
-            }
-            for event, each in zip(events, found, strict=True)
-        ]
+        lines = [{"event": event.text, **each.plain()} for event, each in zip(events, found, strict=True)]
         print(json.dumps({"series": record.series, "events": lines}, allow_nan=False, ensure_ascii=False))
         return
 
@@ -72,11 +69,11 @@ def run(options: argparse.Namespace) -> None:
     from rich.text import Text
 
     table = Table(title=Text(shown.line(record.series)), caption="intervals hold 95 %")
-    for name in ("event", "chance", "interval", "hits", "rollouts"):
+    for name in ("event", "chance", "interval", "hits", "of"):
         table.add_column(name, justify="left" if name == "event" else "right")
     for event, each in zip(events, found, strict=True):
         low, high = each.interval
-        numbers = (str(each), f"{low:.2g} to {high:.2g}", f"{each.hits:,}", f"{each.rollouts:,}")
+        numbers = (str(each), f"{low:.2g} to {high:.2g}", f"{each.hits:,}", f"{each.rollouts:,} {each.method}")
         table.add_row(Text(shown.line(event.text)), *numbers)
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
 

@@ -62,6 +62,12 @@ def seed_option(parser: Options, of: str) -> None:
     parser.add_argument("--seed", type=argument(Seed), default=0, help=f"of {of}; default 0")
 
 
+def budget_option(parser: Options) -> None:
+    parser.add_argument(
+        "--budget", type=items, default=16_384, metavar="N", help="rollouts and particles at most; default 16384"
+    )
+
+
 def json_option(parser: Options) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
 

@@ -5,17 +5,27 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gssr import shown
 from gssr.commands.history import HISTORY, history_options, read_record, warn_of_strange_values
-from gssr.commands.options import Subparsers, add_command, items, number, plot_option, seed_option, steps
+from gssr.commands.options import (
+    Subparsers,
+    add_command,
+    budget_option,
+    items,
+    number,
+    plot_option,
+    seed_option,
+    steps,
+)
 from gssr.files import atomic_write, require_file, writing
 
 if TYPE_CHECKING:
     from gssr.evaluation.forecasting import Forecast
     from gssr.network import GoalNetwork
     from gssr.sequences.conditions import Condition
+    from gssr.sequences.record import Record
 
 
 def add_commands(subparsers: Subparsers) -> None:
@@ -33,10 +43,11 @@ def add_commands(subparsers: Subparsers) -> None:
     )
     history_options(parser)
     parser.add_argument("--goal", metavar="TEXT", help="the goal in words; default none, which gives a forecast")
-    parser.add_argument("--where", metavar="EVENT", help="keep rollouts in which an event holds; see gssr chance")
+    parser.add_argument("--where", metavar="EVENT", help="paths in which an event holds; see gssr chance")
     parser.add_argument("--goal_step", type=steps, metavar="N", help="step of the goal, from 1; default the last")
     parser.add_argument("--strength", type=number, metavar="X", help="factor of the goal's pull; default the network's")
     parser.add_argument("--samples", type=items, default=64, metavar="S", help="rollouts; default 64")
+    budget_option(parser)
     seed_option(parser, "the rollouts")
     parser.add_argument("--no-texts", action="store_true", help="imagine numbers only, which is faster")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write history, quantiles, rollouts and texts")
@@ -59,10 +70,13 @@ def run(options: argparse.Namespace) -> None:
     _warn_of_strange_goal(record.goal, network)
     if options.strength is not None:
         network.forecaster.strength = options.strength
-    where = None if options.where is None else Condition(options.where, network.value_names, network.value_units)
+    given = None
+    if options.where is not None:
+        where = Condition(options.where, network.value_names, network.value_units)
+        given = _conditioned(where, record, network, options)
     found = forecast(network, [record], options.samples, not options.no_texts, options.seed)
-    if where is not None:
-        found = _conditioned(found, where, network, options)
+    if given is not None:
+        found = replace(found, batch=replace(found.batch, goal=[f"where {where.text}"]), **given)
     _print(found, network)
     if options.json is not None:
         with writing(options.json), atomic_write(options.json) as file:
@@ -88,20 +102,35 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _conditioned(
-    found: "Forecast", where: "Condition", network: "GoalNetwork", options: argparse.Namespace
-) -> "Forecast":
-    """The forecast with the plan of the network's own rollouts in which a condition holds in the place of a goal's."""
+    where: "Condition", record: "Record", network: "GoalNetwork", options: argparse.Namespace
+) -> dict[str, Any]:
+    """The plan of paths of the network's own in which a condition holds, and its chance, for a `Forecast`."""
+    from gssr.runs.folders import find_checkpoint
+    from gssr.runs.twists import twist_of
     from gssr.search.beliefs import condition
+    from gssr.sequences.collate import collate
 
-    (given,) = condition(network, found.batch, where, options.samples, seed=options.seed)
-    if not given.chance.hits:
-        raise ValueError(f"the network gives {shown.quoted(where.text)} {given.chance}; no rollout satisfied it")
-    paths = f"{given.chance.hits:,} of {given.chance.rollouts:,} rollouts satisfy it"
-    print(shown.line(f"where {where.text}: chance {given.chance}; {paths}"))
+    file = find_checkpoint(options.ckpt_path, options.run_folder)
+    (given,) = condition(
+        network,
+        collate([record]),
+        where,
+        options.samples,
+        options.budget,
+        options.seed,
+        twist=lambda: twist_of(network, file),
+    )
+    chance = given.chance
+    if not chance.hits:
+        raise ValueError(f"the network gives {shown.quoted(where.text)} {chance}; no path satisfied it")
+    paths = f"{chance.hits:,} of {chance.rollouts:,} {chance.method} satisfy it"
+    if chance.method == "particles":
+        paths += f", as good as {given.effective_samples:.0f} paths, of {given.ancestors:,} beginnings"
+    print(shown.line(f"where {where.text}: chance {chance}; {paths}"))
     # A condition depends on the noise of values as well, so that paths without it need not satisfy it.
-    rollouts = replace(given.rollouts, mean=given.rollouts.sample)
-    plan = network.forecaster.described(rollouts, not options.no_texts)
-    return replace(found, batch=replace(found.batch, goal=[f"where {where.text}"]), with_goal=plan)
+    rollouts = given.equally(options.samples, options.seed)
+    plan = network.forecaster.described(replace(rollouts, mean=rollouts.sample), not options.no_texts)
+    return {"with_goal": plan, "chances": [chance.plain()]}
 
 
 def _dimension(name: str | None, names: list[str]) -> int:

@@ -7,6 +7,8 @@ from its neighbours):
     time            T times, ISO 8601 in UTC
     context         C rows of Y values; truth: H rows of Y values
     goal, goal_step, goal_time, goal_low, goal_high      a sentence or null; bounds of Y values
+    chance          null, or how likely the goal or condition is without any pull: {"probability", "error", "interval"
+                    (95 %), "log_probability", "log_error", "hits", "rollouts", "method"}
     quantile_levels Q numbers
     with_goal, without_goal     each null, or {"mean": H x Y, "quantiles": H x Y x Q, "samples": S,
                                 "rollouts": at most S x H x Y, "text": H texts or null}
@@ -41,6 +43,8 @@ FILE = "predictions.jsonl"
 class Forecast:
     """Plans of a batch under its goals (None: it has none) and without goals.
 
+    ``chances``: of the goal of each sequence, as they are written; None where they are unknown.
+
     Raises ValueError when a plan is of another batch size than the batch.
     """
 
@@ -49,6 +53,7 @@ class Forecast:
     without_goal: Plan
     value_names: Sequence[str]
     value_units: Sequence[str]
+    chances: Sequence[dict[str, Any] | None] | None = None
 
     def __post_init__(self) -> None:
         for plan in filter(None, (self.with_goal, self.without_goal)):
@@ -133,6 +138,7 @@ class Forecast:
             "goal_time": time[goal_step],
             "goal_low": _numbers(batch.goal_low[row]),
             "goal_high": _numbers(batch.goal_high[row]),
+            "chance": None if self.chances is None else self.chances[row],
             "value_names": list(self.value_names),
             "value_units": list(self.value_units),
             "quantile_levels": [float(level) for level in self.without_goal.quantile_levels],

@@ -164,13 +164,15 @@ class Validation:
         self._add(f"miss_{kind}", missed.mean(), len(rows))
 
     def miss(self, value: Tensor, batch: Batch) -> Tensor:
-        """Distance (B,) of values (B, Y) outside the goals' bounds, in tolerances.
+        """Distance (B,) of values (B, Y) outside the goals' bounds, in tolerances."""
+        low, high = batch.goal_low / self.tolerance, batch.goal_high / self.tolerance
+        return goal_distance(value / self.tolerance, low, high).sqrt()
 
-        A tolerance is two resolutions, at least 0.2 standard deviations.
-        """
-        resolution = torch.tensor(self.resolution, device=value.device)
-        tolerance = torch.maximum(2 * resolution, 0.2 * self.objective.world.scaler.std)
-        return goal_distance(value / tolerance, batch.goal_low / tolerance, batch.goal_high / tolerance).sqrt()
+    @property
+    def tolerance(self) -> Tensor:
+        """Within this distance (Y) of a number it counts as reached: two resolutions, at least 0.2 deviations."""
+        std = self.objective.world.scaler.std
+        return torch.maximum(2 * torch.tensor(self.resolution, device=std.device), 0.2 * std)
 
 
 def batch_number(loader: object, index: int) -> int | None:

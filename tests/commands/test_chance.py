@@ -2,17 +2,21 @@
 
 import json
 import math
+import shutil
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from lightning import Trainer
 
 from gssr.commands.main import main
 from gssr.runs.trained import load_trained
-from gssr.search.beliefs import chance
+from gssr.search.beliefs import chance, learn_twist
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Record
 from tests.networks import make_network
@@ -70,6 +74,90 @@ def test_a_plan_where_an_event_holds_has_paths_in_which_it_does(here: Path, caps
     assert "where wind >= 60 at 2: chance" in capsys.readouterr().out
     assert main([*given, "--where", "wind >= 900 at 2"]) == 2
     assert main([*given, "--where", "wind >= 60 at 2", "--goal", "Rise"]) == 2
+
+
+def make_run(here: Path, monkeypatch: pytest.MonkeyPatch, **data: Any) -> tuple[list[str], str]:
+    """A run whose training windows are those of a table; what names it to a command, and a rare event."""
+    monkeypatch.setattr("gssr.runs.twists.learn_twist", partial(learn_twist, steps=200))
+    folder = here / "runs" / "mine" / "checkpoints"
+    folder.mkdir(parents=True)
+    shutil.copy("best.ckpt", folder)
+    times = pd.date_range("2024-01-01", periods=60, freq="6h").strftime("%Y-%m-%dT%H:%MZ")
+    wave = np.sin(np.arange(60) / 5)
+    pd.DataFrame({"time": times, "wind": 60 + 30 * wave, "pressure": 980 - 20 * wave}).to_csv("table.csv", index=False)
+    options = {"path": "table.csv", "time_column": "time", "context": 3, "horizon": 2, "goals": None}
+    data = {"class_path": "datamodules.TableSequences", "init_args": options} | data
+    (folder.parent / "config.yaml").write_text(yaml.safe_dump({"data": data}), encoding="utf-8")
+    network, _ = load_trained(str(folder / "best.ckpt"))
+    value = np.full((5, 2), np.nan, np.float32)
+    value[:3] = [[55, 990], [70, np.nan], [52, 960]]
+    record = Record("ian", 6.0 * np.arange(5), value, [None] * 5, goal_start=2)
+    paths = network.rollout(collate([record]), [None], 10_000, calibrated=False).sample
+    return ["--input", "ian.csv", "--run", "mine"], f"wind >= {float(paths[:, 0, 1, 0].quantile(0.99)):.1f} at 2"
+
+
+def test_particles_find_a_rare_event_by_a_twist_that_is_learned_once(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, rare = make_run(here, monkeypatch)
+    often = ["chance", *given, "--event", "wind >= 0 at 2"]
+    file = here / "runs" / "mine" / "checkpoints" / "best.twist.safetensors"
+    assert main(often) == 0 and not file.exists()
+    capsys.readouterr()
+    found = []
+    for said in ("the event is rare", ""):
+        assert main(["chance", *given, "--event", rare, "--json"]) == 0
+        shown = capsys.readouterr()
+        assert (said in shown.err) and (said != "" or shown.err == "")
+        found += json.loads(shown.out)["events"]
+        assert file.exists()
+    assert found[0] == found[1] and found[0]["method"] == "particles"
+    assert found[0]["probability"] == pytest.approx(0.01, rel=0.5) and found[0]["interval"][0] > 0.005
+    file.write_bytes(b"damaged")
+    assert main(["chance", *given, "--event", rare, "--budget", "3000"]) == 0
+    shown = capsys.readouterr()
+    assert "learned anew" in shown.err and "particles" in shown.out and file.stat().st_size > 1000
+
+    assert main(["plan", *given, "--where", rare, "--no-texts", "--samples", "32", "--json", "plan.json"]) == 0
+    plan = json.loads(Path("plan.json").read_text(encoding="utf-8"))
+    level = float(rare.split()[2])
+    assert plan["with_goal"]["samples"] == 32 and all(path[1][0] >= level for path in plan["with_goal"]["rollouts"])
+    assert plan["chance"]["method"] == "particles" and plan["chance"]["probability"] == pytest.approx(0.01, rel=0.5)
+    assert "particles satisfy it, as good as" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"class_path": "calendar.Calendar", "init_args": {}}, "calendar.Calendar was not imported"),
+        ({"init_args": {"path": "gone.csv"}}, "gone.csv"),
+        ({"class_path": "datamodules.Nothing"}, "cannot be read"),
+    ],
+)
+def test_rollouts_are_counted_where_training_windows_cannot_be_read(
+    data: dict[str, Any],
+    message: str,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given, rare = make_run(here, monkeypatch, **data)
+    assert main(["chance", *given, "--event", rare, "--budget", "2000", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["events"][0]["method"] == "rollouts"
+    assert message in shown.err and "rollouts are counted" in shown.err and "Traceback" not in shown.err
+
+
+def test_a_time_beyond_the_horizon_is_refused_before_anything_is_imagined(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def imagined(*args: Any, **options: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("gssr.evaluation.forecasting.forecast", imagined)
+    monkeypatch.setattr("gssr.network.GoalNetwork.rollout", imagined)
+    assert main(["plan", *GIVEN[1:5], "--where", "wind >= 60 at 48h"]) == 2
+    assert "beyond the horizon" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 Where at least 32 of 1,024 plain rollouts hit an event, counting on costs no more than particles do. Where fewer do, and
 there is a twist, islands of particles (`gssr.search.beliefs.smc`) begin with 256 particles and are doubled until the
-chance and the paths are known well enough, or the budget is spent.
+chance and the paths are known well enough, or the budget is spent. An estimate that looks exact by luck stops early,
+which is a bias, small beside the error.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Weighed(Estimate):
     chances: tuple[float, ...]
     rollouts: int
     hits: int
+    method = "particles"
 
     @property
     def probability(self) -> float:
@@ -132,7 +134,8 @@ def chance(
         seed: of the rollouts.
         twist: of the network, or what gives it when an event is rare; without one all events are counted.
 
-    Raises ValueError for an event that cannot be read or asked of the horizon, and numbers below 1.
+    Raises ValueError for an event that cannot be read or asked of the horizon, numbers below 1, and another network's
+    twist.
     """
     search = _Search(network, twist, budget, seed)
     found = search.counts(batch, events, hits)
@@ -170,7 +173,10 @@ class _Search:
 
     def __init__(self, network: Roller, twist: Twister, budget: int, seed: int) -> None:
         self.network, self.budget, self.seed = network, budget, seed
-        self._twist, self._found = twist, isinstance(twist, Twist)
+        if isinstance(twist, Twist):
+            twist.require(network)  # type: ignore[arg-type]
+        self._twist: Twist | None = None
+        self._twister: Callable[[], Twist | None] | None = (lambda: twist) if isinstance(twist, Twist) else twist
 
     def counts(self, batch: Batch, events: Sequence[Asked], hits: int) -> list[list[Count]]:
         def goes_on(count: Count) -> bool:
@@ -189,13 +195,19 @@ class _Search:
         return _counted(count)
 
     def _is_rare(self, count: Count) -> bool:
-        return count.hits < min(ENOUGH, count.wanted) and isinstance(count.event, ConditionEvent) and bool(self.twist)
+        return (
+            count.hits < min(ENOUGH, count.wanted)
+            and isinstance(count.event, ConditionEvent)
+            and self.twist is not None
+        )
 
     @property
     def twist(self) -> Twist | None:
-        if not self._found and self._twist is not None:
-            self._twist, self._found = self._twist(), True  # type: ignore[call-arg]
-        return self._twist  # type: ignore[return-value]
+        if self._twister is not None:
+            self._twist, self._twister = self._twister(), None
+            if self._twist is not None:
+                self._twist.require(self.network)  # type: ignore[arg-type]
+        return self._twist
 
     def _particles(self, one: Batch, count: Count, suffices: Callable[[Conditioned], bool]) -> Conditioned:
         network: Searched = self.network  # type: ignore[assignment]
@@ -203,6 +215,8 @@ class _Search:
         dynamics = Dynamics(network.forecaster, one.to(network.world.device))
         asked = smc.Asked(count.event, last_values(dynamics.batch), network.world.scaler.std)
         generator = torch.Generator().manual_seed(self.seed)
+        # Other noise than that of the rollouts, whose hits decided that particles are drawn.
+        generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         drawn: list[smc.Particles] = []
         islands, left = FIRST, max(FIRST, (self.budget - count.rollouts) // smc.ISLAND)
         while True:

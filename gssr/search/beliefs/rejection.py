@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf, log, sqrt
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -40,14 +40,19 @@ class Roller(Protocol):
 
 
 class Estimate(ABC):
-    """A chance, with how well it is known."""
+    """A chance, with how well it is known.
 
+    ``rollouts`` (or particles) of which ``hits`` satisfied the event; ``method`` says which of the two.
+    """
+
+    hits: int
     rollouts: int
+    method: ClassVar[str]
 
     @property
     @abstractmethod
     def probability(self) -> float:
-        """P(event | history), without bias."""
+        """P(event | history)."""
 
     @property
     @abstractmethod
@@ -68,6 +73,12 @@ class Estimate(ABC):
         """Standard error of the logarithm, infinite without a hit."""
         return self.error / self.probability if self.probability else inf
 
+    def plain(self) -> dict[str, Any]:
+        """For JSON: None in the place of what is infinite."""
+        names = ("probability", "error", "interval", "log_probability", "log_error", "hits", "rollouts", "method")
+        found = {name: getattr(self, name) for name in names}
+        return {name: None if value in (inf, -inf) else value for name, value in found.items()}
+
     def __str__(self) -> str:
         if self.probability:
             return f"{self.probability:.2g} ± {self.error:.1g}"
@@ -81,6 +92,7 @@ class Chance(Estimate):
     hits: int
     rollouts: int
     wanted: int = HITS
+    method = "rollouts"
 
     @property
     def probability(self) -> float:

@@ -22,6 +22,7 @@ from gssr.states import state_file
 FORM = "gssr-twist-1"
 HIDDEN = 64
 LEAST_STD, MOST_CORRELATED = 1e-3, 0.999
+OTHER = "the twist was learned for another network; learn one for this network with gssr.search.beliefs.learn_twist"
 
 
 class Ahead(NamedTuple):
@@ -101,9 +102,8 @@ class Twist(nn.Module):
         """The twist of a network. Raises ValueError for a damaged file, and for the twist of another network."""
 
         def build(tensors: dict[str, Tensor], about: dict[str, str]) -> Twist:
-            if about.get("fingerprint") != own:
-                raise ValueError("it was learned for another network; learn it anew with: gssr twist")
-            twist = cls.of(network)
+            if about.get("fingerprint") != twist.fingerprint:
+                raise ValueError(OTHER)
             expected = {name: tensor.shape for name, tensor in twist.state_dict().items()}
             if {name: tensor.shape for name, tensor in tensors.items()} != expected:
                 raise ValueError("its sizes are not those of a twist of this network")
@@ -111,10 +111,15 @@ class Twist(nn.Module):
                 if not all(tensor.isfinite().all() for tensor in tensors.values()):
                     raise ValueError("it holds numbers that are not finite")
                 twist.load_state_dict(tensors)
-            return twist.eval().requires_grad_(False)
+            return twist.eval().requires_grad_(False).to(network.world.device)
 
-        own = fingerprint(network)
+        twist = cls.of(network)
         return state_file.read(file, FORM, build)
+
+    def require(self, network: Network) -> None:
+        """Raises ValueError for a network that it was not learned for."""
+        if self.fingerprint != fingerprint(network):
+            raise ValueError(OTHER)
 
 
 def fingerprint(network: Network) -> str:

@@ -1,0 +1,56 @@
+"""How likely a goal is before anything pulls towards it, for goals whose bounds are known."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gssr.network.validation import Validation
+from gssr.search.beliefs.ladder import chance
+from gssr.search.beliefs.rejection import Estimate, Roller
+from gssr.sequences.context import context_length
+from gssr.sequences.events import Event
+from gssr.sequences.record import Batch
+
+ROLLOUTS = 1024
+
+
+class Judge(Roller, Protocol):
+    """What is asked of a network, too: its ``validation`` says what counts as reached."""
+
+    validation: Validation
+
+
+def goal_chances(network: Judge, batch: Batch, budget: int = ROLLOUTS, seed: int = 0) -> list[Estimate | None]:
+    """P(goal | history) of each sequence's goal; None without a goal, or where its bounds are unknown.
+
+    A range is asked for as it stands, an exact number with the tolerance of hits (`Validation.tolerance`).
+
+    Args:
+        budget: rollouts at most. seed: of the rollouts.
+    """
+    first, found = context_length(batch), []
+    for row in range(len(batch)):
+        low, high, step = batch.goal_low[row], batch.goal_high[row], int(batch.goal_step[row]) - first
+        if batch.goal[row] is None or (low.isnan() | high.isnan()).all() or step < 0:
+            found.append(None)
+            continue
+        event = _reached(low, high, step, network.validation.tolerance)
+        ((each,),) = chance(network, batch.select([row]), [event], budget=budget, seed=seed)
+        found.append(each)
+    return found
+
+
+def _reached(low: Tensor, high: Tensor, step: int, tolerance: Tensor) -> Event:
+    slack = torch.where(low == high, tolerance.to(low), torch.zeros_like(low))
+    silent = low.isnan() | high.isnan()
+
+    def event(paths: Tensor, last: Tensor) -> Tensor:
+        value = paths[:, step]
+        return ((value >= (low - slack).to(value)) & (value <= (high + slack).to(value)) | silent.to(value.device)).all(
+            -1
+        )
+
+    return event
