@@ -41,7 +41,7 @@ def batch() -> Batch:
         value[:C] = np.linspace(0, 0.3, C)[:, None]
         bounds = {} if low is None else {"goal": "Rise", "goal_low": np.float32(low), "goal_high": np.float32(high)}
         times = 6.0 * np.arange(C + H)
-        records.append(Record("a", times, value, [None] * (C + H), C - 1, goal_step=C - 1 + step, **bounds))
+        records.append(Record("a", times, value, [None] * (C + H), goal_start=C - 1, goal_step=C - 1 + step, **bounds))
     return collate(records)
 
 

@@ -39,26 +39,25 @@ def twist(network: GoalNetwork) -> Twist:
 
 @pytest.fixture(scope="module")
 def rare(network: GoalNetwork) -> tuple[str, float]:
-    """A condition and its chance by 200,000 rollouts."""
+    """A condition on two values and its chance by 100,000 rollouts."""
     batch = collate([window(1.0)])
-    paths = network.rollout(batch, [None], 200_000, torch.Generator().manual_seed(9), calibrated=False).sample[:, 0]
-    level = float(paths[:100_000, -1, 0].quantile(0.97))
-    hits = (paths[:, -1, 0] >= level) & (paths[:, :2, 1] <= 0).any(1)
-    share = float(hits.double().mean())
-    assert 0.001 < share < 0.02
-    return f"y >= {level} at 4 and z <= 0 within 2", share
+    paths = network.rollout(batch, [None], 100_000, torch.Generator().manual_seed(9), calibrated=False).sample[:, 0]
+    high, low = float(paths[:50_000, -1, 0].quantile(0.97)), float(paths[:50_000, 1, 1].quantile(0.2))
+    share = float(((paths[:, -1, 0] >= high) & (paths[:, :2, 1] <= low).any(1)).double().mean())
+    assert 0.002 < share < 0.02
+    return f"y >= {high} at 4 and z <= {low} within 2", share
 
 
 def test_particles_agree_with_a_large_count(network: GoalNetwork, twist: Twist, rare: tuple[str, float]) -> None:
     event, truth = rare
-    batch = collate([window(1.0), window(-1.0)])
-    found = [chance(network, batch, [event], budget=6000, seed=seed, twist=twist)[0][0] for seed in range(16)]
-    assert all(isinstance(each, Weighed) and each.rollouts <= 6000 and each.method == "particles" for each in found)
+    batch = collate([window(1.0)])
+    found = [chance(network, batch, [event], hits=50, budget=3000, seed=seed, twist=twist)[0][0] for seed in range(8)]
+    assert all(isinstance(each, Weighed) and each.rollouts <= 2000 and each.method == "particles" for each in found)
     estimates = np.array([each.probability for each in found])
     errors = np.array([each.error for each in found])
-    assert abs(estimates.mean() - truth) < 4 * (estimates.var() / 16 + truth / 200_000) ** 0.5
-    assert np.mean([low <= truth <= high for low, high in (each.interval for each in found)]) >= 0.8
-    assert estimates.std() == pytest.approx(errors.mean(), rel=0.5) and errors.mean() < 0.1 * truth
+    assert abs(estimates.mean() - truth) < 4 * (estimates.var() / 8 + truth / 100_000) ** 0.5
+    assert np.mean([low <= truth <= high for low, high in (each.interval for each in found)]) >= 0.75
+    assert estimates.std() == pytest.approx(errors.mean(), rel=0.6) and errors.mean() < 0.2 * truth
 
 
 def test_where_rollouts_hit_they_are_counted_and_the_twist_is_not_asked_for(network: GoalNetwork) -> None:
@@ -66,7 +65,7 @@ def test_where_rollouts_hit_they_are_counted_and_the_twist_is_not_asked_for(netw
         raise AssertionError
 
     batch = collate([window(1.0)])
-    ((found, often),) = chance(network, batch, ["y >= -50 at 4", "z <= 0 at 1"], budget=6000, twist=never)
+    ((found, often),) = chance(network, batch, ["y >= -50 at 4", "z <= 50 at 1"], budget=6000, twist=never)
     assert isinstance(found, Chance) and isinstance(often, Chance)
     with pytest.raises(AssertionError):
         chance(network, batch, ["y >= 50 at 4"], budget=6000, twist=never)
@@ -88,9 +87,9 @@ def test_conditioned_paths_satisfy_the_condition_and_their_weights_sum_to_one(
     event, _ = rare
     (found,) = condition(network, collate([window(1.0)]), event, samples=100, twist=twist)
     assert isinstance(found.chance, Weighed) and found.chance.hits == len(found.weights)
-    level = float(event.split()[2])
+    high, low = float(event.split()[2]), float(event.split()[8])
     paths = found.rollouts.sample[:, 0]
-    assert (paths[:, 3, 0] >= level).all() and (paths[:, :2, 1] <= 0).any(1).all()
+    assert (paths[:, 3, 0] >= high).all() and (paths[:, :2, 1] <= low).any(1).all()
     assert found.weights.sum() == pytest.approx(1) and (found.weights > 0).all()
     assert 100 <= found.effective_samples <= len(found.weights) and 50 <= found.ancestors <= found.chance.rollouts
     # Other paths than those that are counted, of the same distribution.
@@ -101,16 +100,22 @@ def test_conditioned_paths_satisfy_the_condition_and_their_weights_sum_to_one(
         spread = float(of(counted).std())
         assert own == pytest.approx(other, abs=4 * spread * (1 / 300 + 1 / found.effective_samples) ** 0.5)
     drawn = found.equally(64)
-    assert drawn.sample.shape == (64, 1, H, 2) and (drawn.sample[:, 0, 3, 0] >= level).all()
+    assert drawn.sample.shape == (64, 1, H, 2) and (drawn.sample[:, 0, 3, 0] >= high).all()
 
 
-def test_an_answer_depends_neither_on_other_events_nor_on_the_batch(network: GoalNetwork, twist: Twist) -> None:
-    events, records = ["y >= 5 at 4", "z >= 5 within 3", "y >= 0 at 2"], [window(1.0), window(-1.0, horizon=3)]
-    events[0] = "y >= 5 at 3"
+def test_an_answer_depends_neither_on_other_events_nor_on_the_batch(
+    network: GoalNetwork, twist: Twist, rare: tuple[str, float]
+) -> None:
+    high, low = rare[0].split()[2], rare[0].split()[8]
+    events, records = (
+        [f"y >= {high} at 3", f"z <= {low} within 3", "y >= 0 at 2"],
+        [window(1.0), window(0.8, horizon=3)],
+    )
     together = chance(network, collate(records), events, budget=3000, twist=twist)
     for row, record in enumerate(records):
         single = [chance(network, collate([record]), [event], budget=3000, twist=twist)[0][0] for event in events]
         assert [each.plain() for each in single] == [each.plain() for each in together[row]]
+    assert {each.method for row in together for each in row} == {"rollouts", "particles"}
 
 
 def test_a_twist_is_kept_and_refused_by_another_network(

@@ -13,7 +13,7 @@ from gssr.search.beliefs import smc
 from gssr.sequences.conditions import Condition
 
 H, KEEPS, SPREAD, START = 6, 0.9, 0.5, 1.0
-ISLANDS = 400
+ISLANDS = 300
 END = NormalDist(KEEPS**H * START, SPREAD * sum(KEEPS ** (2 * k) for k in range(H)) ** 0.5)
 
 
@@ -66,7 +66,7 @@ class Ignorant:
 
 
 GOOD = Forecaster()
-TWISTS = {"right": GOOD, "a wrong share": Forecaster(0.5, SPREAD), "too sure": Forecaster(1.0, 0.2)}
+TWISTS = {"right": GOOD, "a wrong share": Forecaster(0.75, SPREAD), "too sure": Forecaster(KEEPS, 0.35)}
 # Behind P(y >= 3.2 at 6), whose truth is known, chances of paths, which a million walks tell.
 EVENTS = {
     "end": "y >= 3.2 at 6",
@@ -110,7 +110,7 @@ def test_the_chance_has_no_bias_whatever_the_twist(
     found = drawn(EVENTS[event], TWISTS[twist], guided=guided).chances
     truth, error = truths[event], float(found.std()) / ISLANDS**0.5
     counted = (truth / 1e6) ** 0.5
-    assert 1e-4 < truth < 0.02 and error < 0.15 * truth
+    assert 1e-4 < truth < 0.04 and error < (0.15 if twist == "right" else 1) * truth
     assert abs(float(found.mean()) - truth) < 4 * (error**2 + counted**2) ** 0.5
 
 
@@ -121,14 +121,14 @@ def test_a_twist_and_its_guide_save_particles(truths: dict[str, float]) -> None:
     ]
     # Of 64 plain rollouts, by the binomial distribution.
     assert errors[0] == pytest.approx((64 * truths["end"]) ** -0.5, rel=0.3)
-    assert errors[1] < 0.2 * errors[0] and errors[2] < 0.6 * errors[1]
+    assert errors[1] < 0.6 * errors[0] and errors[2] < 0.3 * errors[1]
 
 
 def test_paths_are_those_of_the_walk_given_the_condition() -> None:
     found = drawn("y >= 3.2 at 6")
     weights = found.log_weights.exp()
     end, middle = found.paths[:, -1, 0], found.paths[:, 2, 0]
-    assert ((weights > 0) == (end >= 3.2)).all() and (weights > 0).double().mean() > 0.8
+    assert ((weights > 0) == (end >= 3.2)).all() and (weights > 0).double().mean() > 0.7
     assert weights.mean() == pytest.approx(float(found.chances.mean()))
     weights = weights / weights.sum()
     beyond = (3.2 - END.mean) / END.stdev
