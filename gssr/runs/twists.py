@@ -15,6 +15,7 @@ from datamodules import SequenceData
 from gssr import shown
 from gssr.network import GoalNetwork
 from gssr.runs import class_paths
+from gssr.runs.command_line import reason
 from gssr.runs.config import read_run_config
 from gssr.runs.folders import Found
 from gssr.search.beliefs import Twist, learn_twist
@@ -62,9 +63,9 @@ def training_data(run: Path) -> SequenceData:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(SequenceData, "data", required=True)
     try:
-        data = parser.instantiate_classes(parser.parse_object({"data": options.get("data")})).data
+        data = parser.instantiate(parser.parse_object({"data": options.get("data")})).data
     except Exception as error:  # whatever the parser raises for options that are none
-        raise ValueError(class_paths.refused(str(error)) or shown.line(error)) from error
+        raise ValueError(class_paths.refused(str(error)) or shown.line(reason(error))) from error
     assert isinstance(data, SequenceData)
     return data
 
