@@ -2,8 +2,8 @@
 
 Where at least 32 of 1,024 plain rollouts hit an event, counting on costs no more than particles do. Where fewer do, and
 there is a twist, islands of particles (`gssr.search.beliefs.smc`) begin with 256 particles and are doubled until the
-chance and the paths are known well enough, or the budget is spent. An estimate that looks exact by luck stops early,
-which is a bias, small beside the error.
+chance (from 1,024 particles) or the paths are known well enough, or the budget is spent. An estimate that looks exact
+by luck stops early, which is a bias, small beside the error.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from gssr.sequences.record import Batch
 
 ENOUGH = 32  # hits of the first rollouts, from which on counting is as good
 FIRST = 4  # islands
+TRUSTED = 1024  # particles, from which on the spread of islands is believed to be small
 MOST = 64  # islands at a time
 # Student's t of 95 % for 1 … 30 degrees of freedom less one, and beyond.
 _T = {3: 3.18, 7: 2.36, 15: 2.13, 31: 2.04}
@@ -137,12 +138,13 @@ def chance(
     Raises ValueError for an event that cannot be read or asked of the horizon, numbers below 1, and another network's
     twist.
     """
+
+    def suffices(found: Conditioned) -> bool:
+        return found.chance.rollouts >= TRUSTED and found.chance.log_error <= hits**-0.5
+
     search = _Search(network, twist, budget, seed)
     found = search.counts(batch, events, hits)
-    return [
-        [search.known(batch, row, count, lambda c: c.chance.log_error <= hits**-0.5).chance for count in mine]
-        for row, mine in enumerate(found)
-    ]
+    return [[search.known(batch, row, count, suffices).chance for count in mine] for row, mine in enumerate(found)]
 
 
 def condition(
