@@ -1,9 +1,9 @@
 """P(event | history) and p(path | history, event): by plain rollouts while these hit it, else by particles.
 
 Where at least 32 of 1,024 plain rollouts hit an event, counting on costs no more than particles do. Where fewer do, and
-there is a twist, islands of particles (`gssr.search.beliefs.smc`) begin with 256 particles and are doubled until the
-chance (from 1,024 particles) or the paths are known well enough, or the budget is spent. An estimate that looks exact
-by luck stops early, which is a bias, small beside the error.
+there is a twist, islands of particles (`gssr.search.beliefs.smc`) begin with 1,024 particles and are doubled until the
+chance and the paths are known well enough, or the budget is spent. An estimate that looks exact by luck stops early,
+which is a bias, small beside the error.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from gssr.sequences.conditions import ConditionEvent
 from gssr.sequences.record import Batch
 
 ENOUGH = 32  # hits of the first rollouts, from which on counting is as good
-FIRST = 4  # islands
-TRUSTED = 1024  # particles, from which on the spread of islands is believed to be small
+FIRST = 16  # islands; the spread of fewer is often much too small
+FEWEST = 4  # islands, whatever the budget
 MOST = 64  # islands at a time
 # Student's t of 95 % for 1 … 30 degrees of freedom less one, and beyond.
 _T = {3: 3.18, 7: 2.36, 15: 2.13, 31: 2.04}
@@ -140,7 +140,7 @@ def chance(
     """
 
     def suffices(found: Conditioned) -> bool:
-        return found.chance.rollouts >= TRUSTED and found.chance.log_error <= hits**-0.5
+        return found.chance.log_error <= hits**-0.5
 
     search = _Search(network, twist, budget, seed)
     found = search.counts(batch, events, hits)
@@ -220,7 +220,8 @@ class _Search:
         # Other noise than that of the rollouts, whose hits decided that particles are drawn.
         generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         drawn: list[smc.Particles] = []
-        islands, left = FIRST, max(FIRST, (self.budget - count.rollouts) // smc.ISLAND)
+        left = max(FEWEST, (self.budget - count.rollouts) // smc.ISLAND)
+        islands = min(FIRST, left)
         while True:
             drawn.append(smc.draw(dynamics, self.twist, asked, islands, generator))
             left -= islands
