@@ -168,7 +168,7 @@ def of_particles(found: smc.Particles, window: int, truth: float) -> Measured:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run with a best checkpoint")
-    parser.add_argument("--windows", type=int, default=8, help="validation windows, evenly spaced (default: 8)")
+    parser.add_argument("--windows", type=int, default=6, help="validation windows, evenly spaced (default: 6)")
     parser.add_argument("--rollouts", type=int, default=131_072, help="plain rollouts a window (default: 131072)")
     parser.add_argument("--islands", type=int, default=32, help=f"of {SIZE} particles an event (default: 32)")
     parser.add_argument("--seed", type=int, default=0)

@@ -27,7 +27,7 @@ from gssr.sequences.conditions import ConditionEvent
 ISLAND = 64  # particles
 PATHS = 16  # K, of the twist
 PLAIN = 0.1  # share of particles with plain noise
-LEAST = 0.05  # psi, in means of its island
+LEAST = 0.1  # psi, in means of its island
 MOST_ALONG = 0.98  # of what decides, the share that the next step may know: margins are linear only nearby
 FAINT = -30.0  # deviations; the probability beyond is no float
 
