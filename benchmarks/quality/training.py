@@ -35,7 +35,7 @@ def trained(
     """
     settings = {"configs": [file.name for file in configs], "options": list(options), "seed": seed}
     seeds = [f"--{key}={seed}" for key in ("seed_everything", "model.seed", "data.seed")]
-    return _train(folder, [*data.arguments(configs), *seeds, *options], settings, threads)
+    return train(folder, [*data.arguments(configs), *seeds, *options], settings, threads)
 
 
 def refitted(run: Path, folder: Path, threads: int = 1) -> Path:
@@ -48,10 +48,14 @@ def refitted(run: Path, folder: Path, threads: int = 1) -> Path:
     options = ["--data.train_through=val", "--checkpoint.monitor=null"]
     options += [f"--trainer.max_epochs={passes}", "--trainer.max_steps=-1"]
     settings = {"run": run.name, "step": state["global_step"], "passes": passes}
-    return _train(folder, ["--config", str((run / CONFIG).resolve()), *options], settings, threads)
+    return train(folder, ["--config", str((run / CONFIG).resolve()), *options], settings, threads)
 
 
-def _train(folder: Path, arguments: Sequence[str], settings: dict[str, Any], threads: int) -> Path:
+def train(folder: Path, arguments: Sequence[str], settings: dict[str, Any], threads: int) -> Path:
+    """The run in a folder by these arguments of `train.py fit`, which `settings` tell from others.
+
+    Raises RuntimeError with the end of the log if training fails.
+    """
     done = Cells(folder)
     if done.get("trained", settings) is not None and kept(folder).exists():
         return folder

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from gssr.sequences.record import Batch
+from gssr.sequences.collate import collate
+from gssr.sequences.context import context_length
+from gssr.sequences.record import Batch, Record
 from gssr.sequences.source import SequenceSource
 
 if TYPE_CHECKING:
     from gssr.network.module import GoalNetwork
+    from gssr.network.world_model import WorldModel
+
+MOST_WINDOWS = 2000  # that a linear autoregression is fitted to
 
 
 def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None:
@@ -36,6 +41,8 @@ def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None
         network.options.set_values(data.value_names, data.value_units, data.value_resolution, step)
         network.build()
         network.world.fit_units(data.scaler, data.value_resolution)
+        if network.options.world.linear_lags:
+            fit_linear(network.world, _some(data.windows("train")), getattr(data, "season_steps", None))
     elif list(data.value_names) != network.value_names:
         raise ValueError(
             f"this network was trained on the values {network.value_names}, the data has {list(data.value_names)}"
@@ -48,6 +55,20 @@ def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None
     has = {"text": data.has_text, "goals": data.has_goals}
     network.objective.lacks = {kind for kind, there in has.items() if not there}
     network.validation.known_values = data.known_values
+
+
+def fit_linear(world: WorldModel, batch: Batch, season: int | None) -> None:
+    """Fit the linear autoregression of a network to training windows in order of time; see LinearForecast.fit."""
+    value, seen = world.scaled_values(batch), batch.value_mask & batch.step_mask[..., None]
+    world.forecast_error.fit(value, seen, context_length(batch), season)
+
+
+def _some(windows: Sequence[Record]) -> Batch:
+    """Up to `MOST_WINDOWS` of the longest training windows, evenly spaced, by the time at which they start."""
+    step = max(1, len(windows) // MOST_WINDOWS)
+    picked = [windows[i] for i in range(0, len(windows), step)]
+    longest = max(map(len, picked))
+    return collate(sorted((window for window in picked if len(window) == longest), key=lambda w: float(w.time[0])))
 
 
 def texts_of(data: SequenceSource | None) -> list[str]:

@@ -1,6 +1,7 @@
 """The values of a forecast: the decoded belief, and an error that starts at the last one observed and drifts."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,13 @@ class Error(NamedTuple):
 
     ``mean`` is the expected error given the path of x, ``sample`` a drawn one.
     """
+
+    mean: Tensor
+    sample: Tensor
+
+
+class Value(NamedTuple):
+    """Values (B, Y) of an imagined step in scaled units: expected given the path of x, and drawn."""
 
     mean: Tensor
     sample: Tensor
@@ -35,6 +43,7 @@ class ForecastError(nn.Module):
         value_dim: Y. latent_dim: D. hidden_dim: width of the net behind s. order: P.
     """
 
+    of_values = False  # what it goes on from are errors
     momentum: nn.Parameter | None
 
     def __init__(self, value_dim: int, latent_dim: int, hidden_dim: int, order: int = 1) -> None:
@@ -57,20 +66,8 @@ class ForecastError(nn.Module):
         return left + (SCALE * self.momentum * (past[:, :-1] - past[:, 1:])).sum(1)
 
     def last(self, missed: Tensor, seen: Tensor) -> Tensor:
-        """The last P errors (B, T, P, Y) after each step of a context.
-
-        Where ``seen`` (B, T, Y) an error is ``missed`` (B, T, Y), observed less decoded value; elsewhere it is the one
-        expected after those before. Errors before the first one that was seen equal it.
-        """
-        missed = torch.where(seen, missed, torch.zeros_like(missed))
-        past, begun = missed.new_zeros(len(missed), self.order, missed.shape[-1]), torch.zeros_like(seen[:, 0])
-        errors = []
-        for t in range(missed.shape[1]):
-            error = torch.where(seen[:, t], missed[:, t], self.expected(past))
-            older = torch.where(begun[:, None], past[:, :-1], error[:, None])
-            past, begun = torch.cat([error[:, None], older], 1), begun | seen[:, t]
-            errors.append(past)
-        return torch.stack(errors, 1)
+        """The last P errors (B, T, P, Y) after each step of a context; ``missed`` is observed less decoded value."""
+        return last_of(missed, seen, self.order, self.expected)
 
     def forward(self, x: Tensor, gain: Tensor, error: Error, noise: Tensor) -> Error:
         """The errors after the next step, whose belief is x (B, D).
@@ -82,27 +79,47 @@ class ForecastError(nn.Module):
         spread = F.softplus(self.net(torch.cat([x, gain[:, None]], -1)) - 2)
         free = (1 - gain)[:, None]
         mean, sample = free * self.expected(error.mean), free * self.expected(error.sample) + spread * noise
-        return Error(_followed(error.mean, mean), _followed(error.sample, sample))
+        return Error(followed_by(error.mean, mean), followed_by(error.sample, sample))
+
+    def values(self, decoded: Tensor, x: Tensor, gain: Tensor, past: Error, noise: Tensor) -> tuple[Value, Error]:
+        """The value after the next step, which decodes to (B, Y), and what the one after it goes on from."""
+        error = self(x, gain, past, noise)
+        return Value(decoded + error.mean[:, 0], decoded + error.sample[:, 0]), error
 
 
-def _followed(past: Tensor, by: Tensor) -> Tensor:
+def followed_by(past: Tensor, by: Tensor) -> Tensor:
+    """The last P (B, P, Y) of a step later, whose own is (B, Y)."""
     return torch.cat([by[:, None], past[:, :-1]], 1)
 
 
-class Value(NamedTuple):
-    """Values (B, Y) of an imagined step in scaled units: expected given the path of x, and drawn."""
+def last_of(found: Tensor, seen: Tensor, order: int, expected: Callable[[Tensor], Tensor]) -> Tensor:
+    """The last P (B, T, P, Y) after each step of what is found (B, T, Y) where ``seen`` (B, T, Y), the latest first.
 
-    mean: Tensor
-    sample: Tensor
+    Elsewhere it is what is expected after those before. Those before the first one that was seen equal it.
+    """
+    found = torch.where(seen, found, torch.zeros_like(found))
+    past, begun = found.new_zeros(len(found), order, found.shape[-1]), torch.zeros_like(seen[:, 0])
+    every = []
+    for t in range(found.shape[1]):
+        now = torch.where(seen[:, t], found[:, t], expected(past))
+        older = torch.where(begun[:, None], past[:, :-1], now[:, None])
+        past, begun = torch.cat([now[:, None], older], 1), begun | seen[:, t]
+        every.append(past)
+    return torch.stack(every, 1)
+
+
+class Drift(Protocol):
+    """How values go on behind a context: `ForecastError` or `LinearForecast`."""
+
+    def values(self, decoded: Tensor, x: Tensor, gain: Tensor, past: Error, noise: Tensor) -> tuple[Value, Error]: ...
 
 
 class Decoder(NamedTuple):
     """The values of an imagined step from its belief."""
 
     head: ValueHead
-    error: ForecastError
+    error: Drift
 
     def __call__(self, x: Tensor, gain: Tensor, error: Error, noise: Tensor) -> tuple[Value, Error]:
         """The value (B, Y) of belief x (B, D) and its errors, from gain (B,), the last errors and noise (B, Y)."""
-        decoded, error = self.head(x).mean, self.error(x, gain, error, noise)
-        return Value(decoded + error.mean[:, 0], decoded + error.sample[:, 0]), error
+        return self.error.values(self.head(x).mean, x, gain, error, noise)

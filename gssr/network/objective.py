@@ -216,7 +216,8 @@ class Objective:
         if own < OWN_CONTEXT:
             return context_length(batch)
         by_window = self.world.config.normalisation != "training"
-        first, steps = context_length(batch) if by_window else self.config.min_context, batch.value.shape[1]
+        least = max(self.config.min_context, min(self.world.config.linear_lags, context_length(batch)))
+        first, steps = context_length(batch) if by_window else least, batch.value.shape[1]
         return min(first + int(share * (steps - first)), steps - 1)
 
     @exact

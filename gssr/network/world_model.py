@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from gssr.backbone import FrozenBackbone
 from gssr.backbone.readings import MeanReading, Reading
 from gssr.backbone.table import TextTable
-from gssr.domains import Few, Layer, Layers, Steps, Width, checked
+from gssr.domains import CountOrNone, Few, Layer, Layers, Steps, Width, checked
 from gssr.network.config import fixed
 from gssr.network.forecast_error import Decoder, ForecastError
 from gssr.network.gaussian import Gaussian
 from gssr.network.goal_encoder import GoalEncoder, GoalReader, LatentGoal
 from gssr.network.heads import ValueHead
 from gssr.network.layers import exact
+from gssr.network.linear import LinearForecast
 from gssr.network.noise import WindowNoise
 from gssr.network.normalisation import SCALES, WindowScale
 from gssr.network.posterior import Posterior, ProductPosterior
@@ -48,6 +49,8 @@ class WorldModelConfig:
         normalisation: Units in which the network sees values: training, of the training part; for levels that drift,
             and without goals, window, of each window's own context, or last, its last value and the deviation of the
             training part.
+        linear_lags: Longest lag of a linear autoregression inside, fitted before training; the belief learns what it
+            leaves, and error_order is not used. 0: there is none.
     """
 
     latent_dim: Width = fixed(16)
@@ -60,6 +63,7 @@ class WorldModelConfig:
     reads_changes: bool = fixed(False)
     error_order: Steps = fixed(1)
     normalisation: Literal["training", "window", "last"] = fixed("training")
+    linear_lags: CountOrNone = fixed(0)
 
 
 class WorldModel(nn.Module):
@@ -85,7 +89,10 @@ class WorldModel(nn.Module):
         self.steering = steering.build(latent)
         self.rssm = RSSM(value_dim, latent, hidden, config.posterior, config.reads_changes)
         self.value_head = ValueHead(latent, hidden, torch.full((value_dim,), LEAST_FLOOR))
-        self.forecast_error = ForecastError(value_dim, latent, hidden, config.error_order)
+        drift, order = (
+            (LinearForecast, config.linear_lags) if config.linear_lags else (ForecastError, config.error_order)
+        )
+        self.forecast_error = drift(value_dim, latent, hidden, order)
 
     @property
     def device(self) -> torch.device:
@@ -154,9 +161,14 @@ class WorldModel(nn.Module):
 
     @exact
     def errors(self, filtered: Filtered) -> Tensor:
-        """The last P errors (B, T, P, Y) of the decoded values after each filtered step, see ForecastError."""
-        missed = filtered.belief.value - self.decode(filtered.belief.x).mean
-        return self.forecast_error.last(missed, filtered.belief.seen.bool())
+        """The last P errors (B, T, P, Y) of the decoded values after each filtered step, see ForecastError.
+
+        With a linear autoregression the last P values.
+        """
+        found = filtered.belief.value
+        if not self.forecast_error.of_values:
+            found = found - self.decode(filtered.belief.x).mean
+        return self.forecast_error.last(found, filtered.belief.seen.bool())
 
     @exact
     def imagine(self, belief: Belief, error: Tensor, first: int, noise: Noise, pull: Pull | None = None) -> Imagined:

@@ -46,6 +46,7 @@ OTHERS: dict[str, Any] = {
     "reads_changes": True,
     "error_order": 3,
     "normalisation": "window",
+    "linear_lags": 2,
     "prior": LearnedSteeredPrior,
     "schedule": Decay,
     "max_norm": 1.0,

@@ -1,0 +1,115 @@
+"""Train the default recipe on public series and compare it with simple methods from the same origins.
+
+    python -m benchmarks.series --untrained                # the network before its first step: its linear part
+    python -m benchmarks.series --quick                    # trained, the first ten series
+    python -m benchmarks.series --out runs/other --options=--data.goals=null --options=--model.world.linear_lags=0
+
+A run goes on where it stopped. Every series is trained by `python train.py fit --data datamodules.TableSequences
+--data.path FILE`, with a context and a horizon by rules of the step between its rows, and nothing chosen for a series.
+Scores are of the test part. The table is printed, and written to FOLDER/series.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from tqdm import tqdm
+
+from benchmarks.quality.cells import Cells
+from benchmarks.quality.classical import classical
+from benchmarks.quality.origins import find_origins
+from benchmarks.quality.scores import Forecast, score
+from benchmarks.quality.simple import simple
+from benchmarks.quality.training import load, train
+from benchmarks.series.report import NETWORK, report
+from benchmarks.series.sets import SERIES, Series
+from datamodules import TableSequences
+from gssr.evaluation.imagining import imagine, seed_of
+from gssr.files import atomic_write
+from gssr.network import GoalNetwork
+from gssr.network.fitting import adopt
+from gssr.runs.folders import CONFIG
+
+QUICK, ORIGINS, SAMPLES = 10, 100, 100
+LAGS = 64  # of an untrained network
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/series"), help="folder of tables, runs and scores")
+    parser.add_argument("--quick", action="store_true", help=f"the first {QUICK} series")
+    parser.add_argument("--names", nargs="+", choices=list(SERIES), metavar="NAME", help="only these series")
+    parser.add_argument("--untrained", action="store_true", help="score the linear part alone, without training")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1, help="of training")
+    parser.add_argument("--options", action="append", default=[], help="a further option of train.py fit")
+    parser.add_argument("--classical", action="store_true", help="AutoETS and AutoARIMA, too, which take longest")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    kept = {"options": args.options, "untrained": args.untrained}
+    if Cells(args.out).make("options", {}, lambda: kept) | kept != Cells(args.out).get("options"):
+        raise SystemExit(f"{args.out} holds runs with other options; give another folder by --out")
+    names = args.names or list(SERIES)[: QUICK if args.quick else None]
+    folders = {name: args.out / name.replace(", ", "-").replace(" ", "-") for name in names}
+    for name in tqdm(names, unit="series"):
+        measure(SERIES[name], folders[name], args)
+    text = report({name: Cells(folder) for name, folder in folders.items()})
+    with atomic_write(args.out / "series.md") as stream:
+        stream.write(text)
+    print(text)
+
+
+def measure(series: Series, folder: Path, args: argparse.Namespace) -> None:
+    """Make the cells of one series: the scores of each method, and of the network, which is trained if it is not."""
+    cells, network = Cells(folder), f"{NETWORK}-seed{args.seed}"
+    if cells.get(network) and (not args.classical or cells.get("AutoARIMA")):
+        return
+    table = folder / "table.csv"
+    rows = len(series.write(table))
+    options = {"path": str(table.resolve()), "horizon": series.horizon, "context": series.context(rows)}
+    options |= {"time_column": "time"} if series.start else {}
+    begun = time.monotonic()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if not args.untrained:
+            run = trained(folder, options, args)
+            options = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["data"]["init_args"]
+        data = TableSequences(**options | ({"goals": None} if args.untrained else {}))
+        origins = find_origins(data, "test", ORIGINS)
+        model = linear(data, args.seed) if args.untrained else load(run)
+        about = {"windows": len(origins.training), "context": origins.context, "seconds": time.monotonic() - begun}
+
+        def ours() -> dict:
+            rollouts = imagine(model, origins.batch, None, SAMPLES, seed_of(args.seed, "no goal"))
+            return score(Forecast(rollouts.sample[..., 0]), origins.truth) | {"about": about}
+
+        methods = simple(origins, SAMPLES)
+        if args.classical:
+            methods |= {n: lambda m=m: m(lambda: None) for n, m in classical(origins, SAMPLES).items()}
+        for method, work in methods.items():
+            cells.make(method, {}, lambda work=work: score(work(), origins.truth))
+        cells.make(network, {}, ours)
+
+
+def trained(folder: Path, options: dict[str, Any], args: argparse.Namespace) -> Path:
+    """The run of one series."""
+    run, seeds = folder / f"run-seed{args.seed}", ("seed_everything", "model.seed", "data.seed")
+    given = [f"--data.{key}={value}" for key, value in options.items()] + [f"--{key}={args.seed}" for key in seeds]
+    return train(run, ["--data", "datamodules.TableSequences", *given, *args.options], {}, args.threads)
+
+
+def linear(data: TableSequences, seed: int) -> GoalNetwork:
+    """A network before its first step, which forecasts by its linear autoregression."""
+    network = GoalNetwork(world={"linear_lags": LAGS}, seed=seed)
+    adopt(network, data, "fit")
+    return network.eval()
+
+
+if __name__ == "__main__":
+    main()

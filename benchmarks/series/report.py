@@ -1,0 +1,74 @@
+"""Markdown from the cells of all series: relative CRPS, ranks and coverage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from benchmarks.quality.cells import Cells, numbers
+
+NETWORK, UNIT = "network", "persistence"
+SIMPLE = (UNIT, "seasonal naive", "climatology", "linear autoregression", "AutoETS", "AutoARIMA")
+DRAWS = 10_000
+GOOD_COVERAGE, WORST = (0.70, 0.88), 1.1
+
+
+def report(series: Mapping[str, Cells]) -> str:
+    """The table of all series whose network is measured (several seeds: their mean), and the means over series."""
+    scores: dict[str, dict[str, float]] = {}
+    covered, facts = {}, {}
+    for name, cells in series.items():
+        runs = list(cells.named(f"{NETWORK}-seed").values())
+        found = {method: [cell] for method in SIMPLE if (cell := cells.get(method)) is not None}
+        if not runs or UNIT not in found:
+            continue
+        found[NETWORK] = runs
+        crps = {method: float(np.mean([_mean(cell, "crps") for cell in of])) for method, of in found.items()}
+        scores[name] = {method: value / crps[UNIT] for method, value in crps.items()}
+        covered[name] = float(np.mean([_mean(cell, "covered_80") for cell in runs]))
+        facts[name] = runs[0]["about"]
+    if not scores:
+        return "no series is measured yet\n"
+    methods = [method for method in (NETWORK, *SIMPLE) if any(method in of for of in scores.values())]
+    ranks = {name: 1 + sum(value < of[NETWORK] for value in of.values()) for name, of in scores.items()}
+    lines = [
+        f"CRPS relative to {UNIT}, test part; covered: share of values inside the 80 % fans of the network.\n",
+        f"| series | windows | context | {' | '.join(methods)} | rank | covered | seconds |",
+        "|---" * (len(methods) + 6) + "|",
+    ]
+    for name, of in scores.items():
+        about = facts[name]
+        values = " | ".join(f"{of[method]:.2f}" if method in of else "–" for method in methods)
+        shown = f"{100 * covered[name]:.0f} % | {about['seconds']:.0f}"
+        lines.append(f"| {name} | {about['windows']} | {about['context']} | {values} | {ranks[name]} | {shown} |")
+    lines += [
+        "",
+        "| network beside | series | geometric mean of CRPS ratios | 95 % interval over series |",
+        "|---" * 4 + "|",
+    ]
+    for method in methods[1:]:
+        ratios = np.array([of[NETWORK] / of[method] for of in scores.values() if method in of])
+        low, high = interval(np.log(ratios))
+        lines.append(f"| {method} | {len(ratios)} | {np.exp(np.log(ratios).mean()):.3f} | {low:.3f} to {high:.3f} |")
+    first = sum(rank <= 2 for rank in ranks.values())
+    good = sum(GOOD_COVERAGE[0] <= share <= GOOD_COVERAGE[1] for share in covered.values())
+    worse = [name for name, of in scores.items() if of[NETWORK] > WORST]
+    lines += [
+        "",
+        f"Best or second on {first} of {len(ranks)} series; mean rank {np.mean(list(ranks.values())):.2f}. "
+        f"80 % fans hold {100 * GOOD_COVERAGE[0]:.0f} to {100 * GOOD_COVERAGE[1]:.0f} % on {good} of {len(covered)}. "
+        f"More than {100 * (WORST - 1):.0f} % behind {UNIT}: {', '.join(worse) or 'none'}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def interval(logs: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the geometric mean of ratios whose logarithms (N) are given, by resampling series."""
+    picked = np.random.default_rng(seed).integers(len(logs), size=(DRAWS, len(logs)))
+    low, high = np.exp(np.quantile(logs[picked].mean(1), [0.025, 0.975]))
+    return float(low), float(high)
+
+
+def _mean(cell: Mapping, metric: str) -> float:
+    return float(np.nanmean(numbers(cell["windows"][metric])))

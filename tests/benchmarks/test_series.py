@@ -1,0 +1,76 @@
+"""The suite of public series: rules of windows, what is written, and the table of made-up scores."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.quality.cells import Cells
+from benchmarks.series import __main__ as command
+from benchmarks.series.report import NETWORK, interval, report
+from benchmarks.series.sets import HORIZONS, SEASONS, SERIES, Series
+
+
+class Made(Series):
+    """A series without a package."""
+
+    def _rdatasets(self) -> pd.Series:
+        return pd.Series(np.random.default_rng(0).normal(size=120).cumsum())
+
+
+def scored(folder: Path, method: str, crps: float, covered: float) -> None:
+    windows = {"crps": np.full((4, 2), crps), "covered_80": np.full((4, 2), covered)}
+    about = {"windows": 100, "context": 16, "seconds": 3.0}
+    Cells(folder).make(method, {}, lambda: {"windows": windows, "about": about})
+
+
+def test_steps_have_rules_and_names_are_of_one_series_each() -> None:
+    assert SEASONS.keys() == HORIZONS.keys() and {series.step for series in SERIES.values()} <= SEASONS.keys()
+    assert len({(series.package, series.item, series.column) for series in SERIES.values()}) == len(SERIES) >= 25
+
+
+@pytest.mark.parametrize(("step", "rows", "context"), [("M", 600, 24), ("M", 309, 16), ("W", 9000, 64), ("Y", 300, 16)])
+def test_a_context_is_two_seasons_that_the_test_part_can_hold(step: str, rows: int, context: int) -> None:
+    series = Series("p", "i", "c", None, step)
+    assert series.context(rows) == context
+    assert context + series.horizon < int(0.15 * rows)
+
+
+@pytest.mark.parametrize(("step", "second"), [("M", "2000-02-01"), ("W", "2000-01-08"), ("h", "2000-01-01T01:00")])
+def test_rows_stand_at_the_times_of_the_source(step: str, second: str, tmp_path: Path) -> None:
+    Made("p", "i", "c", "2000-01-01", step).write(tmp_path / "t.csv")
+    table = pd.read_csv(tmp_path / "t.csv", dtype=str)
+    assert list(table) == ["time", "value"] and table["time"][1] == second and len(table) == 120
+
+
+def test_the_table_shows_ratios_ranks_and_coverage(tmp_path: Path) -> None:
+    for name, ours, covered in (("good", 1.0, 0.8), ("bad", 4.0, 0.4)):
+        for method, crps in (("persistence", 2.0), ("linear autoregression", 1.5), (f"{NETWORK}-seed0", ours)):
+            scored(tmp_path / name, method, crps, covered)
+    text = report({name: Cells(tmp_path / name) for name in ("good", "bad", "missing")})
+    assert "| good | 100 | 16 | 0.50 | 1.00 | 0.75 | 1 | 80 % | 3 |" in text
+    assert "| bad | 100 | 16 | 2.00 | 1.00 | 0.75 | 3 | 40 % | 3 |" in text
+    assert "| persistence | 2 | 1.000 |" in text and "Best or second on 1 of 2" in text
+    assert "88 % on 1 of 2" in text and "behind persistence: bad." in text
+    assert "missing" not in text and report({}) == "no series is measured yet\n"
+
+
+def test_the_interval_is_of_the_geometric_mean() -> None:
+    low, high = interval(np.log(np.array([0.5, 2.0] * 50)))
+    assert low < 1 < high and high / low == pytest.approx(np.exp(2 * 1.96 * np.log(2) / 10), rel=0.05)
+
+
+def test_the_command_scores_a_series_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "SERIES", {"made": Made("p", "i", "c", "2000-01-01", "Y")})
+    given = ["series", "--untrained", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", given)
+    command.main()
+    assert "| made | " in capsys.readouterr().out and (tmp_path / "series.md").is_file()
+    monkeypatch.setattr(command, "linear", None)
+    command.main()
+    monkeypatch.setattr("sys.argv", given + ["--options=--data.goals=null"])
+    with pytest.raises(SystemExit, match="other options"):
+        command.main()
