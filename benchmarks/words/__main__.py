@@ -1,15 +1,17 @@
 """Plans in words on storms: do they speak of their own storm and their own numbers, and what does a text cost?
 
-    python -m benchmarks.words                                    # real advisories alone, and the nano model's nats
-    python -m benchmarks.words --run storms --ckpt_path last      # and what plans of a run reach
-    python -m benchmarks.words --part val --windows 64 --examples 2
+    python -m benchmarks.words                                    # real advisories, and the bundled nano alone
+    python -m benchmarks.words --run storms --ckpt_path last      # and what a run's plans and belief reach
+    python -m benchmarks.words --model runs/nano/weights          # other weights of the frozen model
+    python -m benchmarks.words --part val --windows 64 --run storms --examples 2
 
 The first table says how often texts agree with the row of values that they stand in, in percent of the texts that can
 be judged: the storm's name, the place within 1.5 degrees, the pressure within 5 hPa, a wind within 10 knots, the status
 that the wind has, the direction of motion within 45 degrees of the row's own, and whether a text differs from the one
 before it where the values do. Real advisories beside their own rows are the ceiling. Plans are of eight steps under
 goals that came true; their rows are those of the rollout that is told. The second table has the nats a token of
-advisories behind nothing and behind more and more. ± is a standard error over storms.
+advisories behind prompts, without any training; the third those of a run, behind its own prompts and beliefs that have
+read all before the text's step. ± is a standard error over storms.
 """
 
 from __future__ import annotations
@@ -28,18 +30,32 @@ from lightning.fabric.utilities import move_data_to_device
 from benchmarks.words.advisory import agreement
 from datamodules import Storms
 from datamodules.storms.best_tracks import spoken_name
+from gssr.backbone import FrozenBackbone
 from gssr.backbone.cpu import prepare_cpu
 from gssr.evaluation.belief import text_evidence
 from gssr.evaluation.imagining import evaluating, pick_evenly, seed_of
-from gssr.evaluation.intervals import Estimate, cluster_mean
+from gssr.evaluation.intervals import Estimate, cluster_mean, cluster_ratio
 from gssr.network import GoalNetwork
+from gssr.network.prompt import Prompts
+from gssr.network.speaker import Speaker, SpeechConfig
 from gssr.runs.trained import load_trained
 from gssr.sequences.collate import collate
 from gssr.sequences.context import context_length
 from gssr.sequences.record import Batch
+from gssr.sequences.row_in_words import RowInWords
 
 BATCH = 64
 REAL = "real advisories"
+SIDES = "wind {wind} kt, pressure {pressure} hPa, {latitude:north|south} {longitude:east|west}:"
+PROMPTS = {
+    "nothing": {},
+    "the last advisory": {"history": 1},
+    "the last two": {"history": 2},
+    "the own row, by name": {"row": "{values}:"},
+    "the own row, with sides": {"row": SIDES},
+    "the last advisory and the own row, by name": {"history": 1, "row": "{values}:"},
+    "the last advisory and the own row, with sides": {"history": 1, "row": SIDES},
+}
 
 
 def names_of(batch: Batch) -> list[str]:
@@ -94,8 +110,29 @@ def _percent(estimate: Estimate, judged: float) -> str:
     return "" if judged == 0 else f"{100 * estimate.value:.1f} ± {100 * estimate.error:.1f}"
 
 
-def show_nats(rows: Mapping[str, Estimate]) -> None:
-    print("\n| nats a token of an advisory | |\n|---|---|")
+def alone(backbone: FrozenBackbone, data: Storms, batch: Batch, texts: int) -> dict[str, Estimate]:
+    """Nats a token of advisories behind prompts, of the frozen model alone."""
+    speaker, first = Speaker(SpeechConfig(), backbone, 1, 1), context_length(batch)
+    steps = [(row, first + row % (batch.value.shape[1] - first)) for row in pick_evenly(len(batch), texts)]
+    found = {}
+    for name, options in PROMPTS.items():
+        row = options.get("row")
+        words = None if row is None else RowInWords(row, data.value_names, data.value_units, data.value_resolution)
+        prompts = Prompts(history=options.get("history", 0), row=words).of(batch, steps)
+        nats, tokens = [], []
+        for start in range(0, len(steps), BATCH):
+            part = slice(start, start + BATCH)
+            said = [batch.text[b][t] or "" for b, t in steps[part]]
+            with torch.no_grad():
+                cost = speaker.silent_nats(said, prompts[part])
+            for kept, numbers in zip((nats, tokens), cost, strict=True):
+                kept += numbers.tolist()
+        found[name] = cluster_ratio(np.array(nats), np.array(tokens), [batch.series[b] for b, _ in steps])
+    return found
+
+
+def show_nats(title: str, rows: Mapping[str, Estimate]) -> None:
+    print(f"\n| {title} | nats a token |\n|---|---|")
     for name, found in rows.items():
         print(f"| {name} | {found.value:.4f} ± {found.error:.4f} ({found.low:.4f} to {found.high:.4f}) |")
 
@@ -104,6 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", help="the run whose plans are read; without it, no plans")
     parser.add_argument("--ckpt_path", default="last", help="a checkpoint of it, last (default) or best")
+    parser.add_argument("--model", default="nano", help="without a run, the frozen model: nano or a folder")
     parser.add_argument("--part", choices=("val", "test"), default="test")
     parser.add_argument("--windows", type=int, default=128, help="windows that are planned; default 128")
     parser.add_argument("--samples", type=int, default=16, help="rollouts of a window; default 16")
@@ -137,12 +175,17 @@ def run(options: argparse.Namespace) -> None:
         print(f"\n{batch.series[row]}: {batch.goal[row]}")
         for text, told in zip(*examples[row], strict=True):
             print("  " + " ".join(f"{value:7.1f}" for value in told) + f"  {text}")
-    if network is not None and options.texts:
-        every = data.windows(options.part)
-        evidence = text_evidence(network, collate([every[i] for i in pick_evenly(len(every), 1500)]), options.texts)
-        if evidence is not None:
-            rows = {"behind nothing": evidence.none, "behind another storm's belief": evidence.other}
-            show_nats(rows | {"behind the own belief": evidence.own, "gain of the own belief": evidence.gain})
+    if not options.texts:
+        return
+    every = data.windows(options.part)
+    every = collate([every[i] for i in pick_evenly(len(every), 1500)])
+    backbone = network.backbone if network is not None else FrozenBackbone(options.model)
+    show_nats("an advisory behind …", alone(backbone, data, every, options.texts))
+    evidence = None if network is None else text_evidence(network, every, options.texts)
+    if evidence is not None:
+        rows = {"its prompt alone": evidence.none, "its prompt and another storm's belief": evidence.other}
+        rows |= {"its prompt and the own belief": evidence.own, "gain of the own belief over another's": evidence.gain}
+        show_nats("an advisory, of the run, behind …", rows)
 
 
 if __name__ == "__main__":
