@@ -26,11 +26,16 @@ class RowInWords:
         names, units, resolution: of the Y values; a resolution of 0 is unknown, and numbers have four digits.
 
     Raises:
-        ValueError: the template names no value, or one that is not known.
+        ValueError: the template names no value or one that is not known, or has stray braces.
     """
 
     def __init__(self, template: str, names: Sequence[str], units: Sequence[str], resolution: Sequence[float]) -> None:
         self.template, self._names, self._resolution = template, list(names), list(resolution)
+        if set("{}") & set(FIELD.sub("", template)):
+            raise ValueError(
+                f"the row in words {quoted(template)} has a brace without its partner; on the command line, a row that "
+                "ends in a colon needs quotes of its own: '\"wind {wind} kt:\"'"
+            )
         self._closing = CLOSING.search(template)[0]
         self._parts: list[list[Piece]] = []
         for part in template[: len(template) - len(self._closing)].split(", "):

@@ -64,6 +64,8 @@ def test_names_may_hold_what_a_template_uses() -> None:
         ("{latitude:a|b|c}", "{name:word|word}"),
         ("{}", "expected"),
         ("{values} and {values}", "has {values}"),
+        ("{wind", "a brace without its partner"),
+        ("{'wind {wind} kt': None}", "needs quotes of its own"),  # what YAML makes of a colon at the end
     ],
 )
 def test_a_template_that_says_nothing_is_refused(template: str, reason: str) -> None:
