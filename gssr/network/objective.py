@@ -159,7 +159,7 @@ class Objective:
             "value": self.value_loss(batch, filtered),
             "open": self.open_loss(batch, filtered, kept, first, generator),
             "goal": self.goal_loss(batch, goal),
-            "text": self.text_loss(batch, filtered.belief.x, generator, keep_text),
+            "text": self.text_loss(batch, filtered.belief.x, generator, keep_text, training),
         }
         assert measured.keys() == self.weights.keys(), (sorted(measured), sorted(self.weights))
         terms = {name: loss.mean for name, loss in measured.items()}
@@ -182,12 +182,18 @@ class Objective:
         return _measured(nll, any_value)
 
     def text_loss(
-        self, batch: Batch, x: Tensor, generator: torch.Generator | WindowNoise, heard: Tensor | None = None
+        self,
+        batch: Batch,
+        x: Tensor,
+        generator: torch.Generator | WindowNoise,
+        heard: Tensor | None = None,
+        training: bool = False,
     ) -> Measured:
         """Nats a token of texts behind the beliefs x (B, T, D): of ``text_steps`` steps, or of one step a window.
 
         Args:
             heard: (B,), False for sequences whose texts were not observed: they are in no prompt either.
+            training: some prompts lack the newest texts, see Prompts.
         """
         nothing = Measured(self.speaker.zero(x[0, :1]), torch.zeros((), dtype=torch.int64, device=x.device))
         most = self.config.text_steps
@@ -206,7 +212,7 @@ class Objective:
         found = []
         for start in range(0, len(rows), most):
             b, t = torch.tensor(part := rows[start : start + most], device=x.device).T
-            prompts = self.speaker.prompts.of(batch, part, heard)
+            prompts = self.speaker.prompts.of(batch, part, heard, generator if training else None)
             found.append(self.speaker.text_nats(x[b, t], [batch.text[i][j] for i, j in part], prompts))
         nats, tokens = (sum(each.sum() for each in column) for column in zip(*found, strict=True))
         return Measured(nats / tokens + nothing.mean, tokens)

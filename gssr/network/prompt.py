@@ -11,6 +11,10 @@ from torch import Tensor
 from gssr.sequences.record import Batch
 from gssr.sequences.row_in_words import RowInWords
 
+# Share of training prompts without the newest texts. What a plan writes drifts from its values, while texts of data
+# never do: a text that only goes on from the one before it would then drift for ever.
+OLDER = 0.5
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -33,11 +37,18 @@ class Prompts:
             prompt += row if row[-1].isspace() else f"{row} "
         return prompt if prompt.strip(" ") else None
 
-    def of(self, batch: Batch, steps: Sequence[tuple[int, int]], heard: Tensor | None = None) -> list[str | None]:
+    def of(
+        self,
+        batch: Batch,
+        steps: Sequence[tuple[int, int]],
+        heard: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list[str | None]:
         """The prompts of texts at N (sequence, step) pairs of a batch.
 
         Args:
             heard: (B,), False for a sequence of which nothing counts as said.
+            generator: draws prompts for training, some of them without the newest texts.
         """
         if self.history == 0 and self.row is None:
             return [None] * len(steps)
@@ -46,4 +57,9 @@ class Prompts:
             [] if heard is not None and not heard[b] else [text for text in batch.text[b][:t] if text is not None]
             for b, t in steps
         ]
+        if generator is not None and self.history:
+            draws = torch.rand(len(said), 2, generator=generator).tolist()
+            for before, (drawn, share) in zip(said, draws, strict=True):
+                if drawn < OLDER and len(before) > 1:
+                    del before[1 + int(share * (len(before) - 1)) :]
         return [self(before, values[b, t].tolist()) for before, (b, t) in zip(said, steps, strict=True)]

@@ -61,6 +61,14 @@ def test_what_was_not_heard_is_in_no_prompt_and_an_unknown_value_in_no_row() -> 
     assert prompts == [None, "wind 45 kt: "]
 
 
+def test_training_also_sees_prompts_without_the_newest_texts() -> None:
+    batch, steps = collate([record(["one", "two", "three", "four"])]), [(0, 3), (0, 1), (0, 0)] * 40
+    drawn, again = (Prompts(1).of(batch, steps, None, torch.Generator().manual_seed(0)) for _ in range(2))
+    assert drawn == again and set(drawn[1::3]) == {"one\n"} and set(drawn[2::3]) == {None}
+    share = {text: drawn[::3].count(text) / 40 for text in ("one\n", "two\n", "three\n")}
+    assert 0.3 < share["three\n"] < 0.7 and min(share.values()) > 0
+
+
 @pytest.mark.parametrize("injection", ["prefix", "state", "both"])
 def test_kept_states_and_reading_the_prompt_again_agree(
     tiny_folder: Path, injection: str, monkeypatch: pytest.MonkeyPatch
