@@ -47,14 +47,14 @@ from gssr.sequences.row_in_words import RowInWords
 BATCH = 64
 REAL = "real advisories"
 SIDES = "wind {wind} kt, pressure {pressure} hPa, {latitude:north|south} {longitude:east|west}:"
+ADVISORY = "Storm near {latitude:north|south} {longitude:east|west}. Central pressure {pressure} hPa.\n"
 PROMPTS = {
     "nothing": {},
     "the last advisory": {"history": 1},
     "the last two": {"history": 2},
-    "the own row, by name": {"row": "{values}:"},
-    "the own row, with sides": {"row": SIDES},
-    "the last advisory and the own row, by name": {"history": 1, "row": "{values}:"},
-    "the last advisory and the own row, with sides": {"history": 1, "row": SIDES},
+    "the last advisory, and the own row by name": {"history": 1, "row": "{values}:"},
+    "the last advisory, and the own row with sides": {"history": 1, "row": SIDES},
+    "the last advisory, and the own row as an advisory": {"history": 1, "row": ADVISORY},
 }
 
 
