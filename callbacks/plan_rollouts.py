@@ -117,7 +117,7 @@ def spread(records: list[Record], count: int) -> list[Record]:
 
 
 def in_words(batch: Batch, index: int, plan: Plan, data: SequenceSource) -> str:
-    """A plan as a Markdown table: time from now, mean and 80 % interval of every value, and the text."""
+    """A plan as a Markdown table: time from now, mean and 80 % interval of every value, and words."""
     first = int(batch.context[index])
     time = batch.time[index, : int(batch.step_mask[index].sum())].cpu().numpy()
     unit, _ = unit_of(time)
@@ -128,13 +128,13 @@ def in_words(batch: Batch, index: int, plan: Plan, data: SequenceSource) -> str:
     lines = [
         f"**{shown.markdown(batch.series[index])}**: {shown.markdown(batch.goal[index] or 'no goal')}",
         "",
-        "| time | " + " | ".join(heads) + " | text |",
+        "| time | " + " | ".join(heads) + " | text of a typical rollout |",
     ]
     lines.append("|---" * (len(heads) + 2) + "|")
     # The smallest spread of a value decides its digits, so that no interval shows as a point.
     smallest = (plan.quantiles[index, ..., -1] - plan.quantiles[index, ..., 0]).amin(0).clamp(min=1e-9)
     digits = [digits_for(width, figures=2, least=1) for width in smallest.tolist()]
-    for h, text in enumerate(plan.text[index]):
+    for h, text in enumerate(shown.with_dittos(plan.text[index])):
         cells = []
         for y, d in enumerate(digits):
             low, high = plan.quantiles[index, h, y, 0], plan.quantiles[index, h, y, -1]

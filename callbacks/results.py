@@ -123,10 +123,13 @@ class PredictionWriter(Callback):
     def _show(self, plan: Plan, batch: Batch, names: Sequence[str]) -> None:
         """Print the first plan, mean values and texts: so the user sees at once whether it answers the goal."""
         print(f"\n{shown.line(batch.series[0])}: {shown.line(batch.goal[0] or 'no goal')}")
-        texts = plan.text[0] or [""] * len(plan.mean[0])
-        for step, (values, text) in enumerate(zip(plan.mean[0].tolist(), texts, strict=True), start=1):
+        for step, values in enumerate(plan.mean[0].tolist(), start=1):
             means = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, values, strict=True))
-            print(shown.line(f"  step {step}: {means}" + (f"; {text}" if text else "")))
+            print(shown.line(f"  step {step}: {means}"))
+        if any(plan.text[0]):
+            print("in words, a typical rollout (the nearest to the mean):")
+        for step, text in enumerate(shown.with_dittos(plan.text[0]), start=1):
+            print(shown.line(f"  step {step}: {text}"))
 
 
 def _require_room(folder: Path) -> None:

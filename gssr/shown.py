@@ -58,6 +58,12 @@ def quoted(value: object) -> str:
         return f"an integer of {value.bit_length() * 3 // 10} digits" if isinstance(value, int) else str(type(value))
 
 
+def with_dittos(texts: Sequence[str]) -> list[str]:
+    """Texts in their order, where one that repeats its predecessor word for word is a ditto mark."""
+    words = [text.split() for text in texts]
+    return ["〃" if i and own and own == words[i - 1] else texts[i] for i, own in enumerate(words)]
+
+
 def listed(items: Sequence[object], most: int = 5, show: Callable[[Any], str] = quoted) -> str:
     """The first of some items and how many more there are, in the middle of a line: 'a', 'b' and 3 more."""
     more = f" and {len(items) - most:,} more" if len(items) > most else ""

@@ -10,7 +10,7 @@ import pandas as pd
 
 STORMS_FILE = Path(__file__).parent / "storms.csv.gz"
 
-_COMPASS = [
+COMPASS = [
     "north",
     "north-northeast",
     "northeast",
@@ -117,7 +117,7 @@ def motion(latitude: np.ndarray, longitude: np.ndarray, time: np.ndarray) -> tup
     nautical_miles = np.degrees(2 * np.arcsin(np.sqrt(a))) * 60
     bearing = np.degrees(np.arctan2(d_lam * np.cos((phi[:-1] + phi[1:]) / 2), d_phi)) % 360
     points = np.round(bearing / 22.5).astype(int) % 16
-    return nautical_miles / np.diff(time), [_COMPASS[point] for point in points]
+    return nautical_miles / np.diff(time), [COMPASS[point] for point in points]
 
 
 def spoken_name(name: str) -> str:

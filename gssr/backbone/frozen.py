@@ -1,9 +1,8 @@
 """The frozen language model as the goal network sees it. Shapes: N texts; P, L, E, V as in the legend."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -139,7 +138,8 @@ class FrozenBackbone:
         self,
         prefix: Tensor,
         texts: Sequence[str],
-        around: Callable[[list[int]], AbstractContextManager[Any]] = lambda rows: nullcontext(),
+        last: Tensor | None = None,
+        run: Callable[[list[int], Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Negative log-likelihood of each text, closed by end-of-text, behind its prefix: one batched call.
 
@@ -147,50 +147,64 @@ class FrozenBackbone:
 
         Args:
             prefix: (N, P, E) at the scale of the embedding table (``embedding_scale``).
-            around: makes a context for the call that reads some of the N texts, such as a change of the states.
+            last: (N, 1, E), what each text begins behind; by default the start token.
+            run: reads embeddings (n, L, E) of some of the N texts and gives hidden states (n, L, E), as behind a prompt
+                or with changed states.
 
         Returns:
             nats (N,), summed over the text's tokens, differentiable in ``prefix``; tokens (N,), targets of each text.
         """
         if len(prefix) != len(texts):
             raise ValueError(f"{len(prefix)} prefixes for {len(texts)} texts")
-        ids = [torch.tensor([self.start_id, *i, self.tokenizer.eos_token_id]) for i in self.tokenize(texts)]
+        ids = [torch.tensor([*i, self.tokenizer.eos_token_id]) for i in self.tokenize(texts)]
+        lead, run = self._lead(prefix, last), run or self._run
         limit = TOKENS_PER_GRADIENT if self.device.type == "cpu" else TOKENS_PER_GRADIENT_GPU
         order, parts = [], []
-        for group in _grouped([len(i) for i in ids], limit):
+        for group in _grouped([1 + len(i) for i in ids], limit):
             order += group
-            with around(group):
-                parts.append(self._group_nats(prefix[group], [ids[i] for i in group]))
-        tokens = torch.tensor([len(i) - 1 for i in ids], device=self.device)
+            parts.append(self._group_nats(lead[group], [ids[i] for i in group], partial(run, group)))
+        tokens = torch.tensor([len(i) for i in ids], device=self.device)
         # The inverse of the permutation restores the order of the texts.
         back = torch.tensor(order, device=self.device).argsort()
         return (torch.cat(parts)[back] if parts else prefix.new_zeros(0)), tokens
 
-    def _group_nats(self, prefix: Tensor, ids: list[Tensor]) -> Tensor:
-        """Nats (N,) of token ids, from start token to end-of-text, behind prefix (N, P, E), in one model call."""
+    def _group_nats(self, lead: Tensor, ids: list[Tensor], run: Callable[[Tensor], Tensor]) -> Tensor:
+        """Nats (N,) of token ids, up to end-of-text, behind lead (N, P + 1, E), in one model call."""
         padded = pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.eos_token_id).to(self.device)
-        tokens = torch.tensor([len(i) - 1 for i in ids], device=self.device)
-        is_target = torch.arange(padded.shape[1] - 1, device=self.device) < tokens[:, None]
-        embedded = torch.cat([prefix.to(self.table.weight.dtype), self.embed(padded[:, :-1])], 1)
-        hidden = self.decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state[:, prefix.shape[1] :]
+        tokens = torch.tensor([len(i) for i in ids], device=self.device)
+        is_target = torch.arange(padded.shape[1], device=self.device) < tokens[:, None]
+        hidden = run(torch.cat([lead, self.embed(padded[:, :-1])], 1))[:, lead.shape[1] - 1 :]
         nats = torch.zeros(is_target.shape, device=self.device)
         rows = max(1, LOGITS_PER_CALL // len(self.table.weight))
-        nats[is_target] = token_nats(hidden[is_target], padded[:, 1:][is_target], self.logits, rows)
+        nats[is_target] = token_nats(hidden[is_target], padded[is_target], self.logits, rows)
         return nats.sum(1)
 
+    def _lead(self, prefix: Tensor, last: Tensor | None = None) -> Tensor:
+        """What a text begins behind (N, P + 1, E): its prefix, and the start token by default."""
+        if last is None:
+            last = self.embed(torch.full((len(prefix), 1), self.start_id, device=self.device))
+        return torch.cat([prefix.to(self.table.weight.dtype), last], 1)
+
+    def _run(self, rows: list[int], embedded: Tensor) -> Tensor:
+        return self.decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state
+
     @torch.no_grad()
-    def generate(self, prefix: Tensor, max_new_tokens: int = 64) -> list[str]:
-        """The most likely text, token by token, behind each prefix (N, P, E)."""
-        start = self.embed(torch.full((len(prefix), 1), self.start_id, device=self.device))
-        embedded = torch.cat([prefix.to(start.dtype), start], 1)
-        ids = self.model.generate(
-            inputs_embeds=embedded,
-            attention_mask=torch.ones(embedded.shape[:2], dtype=torch.long, device=self.device),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            eos_token_id=self.tokenizer.eos_token_id,
-            pad_token_id=self.tokenizer.eos_token_id,
-        )
+    def generate(
+        self, prefix: Tensor, max_new_tokens: int = 64, write: Callable[..., Tensor] | None = None
+    ) -> list[str]:
+        """The most likely text, token by token, behind each prefix (N, P, E) and a start token.
+
+        Args:
+            write: gives new tokens (N, new) for the prefix and options of ``model.generate``, as behind a prompt.
+        """
+        end = self.tokenizer.eos_token_id
+        options = {"max_new_tokens": max_new_tokens, "do_sample": False, "eos_token_id": end, "pad_token_id": end}
+        if write is None:
+            embedded = self._lead(prefix)
+            mask = torch.ones(embedded.shape[:2], dtype=torch.long, device=self.device)
+            ids = self.model.generate(inputs_embeds=embedded, attention_mask=mask, **options)
+        else:
+            ids = write(prefix, **options)
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ from gssr.commands.options import (
 from gssr.files import atomic_write, require_file, writing
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from gssr.evaluation.forecasting import Forecast
     from gssr.network import GoalNetwork
     from gssr.sequences.conditions import Condition
@@ -77,7 +79,7 @@ def run(options: argparse.Namespace) -> None:
     found = forecast(network, [record], options.samples, not options.no_texts, options.seed)
     if given is not None:
         found = replace(found, batch=replace(found.batch, goal=[f"where {where.text}"]), **given)
-    _print(found, network)
+    _print(found, network, dimension)
     if options.json is not None:
         with writing(options.json), atomic_write(options.json) as file:
             file.write(found.lines()[0] + "\n")
@@ -110,10 +112,10 @@ def _conditioned(
     from gssr.search.beliefs import condition
     from gssr.sequences.collate import collate
 
-    file = find_checkpoint(options.ckpt_path, options.run_folder)
+    file, batch = find_checkpoint(options.ckpt_path, options.run_folder), collate([record])
     (given,) = condition(
         network,
-        collate([record]),
+        batch,
         where,
         options.samples,
         options.budget,
@@ -129,7 +131,7 @@ def _conditioned(
     print(shown.line(f"where {where.text}: chance {chance}; {paths}"))
     # A condition depends on the noise of values as well, so that paths without it need not satisfy it.
     rollouts = given.equally(options.samples, options.seed)
-    plan = network.forecaster.described(replace(rollouts, mean=rollouts.sample), not options.no_texts)
+    plan = network.forecaster.described(batch, replace(rollouts, mean=rollouts.sample), not options.no_texts)
     return {"with_goal": plan, "chances": [chance.plain()]}
 
 
@@ -154,9 +156,9 @@ def _warn_of_strange_goal(goal: str | None, network: "GoalNetwork") -> None:
         )
 
 
-def _print(found: "Forecast", network: "GoalNetwork") -> None:
+def _print(found: "Forecast", network: "GoalNetwork", dimension: int = 0) -> None:
+    """A line for each step, the values first and then the words."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     from gssr.sequences.clock import iso_time
@@ -164,23 +166,43 @@ def _print(found: "Forecast", network: "GoalNetwork") -> None:
     batch, plan = found.batch, found.with_goal or found.without_goal
     times = [iso_time(hours) for hours in batch.time[0, int(batch.context[0]) :].tolist()]
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    title = shown.line(f"{batch.series[0]}: {batch.goal[0] or 'no goal'}")
-    table = Table(title=Text(title), caption="mean and central 80 % of rollouts")
-    table.add_column("time")
-    for name, unit in zip(network.value_names, network.value_units, strict=True):
-        table.add_column(Text(shown.line(f"{name} ({unit})" if unit else name)), justify="right")
-        if found.with_goal is not None:
-            table.add_column("without goal", justify="right", style="dim")
+    for y in (None, dimension):
+        table = _table(found, network, times, dimension, y)
+        if console.measure(table).maximum <= console.width:
+            break
+    console.print(table)
+    if any(plan.text[0]):
+        console.print("in words, a typical rollout (the nearest to the mean):")
+    for moment, text in zip(times, shown.with_dittos(plan.text[0]), strict=False):
+        console.print(Text.assemble((moment, "bold"), " ", shown.line(text)), soft_wrap=True)
+
+
+def _table(found: "Forecast", network: "GoalNetwork", times: list[str], dimension: int, ranges: int | None) -> "Table":
+    """Means with the central 80 % of the value ``ranges`` (None: of all), and the ``dimension`` without the goal."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    plan = found.with_goal or found.without_goal
+    title = shown.line(f"{found.batch.series[0]}: {found.batch.goal[0] or 'no goal'}")
+    caption = "mean [central 80 %] of rollouts"
+    table = Table(title=Text(title), caption=caption, box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("time", no_wrap=True)
     # A tenth of a standard deviation is shown.
     digits = [min(6, max(0, 1 - math.floor(math.log10(max(std, 1e-9))))) for std in network.world.scaler.std.tolist()]
-    plans = [plan] if found.with_goal is None else [plan, found.without_goal]
+    columns = []
+    for y, (name, unit) in enumerate(zip(network.value_names, network.value_units, strict=True)):
+        head = Text(shown.line(f"{name} ({unit})" if unit else name), no_wrap=False)
+        table.add_column(head, justify="right", no_wrap=True)
+        columns.append((plan, y))
+        if found.with_goal is not None and y == dimension:
+            table.add_column("without goal", justify="right", style="dim", no_wrap=True)
+            columns.append((found.without_goal, y))
     for step, moment in enumerate(times):
-        cells = [moment]
-        for y, d in enumerate(digits):
-            for made in plans:
-                low, high = made.quantiles[0, step, y, 0], made.quantiles[0, step, y, -1]
-                cells.append(f"{made.mean[0, step, y]:.{d}f} \\[{low:.{d}f}, {high:.{d}f}]")
-        table.add_row(*cells)
-    console.print(table)
-    for moment, text in zip(times, plan.text[0], strict=False):
-        console.print(Text.assemble((moment, "bold"), " ", shown.line(text)), soft_wrap=True)
+        cells = []
+        for made, y in columns:
+            low, high = made.quantiles[0, step, y, 0], made.quantiles[0, step, y, -1]
+            spread = f" \\[{low:.{digits[y]}f}, {high:.{digits[y]}f}]" if ranges in (None, y) else ""
+            cells.append(f"{made.mean[0, step, y]:.{digits[y]}f}{spread}")
+        table.add_row(moment, *cells)
+    return table

@@ -44,7 +44,7 @@ def latent_health(network: SpeakingNetwork, batch: Batch, windows: int = 384, se
 @dataclass(frozen=True)
 class TextEvidence:
     """Nats per token of a text behind the belief of its own series (`own`), of another series (`other`) and behind no
-    belief (`none`); `gain` is other - own.
+    belief (`none`), each behind the text's own prompt; `gain` is other - own.
     """
 
     gain: Estimate
@@ -84,8 +84,11 @@ def text_evidence(
         x = torch.cat(x)
         own_at, other_at = (torch.as_tensor(side) for side in zip(*partners, strict=True))
         texts = [batch.text[rows[i]][times[i]] for i in own_at.tolist()]
-        (own, tokens), (other, _) = (_nats(network, x[side], texts, batch_size // 4) for side in (own_at, other_at))
-        none = network.speaker.silent_nats(texts)[0].double().cpu().numpy()
+        prompts = network.speaker.prompts.of(batch, [(rows[i], times[i]) for i in own_at.tolist()])
+        (own, tokens), (other, _) = (
+            _nats(network, x[side], texts, prompts, batch_size // 4) for side in (own_at, other_at)
+        )
+        none = network.speaker.silent_nats(texts, prompts)[0].double().cpu().numpy()
     series = [batch.series[rows[i]] for i in own_at.tolist()]
     return TextEvidence(*(cluster_ratio(nats, tokens, series) for nats in (other - own, own, other, none)))
 
@@ -117,10 +120,12 @@ def _partners(batch: Batch, rows: list[int], times: list[int], generator: np.ran
     return pairs
 
 
-def _nats(network: SpeakingNetwork, x: torch.Tensor, texts: list[str], size: int) -> tuple[np.ndarray, np.ndarray]:
+def _nats(
+    network: SpeakingNetwork, x: torch.Tensor, texts: list[str], prompts: list[str | None], size: int
+) -> tuple[np.ndarray, np.ndarray]:
     nats, tokens = [], []
     for start in range(0, len(texts), size):
-        part = network.speaker.text_nats(x[start : start + size], texts[start : start + size])
+        part = network.speaker.text_nats(*(each[start : start + size] for each in (x, texts, prompts)))
         nats.append(part[0].double().cpu().numpy())
         tokens.append(part[1].double().cpu().numpy())
     return np.concatenate(nats), np.concatenate(tokens)

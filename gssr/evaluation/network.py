@@ -78,13 +78,24 @@ class BeliefForecaster(Protocol):
         """x_t ~ p(x_t | h_t), (B, T, D), the goal off; h_t has read values and texts before t only."""
 
 
+class PromptMaker(Protocol):
+    """What stands in front of texts beside a belief."""
+
+    def of(self, batch: Batch, steps: Sequence[tuple[int, int]]) -> list[str | None]:
+        """The prompt, None for nothing, of the texts at N (sequence, step) pairs of a batch."""
+
+
 class BeliefSpeaker(Protocol):
-    """How likely texts are behind beliefs."""
+    """How likely texts are behind prompts and beliefs."""
 
-    def text_nats(self, x: Tensor, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Negative log-likelihood of each text behind x (N, D), and its number of tokens, end included; (N) each."""
+    prompts: PromptMaker
 
-    def silent_nats(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def text_nats(self, x: Tensor, texts: Sequence[str], prompts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
+        """Negative log-likelihood of each text behind its prompt and x (N, D), and its number of tokens, end included;
+        (N) each.
+        """
+
+    def silent_nats(self, texts: Sequence[str], prompts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
         """The same behind no belief."""
 
 

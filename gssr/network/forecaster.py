@@ -145,11 +145,16 @@ class Forecaster:
         gain: float = 1.0,
     ) -> Plan:
         """Rollouts with their spread, and for each step the text that the frozen model writes behind a belief."""
-        return self.described(self.rollout(batch, goals, samples, generator, gain=gain), texts, max_new_tokens)
+        rollouts = self.rollout(batch, goals, samples, generator, gain=gain)
+        return self.described(batch, rollouts, texts, max_new_tokens)
 
     @torch.no_grad()
-    def described(self, rollouts: Rollouts, texts: bool = True, max_new_tokens: int = 64) -> Plan:
-        """Any rollouts as a plan: their mean, their spread and, with ``texts``, a text for each step."""
+    def described(self, batch: Batch, rollouts: Rollouts, texts: bool = True, max_new_tokens: int = 64) -> Plan:
+        """Any rollouts of a batch as a plan: their mean, their spread and, with ``texts``, a text for each step.
+
+        Texts are those of one rollout, the nearest to the mean path. Each is written behind the last texts of the
+        context and of the plan so far, where the speaker reads any.
+        """
         levels = torch.tensor(QUANTILE_LEVELS, device=rollouts.sample.device)
         quantiles = rollouts.sample.quantile(levels, dim=0).movedim(0, -1)
         sequences = rollouts.mean.shape[1]
@@ -161,9 +166,26 @@ class Forecaster:
             nearest = (rollouts.x - mean).square().sum((-1, -2)).argmin(0)
             rows = torch.arange(sequences, device=mean.device)
             x, spoken = rollouts.x[nearest, rows], rollouts.mean[nearest, rows]
-            flat = self.speaker.write(x.flatten(0, 1), max_new_tokens)
-            written = [flat[i : i + x.shape[1]] for i in range(0, len(flat), x.shape[1])]
+            written = self._written(batch, x, spoken, max_new_tokens)
         return Plan(rollouts, rollouts.mean.mean(0), quantiles, written, spoken)
+
+    def _written(self, batch: Batch, x: Tensor, spoken: Tensor, max_new_tokens: int) -> list[list[str]]:
+        """Texts of beliefs x (B, H, D) at values (B, H, Y): all at once, or step by step behind those before."""
+        (size, steps), prompts = x.shape[:2], self.speaker.prompts
+        said = [
+            [text for text in row[:context] if text is not None]
+            for row, context in zip(batch.text, batch.context.tolist(), strict=True)
+        ]
+        values, written = spoken.tolist(), [[] for _ in range(size)]
+        at_once = 1 if prompts.history else steps
+        for first in range(0, steps, at_once):
+            places = [(b, t) for b in range(size) for t in range(first, first + at_once)]
+            asked = [prompts(said[b], values[b][t]) for b, t in places]
+            texts = self.speaker.write(x[:, first : first + at_once].flatten(0, 1), max_new_tokens, asked)
+            for (b, _), text in zip(places, texts, strict=True):
+                written[b].append(text)
+                said[b] += [text] if text else []
+        return written
 
     @torch.no_grad()
     def prior_samples(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:

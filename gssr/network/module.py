@@ -26,6 +26,7 @@ from gssr.network.steering import SteeringConfig
 from gssr.network.validation import Validation
 from gssr.network.world_model import WorldModel, WorldModelConfig
 from gssr.sequences.record import Batch
+from gssr.sequences.row_in_words import RowInWords
 
 PROGRESS = ("open_loop_mae", "hit_true", "hit_borrowed")  # scores of validation in the progress bar
 
@@ -96,11 +97,13 @@ class GoalNetwork(LightningModule):
 
     def _parts(self) -> dict[str, nn.Module]:
         """New parts with weights, by the names of their attributes."""
-        options, width = self.options, len(self.value_names)
+        options, values = self.options, self.options.values
+        width, sizes = len(self.value_names), (options.world.latent_dim, options.world.hidden_dim)
+        row = options.speech.row and RowInWords(options.speech.row, values.names, values.units, values.resolution)
         return {
             "world": WorldModel(options.world, options.steering, self.backbone, width),
             "calibration": Calibration(width),
-            "speaker": Speaker(options.speech, self.backbone, options.world.latent_dim, options.world.hidden_dim),
+            "speaker": Speaker(options.speech, self.backbone, *sizes, row or None),
         }
 
     def _weights(self) -> dict[str, Tensor]:

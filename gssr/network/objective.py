@@ -50,7 +50,7 @@ class ObjectiveConfig:
         alpha_goal: Weight of the distance between the value that a goal promises and its bounds.
         free_nats: KL a step below which no gradient flows; FreeNatsAnnealing moves it.
         text_steps: (sequence, step) pairs of a batch, drawn at random, whose text enters the text loss. Validation
-            measures one text of each of up to 384 windows, so many at once; 0 measures none.
+            measures one text of each of up to 192 windows, so many at once; 0 measures none.
         text_dropout: Share of training sequences whose texts are not observed, so that numbers suffice for filtering.
         goal_dropout: Share of training sequences without their goal, so that one network forecasts with and without.
         open_samples: Rollouts S of a sequence in the open-loop loss, an even number of at least 4.
@@ -159,7 +159,7 @@ class Objective:
             "value": self.value_loss(batch, filtered),
             "open": self.open_loss(batch, filtered, kept, first, generator),
             "goal": self.goal_loss(batch, goal),
-            "text": self.text_loss(batch, filtered.belief.x, generator),
+            "text": self.text_loss(batch, filtered.belief.x, generator, keep_text, training),
         }
         assert measured.keys() == self.weights.keys(), (sorted(measured), sorted(self.weights))
         terms = {name: loss.mean for name, loss in measured.items()}
@@ -181,8 +181,20 @@ class Objective:
         nll = value_nll(self.world.decode(filtered.belief.x), self.world.scaled_values(batch), batch.value_mask)
         return _measured(nll, any_value)
 
-    def text_loss(self, batch: Batch, x: Tensor, generator: torch.Generator | WindowNoise) -> Measured:
-        """Nats a token of texts behind the beliefs x (B, T, D): of ``text_steps`` steps, or of one step a window."""
+    def text_loss(
+        self,
+        batch: Batch,
+        x: Tensor,
+        generator: torch.Generator | WindowNoise,
+        heard: Tensor | None = None,
+        training: bool = False,
+    ) -> Measured:
+        """Nats a token of texts behind the beliefs x (B, T, D): of ``text_steps`` steps, or of one step a window.
+
+        Args:
+            heard: (B,), False for sequences whose texts were not observed: they are in no prompt either.
+            training: some prompts lack the newest texts, see Prompts.
+        """
         nothing = Measured(self.speaker.zero(x[0, :1]), torch.zeros((), dtype=torch.int64, device=x.device))
         most = self.config.text_steps
         if self.weights["text"] == 0:
@@ -200,7 +212,8 @@ class Objective:
         found = []
         for start in range(0, len(rows), most):
             b, t = torch.tensor(part := rows[start : start + most], device=x.device).T
-            found.append(self.speaker.text_nats(x[b, t], [batch.text[i][j] for i, j in part]))
+            prompts = self.speaker.prompts.of(batch, part, heard, generator if training else None)
+            found.append(self.speaker.text_nats(x[b, t], [batch.text[i][j] for i, j in part], prompts))
         nats, tokens = (sum(each.sum() for each in column) for column in zip(*found, strict=True))
         return Measured(nats / tokens + nothing.mean, tokens)
 

@@ -3,29 +3,34 @@
     prefix   the text stands behind P embeddings projected from x
     state    before every token of the text, the states of chosen layers are changed by a low-rank map of x
 
-Training and generation make the same change at the same tokens: in training it has a closed form
-(`gssr.states.offset_scan.scan_offsets`), in generation it is written into the cache (`gssr.states.intervention.steer`).
+Where a text has a prompt, the last texts said or the values of its step in words, the frozen model reads the prompt
+first, and the prompt's last token takes the place of the start token. Training and generation make the same change at
+the same tokens: in training it has a closed form (`gssr.states.offset_scan.scan_offsets`), in generation it is written
+into the cache (`gssr.states.intervention.steer`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from gssr.backbone import FrozenBackbone
-from gssr.domains import Few, Layers, checked
+from gssr.domains import Few, Layers, Range, checked
 from gssr.network.config import fixed
 from gssr.network.heads import PrefixProjector
 from gssr.network.layers import exact
+from gssr.network.prompt import Prompts
 from gssr.network.state_projector import StateProjector
+from gssr.sequences.row_in_words import RowInWords
 from gssr.states.hybrid_state import HybridState
 from gssr.states.intervention import steer
 from gssr.states.offset_scan import scan_offsets
+from gssr.states.prompts import ReadPrompts
 from gssr.states.rules import LowRank, Offset, Schedule, norm
 
 # The norm of a state hardly depends on the text.
@@ -42,12 +47,18 @@ class SpeechConfig:
         prefix_tokens: P, prefix tokens.
         state_rank: Rank of a change of states.
         state_layers: Layers whose states are changed; null: all that have a recurrent state.
+        history: Last texts of a sequence that the frozen model reads before it writes the next one; 0: none.
+        between: What follows each of these texts.
+        row: The values of the text's own step, in words behind them, such as "{values}:", see RowInWords; null: none.
     """
 
     injection: Literal["prefix", "state", "both"] = fixed("prefix")
     prefix_tokens: Few = fixed(4)
     state_rank: Few = fixed(8)
     state_layers: Layers | None = fixed(None)
+    history: Annotated[int, Range(0, 16)] = fixed(0)
+    between: str = fixed("\n")
+    row: str | None = fixed(None)
 
 
 class Speaker(nn.Module):
@@ -56,6 +67,7 @@ class Speaker(nn.Module):
     Args:
         config: how the belief speaks. backbone: the frozen model; it is no submodule.
         latent_dim: D. hidden_dim: width of the projectors.
+        row: writes values in words, where the config has a row.
 
     Raises:
         ValueError: a layer without a recurrent state is to be changed.
@@ -64,9 +76,17 @@ class Speaker(nn.Module):
     prefix: PrefixProjector | None
     state: StateProjector | None
 
-    def __init__(self, config: SpeechConfig, backbone: FrozenBackbone, latent_dim: int, hidden_dim: int) -> None:
+    def __init__(
+        self,
+        config: SpeechConfig,
+        backbone: FrozenBackbone,
+        latent_dim: int,
+        hidden_dim: int,
+        row: RowInWords | None = None,
+    ) -> None:
         super().__init__()
         self.backbone, self.prefix, self.state = backbone, None, None
+        self.prompts = Prompts(config.history, config.between, row)
         if config.injection != "state":
             width, scale = backbone.hidden_size, backbone.embedding_scale
             self.prefix = PrefixProjector(latent_dim, hidden_dim, config.prefix_tokens, width, scale)
@@ -83,34 +103,28 @@ class Speaker(nn.Module):
     def device(self) -> torch.device:
         return self.backbone.device
 
-    def forward(self, x: Tensor) -> tuple[Tensor, dict[int, LowRank]]:
+    def forward(self, x: Tensor, prompted: bool = False) -> tuple[Tensor, dict[int, LowRank]]:
         """The prefix (N, P, E) and the change of states by layer (none without a projector) of beliefs x (N, D).
 
-        Without a prefix a text stands behind one more start token, because only states of something read can change.
+        Without a prefix and a prompt, a text stands behind one more start token: only states of something read can
+        change.
         """
         change = {} if self.state is None else self.state(x)
         if self.prefix is not None:
             return self.prefix(x), change
-        start = torch.full((len(x), 1), self.backbone.start_id, device=x.device)
+        start = torch.full((len(x), 0 if prompted else 1), self.backbone.start_id, device=x.device)
         return self.backbone.embed(start), change
 
-    def text_nats(self, x: Tensor, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Nats (N,) and tokens (N,) of texts behind beliefs x (N, D)."""
-        prefix, change = self(x)
-        if not change:
-            return self.backbone.text_nats(prefix, texts)
-        # Behind the prefix, before the start token: a generation is steered from there, too.
-        schedule = Schedule(start=prefix.shape[1])
+    def text_nats(
+        self, x: Tensor, texts: Sequence[str], prompts: Sequence[str | None] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Nats (N,) and tokens (N,) of texts behind their prompts (None: nothing) and beliefs x (N, D)."""
+        return self._nats(lambda rows, prompted: self(x[rows], prompted), texts, prompts)
 
-        def around(rows: list[int]) -> AbstractContextManager[Any]:
-            return scan_offsets(self.backbone, _rows(change, rows), schedule)
-
-        return self.backbone.text_nats(prefix, texts, around)
-
-    def silent_nats(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Nats (N,) and tokens (N,) of texts behind nothing: their cost without a belief."""
+    def silent_nats(self, texts: Sequence[str], prompts: Sequence[str | None] | None = None) -> tuple[Tensor, Tensor]:
+        """Nats (N,) and tokens (N,) of texts behind their prompts alone: their cost without a belief."""
         nothing = self.backbone.table.weight.new_zeros(len(texts), 0, self.backbone.hidden_size)
-        return self.backbone.text_nats(nothing, texts)
+        return self._nats(lambda rows, prompted: (nothing[rows], {}), texts, prompts)
 
     def zero(self, x: Tensor) -> Tensor:
         """0 with a zero gradient into every parameter: one without a gradient would stop DDP. x (N, D)."""
@@ -119,11 +133,63 @@ class Speaker(nn.Module):
 
     @exact
     @torch.no_grad()
-    def write(self, x: Tensor, max_new_tokens: int = 64) -> list[str]:
-        """The most likely text, token by token, behind each belief x (N, D)."""
-        prefix, change = self(x)
-        with steer(self.backbone.model, Offset(change)) if change else nullcontext():
-            return self.backbone.generate(prefix, max_new_tokens)
+    def write(self, x: Tensor, max_new_tokens: int = 64, prompts: Sequence[str | None] | None = None) -> list[str]:
+        """The most likely text, token by token, behind each prompt (None: nothing) and belief x (N, D)."""
+        written = [""] * len(x)
+        for rows, read in self._read(len(x), prompts):
+            prefix, change = self(x[rows], read is not None)
+            with steer(self.backbone.model, Offset(change)) if change else nullcontext():
+                texts = self.backbone.generate(prefix, max_new_tokens, None if read is None else read.write)
+            for row, text in zip(rows, texts, strict=True):
+                written[row] = text
+        return written
+
+    def _nats(
+        self,
+        speak: Callable[[list[int], bool], tuple[Tensor, Mapping[int, LowRank]]],
+        texts: Sequence[str],
+        prompts: Sequence[str | None] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Nats and tokens of texts, where ``speak`` gives prefixes and changes of states of some rows."""
+        order, found = [], []
+        for rows, read in self._read(len(texts), prompts):
+            part = [texts[row] for row in rows]
+            if read is not None:
+                part = [f"{_gap(prompts[row])}{text}" for row, text in zip(rows, part, strict=True)]
+            found.append(self._nats_behind(*speak(rows, read is not None), part, read))
+            order += rows
+        back = torch.tensor(order).argsort().to(self.device)
+        nats, tokens = (torch.cat(column)[back] for column in zip(*found, strict=True))
+        return nats, tokens
+
+    def _nats_behind(
+        self, prefix: Tensor, change: Mapping[int, LowRank], texts: Sequence[str], read: ReadPrompts | None
+    ) -> tuple[Tensor, Tensor]:
+        if read is None and not change:
+            return self.backbone.text_nats(prefix, texts)
+        # Behind the prefix, before the last token in front of the text: a generation is steered from there, too.
+        schedule = Schedule(start=prefix.shape[1] + (0 if read is None else read.skipped))
+
+        def run(rows: list[int], embedded: Tensor) -> Tensor:
+            with scan_offsets(self.backbone, _rows(change, rows), schedule) if change else nullcontext():
+                if read is not None:
+                    return read.read_on(rows, embedded)
+                return self.backbone.decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state
+
+        return self.backbone.text_nats(prefix, texts, None if read is None else read.last, run)
+
+    def _read(self, count: int, prompts: Sequence[str | None] | None) -> Iterator[tuple[list[int], ReadPrompts | None]]:
+        """Rows without a prompt, and rows with prompts that were read; of each kind those that there are."""
+        has = [False] * count if prompts is None else [prompt is not None for prompt in prompts]
+        if prompted := [row for row in range(count) if has[row]]:
+            yield prompted, ReadPrompts(self.backbone, [prompts[row].rstrip(" ") for row in prompted])
+        if (bare := [row for row in range(count) if not has[row]]) or not prompted:
+            yield bare, None
+
+
+def _gap(prompt: str) -> str:
+    """The spaces at the end of a prompt: in most vocabularies a word begins with the space before it."""
+    return prompt[len(prompt.rstrip(" ")) :]
 
 
 def _states(backbone: FrozenBackbone) -> dict[int, Tensor]:

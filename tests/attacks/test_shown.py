@@ -254,6 +254,11 @@ def test_what_is_plain_stays_as_it_is() -> None:
     assert shown.quoted("a b") == "'a b'"
 
 
+def test_only_what_is_repeated_word_for_word_is_a_ditto() -> None:
+    texts = ["a b", "a  b", "a b.", "", "", "a b"]
+    assert shown.with_dittos(texts) == ["a b", "〃", "a b.", "", "", "a b"]
+
+
 def test_the_card_of_a_shared_network(hostile: str) -> None:
     values = {"names": [hostile, "b"], "units": [hostile, ""]}
     options = {"values": values, "world": {"latent_dim": 4, "hidden_dim": 8}, "backbone": {"dtype": "float32"}}

@@ -22,6 +22,7 @@ from transformers import (
 
 from datamodules.text.corpus import train_tokenizer
 from gssr.backbone import FrozenBackbone
+from gssr.states.prompts import ReadPrompts
 from tests.conftest import SENTENCES
 
 E, LAYERS = 32, 3
@@ -73,6 +74,27 @@ def test_nats_behind_a_prefix_of_words_are_the_models_own(backbone: FrozenBackbo
     nats, _ = backbone.text_nats(backbone.embed(torch.tensor(before)), SENTENCES)
     expected = [naive_nats(backbone, ids, text) for ids, text in zip(before, SENTENCES, strict=True)]
     assert torch.allclose(nats, torch.stack(expected), rtol=1e-4)
+
+
+def test_texts_behind_prompts_of_unequal_length_are_the_models_own(backbone: FrozenBackbone) -> None:
+    prompts, texts = [f"{text}\n" for text in SENTENCES], SENTENCES[1:] + SENTENCES[:1]
+    between = [[7, 20], [8, 5], [150, 151], [40, 41]]
+    read = ReadPrompts(backbone, prompts)
+    embedded = backbone.embed(torch.tensor(between))
+    nats, tokens = backbone.text_nats(embedded, texts, read.last, read.read_on)
+    written = backbone.generate(embedded, 4, read.write)
+    end = backbone.tokenizer.eos_token_id
+    for row, (prompt, inside, text) in enumerate(zip(prompts, between, texts, strict=True)):
+        *first, last = backbone.tokenize([prompt])[0]
+        before = [backbone.start_id, *first, *inside, last]
+        ids = [*before, *backbone.tokenize([text])[0], end]
+        log_probs = F.log_softmax(backbone.model(input_ids=torch.tensor([ids[:-1]])).logits[0].float(), -1)
+        expected = -sum(log_probs[i - 1, ids[i]] for i in range(len(before), len(ids)))
+        assert torch.allclose(nats[row], expected, rtol=1e-4) and tokens[row] == len(ids) - len(before)
+        new = before
+        while len(new) < len(before) + 4 and (new is before or new[-1] != end):
+            new = [*new, int(backbone.model(input_ids=torch.tensor([new])).logits[0, -1].argmax())]
+        assert written[row] == backbone.tokenizer.decode(new[len(before) :], skip_special_tokens=True).strip()
 
 
 def test_neither_batch_nor_padding_changes_a_text_and_gradients_reach_its_prefix_alone(

@@ -8,11 +8,13 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import pytest
+import rich.console
 import torch
 
 from datamodules.tables.history import read_history
 from gssr.commands import plan as plan_command
 from gssr.evaluation.forecasting import forecast
+from gssr.network.speaker import Speaker
 from gssr.runs.trained import load_trained
 from gssr.sequences.collate import collate
 from tests.networks import make_network
@@ -80,6 +82,28 @@ def test_the_plan_is_the_networks_own(checkpoint: Path, tmp_path: Path, capsys: 
     assert (tmp_path / "fan.png").read_bytes()[:4] == b"\x89PNG"
     printed = capsys.readouterr().out
     assert GOAL in printed and "wind" in printed and "2024-09-02T12:00Z" in printed
+
+
+@pytest.mark.parametrize(("width", "ranges"), [(160, 3), (60, 2)])
+def test_a_plan_is_read_in_lines_of_one_step(
+    width: int,
+    ranges: int,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Speaker, "write", lambda self, x, *args: ["Rain  again.", "Rain again.", "Sun."][: len(x)])
+    monkeypatch.setattr(rich.console.Console, "width", width)
+    table().to_csv(tmp_path / "ian.csv", index=False)
+    given = ("--ckpt_path", checkpoint, "--samples", 4, "--goal", GOAL, "--horizon", 3)
+    run("--input", tmp_path / "ian.csv", *given)
+    printed = capsys.readouterr().out.splitlines()
+    steps = [line for line in printed if line.strip().startswith("2024-09-02")]
+    assert len(steps) == 6 and max(map(len, printed)) <= min(width, 100)
+    assert [line.count("[") for line in steps[:3]] == [ranges] * 3
+    assert [line.split(" ", 1)[1] for line in steps[3:]] == ["Rain  again.", "〃", "Sun."]
+    assert any("typical rollout" in line for line in printed)
 
 
 def test_without_a_goal_it_is_a_forecast_from_any_kind_of_table(checkpoint: Path, tmp_path: Path) -> None:

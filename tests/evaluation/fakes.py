@@ -89,6 +89,7 @@ class FakeSpeaker(FakeNetwork):
     def __init__(self, noise: float = 0.0, value_noise: float = 1.0) -> None:
         super().__init__(noise, value_noise)
         self.forecaster = self.speaker = self
+        self.prompts = SimpleNamespace(of=lambda batch, steps: [None] * len(steps))
 
     def latent_health(self, batch: Batch) -> dict[str, object]:
         self.health_batch = batch
@@ -99,11 +100,11 @@ class FakeSpeaker(FakeNetwork):
         own = torch.tensor([float(name.split()[1]) for name in batch.series])
         return own[:, None, None].expand(-1, steps, 1) + 0.01 * torch.randn(len(own), steps, 1, generator=generator)
 
-    def text_nats(self, x: Tensor, texts: list[str]) -> tuple[Tensor, Tensor]:
+    def text_nats(self, x: Tensor, texts: list[str], prompts: list[str | None]) -> tuple[Tensor, Tensor]:
         said = torch.tensor([float(text.split()[1]) for text in texts])
         return (x[:, 0] - said) ** 2, torch.full((len(texts),), 2)
 
-    def silent_nats(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+    def silent_nats(self, texts: list[str], prompts: list[str | None]) -> tuple[Tensor, Tensor]:
         return torch.full((len(texts),), 4.0), torch.full((len(texts),), 2)
 
 

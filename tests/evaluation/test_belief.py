@@ -18,9 +18,9 @@ def test_a_belief_that_knows_its_series_gains_and_pairs_share_label_but_not_seri
     asked = []
 
     class Asked(FakeSpeaker):
-        def text_nats(self, x, texts):
+        def text_nats(self, x, texts, prompts):
             asked.append((x[:, 0].round().int().tolist(), texts))
-            return super().text_nats(x, texts)
+            return super().text_nats(x, texts, prompts)
 
     evidence = text_evidence(Asked(), batch, steps=50, batch_size=400)
     (own, texts), (other, same_texts) = asked

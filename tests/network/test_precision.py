@@ -14,6 +14,7 @@ from tests.networks import make_network
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
 SMALL = {"latent_dim": 4, "hidden_dim": 8, "text_layers": (1,), "goal_layer": 1, "prefix_tokens": 1, "text_steps": 2}
+SMALL |= {"history": 1, "row": "{values}:"}
 
 
 def network(folder: Path) -> GoalNetwork:

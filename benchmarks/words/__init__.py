@@ -1,0 +1,1 @@
+"""Whether the texts of plans are about their own history and their own numbers."""
