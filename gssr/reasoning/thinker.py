@@ -57,7 +57,11 @@ class Thinker:
     halting: HaltingHead | None = None
 
     def steps(self, prompt: Tensor, mask: Tensor | None = None) -> Iterator[Step]:
-        """Steps without end; gradients pass through thoughts and states.
+        """Steps without end; gradients pass through thoughts and states. Arguments and errors as in ``states``."""
+        return (step for step, _ in self.states(prompt, mask))
+
+    def states(self, prompt: Tensor, mask: Tensor | None = None) -> Iterator[tuple[Step, Cache]]:
+        """Steps without end, each with the cache that the next one reads.
 
         Args:
             prompt: token ids (B, L), padded on the left. mask: (B, L), False at padding; all by default.
@@ -88,17 +92,18 @@ class Thinker:
         sure = chance >= threshold
         return Readouts(said, chance, torch.where(sure.any(1), sure.int().argmax(1), steps - 1))
 
-    def _think(self, cache: Cache, mask: Tensor, thought: Tensor) -> Iterator[Step]:
+    def _think(self, cache: Cache, mask: Tensor, thought: Tensor) -> Iterator[tuple[Step, Cache]]:
+        """Each step, and the cache that the next one reads."""
         while True:
             seen = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
             hidden, read = advance(self.backbone, cache, thought[:, None], seen)
             logits = self.backbone.logits(hidden[:, -1]).float()
-            yield Step(thought, hidden[:, -1].float(), logits)
-            thought = self.thought(hidden[:, -1], logits, self.backbone)
             if self.memory == "write":
                 cache, mask = read, seen
             elif self.memory == "write_without_keys":
                 cache = self._without_last_keys(read)
+            yield Step(thought, hidden[:, -1].float(), logits), cache
+            thought = self.thought(hidden[:, -1], logits, self.backbone)
 
     def _without_last_keys(self, cache: Cache) -> Cache:
         layers = [layer.map(lambda part: part[:, :, :-1], ATTENTION) for layer in layer_states(cache)]
