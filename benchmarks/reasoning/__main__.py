@@ -29,7 +29,8 @@ from tqdm import tqdm
 from benchmarks.reasoning import measures
 from datamodules.lookups import ThoughtChains
 from datamodules.lookups.tasks import TASKS
-from gssr.backbone import BackboneConfig, FrozenBackbone
+from gssr.backbone import FrozenBackbone
+from gssr.backbone.config import BackboneConfig
 from gssr.backbone.cpu import prepare_cpu
 from gssr.files import atomic_write
 from gssr.reasoning.saved import load_thinker

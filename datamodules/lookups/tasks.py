@@ -96,14 +96,13 @@ class Arithmetic(Task):
 
 
 class Permutations(Task):
-    """Each round says where its five places go, in order; chance is 1 in 5.
+    """``r3.0 .2`` says that round 3 moves what is in place 0 to place 2; then ``r4.2`` is looked up. Chance is 1 in 5.
 
     The rounds of a problem follow each other from a random one on, so that a model knows all rounds although no problem
     of training has so many.
     """
 
     words = (
-        *(f"r{r}" for r in range(ROUNDS)),
         *(f".{p}" for p in range(PLACES)),
         *(f"r{r}.{p}" for r in range(ROUNDS + 1) for p in range(PLACES)),
     )
@@ -119,7 +118,7 @@ class Permutations(Task):
         goes = [generator.permutation(PLACES) for _ in range(count)]
         facts = [BEGIN]
         for r, places in enumerate(goes, first):
-            facts += [f"r{r}", *(f".{p}" for p in places)]
+            facts += [word for place, to in enumerate(places) for word in (f"r{r}.{place}", f".{to}")]
         chains = []
         for place in range(PLACES):
             chain = [f"r{first}.{place}"]

@@ -23,7 +23,7 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.nn import functional as F
 
-from gssr.backbone import BackboneConfig
+from gssr.backbone.config import BackboneConfig
 from gssr.domains import Count, Few, Fraction, Positive, checked
 from gssr.reasoning.halting import HaltingHead
 from gssr.reasoning.saved import save_thinker

@@ -34,10 +34,10 @@ def arithmetic(text: str) -> str:
 
 def permutations(text: str) -> str:
     facts, asked = text.split(" ? ")
-    goes = {int(r): places.split(" ") for r, places in re.findall(r"r(\d+) ((?:\.\d ?){5})", facts)}
+    goes = {(int(r), int(a)): int(b) for r, a, b in re.findall(r"r(\d+)\.(\d) \.(\d)", facts)}
     r, place = map(int, asked[1:].split("."))
-    while r in goes:
-        place, r = int(goes[r][place][1:]), r + 1
+    while (r, place) in goes:
+        place, r = goes[r, place], r + 1
     return f"r{r}.{place}"
 
 
