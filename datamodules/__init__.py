@@ -1,5 +1,6 @@
 """LightningDataModules, named in configs as `datamodules.<Class>`."""
 
+from datamodules.lookups import ThoughtChains, WrittenChains
 from datamodules.sequence_data import SequenceData
 from datamodules.sines import Sines
 from datamodules.storms import Storms
@@ -8,4 +9,14 @@ from datamodules.table_sequences import TableSequences
 from datamodules.text import TextCorpus
 from datamodules.time_mmd import TimeMMD
 
-__all__ = ["SequenceData", "Sines", "Storms", "Strikes", "TableSequences", "TextCorpus", "TimeMMD"]
+__all__ = [
+    "SequenceData",
+    "Sines",
+    "Storms",
+    "Strikes",
+    "TableSequences",
+    "TextCorpus",
+    "ThoughtChains",
+    "TimeMMD",
+    "WrittenChains",
+]

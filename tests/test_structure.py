@@ -20,7 +20,10 @@ DATA_SETS = re.compile(r"storm|strikes\b|\bsines\b|time.?mmd|hurricane", re.IGNO
 LEAVES = {
     f"gssr{leaf}" for leaf in ("", ".checkpoint", ".domains", ".files", ".metrics", ".ranks", ".shown", ".yaml_files")
 }
-BELOW = {f"gssr.{room}" for room in ["sequences", "backbone", "states", "training", "network", "search", "evaluation"]}
+BELOW = {
+    f"gssr.{room}"
+    for room in ["sequences", "backbone", "states", "training", "network", "reasoning", "search", "evaluation"]
+}
 EVERYTHING = BELOW | {"gssr.runs", "gssr.commands", "datamodules", "callbacks"}
 # What each room may import besides itself and the leaves.
 ARROWS: dict[str, set[str]] = {
@@ -28,6 +31,7 @@ ARROWS: dict[str, set[str]] = {
     "gssr.backbone": set(),
     "gssr.states": {"gssr.backbone"},
     "gssr.training": {"gssr.backbone"},
+    "gssr.reasoning": {"gssr.backbone", "gssr.states", "gssr.training"},
     "gssr.network": {"gssr.sequences", "gssr.backbone", "gssr.states"},
     "gssr.evaluation": {"gssr.sequences"},
     "gssr.search": {"gssr.sequences", "gssr.states", "gssr.network"},

@@ -1,8 +1,14 @@
-"""The language models that can be trained: nano from scratch, or any saved model further."""
+"""The language models that can be trained: nano or Mamba-2 alone from scratch, or any saved model further."""
 
 from typing import Annotated
 
-from transformers import GraniteMoeHybridConfig, GraniteMoeHybridForCausalLM, PreTrainedModel
+from transformers import (
+    GraniteMoeHybridConfig,
+    GraniteMoeHybridForCausalLM,
+    Mamba2Config,
+    Mamba2ForCausalLM,
+    PreTrainedModel,
+)
 
 from gssr.backbone.loading import load_model
 from gssr.domains import Layers, Range, Vocabulary, checked
@@ -40,6 +46,49 @@ class Nano(Architecture):
 
     def build(self) -> PreTrainedModel:
         model = GraniteMoeHybridForCausalLM(self.config)
+        initialise_mamba(model)
+        return model
+
+
+@checked
+class PureMamba2(Architecture):
+    """Mamba-2 layers alone, with new weights that begin as memories; tied embeddings.
+
+    Args:
+        vocab_size: V, that of the data's tokenizer.
+        hidden_size: E, a multiple of 16; a head has 32 of the 2 E inner dimensions.
+        layers: Mamba-2 layers.
+        state_size: N, state dimensions of a head.
+    """
+
+    def __init__(
+        self,
+        vocab_size: Annotated[int, Range(2, 2**20)] = 258,
+        hidden_size: Annotated[int, Range(16, 8192)] = 96,
+        layers: Annotated[int, Range(1, 1000)] = 2,
+        state_size: Annotated[int, Range(1, 1024)] = 64,
+    ) -> None:
+        if hidden_size % 16:
+            raise ValueError(f"hidden_size is {hidden_size}; expected a multiple of 16")
+        self.config = Mamba2Config(
+            vocab_size=vocab_size,
+            hidden_size=hidden_size,
+            num_hidden_layers=layers,
+            state_size=state_size,
+            num_heads=hidden_size // 16,
+            head_dim=32,
+            n_groups=1,
+            expand=2,
+            conv_kernel=4,
+            chunk_size=64,
+            tie_word_embeddings=True,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=3,
+        )
+
+    def build(self) -> PreTrainedModel:
+        model = Mamba2ForCausalLM(self.config)
         initialise_mamba(model)
         return model
 

@@ -1,0 +1,1 @@
+"""How deep thoughts go, and what they cost."""

@@ -1,0 +1,165 @@
+"""How deep do thoughts go? Accuracy by lookups for each way back, where the head halts, and bytes by thoughts.
+
+    python train.py fit --config configs/pretrain_thoughts.yaml     # the model, once
+    python -m benchmarks.reasoning
+    python -m benchmarks.reasoning --quick --tasks chains           # three minutes
+
+Each way back is trained anew for each seed, around the same frozen model, on the same problems. A finished training is
+read from --out; an interrupted call goes on.
+
+soft token   softmax of what would be said, by the embeddings, and a learned correction
+untrained    the same without the correction
+linear       a learned linear map of the hidden state
+spacer       a learned constant, written: more positions, no way back
+written      the likeliest token, written: a chain of thought in words
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lightning import Trainer, seed_everything
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from benchmarks.reasoning import measures
+from datamodules.lookups import ThoughtChains
+from datamodules.lookups.tasks import TASKS
+from gssr.backbone import FrozenBackbone
+from gssr.backbone.config import BackboneConfig
+from gssr.backbone.cpu import prepare_cpu
+from gssr.files import atomic_write
+from gssr.reasoning.saved import load_thinker
+from gssr.reasoning.thinker import Memory, Thinker
+from gssr.reasoning.thoughts import LinearThought, SoftToken, Spacer, Thought, WrittenToken
+from gssr.reasoning.training import ThoughtTraining
+
+WAYS: dict[str, tuple[type[Thought], Memory]] = {
+    "soft token": (SoftToken, "read_only"),
+    "linear": (LinearThought, "read_only"),
+    "spacer": (Spacer, "write"),
+    "written": (WrittenToken, "write"),
+}
+EXTRA = 4  # steps beyond those that are needed
+THRESHOLD = 0.9
+
+
+def trained(way: str, seed: int, options: argparse.Namespace, backbone: FrozenBackbone) -> Thinker:
+    """The way back and its head, from --out or trained now."""
+    file = options.out / f"{way.replace(' ', '-')}-{seed}.safetensors"
+    if file.exists():
+        return load_thinker(file, backbone)
+    kind, memory = WAYS[way]
+    seed_everything(seed, verbose=False)
+    module = ThoughtTraining(BackboneConfig(options.backbone), kind, memory, export=str(file))
+    # A written token learns nothing; its head does.
+    steps = options.steps
+    data = ThoughtChains(tuple(options.tasks), 32, 32 * steps, 32, seed + 1)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        max_epochs=-1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        gradient_clip_val=1.0,
+    )
+    trainer.fit(module, data)
+    return load_thinker(file, backbone)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    backbone = FrozenBackbone(options.backbone)
+    cells = {
+        (task, d): measures.problems(task, d, options.cases, seed=1000)
+        for task in options.tasks
+        for d in measures.SIZES[task]
+    }
+    found: dict[str, Any] = {}
+    ways = [
+        (way, seed)
+        for way in (*WAYS, "untrained")
+        for seed in options.seeds
+        if seed == options.seeds[0] or way != "untrained"
+    ]
+    for way, seed in tqdm(ways, unit="training"):
+        thinker = trained("soft token" if way == "untrained" else way, seed, options, backbone)
+        if way == "untrained":
+            plain = SoftToken()
+            plain.prepare(backbone)
+            thinker = replace(thinker, thought=plain.requires_grad_(False))
+        for (task, d), batches in cells.items():
+            result = measures.by_step(thinker, batches, d + EXTRA, THRESHOLD)
+            found.setdefault(task, {}).setdefault(way, {}).setdefault(str(d), {})[str(seed)] = result
+    return found
+
+
+def tables(found: dict[str, Any]) -> list[Table]:
+    made = []
+    for task, ways in found.items():
+        depths = list(next(iter(ways.values())))
+        title = (
+            f"{task}: right with as many steps as lookups; chance {measures.CHANCE[task]:.2f}; training has at most "
+            f"{measures.TRAINED[task]} lookups in such problems"
+        )
+        table = Table("way back", *depths, title=title)
+        for way, by_depth in ways.items():
+            table.add_row(way, *(_range([r["right"][int(d) - 1] for r in by_depth[d].values()]) for d in depths))
+        soft = ways["soft token"]
+        table.add_row("no thought", *(_range([r["right"][0] for r in soft[d].values()]) for d in depths))
+        table.add_row(
+            f"soft, {EXTRA} steps more", *(_range([r["right"][-1] for r in soft[d].values()]) for d in depths)
+        )
+        table.add_row(
+            "soft, halted by the head", *(_range([r["halted_right"] for r in soft[d].values()]) for d in depths)
+        )
+        table.add_row("its steps", *(_range([r["halted_steps"] for r in soft[d].values()], 1) for d in depths))
+        table.add_row(
+            "its calibration error", *(_range([r["calibration_error"] for r in soft[d].values()], 3) for d in depths)
+        )
+        made.append(table)
+    return made
+
+
+def _range(values: list[float], digits: int = 2) -> str:
+    """The values of several seeds: one number where they agree."""
+    low, high = (f"{value:.{digits}f}" for value in (min(values), max(values)))
+    return low if low == high else f"{low}–{high}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="corpus/lookups", help="folder of the model; default corpus/lookups")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the trainings; default 0 1 2")
+    parser.add_argument("--steps", type=int, default=300, help="optimizer steps of a training; default 300")
+    parser.add_argument("--cases", type=int, default=2000, help="problems a cell; default 2000")
+    parser.add_argument("--out", type=Path, default=Path("reasoning"), help="folder of the results; default reasoning")
+    parser.add_argument("--quick", action="store_true", help="one seed, 100 steps, 250 problems a cell")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.seeds, options.steps, options.cases = options.seeds[:1], 100, 250
+    if min(options.steps, options.cases) < 1:
+        parser.error("--steps and --cases are counts of at least 1")
+    if not Path(options.backbone).is_dir():
+        parser.error(
+            f"no model at {options.backbone}; train it: python train.py fit --config configs/pretrain_thoughts.yaml"
+        )
+    options.out.mkdir(parents=True, exist_ok=True)
+    prepare_cpu()
+    found = measure(options)
+    with atomic_write(options.out / "reasoning.json") as file:
+        json.dump(found, file, indent=1)
+    console = Console(width=160)
+    for table in tables(found):
+        console.print(table)
+    print(f"wrote {options.out / 'reasoning.json'}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""`gssr think`: an answer after thought steps, and what each thought would have said."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from gssr import shown
+from gssr.commands.options import Subparsers, add_command, backbone_options, json_option, load_backbone
+from gssr.domains import Few, Fraction, argument
+
+
+def add_commands(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "think",
+        "answer after thought steps in the recurrence",
+        [
+            "gssr think --backbone corpus/lookups --thoughts corpus/thoughts.safetensors --show \\\n"
+            '      --prompt "a = b ; b = 7 ; ? a"',
+            'gssr think --thoughts mine.safetensors --prompt "…" --steps 8',
+        ],
+        "The prompt is read once. Its last token is the first thought: step 1 says what the model says without "
+        "thinking.\nThinking ends after --steps, or where the head is as sure as --halt that the answer is right.\n"
+        "Train thoughts with: python train.py fit --config configs/thoughts.yaml",
+    )
+    parser.add_argument("--prompt", required=True, metavar="TEXT", help="what is read")
+    parser.add_argument(
+        "--thoughts", type=Path, required=True, metavar="FILE", help="written by a training of thoughts"
+    )
+    ends = parser.add_mutually_exclusive_group()
+    ends.add_argument("--steps", type=argument(Few), metavar="N", help="steps in all")
+    ends.add_argument(
+        "--halt", type=argument(Fraction), default=0.9, metavar="P", help="chance of being right that is enough; 0.9"
+    )
+    parser.add_argument(
+        "--most", type=argument(Few), default=32, metavar="N", help="steps at most with --halt; default 32"
+    )
+    parser.add_argument("--show", action="store_true", help="show what each thought would have said")
+    backbone_options(parser)
+    json_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    import torch
+
+    from gssr.reasoning.saved import load_thinker
+
+    backbone = load_backbone(options)
+    thinker = load_thinker(options.thoughts, backbone)
+    (ids,), unknown = backbone.tokenize([options.prompt]), backbone.tokenizer.unk_token_id
+    if not ids or (unknown is not None and unknown in ids):
+        raise ValueError(
+            f"the prompt {options.prompt!r} has no token, or a word that {backbone.name!r} does not know; it knows "
+            f"{', '.join(sorted(backbone.tokenizer.get_vocab())[:12])}, …"
+        )
+    prompt = torch.tensor([[backbone.start_id, *ids]], device=backbone.device)
+    found = thinker.readouts(prompt, options.steps or options.most, options.halt)
+    last = options.steps - 1 if options.steps else int(found.halted[0])
+    thoughts = [
+        {"step": k + 1, "says": backbone.tokenizer.decode([said]).strip(), "right": round(chance, 6)}
+        for k, (said, chance) in enumerate(zip(found.said[0].tolist(), found.chance[0].tolist(), strict=True))
+    ][: last + 1]
+    answer = {"answer": thoughts[-1]["says"], "steps": last + 1, "right": thoughts[-1]["right"]}
+    if options.json:
+        print(json.dumps({**answer, "thoughts": thoughts}, ensure_ascii=False))
+        return
+    if options.show:
+        for each in thoughts:
+            print(f"step {each['step']:>3}: {shown.line(str(each['says'])):<12} right with chance {each['right']:.3f}")
+    print(shown.line(str(answer["answer"])))
+    if not options.steps and answer["right"] < options.halt:
+        print(
+            f"gssr: after {last + 1} steps the head is not sure ({answer['right']:.2f}); raise --most", file=sys.stderr
+        )

@@ -1,0 +1,1 @@
+"""Thought steps in the recurrence before an answer."""

@@ -1,0 +1,147 @@
+"""Train the way back of thoughts around a frozen model, and the head that halts them.
+
+    python train.py fit --config configs/pretrain_thoughts.yaml     # a small model that looks up
+    python train.py fit --config configs/thoughts.yaml              # thoughts around it
+
+A batch is a dictionary:
+
+    prompt  (B, L), integers without padding; the last token is the first thought
+    chain   (B, K+1), integers: that token and what each step should say, in turn
+    answer  (B,), integers: the end of the chain
+
+Only the first few steps are unrolled, on chains of all lengths that begin anywhere. Nothing at a greater depth is ever
+trained, so that what works there was not learned there.
+"""
+
+from collections.abc import Callable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.nn import functional as F
+
+from gssr.backbone.config import BackboneConfig
+from gssr.domains import Count, Few, Fraction, Positive, checked
+from gssr.reasoning.halting import HaltingHead
+from gssr.reasoning.saved import save_thinker
+from gssr.reasoning.thinker import Memory, Thinker
+from gssr.reasoning.thoughts import SoftToken, Thought
+
+Batch = Mapping[str, Tensor]
+
+
+@checked
+class ThoughtTraining(LightningModule):
+    """A way back and a halting head; the backbone stays as it is.
+
+    Args:
+        backbone: the frozen model.
+        thought: how a thought is made, a class of `gssr.reasoning.thoughts` or a subclass of ``Thought``.
+        memory: what thoughts write, see `gssr.reasoning.thinker`.
+        unrolled: steps that are trained by what they should say.
+        watched: steps whose rightness the halting head learns; the gradient ends at the head.
+        most: steps at most in validation.
+        threshold: chance of being right at which validation halts.
+        export: safetensors file of thought and head, written at the end of ``fit``.
+        lr: peak learning rate of AdamW.
+        warmup_steps: steps of linear warm-up; the rate then falls linearly to zero.
+    """
+
+    def __init__(
+        self,
+        backbone: BackboneConfig = BackboneConfig(),  # noqa: B008, frozen
+        thought: Callable[[], Thought] = SoftToken,
+        memory: Memory = "read_only",
+        unrolled: Few = 2,
+        watched: Few = 3,
+        most: Few = 16,
+        threshold: Fraction = 0.9,
+        export: str = "thoughts.safetensors",
+        lr: Positive = 3e-3,
+        warmup_steps: Count = 20,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone.load()
+        self.thought = thought()
+        self.thought.prepare(self.backbone)
+        self.halting = HaltingHead(self.backbone.hidden_size)
+        self.thinker = Thinker(self.backbone, self.thought, memory, self.halting)
+        self.unrolled, self.watched, self.most, self.threshold = unrolled, watched, most, threshold
+        self.lr, self.warmup_steps, self.export = lr, warmup_steps, Path(export)
+
+    def on_fit_start(self) -> None:
+        self.backbone.to(self.device)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        said, halted = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        steps = islice(self.thinker.steps(batch["prompt"]), max(self.unrolled, self.watched))
+        for k, step in enumerate(steps):
+            if k < self.unrolled:
+                said = said + F.cross_entropy(step.logits, _wanted(batch, k))
+            if k < self.watched:
+                is_right = (step.logits.argmax(-1) == batch["answer"]).float()
+                odds = self.halting(step.hidden.detach(), step.logits.detach())
+                halted = halted + F.binary_cross_entropy_with_logits(odds, is_right)
+        self.log("train/nats_per_thought", said / self.unrolled, prog_bar=True)
+        self.log("train/halting_nats", halted / self.watched)
+        return said / self.unrolled + halted / self.watched
+
+    def on_validation_epoch_start(self) -> None:
+        self._right: dict[str, list[Tensor]] = {}
+
+    def validation_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
+        sources = getattr(self.trainer.datamodule, "sources", None)
+        name = sources[dataloader_idx] if sources else "all"
+        lookups = (batch["chain"] != batch["answer"][:, None]).sum(1)
+        found = self.thinker.readouts(batch["prompt"], self.most, self.threshold)
+        at = lookups.clamp(1, self.most) - 1
+        rows = torch.arange(len(at), device=at.device)
+        right = found.said[rows, at] == batch["answer"]
+        halted = found.said[rows, found.halted] == batch["answer"]
+        self._right.setdefault(name, []).append(
+            torch.stack([right.float(), halted.float(), found.halted + 1.0, lookups.float()]).cpu()
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        means = {name: torch.cat(parts, 1).mean(1) for name, parts in self._right.items()}
+        for name, (right, halted, steps, lookups) in means.items():
+            self.log(f"val/accuracy_{name}", right)
+            self.log(f"val/accuracy_halted_{name}", halted)
+            self.log(f"val/steps_over_lookups_{name}", steps / lookups)
+        if means:
+            self.log("val/accuracy", torch.stack([mean[0] for mean in means.values()]).mean(), prog_bar=True)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=0.0)
+        steps = self.trainer.estimated_stepping_batches
+
+        def rate(step: int) -> float:
+            return min((step + 1) / self.warmup_steps, 1.0 - step / steps)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_end(self) -> None:
+        if self.trainer.is_global_zero and self.trainer.global_step >= self.trainer.estimated_stepping_batches:
+            self.export.parent.mkdir(parents=True, exist_ok=True)
+            save_thinker(self.export, self.thinker)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["backbone"] = self.backbone.identity()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = checkpoint.get("backbone", {})
+        if saved.get("fingerprint") != self.backbone.fingerprint:
+            raise ValueError(
+                f"the checkpoint is around {saved.get('name')!r} ({saved.get('fingerprint')}), this backbone is "
+                f"{self.backbone.name!r} ({self.backbone.fingerprint}); give the same weights with "
+                "--model.backbone.name and .dtype"
+            )
+
+
+def _wanted(batch: Batch, step: int) -> Tensor:
+    """What step ``step``, from 0, should say (B,); behind the end of the chain, the answer."""
+    return batch["chain"][:, min(step + 1, batch["chain"].shape[1] - 1)]
