@@ -1,6 +1,7 @@
 """From counting to particles on a real network: chances agree, and a twist belongs to one network."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from gssr.network import GoalNetwork
 from gssr.search.beliefs import Chance, Twist, Weighed, chance, condition, learn_twist
+from gssr.search.beliefs.rolling import Dynamics
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Record
 from tests.networks import make_network
@@ -22,8 +24,8 @@ def window(last: float, horizon: int = H) -> Record:
     return Record("a", 6.0 * np.arange(C + horizon), value, [None] * len(value), goal_start=C - 1)
 
 
-def network_of(folder: Path, seed: int = 0) -> GoalNetwork:
-    sizes = {"latent_dim": 4, "hidden_dim": 8, "text_layers": (2,), "goal_layer": 2, "seed": seed}
+def network_of(folder: Path, seed: int = 0, **options: Any) -> GoalNetwork:
+    sizes = {"latent_dim": 4, "hidden_dim": 8, "text_layers": (2,), "goal_layer": 2, "seed": seed} | options
     return make_network(folder, names=["y", "z"], units=["m", ""], **sizes).eval()
 
 
@@ -35,6 +37,22 @@ def network(tiny_folder: Path) -> GoalNetwork:
 @pytest.fixture(scope="module")
 def twist(network: GoalNetwork) -> Twist:
     return learn_twist(network, [window(last) for last in np.linspace(-2, 2, 32)], steps=400)
+
+
+@pytest.mark.parametrize("options", [{}, {"error_order": 2, "normalisation": "window"}, {"linear_lags": 3}])
+def test_rollouts_step_by_step_are_those_of_the_network(options: dict[str, Any], tiny_folder: Path) -> None:
+    network, batch = network_of(tiny_folder, **options), collate([window(1.0)])
+    generator = torch.Generator().manual_seed(0)
+    whole = network.rollout(batch, [None], 5, torch.Generator().manual_seed(0), calibrated=False)
+    dynamics = Dynamics(network.forecaster, batch)
+    state = dynamics.begin(5, generator)
+    noise = torch.cat(network.world.draw_noise(5, H, generator), -1)
+    for t in range(H):
+        state, x, value = dynamics.advance(state, noise[:, t], t)
+        torch.testing.assert_close(x, whole.x[:, 0, t])
+        torch.testing.assert_close(value, whole.sample[:, 0, t])
+    twist = learn_twist(network, [window(1.0), window(2.0)], steps=2)
+    assert twist.paths(state.features(), torch.zeros(4, 3, 2)).shape == (4, 5, 3, 2)
 
 
 @pytest.fixture(scope="module")

@@ -82,7 +82,7 @@ def _imagine(network: Rolls, windows: list[Record], generator: torch.Generator) 
     for t in range(steps):
         noise = torch.randn(rows, dynamics.width, generator=generator)
         states.append(rolling.features())
-        rolling, _, _ = dynamics.advance(rolling, torch.where(t < until, wider * noise, noise).to(states[0].device), t)
+        rolling, _ = dynamics.follow(rolling, torch.where(t < until, wider * noise, noise).to(states[0].device), t)
         values.append(rolling.belief.value)
     return torch.stack(states, 1), torch.stack(values, 1), until[:, 0]
 

@@ -56,11 +56,15 @@ class Dynamics:
 
     def advance(self, rolling: Rolling, noise: Tensor, t: int) -> tuple[Rolling, Tensor, Tensor]:
         """The next step t = 0 … H - 1 from noise (N, D + Y), its x (N, D) and values (N, Y) in data units."""
+        rolling, x = self.follow(rolling, noise, t)
+        return rolling, x, self.data_units(rolling.belief.value)
+
+    def follow(self, rolling: Rolling, noise: Tensor, t: int) -> tuple[Rolling, Tensor]:
+        """The same without data units, also of several sequences."""
         step, latent = rolling.next, self.width - self.values
         x = step.prior.sample(noise[:, :latent])
         value, error = self._decode(x, step.gain, rolling.error, noise[:, latent:])
-        belief = rolling.belief.followed_by(step.h, x, value.sample)
-        return self._before(belief, error, t + 1), x, self.data_units(value.sample)
+        return self._before(rolling.belief.followed_by(step.h, x, value.sample), error, t + 1), x
 
     def _before(self, belief: Belief, error: Error, t: int) -> Rolling:
         return Rolling(belief, error, self.world.rssm.step(belief, self.first + t))

@@ -75,7 +75,7 @@ class Twist(nn.Module):
     def of(cls, network: Network) -> Twist:
         """One that has learned nothing."""
         world = network.world
-        features = world.config.hidden_dim + (world.config.error_order + 1) * world.value_dim
+        features = world.config.hidden_dim + (world.forecast_error.order + 1) * world.value_dim
         return cls(features, world.value_dim, fingerprint(network))
 
     def forward(self, features: Tensor, steps: int) -> Ahead:
