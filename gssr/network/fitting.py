@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gssr.network.module import GoalNetwork
     from gssr.network.world_model import WorldModel
 
-MOST_WINDOWS = 2000  # that a linear autoregression is fitted to
+MOST_WINDOWS, LEAST_WINDOWS = 2000, 200  # that a linear autoregression is fitted to: of one value, and of many
 
 
 def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None:
@@ -42,7 +42,9 @@ def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None
         network.build()
         network.world.fit_units(data.scaler, data.value_resolution)
         if network.options.world.linear_lags:
-            fit_linear(network.world, _some(data.windows("train")), getattr(data, "season_steps", None))
+            fit_linear(
+                network.world, _some(data.windows("train"), len(data.value_names)), getattr(data, "season_steps", None)
+            )
     elif list(data.value_names) != network.value_names:
         raise ValueError(
             f"this network was trained on the values {network.value_names}, the data has {list(data.value_names)}"
@@ -63,9 +65,10 @@ def fit_linear(world: WorldModel, batch: Batch, season: int | None) -> None:
     world.forecast_error.fit(value, seen, context_length(batch), season)
 
 
-def _some(windows: Sequence[Record]) -> Batch:
-    """Up to `MOST_WINDOWS` of the longest training windows, evenly spaced, by the time at which they start."""
-    step = max(1, len(windows) // MOST_WINDOWS)
+def _some(windows: Sequence[Record], width: int) -> Batch:
+    """Some of the longest training windows, evenly spaced, by the time at which they start; fewer of more values."""
+    most = max(LEAST_WINDOWS, MOST_WINDOWS // width)
+    step = max(1, len(windows) // most)
     picked = [windows[i] for i in range(0, len(windows), step)]
     longest = max(map(len, picked))
     return collate(sorted((window for window in picked if len(window) == longest), key=lambda w: float(w.time[0])))

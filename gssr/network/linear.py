@@ -13,6 +13,7 @@ from gssr.network.layers import mlp
 
 SHORT = (1, 2, 3, 6)  # lags from 1 on that are tried
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)  # of standardised inputs, as shares of the number of steps that are fitted
+MANY = 32  # dimensions, above which all lags are taken: to choose among them takes a second each
 SEASON = 4  # the shortest that is looked for in changes
 CHECKED = 0.25  # share of the training windows, the last ones, by whose forecasts lags and penalty are chosen
 LEAST_NOISE = 1e-3  # of a step, in the units that the network sees
@@ -50,11 +51,14 @@ class LinearForecast(nn.Module):
 
     def expected(self, past: Tensor) -> Tensor:
         """The value (B, Y) that follows the last P (B, P, Y), the latest first, by the autoregression alone."""
-        return self.intercept + (self.weight * past).sum(1)
+        return self.intercept + (self.weight[: past.shape[1]] * past).sum(1)
 
     def last(self, value: Tensor, seen: Tensor) -> Tensor:
-        """The last P values (B, T, P, Y) after each step of a context, see `last_of`."""
-        return last_of(value, seen, self.order, self.expected)
+        """The last P values (B, T, P, Y) after each step of a context, see `last_of`; T where P is more.
+
+        No lag is longer than the context.
+        """
+        return last_of(value, seen, min(self.order, value.shape[1]), self.expected)
 
     def values(self, decoded: Tensor, x: Tensor, gain: Tensor, past: Error, noise: Tensor) -> tuple[Value, Error]:
         """The value after the next step, whose belief is x (B, D) and decodes to (B, Y); see `ForecastError.values`."""
@@ -77,7 +81,7 @@ class LinearForecast(nn.Module):
             value: (N, T, Y), in the units that the network sees. seen: (N, T, Y). context: C steps of each.
             season: steps of a season that the calendar names.
         """
-        longest = min(self.order, context)
+        longest, every = min(self.order, context), value.shape[-1] > MANY
         for y in range(value.shape[-1]):
             series, known = _filled(value[..., y].double(), seen[..., y]), seen[..., y]
             usable = ~series[:, :context].isnan().any(1)
@@ -88,7 +92,8 @@ class LinearForecast(nn.Module):
             # Windows overlap: those before the checked ones must not reach into their horizons.
             before = slice(0, max(1, first - (value.shape[1] - context)))
             best = (_missed(*_walk(longest, series), series[first:], known[first:], context), None)
-            for lags, penalty in product(_candidates(series[before], longest, season), PENALTIES):
+            sets = [tuple(range(1, longest + 1))] if every else _candidates(series[before], longest, season)
+            for lags, penalty in product(sets, PENALTIES):
                 found = _ridge(series[before], known[before], longest, lags, penalty)
                 best = min(best, (_missed(*found, series[first:], known[first:], context), (lags, penalty)), key=_error)
             chosen = best[1]

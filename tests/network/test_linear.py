@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from gssr.network import GoalNetwork
-from gssr.network.fitting import MOST_WINDOWS, _some, fit_linear
+from gssr.network.fitting import LEAST_WINDOWS, MOST_WINDOWS, _some, fit_linear
 from gssr.network.forecast_error import Decoder, Error
 from gssr.network.heads import ValueHead
-from gssr.network.linear import LinearForecast
+from gssr.network.linear import MANY, LinearForecast
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Record
 from tests.network.test_goal_network import C, H, generator, record
@@ -155,6 +155,14 @@ def test_windows_to_fit_to_are_whole_in_order_and_few() -> None:
     every = [
         replace(record(0), series=f"s{i % 2}", time=np.arange(i, i + C + H) * 6.0) for i in range(2 * MOST_WINDOWS)
     ]
-    picked = _some([*every, record(1, C + 1)])
+    picked = _some([*every, record(1, C + 1)], 1)
     assert MOST_WINDOWS <= len(picked) < 2 * MOST_WINDOWS and picked.value.shape[1] == C + H
     assert (picked.time[:, 0].diff() >= 0).all()
+    assert len(_some(every, 500)) == LEAST_WINDOWS
+
+
+def test_many_dimensions_take_all_lags() -> None:
+    value = windows(process({1: 0.9}, 300).astype(np.float32), 4, 2).expand(-1, -1, MANY + 1)
+    linear = LinearForecast(MANY + 1, D, 8, P).fit(value, torch.ones_like(value, dtype=torch.bool), 4)
+    assert linear.weight[:4].all() and not linear.weight[4:].any()
+    assert linear.weight[0, -1].item() == pytest.approx(0.9, abs=0.15)
