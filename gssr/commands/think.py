@@ -16,8 +16,8 @@ def add_commands(subparsers: Subparsers) -> None:
         "think",
         "answer after thought steps in the recurrence",
         [
-            "gssr think --backbone corpus/lookups --thoughts corpus/thoughts.safetensors --show \\\n"
-            '      --prompt "a = b ; b = 7 ; ? a"',
+            'gssr think --backbone corpus/lookups --thoughts corpus/thoughts.safetensors --prompt "a = b ; b = 7 ; ? '
+            'a" --show',
             'gssr think --thoughts mine.safetensors --prompt "…" --steps 8',
         ],
         "The prompt is read once. Its last token is the first thought: step 1 says what the model says without "

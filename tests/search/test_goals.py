@@ -29,7 +29,7 @@ BOUNDS: list[tuple[Any, Any, int]] = [
 def network(tiny_folder: Path) -> GoalNetwork:
     sizes = {"latent_dim": 4, "hidden_dim": 8, "text_layers": (2,), "goal_layer": 2}
     made = make_network(tiny_folder, names=["y", "z"], units=["m", ""], resolution=[0.15, 0.0], **sizes).eval()
-    made.backbone.generate = lambda prefix, most: ["a text"] * len(prefix)
+    made.backbone.generate = lambda prefix, *rest: ["a text"] * len(prefix)
     return made
 
 
