@@ -12,7 +12,7 @@ from gssr.sequences.record import Batch
 from gssr.sequences.row_in_words import RowInWords
 
 # Share of training prompts without the newest texts. What a plan writes drifts from its values, while texts of data
-# never do: a text that only goes on from the one before it would then drift for ever.
+# never do: one that only learns to go on from the text before it does not learn to read its row.
 OLDER = 0.5
 
 
