@@ -61,7 +61,7 @@ def test_fit_and_predict(kind: str, tiny_folder: Path, tmp_path: Path) -> None:
     assert ("val/hit_true" in scores) == (kind == "written")
 
     asked = options | ({} if kind == "bare" else {"goal": "Raise small to 0.0005 within 3 days"})
-    network.backbone.generate = lambda prefix, most: ["a text"] * len(prefix)  # of a tiny model it means nothing
+    network.backbone.generate = lambda prefix, *rest: ["a text"] * len(prefix)  # of a tiny model it means nothing
     writer = trainer(tmp_path / "out", logger=False, callbacks=[PredictionWriter(charts=1, rollouts=2)])
     writer.predict(network, datamodule=TableSequences(str(tmp_path / "t.csv"), **asked), return_predictions=False)
     (line,) = [json.loads(raw) for raw in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]

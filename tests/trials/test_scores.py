@@ -234,7 +234,7 @@ def test_predictions_are_written_where_their_charts_cannot_be_drawn(
     monkeypatch.setattr("gssr.evaluation.predictions.fan_chart_of", broken)
     run = trainer(callbacks=[PredictionWriter()], default_root_dir=tmp_path / "out")
     model = network(tiny_folder)
-    model.backbone.generate = lambda prefix, most: ["a text"] * len(prefix)
+    model.backbone.generate = lambda prefix, *rest: ["a text"] * len(prefix)
     with pytest.warns(match="charts of predictions are not drawn: a font is missing"):
         run.predict(model, datamodule=data(table(tmp_path)), return_predictions=False)
     assert len((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()) == 1
@@ -334,7 +334,7 @@ def loader(tmp_path: Path, **options: Any) -> DataLoader[Any]:
 @pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict", "validate a list", "fit with validation"])
 def test_a_trained_network_takes_plain_loaders(stage: str, trained: GoalNetwork, tmp_path: Path) -> None:
     run, batches = trainer(max_steps=2, logger=False), loader(tmp_path)
-    trained.backbone.generate = lambda prefix, most: ["a text"] * len(prefix)
+    trained.backbone.generate = lambda prefix, *rest: ["a text"] * len(prefix)
     match stage:
         case "fit":
             run.fit(trained, batches)
@@ -390,7 +390,7 @@ def test_batches_that_are_none_are_refused_in_a_sentence(
 def test_callbacks_do_without_a_data_module(
     kind: Any, trained: GoalNetwork, tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
-    trained.backbone.generate = lambda prefix, most: ["a text"] * len(prefix)
+    trained.backbone.generate = lambda prefix, *rest: ["a text"] * len(prefix)
     logger = TensorBoardLogger(str(tmp_path / "board"), "", "")
     run = trainer(max_epochs=2, callbacks=[kind()], logger=logger, default_root_dir=tmp_path / "out")
     match kind.__name__:
