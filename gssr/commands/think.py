@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
             f"{', '.join(sorted(backbone.tokenizer.get_vocab())[:12])}, …"
         )
     prompt = torch.tensor([[backbone.start_id, *ids]], device=backbone.device)
-    found = thinker.readouts(prompt, options.steps or options.most, options.halt)
+    found = thinker.readouts(prompt, options.steps or options.most, options.halt, until_sure=not options.steps)
     last = options.steps - 1 if options.steps else int(found.halted[0])
     thoughts = [
         {"step": k + 1, "says": backbone.tokenizer.decode([said]).strip(), "right": round(chance, 6)}

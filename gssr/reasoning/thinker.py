@@ -79,18 +79,31 @@ class Thinker:
         return self._think(cache, mask[:, :-1], embedded[:, -1].float())
 
     @torch.no_grad()
-    def readouts(self, prompt: Tensor, steps: int, threshold: float = 0.9, mask: Tensor | None = None) -> Readouts:
+    def readouts(
+        self,
+        prompt: Tensor,
+        steps: int,
+        threshold: float = 0.9,
+        mask: Tensor | None = None,
+        until_sure: bool = False,
+    ) -> Readouts:
         """Think for a number of steps and read off each; arguments as in ``steps``.
+
+        With ``until_sure`` thinking ends where every row has reached the threshold; n is then smaller.
 
         Raises ValueError for a number of steps below 1, or without a halting head.
         """
         if steps < 1 or self.halting is None:
             raise ValueError(f"{steps} steps were asked for; expected 1 or more, and a halting head")
-        found = list(islice(self.steps(prompt, mask), steps))
-        said = torch.stack([step.logits.argmax(-1) for step in found], 1)
-        chance = torch.stack([self.halting(step.hidden, step.logits).sigmoid() for step in found], 1)
-        sure = chance >= threshold
-        return Readouts(said, chance, torch.where(sure.any(1), sure.int().argmax(1), steps - 1))
+        said, chance = [], []
+        for step in islice(self.steps(prompt, mask), steps):
+            said.append(step.logits.argmax(-1))
+            chance.append(self.halting(step.hidden, step.logits).sigmoid())
+            if until_sure and (torch.stack(chance) >= threshold).any(0).all():
+                break
+        sure = torch.stack(chance, 1) >= threshold
+        halted = torch.where(sure.any(1), sure.int().argmax(1), len(said) - 1)
+        return Readouts(torch.stack(said, 1), torch.stack(chance, 1), halted)
 
     def _think(self, cache: Cache, mask: Tensor, thought: Tensor) -> Iterator[tuple[Step, Cache]]:
         """Each step, and the cache that the next one reads."""

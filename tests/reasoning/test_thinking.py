@@ -123,6 +123,9 @@ def test_halting_takes_the_first_sure_step_or_the_last(tiny: FrozenBackbone) -> 
     assert never.halted.tolist() == [4, 4]
     between = mind.readouts(PROMPT, 5, threshold=float(found.chance[0].median()))
     assert between.halted[0] == (found.chance[0] >= found.chance[0].median()).nonzero()[0]
+    threshold = float(found.chance.max(1).values.min())  # what each row reaches
+    early, late = (mind.readouts(PROMPT, 5, threshold, until_sure=ends) for ends in (True, False))
+    assert torch.equal(early.halted, late.halted) and early.said.shape[1] == int(late.halted.max()) + 1
     with pytest.raises(ValueError, match="0 steps"):
         mind.readouts(PROMPT, 0)
 
