@@ -54,6 +54,8 @@ class Nano(Architecture):
 class PureMamba2(Architecture):
     """Mamba-2 layers alone, with new weights that begin as memories; tied embeddings.
 
+    Token 0 pads, 1 begins and 3 ends a text, as in `datamodules.lookups`.
+
     Args:
         vocab_size: V, that of the data's tokenizer.
         hidden_size: E, a multiple of 16; a head has 32 of the 2 E inner dimensions.
