@@ -16,7 +16,8 @@ from transformers import PreTrainedTokenizerBase
 from gssr.sequences.batches import Key
 
 ANSWER_WEIGHT = 4.0
-SEGMENTS = 32, 512  # shortest and longest stretch between two cuts of attention, in tokens
+SEGMENTS = 32, 512  # shortest and longest mean stretch between two cuts of attention, in tokens
+WINDOWS = 4, 128  # narrowest and widest window of attention, in tokens
 
 
 class Rows(NamedTuple):
@@ -134,8 +135,9 @@ class MixedRows(Dataset[dict[str, Tensor]]):
         rows: of each source, by name.
         shares: share of each source, in any unit.
         length: number of rows in the mixture; a source repeats no row before all of its rows were drawn.
-        cut_share: share of rows in which attention sees no further back than a few cuts at random places, so that only
-            recurrent and conv states carry what was said before. A cut row still has one sequence of states.
+        cut_share: share of rows in which attention sees no further back than a few cuts at random places (in half of
+            them) or than a window, so that only recurrent and conv states carry what was said before. A cut row still
+            has one sequence of states.
     """
 
     def __init__(
@@ -165,7 +167,10 @@ class MixedRows(Dataset[dict[str, Tensor]]):
         generator = np.random.default_rng([self.seed, index])
         first = np.zeros(width, np.int64)
         if generator.random() < self.cut_share:
-            size = int(np.exp(generator.uniform(*np.log(SEGMENTS))))
+            windowed = generator.random() < 0.5
+            size = int(np.exp(generator.uniform(*np.log(WINDOWS if windowed else SEGMENTS))))
+            if windowed:
+                return torch.from_numpy(np.maximum(0, np.arange(width) - size + 1))
             cuts = np.flatnonzero(generator.random(width) < 1 / size)
             first[cuts] = cuts
         return torch.from_numpy(np.maximum.accumulate(first))

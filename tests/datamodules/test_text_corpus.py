@@ -186,6 +186,8 @@ def test_attention_is_cut_in_a_share_of_the_rows() -> None:
         assert torch.equal(first, torch.stack([mixture[1, i]["first"] for i in range(200)]))
         assert (first <= torch.arange(513)).all() and (first.diff(dim=1) >= 0).all()
         assert share - 0.25 <= (first[:, -1] > 0).float().mean() <= share + 0.1
+        windows = (first[:, 200:].diff(dim=1) == 1).all(1)  # the others jump from cut to cut
+        assert share / 2 - 0.1 <= windows.float().mean() <= share / 2 + 0.1
 
 
 def test_every_byte_and_any_unicode_comes_back(tmp_path: Path) -> None:
