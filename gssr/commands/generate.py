@@ -1,4 +1,4 @@
-"""`gssr generate`: a text without and with steering, side by side."""
+"""`gssr generate`: a text without and with steering, side by side; with several rows, the best by a score."""
 
 import argparse
 import json
@@ -12,7 +12,10 @@ from gssr.commands.options import Subparsers
 from gssr.files import require_file
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gssr.backbone import FrozenBackbone
+    from gssr.search.decoding.select import Selected
     from gssr.states.learned_state import LearnedState
     from gssr.states.rules import Rule
 
@@ -20,7 +23,9 @@ EXAMPLES = [
     'gssr generate --prompt "The Congress shall" --random --max-share 0.5',
     'gssr generate --prompt "The Congress shall" --learn storms.txt --save storms.safetensors',
     'gssr generate --prompt "The Congress shall" --learned storms.safetensors --strength 0.8 --json',
+    'gssr generate --prompt "The Congress shall" --best-of 4 --scorer builtins:len',
 ]
+SOURCES = ("learn", "learned", "towards", "like", "state", "random")
 
 
 def add_commands(subparsers: Subparsers) -> None:
@@ -31,8 +36,8 @@ def add_commands(subparsers: Subparsers) -> None:
     parser.add_argument("--prompt", type=shared.utf8, required=True, help="the text to continue")
     shared.backbone_options(parser)
 
-    group = parser.add_argument_group("source of the direction, one of")
-    sources, file = group.add_mutually_exclusive_group(required=True), {"type": Path, "metavar": "FILE"}
+    group = parser.add_argument_group("source of the direction, one of; none is needed to select among several texts")
+    sources, file = group.add_mutually_exclusive_group(), {"type": Path, "metavar": "FILE"}
     sources.add_argument("--learn", **file, help="learn a state from texts that should follow the prompt")
     sources.add_argument("--learned", **file, help="a learned state that --save wrote")
     sources.add_argument("--towards", **file, help="mean state after these texts minus that after those of --away")
@@ -57,9 +62,31 @@ def add_commands(subparsers: Subparsers) -> None:
     )
     rule.add_argument("--half-life", type=shared.positive, metavar="TOKENS", help="tokens in which the strength halves")
 
+    _selection_options(parser)
     shared.decoding_options(parser)
     shared.json_option(parser)
     parser.set_defaults(run=run)
+
+
+def _selection_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("selection among several texts, on top of any steering")
+    kinds = group.add_mutually_exclusive_group()
+    kinds.add_argument("--best-of", type=shared.items, metavar="N", help="write N texts side by side; take the best")
+    kinds.add_argument(
+        "--particles", type=shared.items, metavar="N", help="N weighted texts, drawn anew where weights are uneven"
+    )
+    group.add_argument(
+        "--scorer", metavar="MODULE:FUNCTION",
+        help="a Python function of the new text, higher is better; without it, the likeliest text is best",
+    )  # fmt: skip
+    group.add_argument(
+        "--every", type=shared.count, metavar="TOKENS",
+        help="select each time so many tokens are written; default 8 for particles, and the end for --best-of",
+    )  # fmt: skip
+    group.add_argument(
+        "--sharpness", type=shared.real(0, 1000), metavar="S",
+        help="particles follow the model's probability times exp(S * score); default 1",
+    )  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
@@ -71,8 +98,10 @@ def run(options: argparse.Namespace) -> int:
 
     _check(options)
     backbone = shared.load_backbone(options)
-    rules = _rules(backbone, options)
+    rules = [] if _source(options) is None else _rules(backbone, options)
     unsteered = _write(backbone, options)
+    if _rows(options):
+        return _show_selected(options, unsteered, _selected(backbone, options, rules))
     with steer(backbone.model, *rules, kl=True) as report:
         steered = _write(backbone, options)
     rows = report.as_rows()
@@ -96,9 +125,29 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _source(options: argparse.Namespace) -> str | None:
+    """The option that gives a direction, if there is one."""
+    return next((name for name in SOURCES if getattr(options, name) not in (None, False)), None)
+
+
+def _rows(options: argparse.Namespace) -> int:
+    """Texts to select among; 0 without selection."""
+    return options.best_of or options.particles or 0
+
+
 def _check(options: argparse.Namespace) -> None:
     if not options.prompt:
         raise ValueError("the prompt is empty; give a text of at least one character")
+    if _source(options) is None and not _rows(options):
+        names = ", ".join(f"--{name}" for name in SOURCES)
+        raise ValueError(f"there is nothing to do beside the plain text; give one of {names}, or --best-of N")
+    for name in ("scorer", "every"):
+        if getattr(options, name) is not None and not _rows(options):
+            raise ValueError(f"--{name} belongs to --best-of or --particles, which is missing; add one")
+    if options.sharpness is not None and not options.particles:
+        raise ValueError("--sharpness belongs to --particles, which is missing; add it")
+    if _rows(options) > 1 and options.temperature == 0:
+        raise ValueError(f"at --temperature 0 all {_rows(options)} texts are the same; give a temperature above 0")
     if (options.towards is None) != (options.away is None):
         raise ValueError("--towards and --away belong together: the direction is the difference of their mean states")
     if options.save is not None:
@@ -109,6 +158,49 @@ def _check(options: argparse.Namespace) -> None:
     for path in (options.learn, options.learn_from, options.towards, options.away):
         if path is not None:
             _texts(path)  # a wrong file is refused before the model is loaded
+
+
+def _selected(backbone: "FrozenBackbone", options: argparse.Namespace, rules: "list[Rule]") -> "Selected":
+    from gssr.search.decoding import scoring, select
+    from gssr.search.decoding.rows import Decoding, Rows
+
+    score = scoring.likelihood if options.scorer is None else scoring.of_texts(scoring.load_scorer(options.scorer))
+    decoding = Decoding(options.tokens, options.temperature, options.top_p)
+    rows = Rows(backbone, _prompt(backbone, options), _rows(options), decoding, rules, options.seed)
+    if options.particles:
+        sharpness = 1.0 if options.sharpness is None else options.sharpness
+        return select.particles(rows, score, options.every or 8, sharpness)
+    return select.best_of(rows, score) if options.every is None else select.blockwise(rows, score, options.every)
+
+
+def _show_selected(options: argparse.Namespace, unsteered: str, found: "Selected") -> int:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    (best,), row = found.best, int(found.chosen)
+    about = {
+        "rows": _rows(options), "chosen": row, "scores": found.scores[0].tolist(), "calls": found.calls,
+        "tokens_read": found.read, "texts": found.texts,
+    }  # fmt: skip
+    if options.particles:
+        about["weights"] = found.log_weights[0].exp().tolist()
+        about["log_evidence"] = float(found.log_evidence)
+        about["effective"] = [effective.item() for effective in found.effective]
+    if options.json:
+        print(json.dumps({"prompt": options.prompt, "unsteered": unsteered, "selected": best, "selection": about}))
+        return 0
+    what = f"best of {options.best_of}" if options.best_of else f"{options.particles} particles"
+    source = _source(options)
+    table = Table("plain", what if source is None else f"{what}, steered", title=Text(shown.lines(options.prompt)))
+    table.add_row(Text(shown.lines(unsteered)), Text(shown.lines(best)))
+    Console().print(table)
+    kind = "mean log-likelihood" if options.scorer is None else "score"
+    print(
+        f"{kind} {found.scores[0, row]:.4g}, mean of all {found.scores.mean():.4g}; {found.calls} calls of the "
+        f"model, {found.read:,} tokens read"
+    )
+    return 0
 
 
 def _rules(backbone: "FrozenBackbone", options: argparse.Namespace) -> "list[Rule]":
@@ -175,11 +267,17 @@ def _texts(path: Path) -> list[str]:
     return texts
 
 
+def _prompt(backbone: "FrozenBackbone", options: argparse.Namespace) -> "Tensor":
+    import torch
+
+    return torch.tensor([[backbone.start_id, *backbone.tokenize([options.prompt])[0]]], device=backbone.device)
+
+
 def _write(backbone: "FrozenBackbone", options: argparse.Namespace) -> str:
     import torch
 
     torch.manual_seed(options.seed)
-    ids = torch.tensor([[backbone.start_id, *backbone.tokenize([options.prompt])[0]]], device=backbone.device)
+    ids = _prompt(backbone, options)
     out = backbone.model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),

@@ -68,10 +68,33 @@ def test_errors_say_what_to_do(prompt: list[str], tmp_path: Path) -> None:
         "--strength is its bound": ["--like", "Tropical", "--max-share", "1"],
         "other parts": ["--learn", str(texts), "--heads", "0"],
         "prompt is empty": ["--random", "--prompt", ""],
+        "nothing to do": [],
+        "--scorer belongs to": ["--random", "--scorer", "builtins:len"],
+        "--every belongs to": ["--random", "--every", "2"],
+        "--sharpness belongs to": ["--best-of", "2", "--sharpness", "2"],
+        "are the same": ["--best-of", "2", "--temperature", "0"],
+        "PYTHONPATH": ["--best-of", "2", "--scorer", "nowhere:score"],
+        "the scorer failed": ["--best-of", "2", "--scorer", "math:sqrt"],
     }
     for message, arguments in wrong.items():
         with pytest.raises(ValueError, match=message):
             _run(*prompt, *arguments)
+
+
+def test_the_best_of_several_texts_by_a_function(prompt: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*arguments: str) -> dict:
+        assert _run(*prompt, *arguments, "--json") == 0
+        return json.loads(capsys.readouterr().out)
+
+    one = run("--best-of", "1")
+    assert one["selected"] == one["unsteered"] and one["selection"]["calls"] == 5
+    best = run("--best-of", "4", "--scorer", "builtins:len")
+    assert len(best["selected"]) == max(best["selection"]["scores"]) == max(map(len, best["selection"]["texts"]))
+    assert run("--random", "--strength", "0", "--best-of", "1")["selected"] == one["unsteered"]
+    weighed = run("--random", "--particles", "4", "--scorer", "builtins:len", "--every", "2", "--sharpness", "0.5")
+    assert sum(weighed["selection"]["weights"]) == pytest.approx(1) and len(weighed["selection"]["effective"]) == 2
+    assert _run(*prompt, "--best-of", "2", "--every", "2", "--scorer", "builtins:len") == 0
+    assert "calls of the model" in capsys.readouterr().out
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
