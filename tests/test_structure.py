@@ -34,7 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "gssr.reasoning": {"gssr.backbone", "gssr.states", "gssr.training"},
     "gssr.network": {"gssr.sequences", "gssr.backbone", "gssr.states"},
     "gssr.evaluation": {"gssr.sequences"},
-    "gssr.search": {"gssr.sequences", "gssr.states", "gssr.network"},
+    "gssr.search": {"gssr.sequences", "gssr.backbone", "gssr.states", "gssr.network"},
     "datamodules": {"gssr.sequences", "gssr.backbone", "gssr.evaluation"},
     "callbacks": EVERYTHING - {"gssr.commands"},
     "gssr.runs": EVERYTHING - {"gssr.commands"},

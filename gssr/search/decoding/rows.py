@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import TopPLogitsWarper
 
+from gssr.backbone import FrozenBackbone
 from gssr.domains import Count, Items, NonNegative, PositiveFraction, checked
 from gssr.states.cache import cache_name, empty_cache
 from gssr.states.intervention import inject
 from gssr.states.rules import Rule
-
-if TYPE_CHECKING:
-    from gssr.backbone import FrozenBackbone
 
 
 @checked
