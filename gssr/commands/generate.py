@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gssr import shown
 from gssr.commands import options as shared
+from gssr.commands import selecting
 from gssr.commands.options import Subparsers
 from gssr.files import require_file
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gssr.backbone import FrozenBackbone
-    from gssr.search.decoding.select import Selected
     from gssr.states.learned_state import LearnedState
     from gssr.states.rules import Rule
 
@@ -24,6 +24,7 @@ EXAMPLES = [
     'gssr generate --prompt "The Congress shall" --learn storms.txt --save storms.safetensors',
     'gssr generate --prompt "The Congress shall" --learned storms.safetensors --strength 0.8 --json',
     'gssr generate --prompt "The Congress shall" --best-of 4 --scorer builtins:len',
+    'gssr generate --prompt "The Congress shall" --draft ngram',
 ]
 SOURCES = ("learn", "learned", "towards", "like", "state", "random")
 
@@ -62,31 +63,10 @@ def add_commands(subparsers: Subparsers) -> None:
     )
     rule.add_argument("--half-life", type=shared.positive, metavar="TOKENS", help="tokens in which the strength halves")
 
-    _selection_options(parser)
+    selecting.add_options(parser)
     shared.decoding_options(parser)
     shared.json_option(parser)
     parser.set_defaults(run=run)
-
-
-def _selection_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("selection among several texts, on top of any steering")
-    kinds = group.add_mutually_exclusive_group()
-    kinds.add_argument("--best-of", type=shared.items, metavar="N", help="write N texts side by side; take the best")
-    kinds.add_argument(
-        "--particles", type=shared.items, metavar="N", help="N weighted texts, drawn anew where weights are uneven"
-    )
-    group.add_argument(
-        "--scorer", metavar="MODULE:FUNCTION",
-        help="a Python function of the new text, higher is better; without it, the likeliest text is best",
-    )  # fmt: skip
-    group.add_argument(
-        "--every", type=shared.count, metavar="TOKENS",
-        help="select each time so many tokens are written; default 8 for particles, and the end for --best-of",
-    )  # fmt: skip
-    group.add_argument(
-        "--sharpness", type=shared.real(0, 1000), metavar="S",
-        help="particles follow the model's probability times exp(S * score); default 1",
-    )  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
@@ -98,10 +78,15 @@ def run(options: argparse.Namespace) -> int:
 
     _check(options)
     backbone = shared.load_backbone(options)
+    if options.draft is not None:
+        selecting.write_drafted(backbone, options, _prompt(backbone, options))
+        return 0
     rules = [] if _source(options) is None else _rules(backbone, options)
     unsteered = _write(backbone, options)
-    if _rows(options):
-        return _show_selected(options, unsteered, _selected(backbone, options, rules))
+    if selecting.rows_of(options):
+        found = selecting.select_texts(backbone, options, _prompt(backbone, options), rules)
+        selecting.show_selected(options, unsteered, found, is_steered=bool(rules))
+        return 0
     with steer(backbone.model, *rules, kl=True) as report:
         steered = _write(backbone, options)
     rows = report.as_rows()
@@ -130,24 +115,15 @@ def _source(options: argparse.Namespace) -> str | None:
     return next((name for name in SOURCES if getattr(options, name) not in (None, False)), None)
 
 
-def _rows(options: argparse.Namespace) -> int:
-    """Texts to select among; 0 without selection."""
-    return options.best_of or options.particles or 0
-
-
 def _check(options: argparse.Namespace) -> None:
     if not options.prompt:
         raise ValueError("the prompt is empty; give a text of at least one character")
-    if _source(options) is None and not _rows(options):
+    if _source(options) is None and not selecting.rows_of(options) and options.draft is None:
         names = ", ".join(f"--{name}" for name in SOURCES)
-        raise ValueError(f"there is nothing to do beside the plain text; give one of {names}, or --best-of N")
-    for name in ("scorer", "every"):
-        if getattr(options, name) is not None and not _rows(options):
-            raise ValueError(f"--{name} belongs to --best-of or --particles, which is missing; add one")
-    if options.sharpness is not None and not options.particles:
-        raise ValueError("--sharpness belongs to --particles, which is missing; add it")
-    if _rows(options) > 1 and options.temperature == 0:
-        raise ValueError(f"at --temperature 0 all {_rows(options)} texts are the same; give a temperature above 0")
+        raise ValueError(
+            f"there is nothing to do beside the plain text; give one of {names}, --best-of, --particles, --draft"
+        )
+    selecting.check(options, is_steered=_source(options) is not None)
     if (options.towards is None) != (options.away is None):
         raise ValueError("--towards and --away belong together: the direction is the difference of their mean states")
     if options.save is not None:
@@ -158,49 +134,6 @@ def _check(options: argparse.Namespace) -> None:
     for path in (options.learn, options.learn_from, options.towards, options.away):
         if path is not None:
             _texts(path)  # a wrong file is refused before the model is loaded
-
-
-def _selected(backbone: "FrozenBackbone", options: argparse.Namespace, rules: "list[Rule]") -> "Selected":
-    from gssr.search.decoding import scoring, select
-    from gssr.search.decoding.rows import Decoding, Rows
-
-    score = scoring.likelihood if options.scorer is None else scoring.of_texts(scoring.load_scorer(options.scorer))
-    decoding = Decoding(options.tokens, options.temperature, options.top_p)
-    rows = Rows(backbone, _prompt(backbone, options), _rows(options), decoding, rules, options.seed)
-    if options.particles:
-        sharpness = 1.0 if options.sharpness is None else options.sharpness
-        return select.particles(rows, score, options.every or 8, sharpness)
-    return select.best_of(rows, score) if options.every is None else select.blockwise(rows, score, options.every)
-
-
-def _show_selected(options: argparse.Namespace, unsteered: str, found: "Selected") -> int:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    (best,), row = found.best, int(found.chosen)
-    about = {
-        "rows": _rows(options), "chosen": row, "scores": found.scores[0].tolist(), "calls": found.calls,
-        "tokens_read": found.read, "texts": found.texts,
-    }  # fmt: skip
-    if options.particles:
-        about["weights"] = found.log_weights[0].exp().tolist()
-        about["log_evidence"] = float(found.log_evidence)
-        about["effective"] = [effective.item() for effective in found.effective]
-    if options.json:
-        print(json.dumps({"prompt": options.prompt, "unsteered": unsteered, "selected": best, "selection": about}))
-        return 0
-    what = f"best of {options.best_of}" if options.best_of else f"{options.particles} particles"
-    source = _source(options)
-    table = Table("plain", what if source is None else f"{what}, steered", title=Text(shown.lines(options.prompt)))
-    table.add_row(Text(shown.lines(unsteered)), Text(shown.lines(best)))
-    Console().print(table)
-    kind = "mean log-likelihood" if options.scorer is None else "score"
-    print(
-        f"{kind} {found.scores[0, row]:.4g}, mean of all {found.scores.mean():.4g}; {found.calls} calls of the "
-        f"model, {found.read:,} tokens read"
-    )
-    return 0
 
 
 def _rules(backbone: "FrozenBackbone", options: argparse.Namespace) -> "list[Rule]":

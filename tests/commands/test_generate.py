@@ -72,6 +72,8 @@ def test_errors_say_what_to_do(prompt: list[str], tmp_path: Path) -> None:
         "--scorer belongs to": ["--random", "--scorer", "builtins:len"],
         "--every belongs to": ["--random", "--every", "2"],
         "--sharpness belongs to": ["--best-of", "2", "--sharpness", "2"],
+        "leave the steering out": ["--random", "--draft", "ngram"],
+        "no file none": ["--draft", "none.safetensors"],
         "are the same": ["--best-of", "2", "--temperature", "0"],
         "PYTHONPATH": ["--best-of", "2", "--scorer", "nowhere:score"],
         "the scorer failed": ["--best-of", "2", "--scorer", "math:sqrt"],
@@ -95,6 +97,14 @@ def test_the_best_of_several_texts_by_a_function(prompt: list[str], capsys: pyte
     assert sum(weighed["selection"]["weights"]) == pytest.approx(1) and len(weighed["selection"]["effective"]) == 2
     assert _run(*prompt, "--best-of", "2", "--every", "2", "--scorer", "builtins:len") == 0
     assert "calls of the model" in capsys.readouterr().out
+
+
+def test_a_draft_writes_the_plain_text(prompt: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(*prompt, "--draft", "ngram", "--temperature", "0", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["drafted"] == found["plain"] and found["draft"]["tokens"] == 5
+    assert _run(*prompt, "--draft", "ngram") == 0
+    assert "with the draft" in capsys.readouterr().out
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,177 @@
+"""Selection on top of steering, and speculative decoding, on the nano model.
+
+    python -m benchmarks.search                    # three seeds; hours on one core
+    python -m benchmarks.search --seeds 0          # one seed
+    python -m benchmarks.search --quick            # everything shrunk, three minutes; the numbers mean nothing
+    python -m benchmarks.search --parts drafts --shape 350m
+
+Prompts are 24 tokens of held-out text of one domain, the text should belong to another: 20 ordered pairs, as in
+`benchmarks.steering`. After an interruption, the same command goes on behind the last finished piece.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from benchmarks.search import drafts, selecting
+from benchmarks.steering.__main__ import Benchmark as Steering
+from gssr.files import atomic_write
+
+PARTS = ("selection", "drafts")
+
+
+class Benchmark:
+    """Pieces of work, each done once and kept in search.json of a folder."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.folder = options, options.out
+        self.steering = Steering(options.corpus, options.out / "steering", options.quick, options.backbone)
+        if options.steps is not None:
+            self.steering.size = {**self.steering.size, "steps": options.steps}
+        about = {"fingerprint": self.steering.backbone.fingerprint, "quick": options.quick, "size": self.steering.size}
+        self.file = self.folder / "search.json"
+        self.results: dict[str, Any] = {"about": about, "pieces": {}}
+        if self.file.exists():
+            kept = json.loads(self.file.read_text(encoding="utf-8"))
+            if kept["about"] != about:
+                raise ValueError(
+                    f"{self.file} holds results of another model or size; remove the folder, or give another --out"
+                )
+            self.results = kept
+
+    def piece(self, key: str, measure: Callable[[], Any]) -> Any:
+        if key not in self.results["pieces"]:
+            self.results["pieces"][key] = measure()
+            with atomic_write(self.file) as file:
+                json.dump(self.results, file, indent=1)
+        return self.results["pieces"][key]
+
+    def selection(self) -> None:
+        self.piece("real", self.steering._measure_real)
+        scorer = selecting.train_scorer(self.steering, 60 if self.options.quick else 2000)
+        cells = [
+            (s, steered, way) for s in self.options.seeds for steered in selecting.STEERED for way in selecting.WAYS
+        ]
+        for seed, steered, way in tqdm(cells, unit="cell"):
+            key = f"selection|{steered}|{way}|{seed}"
+            if key not in self.results["pieces"]:
+                states = self._states(seed) if steered == "learned state" else None
+                self.piece(key, lambda: selecting.measure(self.steering, scorer, states, way, seed))  # noqa: B023, called at once
+
+    def _states(self, seed: int) -> dict[str, Any]:
+        file = self.folder / f"states-{seed}.safetensors"
+        if not file.exists():
+            found = selecting.learned(self.steering, seed)
+            save_file({f"{target}/{name}": x for target, parts in found.items() for name, x in parts.items()}, file)
+        states: dict[str, dict[str, Any]] = {}
+        for name, tensor in load_file(file).items():
+            target, _, part = name.partition("/")
+            states.setdefault(target, {})[part] = tensor
+        return states
+
+    def drafts(self) -> None:
+        steps, count, tokens = (5, 2, 16) if self.options.quick else (600, 30, 128)
+        for seed in self.options.seeds:
+            file = self.folder / f"draft-{seed}.safetensors"
+            drafter = drafts.trained(self.steering, file, steps, seed)
+            self.piece(f"speed|{seed}", lambda: drafts.speed(self.steering, drafter, count, tokens))  # noqa: B023, called at once
+        prompt = self.steering.prompts[0, :1]
+        texts = 20 if self.options.quick else 1500
+        self.piece("chi-square", lambda: drafts.same_distribution(self.steering.backbone, drafter, prompt, texts))
+        for name in (self.options.backbone, *self.options.shape):
+            self.piece(f"calls|{name}", lambda: drafts.cost_of_calls(name, 3 if self.options.quick else 15))  # noqa: B023
+
+
+def tables(pieces: dict[str, Any]) -> list[Table]:
+    made = []
+    cells: dict[tuple[str, str], list[Any]] = {}
+    for key, result in pieces.items():
+        if key.startswith("selection|"):
+            _, steered, way, _ = key.split("|")
+            cells.setdefault((steered, way), []).append(result)
+    if cells:
+        table = Table("steering", "selection", "target domain", "perplexity / real", "repetition", "distinct-2",
+            "tokens read a text", "seconds a text", "texts", title="towards another domain, all 20 ordered pairs",
+        )  # fmt: skip
+        for (steered, way), results in cells.items():
+            row = selecting.summary(results, pieces["real"])
+            table.add_row(
+                steered, way, f"{row['target']:.1%} ± {row['error']:.1%}", f"{row['ratio']:.2f}",
+                f"{row['repetition']:.3f}", f"{row['distinct']:.3f}", f"{row['read']:.0f}", f"{row['seconds']:.2f}",
+                str(row["texts"]),
+            )  # fmt: skip
+        made.append(table)
+    speeds: dict[str, list[Any]] = {}
+    for key, result in pieces.items():
+        if key.startswith("speed|"):
+            for name, cell in result.items():
+                speeds.setdefault(name, []).append(cell)
+    if speeds:
+        table = Table(
+            "draft", "width", "temperature", "kept by place", "kept", "tokens a call", "speed", title="drafts"
+        )
+        for name, found in speeds.items():
+            kept = torch.tensor([cell["kept"] for cell in found]).mean(0)
+            means = [sum(cell[key] for cell in found) / len(found) for key in ("acceptance", "tokens_a_call")]
+            speed = sorted(cell["speed"] for cell in found)
+            table.add_row(
+                *name.split("|"), " ".join(f"{share:.2f}" for share in kept), f"{means[0]:.2f}", f"{means[1]:.2f}",
+                f"{speed[0]:.2f}" if len(speed) == 1 else f"{speed[0]:.2f} to {speed[-1]:.2f}",
+            )  # fmt: skip
+        made.append(table)
+    for key, found in pieces.items():
+        if key.startswith("calls|"):
+            table = Table("tokens", *(n for n in found if n != "seconds"), title=f"time of a call, {key[6:]}")
+            table.add_row("over one token", *(f"{x:.2f}" for n, x in found.items() if n != "seconds"))
+            made.append(table)
+    if "chi-square" in pieces:
+        found = pieces["chi-square"]
+        table = Table("texts", "chi-square", "degrees of freedom", "p", title="texts with a draft against enumeration")
+        table.add_row(str(found["texts"]), f"{found['statistic']:.1f}", str(found["freedom"]), f"{found['p']:.2f}")
+        made.append(table)
+    return made
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--corpus", type=Path, default=Path("corpus/corpus.parquet"), help="made by datamodules.text.build"
+    )
+    parser.add_argument("--backbone", default="nano", help="nano or a local folder of a model trained on the corpus")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default 0 1 2")
+    parser.add_argument("--steps", type=int, help="steps in which states are learned; default 150")
+    parser.add_argument("--shape", nargs="*", default=[], choices=["350m"], help="time calls of this shape, too")
+    parser.add_argument("--out", type=Path, help="folder of the results; default runs/search, or -quick behind it")
+    parser.add_argument("--quick", action="store_true", help="a trial of the machinery, one seed")
+    options = parser.parse_args(arguments)
+    if options.steps is not None and options.steps < 1:
+        parser.error("--steps is a count of at least 1")
+    options.out = options.out or Path("runs/search-quick" if options.quick else "runs/search")
+    options.seeds = options.seeds[:1] if options.quick else options.seeds
+    torch.set_num_threads(1)
+    try:
+        benchmark = Benchmark(options)
+        for part in options.parts:
+            getattr(benchmark, part)()
+    except ValueError as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    console = Console(width=160)
+    for table in tables(benchmark.results["pieces"]):
+        console.print(table)
+
+
+if __name__ == "__main__":
+    main()

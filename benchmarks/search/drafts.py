@@ -1,0 +1,123 @@
+"""Speculative decoding: what is kept of drafts, what it saves, and whether texts stay the model's own."""
+
+import itertools
+import time
+from collections import Counter
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Trainer, seed_everything
+from scipy.stats import chi2
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from benchmarks.states import SHAPE_350M, load
+from benchmarks.steering.__main__ import Benchmark as Steering
+from benchmarks.steering.domains import DOMAINS
+from gssr.backbone import FrozenBackbone
+from gssr.backbone.config import BackboneConfig
+from gssr.search.decoding.draft_training import DraftTraining
+from gssr.search.decoding.drafting import HiddenDrafter, NGramDrafter
+from gssr.search.decoding.rows import Decoding, Rows
+from gssr.search.decoding.speculative import Drafter, speculate
+from gssr.states.cache import cache_name, empty_cache
+
+WIDTHS = (2, 4)
+TEMPERATURES = (1.0, 0.0)
+
+
+def trained(steering: Steering, file: Path, steps: int, seed: int) -> HiddenDrafter:
+    """A drafter for the backbone, from its training text; kept in ``file``."""
+    if not file.exists():
+        seed_everything(seed, verbose=False)
+        rng = np.random.default_rng(seed)
+        rows = np.concatenate(
+            [steering.corpus[name, "train"].prompts(steps * 16 // 5 + 16, 129, rng) for name in DOMAINS]
+        )
+        rng.shuffle(rows)
+        data = DataLoader([{"tokens": torch.from_numpy(row)} for row in rows[: steps * 16]], batch_size=16)
+        module = DraftTraining(BackboneConfig(steering.backbone.name), export=str(file))
+        trainer = Trainer(
+            accelerator="cpu", max_steps=steps, max_epochs=-1, logger=False, enable_checkpointing=False,
+            enable_model_summary=False, limit_val_batches=0, gradient_clip_val=1.0,
+        )  # fmt: skip
+        trainer.fit(module, data)
+    return HiddenDrafter.load(file, steering.backbone)
+
+
+def speed(steering: Steering, drafter: HiddenDrafter, count: int, tokens: int) -> dict[str, Any]:
+    """By drafter, width and temperature: share kept by place, tokens a call, and time over that without a draft.
+
+    The ways alternate on each prompt, so that other work on the machine slows all of them.
+    """
+    backbone, rng = steering.backbone, np.random.default_rng(3)
+    prompts = torch.from_numpy(
+        np.concatenate([steering.corpus[name, "heldout"].prompts(-(-count // 5), 48, rng) for name in DOMAINS])
+    )
+    drafters: dict[str, Drafter] = {"n-grams": NGramDrafter(backbone.table.num_embeddings), "trained": drafter}
+    found = {}
+    for temperature in TEMPERATURES:
+        decoding = Decoding(tokens, temperature, suppressed=(backbone.tokenizer.eos_token_id,))
+        cells: dict[tuple[str, int], list[Any]] = {key: [] for key in itertools.product(drafters, WIDTHS)}
+        plain = []
+        for i, prompt in enumerate(prompts):
+            began = time.perf_counter()
+            Rows(backbone, prompt[None], 1, decoding, seed=i).write(tokens)
+            plain.append(time.perf_counter() - began)
+            for (name, width), cell in cells.items():
+                began = time.perf_counter()
+                result = speculate(backbone, prompt[None], drafters[name], decoding, width, seed=i)
+                cell.append((result, time.perf_counter() - began))
+        for (name, width), cell in cells.items():
+            drafted, accepted = (
+                torch.stack([getattr(r, key) for r, _ in cell]).sum(0) for key in ("drafted", "accepted")
+            )
+            found[f"{name}|{width}|{temperature:g}"] = {
+                "kept": (accepted / drafted.clamp(min=1)).tolist(),
+                "acceptance": (accepted.sum() / drafted.sum().clamp(min=1)).item(),
+                "tokens_a_call": sum(len(r.tokens) for r, _ in cell) / sum(r.calls for r, _ in cell),
+                "speed": median(p / seconds for p, (_, seconds) in zip(plain, cell, strict=True)),
+            }
+    return found
+
+
+@torch.no_grad()
+def same_distribution(backbone: FrozenBackbone, drafter: Drafter, prompt: Tensor, count: int) -> dict[str, float]:
+    """Texts of three tokens from the eight likeliest first ones, against enumeration by a chi-square test."""
+    allowed = backbone.model(input_ids=prompt, use_cache=False).logits[0, -1].topk(8).indices.tolist()
+    suppressed = tuple(i for i in range(backbone.table.num_embeddings) if i not in allowed)
+    decoding = Decoding(3, suppressed=suppressed)
+    texts = torch.tensor(list(itertools.product(allowed, repeat=3)))
+    ids = torch.cat([prompt.expand(len(texts), -1), texts], 1)
+    logits = backbone.model(input_ids=ids[:, :-1], use_cache=False).logits[:, prompt.shape[1] - 1 :]
+    expected = count * decoding.log_probs(logits).gather(2, texts[..., None])[..., 0].sum(1).double().exp()
+    seen = Counter(
+        tuple(speculate(backbone, prompt, drafter, decoding, 2, seed=seed).tokens.tolist()) for seed in range(count)
+    )
+    found = torch.tensor([seen[tuple(text)] for text in texts.tolist()], dtype=torch.float64)
+    often = expected >= 5
+    pairs = [(found[often], expected[often]), (found[~often].sum()[None], expected[~often].sum()[None])]
+    parts = [((f - e).square() / e)[e >= 5] for f, e in pairs]
+    statistic, freedom = sum(p.sum().item() for p in parts), sum(len(p) for p in parts) - 1
+    return {"statistic": statistic, "freedom": freedom, "p": float(chi2.sf(statistic, freedom)), "texts": count}
+
+
+@torch.no_grad()
+def cost_of_calls(name: str, repeats: int) -> dict[str, float]:
+    """Time of a call that reads n tokens behind 64, over that of a call that reads one."""
+    backbone = load(name, "float32") if name == SHAPE_350M else FrozenBackbone(name)
+    ids = torch.randint(2, backbone.table.num_embeddings, (1, 64), generator=torch.Generator().manual_seed(0))
+    times: dict[int, list[float]] = {n: [] for n in (1, 2, 3, 5, 9, 17)}
+    for _ in range(repeats + 1):
+        for n, cell in times.items():
+            cache = empty_cache(backbone.model)
+            given = {"use_cache": True, cache_name(backbone.model): cache}
+            backbone.decoder(input_ids=ids, **given)
+            began = time.perf_counter()
+            backbone.logits(backbone.decoder(input_ids=ids[:, :n], **given).last_hidden_state)
+            cell.append(time.perf_counter() - began)
+    one = median(times[1][1:])
+    return {str(n): median(cell[1:]) / one for n, cell in times.items()} | {"seconds": one}
