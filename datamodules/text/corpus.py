@@ -3,16 +3,18 @@
 Shapes: L + 1 tokens in a row.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 import torch
 from lightning import LightningDataModule
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerFast
 
 from datamodules.text.rows import MixedRows, Packing, repeated_rows
+from datamodules.text.shards import MappedRows, Shards, texts
 from gssr.domains import Count, Fraction, Items, NonNegative, Seed, Vocabulary, checked
 from gssr.sequences.batches import EpochBatches, EpochLoader
 
@@ -22,7 +24,7 @@ END_OF_TEXT, PAD = "<|end_of_text|>", "<|pad|>"
 PRE_TOKENS = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
-def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Train byte-level BPE with single digits. Every string round-trips, since the alphabet has all 256 bytes."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
@@ -69,6 +71,8 @@ class TextCorpus(LightningDataModule):
         cut_share: share of training rows in which attention is cut at random places.
         joined: share of training documents without an end-of-text behind them, so that a model learns to forget
             unasked.
+        shards: folder of token files, for a corpus that does not fit into memory: it is tokenised once, in its own
+            order, and rows are read from the files. None keeps all rows in memory.
         seed: of the order of documents and rows.
     """
 
@@ -84,6 +88,7 @@ class TextCorpus(LightningDataModule):
         repeats: NonNegative = 0.0,
         cut_share: Fraction = 0.0,
         joined: Fraction = 0.0,
+        shards: str | None = None,
         seed: Seed = 0,
     ) -> None:
         super().__init__()
@@ -92,30 +97,44 @@ class TextCorpus(LightningDataModule):
         self.weights, self.vocab_size, self.row_length = weights, vocab_size, row_length
         self.batch_size, self.rows, self.seed = batch_size, rows, seed
         self.repeats, self.cut_share, self.joined = repeats, cut_share, joined
+        self.shards = None if shards is None else Path(shards)
 
     def prepare_data(self) -> None:
-        frame = self._frame()
+        self._require_corpus()
         if not (self.tokenizer_folder / "tokenizer.json").exists():
-            texts = frame[frame["split"] == "train"]["text"].tolist()
-            train_tokenizer(texts, self.vocab_size).save_pretrained(self.tokenizer_folder)
+            if self.shards is None:
+                frame = self._frame()
+                documents = iter(frame[frame["split"] == "train"]["text"].tolist())
+            else:
+                documents = (text for *_, text in texts(self.path, "train"))
+            train_tokenizer(documents, self.vocab_size).save_pretrained(self.tokenizer_folder)
 
     def setup(self, stage: str | None = None) -> None:
         if hasattr(self, "heldout"):
             return
-        frame = self._frame()
+        self._require_corpus()
         self.tokenizer = PreTrainedTokenizerFast.from_pretrained(self.tokenizer_folder)
-        weights = self.weights or dict.fromkeys(sorted(set(frame["source"])), 1.0)
-        unknown = sorted(set(weights) ^ set(frame["source"]))
-        if unknown:
-            raise ValueError(
-                f"weights name {sorted(weights)}, {self.path} holds {sorted(set(frame['source']))}; give each source a "
-                "weight"
-            )
-        parts = {key: group["text"].tolist() for key, group in frame.groupby(["source", "split"])}
-        absent = [(name, split) for name in weights for split in ("train", "heldout") if (name, split) not in parts]
-        if absent:
-            raise ValueError(f"{self.path} has no text for {absent}; every source needs train and heldout documents")
+        if self.shards is None:
+            weights = self._pack()
+        else:
+            shards = Shards(self.path, self.shards, self.tokenizer, self.joined, self.seed)
+            weights = self._shares(shards.names)
+            self.train = {name: shards.rows(name, "train", self.row_length) for name in weights}
+            self.heldout = {name: shards.rows(name, "heldout", self.row_length).tokens for name in weights}
+            self.heldout_bytes = {name: shards.bytes(name, "heldout") for name in weights}
         self.sources = list(weights)
+        if self.repeats:
+            # A share of the rows, none of them twice.
+            count = round(1.2 * self.rows * self.repeats / (self.repeats + sum(weights.values()))) + 1
+            self.train[REPEATS] = repeated_rows(count, self.row_length, len(self.tokenizer), self.seed)
+            weights = {**weights, REPEATS: self.repeats}
+        self._train_weights = weights
+
+    def _pack(self) -> dict[str, float]:
+        """All rows in memory; the sources and their shares."""
+        frame = self._frame()
+        parts = {key: group["text"].tolist() for key, group in frame.groupby(["source", "split"])}
+        weights = self._shares(set(parts))
         packing = Packing(self.tokenizer, self.row_length, self.seed, self.joined)
         self.heldout = {name: packing.heldout(parts[name, "heldout"]) for name in weights}
         self.train = {}
@@ -123,13 +142,19 @@ class TextCorpus(LightningDataModule):
             rows = frame[(frame["source"] == name) & (frame["split"] == "train")]
             answers = rows["answers"].tolist() if "answers" in frame else [None] * len(rows)
             self.train[name] = packing.training(parts[name, "train"], [[] if a is None else list(a) for a in answers])
-        if self.repeats:
-            # A share of the rows, none of them twice.
-            count = round(1.2 * self.rows * self.repeats / (self.repeats + sum(weights.values()))) + 1
-            self.train[REPEATS] = repeated_rows(count, self.row_length, len(self.tokenizer), self.seed)
-            weights = {**weights, REPEATS: self.repeats}
-        self.heldout_bytes = {name: sum(len(text.encode()) for text in parts[name, "heldout"]) for name in self.sources}
-        self._train_weights = weights
+        self.heldout_bytes = {name: sum(len(text.encode()) for text in parts[name, "heldout"]) for name in weights}
+        return weights
+
+    def _shares(self, parts: set[tuple[str, str]]) -> dict[str, float]:
+        """Share of each source. Raises ValueError where those of ``weights`` are not those that have text."""
+        sources = sorted({source for source, _ in parts})
+        weights = self.weights or dict.fromkeys(sources, 1.0)
+        if sorted(weights) != sources:
+            raise ValueError(f"weights name {sorted(weights)}, {self.path} holds {sources}; give each source a weight")
+        absent = [(name, split) for name in weights for split in ("train", "heldout") if (name, split) not in parts]
+        if absent:
+            raise ValueError(f"{self.path} has no text for {absent}; every source needs train and heldout documents")
+        return weights
 
     def train_dataloader(self) -> EpochLoader:
         mixture = MixedRows(self.train, self._train_weights, self.rows, self.seed, self.cut_share)
@@ -138,18 +163,35 @@ class TextCorpus(LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader]:
         """The held-out rows of each source."""
-        parts = (
-            [{"tokens": row, "weights": torch.ones(len(row))} for row in self.heldout[name]] for name in self.sources
-        )
-        return [DataLoader(rows, batch_size=self.batch_size, shuffle=False) for rows in parts]
+        return [
+            DataLoader(_Unweighted(self.heldout[name]), batch_size=self.batch_size, shuffle=False)
+            for name in self.sources
+        ]
 
-    def _frame(self) -> pd.DataFrame:
+    def _require_corpus(self) -> None:
         if not self.path.exists():
             raise ValueError(
                 f"no corpus at {self.path}; build it with: python -m datamodules.text.build --out {self.path.parent}"
             )
+
+    def _frame(self) -> pd.DataFrame:
+        self._require_corpus()
         frame = pd.read_parquet(self.path)
         missing = {"source", "split", "text"} - set(frame.columns)
         if missing:
             raise ValueError(f"{self.path} lacks the columns {sorted(missing)}; it has {list(frame.columns)}")
         return frame
+
+
+class _Unweighted(Dataset[dict[str, torch.Tensor]]):
+    """Rows of held-out text, each token with a weight of 1."""
+
+    def __init__(self, rows: torch.Tensor | MappedRows) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        row = self.rows[index]
+        return {"tokens": row, "weights": torch.ones(len(row))}

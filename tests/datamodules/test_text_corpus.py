@@ -244,3 +244,72 @@ def test_weights_must_name_the_sources(tmp_path: Path) -> None:
         corpus.prepare_data()
         with pytest.raises(ValueError, match=r"weights name .*'b'.* holds \['a'\]"):
             corpus.setup()
+
+
+def sharded(corpus: TextCorpus, folder: Path, **options: object) -> TextCorpus:
+    given = {**corpus.hparams, "shards": str(folder), **options}
+    made = TextCorpus(**given)
+    made.prepare_data()
+    made.setup("fit")
+    return made
+
+
+def test_shards_hold_the_same_heldout_rows_and_each_training_document(corpus: TextCorpus, tmp_path: Path) -> None:
+    mapped = sharded(corpus, tmp_path / "shards")
+    for source in SOURCES:
+        rows = torch.stack(list(mapped.heldout[source]))
+        assert torch.equal(rows, corpus.heldout[source])
+        text = corpus.tokenizer.decode(stream(torch.stack(list(mapped.train[source].tokens))), skip_special_tokens=True)
+        assert all(document in text for document in documents(source, "train"))
+        padding = torch.stack(list(mapped.train[source].tokens)) == corpus.tokenizer.pad_token_id
+        assert torch.equal(torch.stack(list(mapped.train[source].weights)) == 0, padding)
+    assert mapped.heldout_bytes == corpus.heldout_bytes and mapped.sources == corpus.sources
+    batches = list(mapped.train_dataloader())
+    assert len(batches) == 20 and batches[0]["tokens"].shape == (4, LENGTH + 1)
+    assert [len(loader) for loader in mapped.val_dataloader()] == [len(loader) for loader in corpus.val_dataloader()]
+
+
+def test_a_loader_over_shards_goes_on_exactly(corpus: TextCorpus, tmp_path: Path) -> None:
+    mapped = sharded(corpus, tmp_path / "shards")
+    whole = [batch["tokens"] for batch in mapped.train_dataloader()]
+    loader = mapped.train_dataloader()
+    taken = [batch["tokens"] for _, batch in zip(range(7), loader, strict=False)]
+    state = loader.state_dict()
+    later = sharded(corpus, tmp_path / "shards").train_dataloader()
+    later.load_state_dict(state)
+    rest = [batch["tokens"] for batch in later]
+    assert all(torch.equal(a, b) for a, b in zip([*taken, *rest], whole, strict=True))
+
+
+def test_shards_are_written_once_and_again_for_another_corpus(corpus: TextCorpus, tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    sharded(corpus, folder)
+    before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+    sharded(corpus, folder)
+    assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before
+    (folder / "about.json").unlink()  # as after an interruption
+    sharded(corpus, folder)
+    assert (folder / "about.json").exists()
+    more = [*({"source": s, "split": p, "text": f"{s} anew. " * 9} for s in SOURCES for p in ("train", "heldout"))]
+    write(corpus.path, more)
+    assert len(sharded(corpus, folder).train["tales"]) < before["tales.train.tokens"]
+
+
+def test_shards_refuse_what_they_cannot_keep(corpus: TextCorpus, tmp_path: Path) -> None:
+    rows = [{"source": "a", "split": split, "text": "some words"} for split in ("train", "heldout")]
+    weighed = write(tmp_path / "weighed.parquet", [{**row, "answers": [0, 4]} for row in rows])
+    other = write(tmp_path / "other.parquet", [{**row, "split": "test"} for row in rows])
+    bare = write(tmp_path / "bare.parquet", [{"text": "some words"}])
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    for options, message in (
+        ({"path": str(weighed)}, "weighs answers"),
+        ({"path": str(other)}, "the split 'test'"),
+        ({"path": str(bare)}, "lacks the columns"),
+        ({"shards": str(mine)}, "other files"),
+        ({"weights": {"ledger": 1.0}}, "give each source a weight"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sharded(corpus, tmp_path / "s", **{"weights": None, **options})
+    assert (mine / "thesis.txt").read_text() == "years of work"
