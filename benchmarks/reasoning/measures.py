@@ -73,16 +73,9 @@ def bytes_kept(thinker: Thinker, prompt: Tensor, counts: Sequence[int]) -> dict[
     sizes = {}
     steps, done = thinker.states(prompt), 0
     for count in counts:
-        _, cache = next(islice(steps, count - done - 1, None))
+        cache = next(islice(steps, count - done - 1, None)).kept
         done = count
         sizes[count] = sum(
             part.numel() * part.element_size() for layer in layer_states(cache) for _, part in layer.parts()
         )
     return sizes
-
-
-def interval(share: float, cases: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share (Wilson 1927)."""
-    z, n = 1.96, cases
-    centre, half = share + z * z / (2 * n), z * ((share * (1 - share) + z * z / (4 * n)) / n) ** 0.5
-    return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 from gssr import shown
-from gssr.commands.options import Subparsers, add_command, backbone_options, json_option, load_backbone
-from gssr.domains import Few, Fraction, argument
+from gssr.commands import options as shared
+from gssr.commands.options import Subparsers
 
 
 def add_commands(subparsers: Subparsers) -> None:
-    parser = add_command(
+    parser = shared.add_command(
         subparsers,
         "think",
         "answer after thought steps in the recurrence",
@@ -28,17 +28,10 @@ def add_commands(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--thoughts", type=Path, required=True, metavar="FILE", help="written by a training of thoughts"
     )
-    ends = parser.add_mutually_exclusive_group()
-    ends.add_argument("--steps", type=argument(Few), metavar="N", help="steps in all")
-    ends.add_argument(
-        "--halt", type=argument(Fraction), default=0.9, metavar="P", help="chance of being right that is enough; 0.9"
-    )
-    parser.add_argument(
-        "--most", type=argument(Few), default=32, metavar="N", help="steps at most with --halt; default 32"
-    )
+    shared.steps_options(parser)
     parser.add_argument("--show", action="store_true", help="show what each thought would have said")
-    backbone_options(parser)
-    json_option(parser)
+    shared.backbone_options(parser)
+    shared.json_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -47,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
 
     from gssr.reasoning.saved import load_thinker
 
-    backbone = load_backbone(options)
+    backbone = shared.load_backbone(options)
     thinker = load_thinker(options.thoughts, backbone)
     (ids,), unknown = backbone.tokenize([options.prompt]), backbone.tokenizer.unk_token_id
     if not ids or (unknown is not None and unknown in ids):

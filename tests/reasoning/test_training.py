@@ -8,12 +8,13 @@ import pytest
 import torch
 from lightning import Trainer
 
-from benchmarks.reasoning.measures import bytes_kept, calibration_error, interval
+from benchmarks.reasoning.measures import bytes_kept, calibration_error
 from datamodules.lookups import ThoughtChains
 from datamodules.lookups.data import make_tokenizer
 from gssr.backbone import FrozenBackbone
 from gssr.backbone.config import BackboneConfig
 from gssr.commands.main import main
+from gssr.reasoning.evaluation import interval
 from gssr.reasoning.saved import load_thinker
 from gssr.reasoning.thinker import Memory, Thinker
 from gssr.reasoning.thoughts import LinearThought, SoftToken, Thought

@@ -75,23 +75,26 @@ def work(
     ran, refused, text = 0, 0, task
     for _ in range(box.limits.calls + 1):
         line = policy(text)
+        is_over = ran + refused == box.limits.calls
         try:
             call = parse(line)
             if isinstance(call, str):
                 write("answer", answer=call)
                 return Outcome(call, ran, refused)
-            if ran + refused == box.limits.calls:
-                break
             command = box.command(call)
-            if not (approve is None or approve(call, command)) or dry_run:
-                refused += 1
-                write("not run", command=command, reason="dry run" if dry_run else "denied")
-                text = "> not run"
-                continue
         except Refused as error:
+            if is_over:
+                break
             refused += 1
             write("refused", line=line[:LONGEST_LINE], reason=str(error))
             text = f"> refused: {shown.line(error, 200)}"
+            continue
+        if is_over:
+            break
+        if not (approve is None or approve(call, command)) or dry_run:
+            refused += 1
+            write("not run", command=command, reason="dry run" if dry_run else "denied")
+            text = "> not run"
             continue
         write("call", command=command)
         ran += 1

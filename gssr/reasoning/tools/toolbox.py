@@ -8,8 +8,9 @@ r"""The allow-list: which commands may run, with which arguments. Read once from
         arguments: {left: number, right: number}
 
 A command is a program and its words. A word such as ``{left}`` is an argument; no other text of a call reaches the
-command. Arguments are a ``number``, a ``word`` of letters, digits and underscores, a ``path`` inside of the folder,
-``{one_of: [a, b]}`` or ``{pattern: "[a-z]+"}``, which all of the argument must match.
+command. A call gives the arguments in the order of the words. Each is a ``number``, a ``word`` of letters, digits and
+underscores, a ``path`` inside of the folder, ``{one_of: [a, b]}`` or ``{pattern: "[a-z]+"}``, which all of it must
+match.
 """
 
 import re
@@ -163,9 +164,11 @@ def _tool(name: Any, about: Any, folder: Path) -> Tool:
         raise ValueError(f"the arguments of {name} are no mapping of names to kinds, such as {{left: number}}")
     arguments = tuple(_argument(name, key, kind) for key, kind in given.items())
     program, *rest = map(str, words)
-    found = set(re.findall(r"\{[^}]*\}", " ".join([program, *rest])))
-    if found != {f"{{{each.name}}}" for each in arguments} or any(w not in found and set(w) & set("{}") for w in rest):
-        raise ValueError(f"the words in braces of {name} are {sorted(found)}; expected each argument, as a whole word")
+    places = {f"{{{each.name}}}": each for each in arguments}
+    found = [word for word in rest if word in places]
+    if set(found) != set(places) or any(re.search(r"\{\w*\}", word) for word in rest if word not in places):
+        raise ValueError(f"the words of {name} in braces are no arguments; expected each, as a whole word: {rest}")
+    arguments = tuple(places[word] for word in dict.fromkeys(found))
     return Tool(name, _text("does", about.get("does", "")), (_program(name, program, folder), *rest), arguments)
 
 
