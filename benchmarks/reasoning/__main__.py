@@ -93,15 +93,30 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             plain = SoftToken()
             plain.prepare(backbone)
             thinker = replace(thinker, thought=plain.requires_grad_(False))
-        for (task, d), batches in cells.items():
-            result = measures.by_step(thinker, batches, d + EXTRA, THRESHOLD)
+        courses = {cell: measures.course(thinker, batches, cell[1] + EXTRA) for cell, batches in cells.items()}
+        for (task, d), each in courses.items():
+            result = measures.by_step(each, THRESHOLD)
             found.setdefault(task, {}).setdefault(way, {}).setdefault(str(d), {})[str(seed)] = result
+        if way != "soft token":
+            continue
+        for task in options.tasks:
+            deepest = measures.TRAINED[task]
+            known = [cells[task, d] for d in measures.SIZES[task] if d <= deepest]
+            together = measures.course(thinker, [batch for batches in known for batch in batches], deepest + EXTRA)
+            about = found.setdefault("about", {}).setdefault(task, {})
+            about.setdefault("halting", {})[str(seed)] = measures.halting(together, deepest, THRESHOLD)
+            for memory in ("read_only", "write"):
+                policy = replace(thinker, memory=memory)
+                share = measures.swapped(policy, task, deepest, options.cases // 2, seed=2000)
+                about.setdefault(f"swapped, {memory}", {})[str(seed)] = share
     return found
 
 
 def tables(found: dict[str, Any]) -> list[Table]:
     made = []
     for task, ways in found.items():
+        if task == "about":
+            continue
         depths = list(next(iter(ways.values())))
         title = (
             f"{task}: right with as many steps as lookups; chance {measures.CHANCE[task]:.2f}; training has at most "
@@ -113,6 +128,10 @@ def tables(found: dict[str, Any]) -> list[Table]:
         soft = ways["soft token"]
         table.add_row("no thought", *(_range([r["right"][0] for r in soft[d].values()]) for d in depths))
         table.add_row(
+            "soft, one step fewer",
+            *(_range([r["right"][max(int(d) - 2, 0)] for r in soft[d].values()]) for d in depths),
+        )
+        table.add_row(
             f"soft, {EXTRA} steps more", *(_range([r["right"][-1] for r in soft[d].values()]) for d in depths)
         )
         table.add_row(
@@ -122,6 +141,18 @@ def tables(found: dict[str, Any]) -> list[Table]:
         table.add_row(
             "its calibration error", *(_range([r["calibration_error"] for r in soft[d].values()], 3) for d in depths)
         )
+        made.append(table)
+    for task, about in found["about"].items():
+        table = Table(title=f"{task}: where to end, all trained depths together; and thoughts that change places")
+        rows = [
+            (what, name, [result[name] for result in about[what].values()])
+            for what in about
+            for name in next(iter(about[what].values()))
+        ]
+        for head in ("", "measure", "seeds"):
+            table.add_column(head)
+        for what, name, values in rows:
+            table.add_row(what, name, _range(values, 3))
         made.append(table)
     return made
 
