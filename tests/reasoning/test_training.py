@@ -11,6 +11,7 @@ from lightning import Trainer
 from benchmarks.reasoning.measures import bytes_kept, calibration_error
 from datamodules.lookups import ThoughtChains
 from datamodules.lookups.data import make_tokenizer
+from datamodules.lookups.tasks import WORDS
 from gssr.backbone import FrozenBackbone
 from gssr.backbone.config import BackboneConfig
 from gssr.commands.main import main
@@ -27,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("lookups")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        PureMamba2(vocab_size=239, hidden_size=32, layers=1, state_size=16).build().save_pretrained(made)
+        PureMamba2(vocab_size=len(WORDS), hidden_size=32, layers=1, state_size=16).build().save_pretrained(made)
     make_tokenizer().save_pretrained(made)
     return made
 
