@@ -22,11 +22,10 @@ SIZES = {
     "chains": {d: (d, d, d) for d in range(1, 9)},
     "arithmetic": {d: (d, d) for d in range(1, 7)},
     "permutations": {d: (d,) for d in (1, 2, 4, 6, 8, 10, 12, 16)},
-    "pointers": {d: (d,) for d in range(1, 9)},
 }
 # The largest number of lookups of problems that training can have, of this size.
-TRAINED = {"chains": 4, "arithmetic": 4, "permutations": 8, "pointers": 8}
-CHANCE = {"chains": 1 / 3, "arithmetic": 1 / 7, "permutations": 1 / 5, "pointers": 1 / 10}
+TRAINED = {"chains": 4, "arithmetic": 4, "permutations": 8}
+CHANCE = {"chains": 1 / 3, "arithmetic": 1 / 7, "permutations": 1 / 5}
 BATCH = 250
 
 

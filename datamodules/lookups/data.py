@@ -120,7 +120,7 @@ class WrittenChains(LightningDataModule):
     """Written problems, for `gssr.training.language_model`.
 
     Args:
-        tasks: some of chains, arithmetic, permutations and pointers; each batch has one of them.
+        tasks: some of chains, arithmetic and permutations; each batch has one of them.
         batch_size: problems in a batch.
         rows: training problems, batch_size x optimizer steps.
         heldout_rows: problems of each task that validate.
@@ -131,9 +131,7 @@ class WrittenChains(LightningDataModule):
 
     def __init__(
         self,
-        tasks: Annotated[tuple[Literal["chains", "arithmetic", "permutations", "pointers"], ...], Different()] = tuple(
-            TASKS
-        ),
+        tasks: Annotated[tuple[Literal["chains", "arithmetic", "permutations"], ...], Different()] = tuple(TASKS),
         batch_size: Items = 32,
         rows: Count = 96_000,
         heldout_rows: Items = 512,

@@ -9,8 +9,6 @@ an answer, which is looked up as itself. Every word is one token.
 - *permutations*: rounds that permute five places. A word such as ``r3.2`` is a place before a round. By theory (Merrill
   et al. 2024, "The illusion of state in state-space models") no pass of fixed depth follows permutations of five for
   any number of rounds.
-- *pointers*: cells that point at each other in a ring, and a number of hops. A word such as ``@3x5`` is a cell with the
-  hops that are left.
 """
 
 from collections.abc import Sequence
@@ -23,7 +21,6 @@ MARKS = (PAD, BEGIN, IS, END, ASK)
 VARIABLES, DIGITS = "abcdefghijklmnopqrstuvwx", "0123456789"  # of chains
 NAMES, MODULUS = "ABCDEFGHIJKL", 7  # of arithmetic
 PLACES, ROUNDS = 5, 16  # of permutations
-CELLS, RING, HOPS = 16, 10, 8  # of pointers
 
 
 class Problem(NamedTuple):
@@ -132,31 +129,7 @@ class Permutations(Task):
         return Problem([*facts, ASK], chains)
 
 
-class Pointers(Task):
-    """``@3 @7 ; @7 @1 ; ? @3x2`` is ``@1x0``; chance is one over the cells of a ring."""
-
-    words = (*(f"@{c}" for c in range(CELLS)), *(f"@{c}x{hops}" for c in range(CELLS) for hops in range(HOPS + 1)))
-
-    def size(self, generator: np.random.Generator) -> tuple[int, ...]:
-        return (int(generator.integers(1, HOPS + 1)),)
-
-    def problem(self, generator: np.random.Generator, size: Sequence[int]) -> Problem:
-        (hops,) = size
-        if not 1 <= hops <= HOPS:
-            raise ValueError(f"{hops} hops were asked for; expected 1 to {HOPS}")
-        ring = generator.permutation(CELLS)[:RING]
-        facts = [[f"@{a}", f"@{b}", END] for a, b in zip(ring, np.roll(ring, -1), strict=True)]
-        chains = [[f"@{ring[(i + k) % RING]}x{hops - k}" for k in range(hops + 1)] for i in range(RING)]
-        return Problem(_said(generator, facts), chains)
-
-
-# New tasks stand behind the older ones, so that words keep their ids.
-TASKS: dict[str, Task] = {
-    "chains": Chains(),
-    "arithmetic": Arithmetic(),
-    "permutations": Permutations(),
-    "pointers": Pointers(),
-}
+TASKS: dict[str, Task] = {"chains": Chains(), "arithmetic": Arithmetic(), "permutations": Permutations()}
 WORDS = (*MARKS, *(word for task in TASKS.values() for word in task.words))
 
 

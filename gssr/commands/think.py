@@ -21,8 +21,7 @@ def add_commands(subparsers: Subparsers) -> None:
         ],
         "The prompt is read once. Its last token is the first thought: step 1 says what the model says without "
         "thinking.\nThinking ends after --steps, or where the head is as sure as --halt that the answer is right.\n"
-        "The bundled model knows the words of generated problems alone: chains (a = b ;), rounds (r0.1 .3), rings\n"
-        "(@3 @7 ;).\n"
+        "The bundled model knows the words of generated problems alone: chains (a = b ;), rounds (r0.1 .3).\n"
         "Train thoughts with: python train.py fit --config configs/thoughts.yaml",
     )
     parser.add_argument("--prompt", required=True, metavar="TEXT", help="what is read")

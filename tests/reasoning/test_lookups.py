@@ -41,16 +41,7 @@ def permutations(text: str) -> str:
     return f"r{r}.{place}"
 
 
-def pointers(text: str) -> str:
-    facts, asked = text.split(" ? ")
-    goes = dict(re.findall(r"@(\d+) @(\d+) ;", facts))
-    cell, hops = asked[1:].split("x")
-    for _ in range(int(hops)):
-        cell = goes[cell]
-    return f"@{cell}x0"
-
-
-SOLVERS = {"chains": chains, "arithmetic": arithmetic, "permutations": permutations, "pointers": pointers}
+SOLVERS = {"chains": chains, "arithmetic": arithmetic, "permutations": permutations}
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -95,15 +86,13 @@ def test_a_batch_has_one_size_and_seed_part_and_row_decide_it() -> None:
 @pytest.mark.parametrize("task", TASKS.values())
 def test_answers_are_balanced(task: Task) -> None:
     g = np.random.default_rng(0)
-    size = {"Chains": (4, 4, 4), "Arithmetic": (4, 4), "Permutations": (8,), "Pointers": (8,)}[type(task).__name__]
+    size = {"Chains": (4, 4, 4), "Arithmetic": (4, 4), "Permutations": (8,)}[type(task).__name__]
     ends = [task.problem(g, size).chains[0][-1].split(".")[-1] for _ in range(2000)]
     shares = np.unique(ends, return_counts=True)[1] / len(ends)
     assert shares.max() < 1.35 * shares.mean()
 
 
-@pytest.mark.parametrize(
-    "name, size", [("chains", (20, 5)), ("arithmetic", (13,)), ("permutations", (17,)), ("pointers", (9,))]
-)
+@pytest.mark.parametrize("name, size", [("chains", (20, 5)), ("arithmetic", (13,)), ("permutations", (17,))])
 def test_more_lookups_than_there_are_names_are_refused(name: str, size: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="were asked for"):
         TASKS[name].problem(np.random.default_rng(0), size)
