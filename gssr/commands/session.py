@@ -51,7 +51,7 @@ def add_commands(subparsers: Subparsers) -> None:
 
     parser = _add(
         session, "resume", "say each line of the input, and keep every turn",
-        ["gssr session resume talk.safetensors", "gssr session resume talk.safetensors < questions.txt"],
+        ["gssr session resume talk.safetensors"],
     )  # fmt: skip
     _answer_options(parser)
     parser.set_defaults(run=resume)

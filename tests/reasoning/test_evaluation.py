@@ -157,13 +157,14 @@ def test_the_harness_gets_likelihoods_and_texts(backbone: FrozenBackbone, monkey
     written = plain.write(plain.behind(PROMPT)[0], 5)
     how = {"until": ["no such text"], "max_gen_toks": 5}
     assert model.generate_until([SimpleNamespace(args=(PROMPT, how))]) == [written]
-    logits = plain.behind(PROMPT)[0].step.logits[0]
-    greedy = {}
-    for token in (int(logits.argmax()), int(logits.argmin())):
-        text = backbone.tokenizer.decode([token])
-        assert backbone.tokenize([text]) == [[token]]
-        greedy[token] = model.loglikelihood([SimpleNamespace(args=(PROMPT, text))])[0][1]
-    assert list(greedy.values()) == [True, False]
+    (first,) = backbone.tokenize([PROMPT])
+    for text in (*CHOICES, written):
+        (then,) = backbone.tokenize([text])
+        ids = torch.tensor([[backbone.start_id, *first, *then]])
+        with torch.no_grad():
+            best = backbone.model(input_ids=ids).logits[0, len(first) : -1].argmax(-1)
+        found = model.loglikelihood([SimpleNamespace(args=(PROMPT, text))])[0][1]
+        assert found == best.equal(ids[0, 1 + len(first) :])
     (rolling,) = model.loglikelihood_rolling([SimpleNamespace(args=(PROMPT,))])
     ids = torch.tensor([[backbone.start_id, *backbone.tokenize([PROMPT])[0]]])
     with torch.no_grad():

@@ -1,5 +1,6 @@
 """Training of thoughts around a tiny model that knows the words of the problems."""
 
+import json
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -87,6 +88,16 @@ def test_what_is_exported_thinks_the_same_and_the_command_says_it(
     assert capsys.readouterr().out.strip() == module.backbone.tokenizer.decode([expected])
     assert main([*call, "an unknown word"]) == 2
     assert "does not know" in capsys.readouterr().err
+
+
+def test_the_bundled_model_thinks_without_any_option(capsys: pytest.CaptureFixture[str]) -> None:
+    chain = "d = 2 ; b = 7 ; c = d ; e = c ; a = b ; ?"
+    for asked, answer, steps in (("a", "7", 2), ("e", "2", 3), ("d", "2", 1)):
+        assert main(["think", "--prompt", f"{chain} {asked}", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["answer"] == answer and steps <= found["steps"] <= steps + 1
+    assert main(["think", "--prompt", "a = b ; ? a", "--backbone", "nano"]) == 2
+    assert "--thoughts is missing" in capsys.readouterr().err
 
 
 def test_a_checkpoint_around_another_model_is_refused(folder: Path) -> None:
