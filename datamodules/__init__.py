@@ -1,6 +1,6 @@
 """LightningDataModules, named in configs as `datamodules.<Class>`."""
 
-from datamodules.lookups import ThoughtChains, WrittenChains
+from datamodules.lookups import ThoughtChains, ToolTraces, WrittenChains
 from datamodules.sequence_data import SequenceData
 from datamodules.sines import Sines
 from datamodules.storms import Storms
@@ -18,5 +18,6 @@ __all__ = [
     "TextCorpus",
     "ThoughtChains",
     "TimeMMD",
+    "ToolTraces",
     "WrittenChains",
 ]

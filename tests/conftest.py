@@ -32,6 +32,23 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain transformer of another family, with the same tokens."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("llama")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(
+            LlamaConfig(vocab_size=400, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+                        num_key_value_heads=1, intermediate_size=48, bos_token_id=0, eos_token_id=0, pad_token_id=1)
+        )  # fmt: skip
+    model.save_pretrained(folder)
+    train_tokenizer(SENTENCES * 4, 400).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny(tiny_folder: Path) -> FrozenBackbone:
     return FrozenBackbone(str(tiny_folder))
 

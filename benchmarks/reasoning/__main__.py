@@ -4,7 +4,7 @@
     python -m benchmarks.reasoning
     python -m benchmarks.reasoning --quick --tasks chains           # three minutes
 
-Each way back is trained anew for each seed, around the same frozen model, on the same problems. A finished training is
+Each way back is trained anew for each seed, around the same frozen model, on the same problems. What is finished is
 read from --out; an interrupted call goes on.
 
 soft token   softmax of what would be said, by the embeddings, and a learned correction
@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Trainer, seed_everything
 from rich.console import Console
 from rich.table import Table
@@ -44,6 +45,7 @@ WAYS: dict[str, tuple[type[Thought], Memory]] = {
     "spacer": (Spacer, "write"),
     "written": (WrittenToken, "write"),
 }
+RESULTS = "reasoning.json"
 EXTRA = 4  # steps beyond those that are needed
 THRESHOLD = 0.9
 
@@ -80,28 +82,51 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         for task in options.tasks
         for d in measures.SIZES[task]
     }
-    found: dict[str, Any] = {}
-    ways = [
-        (way, seed)
-        for way in (*WAYS, "untrained")
-        for seed in options.seeds
-        if seed == options.seeds[0] or way != "untrained"
-    ]
-    for way, seed in tqdm(ways, unit="training"):
+    file = options.out / RESULTS
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    for way, seed in tqdm([(way, seed) for way in options.ways for seed in options.seeds], unit="training"):
+        if way == "untrained" and seed != options.seeds[0]:
+            continue
+        done = [
+            found.get(task, {}).get(way, {}).get(str(d), {}).get(str(seed), {}).get("cases") == options.cases
+            for task, d in cells
+        ]
+        if all(done):
+            continue
         thinker = trained("soft token" if way == "untrained" else way, seed, options, backbone)
         if way == "untrained":
             plain = SoftToken()
             plain.prepare(backbone)
             thinker = replace(thinker, thought=plain.requires_grad_(False))
-        for (task, d), batches in cells.items():
-            result = measures.by_step(thinker, batches, d + EXTRA, THRESHOLD)
+        more = EXTRA if way == "soft token" else 0
+        courses = {
+            # Problems of trained depths take equally many steps, so that they can be looked at together.
+            (task, d): measures.course(thinker, batches, (max(d, measures.TRAINED[task]) if more else d) + more)
+            for (task, d), batches in cells.items()
+        }
+        for (task, d), each in courses.items():
+            result = measures.by_step(measures.Course(*(part[:, : d + more] for part in each)), THRESHOLD)
             found.setdefault(task, {}).setdefault(way, {}).setdefault(str(d), {})[str(seed)] = result
+        for task in options.tasks if way == "soft token" else ():
+            deepest = measures.TRAINED[task]
+            known = [courses[task, d] for d in measures.SIZES[task] if d <= deepest]
+            together = measures.Course(*map(torch.cat, zip(*known, strict=True)))
+            about = found.setdefault("about", {}).setdefault(task, {})
+            about.setdefault("halting", {})[str(seed)] = measures.halting(together, deepest, THRESHOLD)
+            for memory in ("read_only", "write"):
+                policy = replace(thinker, memory=memory)
+                share = measures.swapped(policy, task, deepest, options.cases, seed=2000)
+                about.setdefault(f"swapped, {memory}", {})[str(seed)] = share
+        with atomic_write(file) as draft:
+            json.dump(found, draft, indent=1)
     return found
 
 
 def tables(found: dict[str, Any]) -> list[Table]:
     made = []
     for task, ways in found.items():
+        if task == "about":
+            continue
         depths = list(next(iter(ways.values())))
         title = (
             f"{task}: right with as many steps as lookups; chance {measures.CHANCE[task]:.2f}; training has at most "
@@ -110,8 +135,14 @@ def tables(found: dict[str, Any]) -> list[Table]:
         table = Table("way back", *depths, title=title)
         for way, by_depth in ways.items():
             table.add_row(way, *(_range([r["right"][int(d) - 1] for r in by_depth[d].values()]) for d in depths))
-        soft = ways["soft token"]
+        if (soft := ways.get("soft token")) is None:
+            made.append(table)
+            continue
         table.add_row("no thought", *(_range([r["right"][0] for r in soft[d].values()]) for d in depths))
+        table.add_row(
+            "soft, one step fewer",
+            *(_range([r["right"][max(int(d) - 2, 0)] for r in soft[d].values()]) for d in depths),
+        )
         table.add_row(
             f"soft, {EXTRA} steps more", *(_range([r["right"][-1] for r in soft[d].values()]) for d in depths)
         )
@@ -122,6 +153,18 @@ def tables(found: dict[str, Any]) -> list[Table]:
         table.add_row(
             "its calibration error", *(_range([r["calibration_error"] for r in soft[d].values()], 3) for d in depths)
         )
+        made.append(table)
+    for task, about in found.get("about", {}).items():
+        table = Table(title=f"{task}: where to end, all trained depths together; and thoughts that change places")
+        rows = [
+            (what, name, [result[name] for result in about[what].values()])
+            for what in about
+            for name in next(iter(about[what].values()))
+        ]
+        for head in ("", "measure", "seeds"):
+            table.add_column(head)
+        for what, name, values in rows:
+            table.add_row(what, name, _range(values, 3))
         made.append(table)
     return made
 
@@ -136,6 +179,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="corpus/lookups", help="folder of the model; default corpus/lookups")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all")
+    parser.add_argument(
+        "--ways", nargs="+", choices=(*WAYS, "untrained"), default=[*WAYS, "untrained"], help="default: all"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the trainings; default 0 1 2")
     parser.add_argument("--steps", type=int, default=300, help="optimizer steps of a training; default 300")
     parser.add_argument("--cases", type=int, default=2000, help="problems a cell; default 2000")
@@ -153,12 +199,10 @@ def main(arguments: list[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     prepare_cpu()
     found = measure(options)
-    with atomic_write(options.out / "reasoning.json") as file:
-        json.dump(found, file, indent=1)
     console = Console(width=160)
     for table in tables(found):
         console.print(table)
-    print(f"wrote {options.out / 'reasoning.json'}", file=sys.stderr)
+    print(f"wrote {options.out / RESULTS}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Thoughts on problems of one size: what each step says, where the head halts, and how many bytes a step keeps."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +12,9 @@ from torch.utils.data import default_collate
 
 from datamodules.lookups.data import thought_row
 from datamodules.lookups.tasks import TASKS
+from gssr.backbone import FrozenBackbone
 from gssr.reasoning.thinker import Thinker
+from gssr.reasoning.thoughts import Thought
 from gssr.states.cache import layer_states
 
 # Sizes by lookups: chains of equal length, so that the answer is found by no elimination.
@@ -35,25 +39,109 @@ def problems(task: str, lookups: int, cases: int, seed: int) -> list[dict[str, T
     return [default_collate(rows[i : i + BATCH]) for i in range(0, cases, BATCH)]
 
 
-def by_step(thinker: Thinker, batches: Sequence[dict[str, Tensor]], steps: int, threshold: float) -> dict[str, object]:
-    """Share of right answers after each step, and where the head halts; ``cases`` of them."""
-    right, halted, taken, chance = [], [], [], []
+class Course(NamedTuple):
+    """Of n problems over S steps: whether the readout is right, the head's chance of that, and the probability of the
+    likeliest token, each (n, S).
+    """
+
+    right: Tensor
+    chance: Tensor
+    confidence: Tensor
+
+
+@torch.no_grad()
+def course(thinker: Thinker, batches: Sequence[dict[str, Tensor]], steps: int) -> Course:
+    assert thinker.halting is not None
+    rows = []
     for batch in batches:
-        found = thinker.readouts(batch["prompt"], steps, threshold)
-        is_right = found.said == batch["answer"][:, None]
-        rows = torch.arange(len(is_right))
-        right.append(is_right)
-        halted.append(is_right[rows, found.halted])
-        taken.append(found.halted + 1)
-        chance.append(found.chance)
-    every, sure = torch.cat(right).float(), torch.cat(chance)
+        found = []
+        for step in islice(thinker.steps(batch["prompt"]), steps):
+            right = step.logits.argmax(-1) == batch["answer"]
+            confidence = step.logits.softmax(-1).amax(-1)
+            found.append(torch.stack([right.float(), thinker.halting(step).sigmoid(), confidence]))
+        rows.append(torch.stack(found, 2))
+    return Course(*torch.cat(rows, 1))
+
+
+def by_step(found: Course, threshold: float) -> dict[str, object]:
+    """Share of right answers after each step, and where the head halts; ``cases`` of them."""
+    right, steps = halted(found, found.chance, threshold)
     return {
-        "cases": len(every),
-        "right": every.mean(0).tolist(),
-        "halted_right": torch.cat(halted).float().mean().item(),
-        "halted_steps": torch.cat(taken).float().mean().item(),
-        "calibration_error": calibration_error(sure.flatten(), every.flatten()),
+        "cases": len(found.right),
+        "right": found.right.mean(0).tolist(),
+        "halted_right": right,
+        "halted_steps": steps,
+        "calibration_error": calibration_error(found.chance.flatten(), found.right.flatten()),
     }
+
+
+def halted(found: Course, measure: Tensor, threshold: float) -> tuple[float, float]:
+    """Share of right answers and mean steps where each problem ends at its first step whose measure (n, S) is high
+    enough, or at the last step.
+    """
+    sure = measure >= threshold
+    at = torch.where(sure.any(1), sure.int().argmax(1), measure.shape[1] - 1)
+    return found.right.gather(1, at[:, None]).mean().item(), (at + 1.0).mean().item()
+
+
+def halting(found: Course, deepest: int, threshold: float) -> dict[str, float]:
+    """Ways to end, on problems of all depths together: the head; as many steps for all as the deepest needs; and at the
+    head's mean number of steps, confidence, and one number of steps for all.
+    """
+    right, steps = halted(found, found.chance, threshold)
+    levels = found.confidence.flatten().sort().values
+    low, high = 0, len(levels) - 1
+    while low < high:  # mean steps rise with the threshold
+        middle = (low + high) // 2
+        low, high = (
+            (low, middle) if halted(found, found.confidence, levels[middle].item())[1] >= steps else (middle + 1, high)
+        )
+    confident, its_steps = halted(found, found.confidence, levels[low].item())
+    return {
+        "head": right,
+        "steps": steps,
+        "fixed": found.right[:, deepest - 1].mean().item(),
+        "saved": 1 - (steps - 1) / (deepest - 1),
+        "confidence": confident,
+        "steps_of_confidence": its_steps,
+        "position": found.right[:, round(steps) - 1].mean().item(),
+        "calibration_error": calibration_error(found.chance.flatten(), found.right.flatten()),
+    }
+
+
+class Swapped(Thought):
+    """A way back whose thoughts change places between the two halves of a batch, once, before step ``at`` + 1."""
+
+    def __init__(self, thought: Thought, at: int) -> None:
+        super().__init__()
+        self.thought, self.at, self.done = thought, at, 0
+
+    def forward(self, hidden: Tensor, logits: Tensor, backbone: FrozenBackbone) -> Tensor:
+        self.done += 1
+        thought = self.thought(hidden, logits, backbone)
+        return thought.roll(len(thought) // 2, 0) if self.done == self.at else thought
+
+
+@torch.no_grad()
+def swapped(thinker: Thinker, task: str, lookups: int, cases: int, seed: int) -> dict[str, float]:
+    """Two questions on the same facts exchange their thoughts half-way. How often the answer is then the other's, and
+    how often a question is answered without that.
+    """
+    generator = np.random.default_rng([seed, 11, lookups])
+    pairs: list[list[dict[str, Tensor]]] = [[], []]
+    for _ in range(cases):
+        problem = TASKS[task].problem(generator, SIZES[task][lookups])
+        for rows, place in zip(pairs, generator.permutation(len(problem.chains))[:2], strict=True):
+            rows.append(thought_row(problem, problem.chains[place], 0, lookups))
+    followed, solved = [], []
+    for begin in range(0, cases, BATCH):
+        batch = default_collate([row for rows in pairs for row in rows[begin : begin + BATCH]])
+        other = batch["answer"].roll(len(batch["answer"]) // 2, 0)
+        exchange = Swapped(thinker.thought, max(1, lookups // 2))
+        for thought, wanted, into in ((exchange, other, followed), (thinker.thought, batch["answer"], solved)):
+            states = replace(thinker, thought=thought).steps(batch["prompt"])
+            into.append((next(islice(states, lookups - 1, None)).logits.argmax(-1) == wanted).float())
+    return {"followed": torch.cat(followed).mean().item(), "solved": torch.cat(solved).mean().item()}
 
 
 def calibration_error(chance: Tensor, happened: Tensor, bins: int = 15) -> float:
@@ -73,16 +161,9 @@ def bytes_kept(thinker: Thinker, prompt: Tensor, counts: Sequence[int]) -> dict[
     sizes = {}
     steps, done = thinker.states(prompt), 0
     for count in counts:
-        _, cache = next(islice(steps, count - done - 1, None))
+        cache = next(islice(steps, count - done - 1, None)).kept
         done = count
         sizes[count] = sum(
             part.numel() * part.element_size() for layer in layer_states(cache) for _, part in layer.parts()
         )
     return sizes
-
-
-def interval(share: float, cases: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share (Wilson 1927)."""
-    z, n = 1.96, cases
-    centre, half = share + z * z / (2 * n), z * ((share * (1 - share) + z * z / (4 * n)) / n) ** 0.5
-    return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)

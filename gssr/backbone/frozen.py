@@ -51,7 +51,7 @@ class FrozenBackbone:
                 f"{type(self.model).__name__} has no separate decoder and output head; give a causal language model"
             )
         self.config = self.model.config.get_text_config()
-        self._embedding_factor = check_model(self)
+        self.embedding_factor = check_model(self)
         self._has_experts = any(getattr(self.config, name, None) for name in EXPERTS)
         ids = torch.arange(len(self.table.weight))
         squares = sum(self.embed(part).float().square().sum().item() for part in ids.split(8192))
@@ -87,7 +87,7 @@ class FrozenBackbone:
         """Embeddings (…, E) that the model treats like token ids (…)."""
         embedded = self.table(ids)
         # Falcon-H1 multiplies the embeddings of ids, and not embeddings that it is given.
-        return embedded if self._embedding_factor == 1.0 else embedded * self._embedding_factor
+        return embedded if self.embedding_factor == 1.0 else embedded * self.embedding_factor
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text without special tokens."""

@@ -1,4 +1,4 @@
-"""Find, load and fingerprint a causal language model: the bundled ``nano``, a local folder or a hub id."""
+"""Find, load and fingerprint a causal language model: a bundled ``nano``, a local folder or a hub id."""
 
 import hashlib
 import inspect
@@ -28,6 +28,8 @@ from gssr.backbone.folder import check_config, check_folder, no_larger_than_weig
 
 NANO = "nano"
 RANDOM = "nano-random"  # nano's shape and tokenizer with untrained weights, for comparison
+LOOKUPS = "nano-lookups"  # knows the words of generated problems alone, for thoughts
+BUNDLED = {NANO: "nano", RANDOM: "nano", LOOKUPS: "lookups"}  # folders in this package
 PART = 2**22
 HUB_SECONDS = 5.0
 # What tokenizer files begin with: tokenizer.json, tokenizer.model, vocab.json, sentencepiece.bpe.model, spiece.model,
@@ -42,8 +44,8 @@ def load_model(
     """Load model and tokenizer, never running code that comes with the weights.
 
     Args:
-        name: ``nano``, ``nano-random`` (nano's shape, weights as initialized from a fixed seed), a local folder or a
-            hub id.
+        name: ``nano``, ``nano-random`` (nano's shape, weights as initialized from a fixed seed), ``nano-lookups``, a
+            local folder or a hub id.
         revision: branch, tag or commit of a hub id; a commit pins it for good.
         dtype: precision of the weights, a key of ``DTYPES``.
         offline: use the hub cache only.
@@ -159,7 +161,7 @@ def _source(name: str, revision: str | None) -> str:
 
     Raises ValueError for a folder that does not exist, or has no config, weights or tokenizer; nothing was read yet.
     """
-    folder = Path(str(resources.files("gssr.backbone") / "nano")) if name in (NANO, RANDOM) else Path(name)
+    folder = Path(str(resources.files("gssr.backbone") / BUNDLED[name])) if name in BUNDLED else Path(name)
     if not folder.exists():
         if "/" not in name or name.startswith((".", "/", "~")):
             raise ValueError(
@@ -199,7 +201,7 @@ def _explained(what: str, name: str, error: BaseException, offline: bool, silent
     elif "Unrecognized configuration class" in str(error):
         problem = problem.split(" for this kind")[0]
         advice = "That is no causal language model; choose one that writes text from left to right."
-    elif Path(name).exists() or name == NANO:
+    elif Path(name).exists() or name in BUNDLED:
         advice = "The folder must be as save_pretrained writes it: config, tokenizer.json, complete safetensors files."
     elif silent:
         problem = f"{constants.ENDPOINT} does not answer, and the hub cache does not hold it"

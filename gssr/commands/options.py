@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from gssr.domains import Items, Range, Seed, Steps, argument
+from gssr.domains import Few, Fraction, Items, Range, Seed, Steps, argument
 from gssr.shown import quoted
 
 if TYPE_CHECKING:
@@ -39,10 +39,12 @@ def add_command(
     )
 
 
-def backbone_options(parser: argparse.ArgumentParser) -> None:
+def backbone_options(parser: argparse.ArgumentParser, default: str = "nano") -> None:
     """The language model, its precision and its device; ``load_backbone`` reads them."""
     group = parser.add_argument_group("language model")
-    group.add_argument("--backbone", default="nano", metavar="NAME", help="nano (default), a local folder or a hub id")
+    group.add_argument(
+        "--backbone", default=default, metavar="NAME", help=f"{default} (default), a local folder or a hub id"
+    )
     hub_options(group)
     group.add_argument("--dtype", default="float32", help="float32 (default), bfloat16 or float16")
     group.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
@@ -65,6 +67,18 @@ def seed_option(parser: Options, of: str) -> None:
 def budget_option(parser: Options) -> None:
     parser.add_argument(
         "--budget", type=items, default=16_384, metavar="N", help="rollouts and particles at most; default 16384"
+    )
+
+
+def steps_options(parser: Options) -> None:
+    """When thinking ends: after ``--steps``, or where the head is as sure as ``--halt``, after ``--most`` at last."""
+    ends = parser.add_mutually_exclusive_group()
+    ends.add_argument("--steps", type=argument(Few), metavar="N", help="steps in all")
+    ends.add_argument(
+        "--halt", type=argument(Fraction), default=0.9, metavar="P", help="chance of being right that is enough; 0.9"
+    )
+    parser.add_argument(
+        "--most", type=argument(Few), default=32, metavar="N", help="steps at most with --halt; default 32"
     )
 
 

@@ -6,49 +6,44 @@ import sys
 from pathlib import Path
 
 from gssr import shown
-from gssr.commands.options import Subparsers, add_command, backbone_options, json_option, load_backbone
-from gssr.domains import Few, Fraction, argument
+from gssr.commands import options as shared
+from gssr.commands.options import Subparsers
 
 
 def add_commands(subparsers: Subparsers) -> None:
-    parser = add_command(
+    parser = shared.add_command(
         subparsers,
         "think",
         "answer after thought steps in the recurrence",
         [
-            'gssr think --backbone corpus/lookups --thoughts corpus/thoughts.safetensors --prompt "a = b ; b = 7 ; ? '
-            'a" --show',
-            'gssr think --thoughts mine.safetensors --prompt "…" --steps 8',
+            'gssr think --prompt "b = 7 ; c = d ; a = b ; d = 2 ; ? a" --show',
+            'gssr think --backbone corpus/lookups --thoughts corpus/thoughts.safetensors --prompt "…" --steps 8',
         ],
         "The prompt is read once. Its last token is the first thought: step 1 says what the model says without "
         "thinking.\nThinking ends after --steps, or where the head is as sure as --halt that the answer is right.\n"
+        "The bundled model knows the words of generated problems alone: chains (a = b ;), rounds (r0.1 .3).\n"
         "Train thoughts with: python train.py fit --config configs/thoughts.yaml",
     )
     parser.add_argument("--prompt", required=True, metavar="TEXT", help="what is read")
     parser.add_argument(
-        "--thoughts", type=Path, required=True, metavar="FILE", help="written by a training of thoughts"
+        "--thoughts", type=Path, metavar="FILE", help="written by a training of thoughts; default the bundled model's"
     )
-    ends = parser.add_mutually_exclusive_group()
-    ends.add_argument("--steps", type=argument(Few), metavar="N", help="steps in all")
-    ends.add_argument(
-        "--halt", type=argument(Fraction), default=0.9, metavar="P", help="chance of being right that is enough; 0.9"
-    )
-    parser.add_argument(
-        "--most", type=argument(Few), default=32, metavar="N", help="steps at most with --halt; default 32"
-    )
+    shared.steps_options(parser)
     parser.add_argument("--show", action="store_true", help="show what each thought would have said")
-    backbone_options(parser)
-    json_option(parser)
+    shared.backbone_options(parser, "nano-lookups")
+    shared.json_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     import torch
 
-    from gssr.reasoning.saved import load_thinker
+    from gssr.reasoning.saved import BUNDLED, load_thinker
 
-    backbone = load_backbone(options)
-    thinker = load_thinker(options.thoughts, backbone)
+    if options.thoughts is None and options.backbone != "nano-lookups":
+        raise ValueError(f"--thoughts is missing: a file of thoughts that were trained around {options.backbone!r}")
+    backbone = shared.load_backbone(options)
+    thinker = load_thinker(options.thoughts or BUNDLED, backbone)
     (ids,), unknown = backbone.tokenize([options.prompt]), backbone.tokenizer.unk_token_id
     if not ids or (unknown is not None and unknown in ids):
         raise ValueError(

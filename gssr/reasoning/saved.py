@@ -15,6 +15,7 @@ from gssr.reasoning.thoughts import LinearThought, SoftToken, Spacer, Thought, W
 from gssr.states import state_file
 
 FORMAT = "gssr thoughts 1"
+BUNDLED = Path(__file__).with_name("lookups.safetensors")  # around the bundled nano-lookups
 KINDS: dict[str, type[Thought]] = {kind.__name__: kind for kind in (SoftToken, LinearThought, Spacer, WrittenToken)}
 OPTIONS = ("rank", "temperature")
 

@@ -24,17 +24,32 @@ from gssr.backbone import FrozenBackbone
 from gssr.reasoning.halting import HaltingHead
 from gssr.reasoning.thoughts import Thought
 from gssr.states.advance import advance
-from gssr.states.cache import ATTENTION, empty_cache, fill_cache, layer_states
+from gssr.states.cache import ATTENTION, any_cache, fill_cache, layer_states
 
 Memory = Literal["read_only", "write", "write_without_keys"]
 
 
 class Step(NamedTuple):
-    """Of one step: what was read (B, E), the hidden state (B, E) and the logits (B, V) behind it."""
+    """Of one step: what was read (B, E), the hidden state (B, E) and the logits (B, V) behind it.
+
+    ``again`` (B,): the chance that this step would say what the step before would have said; 0 at the first.
+    """
 
     thought: Tensor
     hidden: Tensor
     logits: Tensor
+    again: Tensor
+
+
+class State(NamedTuple):
+    """Of one step: ``kept`` is the cache that the next step reads, ``read`` the one behind this thought, of the
+    positions in ``mask`` (B, K), behind which an answer is written.
+    """
+
+    step: Step
+    kept: Cache
+    read: Cache
+    mask: Tensor
 
 
 class Readouts(NamedTuple):
@@ -58,10 +73,10 @@ class Thinker:
 
     def steps(self, prompt: Tensor, mask: Tensor | None = None) -> Iterator[Step]:
         """Steps without end; gradients pass through thoughts and states. Arguments and errors as in ``states``."""
-        return (step for step, _ in self.states(prompt, mask))
+        return (state.step for state in self.states(prompt, mask))
 
-    def states(self, prompt: Tensor, mask: Tensor | None = None) -> Iterator[tuple[Step, Cache]]:
-        """Steps without end, each with the cache that the next one reads.
+    def states(self, prompt: Tensor, mask: Tensor | None = None) -> Iterator[State]:
+        """Steps without end, each with its caches.
 
         Args:
             prompt: token ids (B, L), padded on the left. mask: (B, L), False at padding; all by default.
@@ -75,7 +90,7 @@ class Thinker:
             )
         embedded = self.backbone.embed(prompt)
         with torch.no_grad():
-            _, cache = advance(self.backbone, empty_cache(self.backbone.model), embedded[:, :-1], mask[:, :-1])
+            _, cache = advance(self.backbone, any_cache(self.backbone.model), embedded[:, :-1], mask[:, :-1])
         return self._think(cache, mask[:, :-1], embedded[:, -1].float())
 
     @torch.no_grad()
@@ -98,15 +113,30 @@ class Thinker:
         said, chance = [], []
         for step in islice(self.steps(prompt, mask), steps):
             said.append(step.logits.argmax(-1))
-            chance.append(self.halting(step.hidden, step.logits).sigmoid())
+            chance.append(self.halting(step).sigmoid())
             if until_sure and (torch.stack(chance) >= threshold).any(0).all():
                 break
         sure = torch.stack(chance, 1) >= threshold
         halted = torch.where(sure.any(1), sure.int().argmax(1), len(said) - 1)
         return Readouts(torch.stack(said, 1), torch.stack(chance, 1), halted)
 
-    def _think(self, cache: Cache, mask: Tensor, thought: Tensor) -> Iterator[tuple[Step, Cache]]:
-        """Each step, and the cache that the next one reads."""
+    def after(self, prompt: Tensor, steps: int, threshold: float | None = None) -> tuple[State, int]:
+        """The state after a number of steps, or where the head is as sure as ``threshold`` for all rows, and the steps
+        taken; arguments else as in ``steps``.
+
+        Raises ValueError for a threshold without a halting head.
+        """
+        if threshold is not None and self.halting is None:
+            raise ValueError("a threshold needs a halting head; train thoughts, or give a number of steps")
+        states = enumerate(islice(self.states(prompt), steps), 1)
+        for taken, state in states:
+            is_sure = self.halting is not None and (self.halting(state.step).sigmoid() >= (threshold or 0)).all()
+            if taken == steps or (threshold is not None and is_sure):
+                return state, taken
+        raise ValueError(f"{steps} steps were asked for; expected 1 or more")
+
+    def _think(self, cache: Cache, mask: Tensor, thought: Tensor) -> Iterator[State]:
+        before: Tensor | None = None
         while True:
             seen = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
             hidden, read = advance(self.backbone, cache, thought[:, None], seen)
@@ -115,8 +145,10 @@ class Thinker:
                 cache, mask = read, seen
             elif self.memory == "write_without_keys":
                 cache = self._without_last_keys(read)
-            yield Step(thought, hidden[:, -1].float(), logits), cache
-            thought = self.thought(hidden[:, -1], logits, self.backbone)
+            said = logits.detach().softmax(-1)
+            again = logits.new_zeros(len(logits)) if before is None else (said * before).sum(-1)
+            yield State(Step(thought, hidden[:, -1].float(), logits, again), cache, read, seen)
+            before, thought = said, self.thought(hidden[:, -1], logits, self.backbone)
 
     def _without_last_keys(self, cache: Cache) -> Cache:
         layers = [layer.map(lambda part: part[:, :, :-1], ATTENTION) for layer in layer_states(cache)]

@@ -45,8 +45,8 @@ class SoftToken(Thought):
         nn.init.zeros_(self.up.weight)
 
     def forward(self, hidden: Tensor, logits: Tensor, backbone: FrozenBackbone) -> Tensor:
-        ids = torch.arange(logits.shape[-1], device=logits.device)
-        said = (logits / self.temperature).softmax(-1) @ backbone.embed(ids).float()
+        said = (logits / self.temperature).softmax(-1).to(backbone.table.weight.dtype) @ backbone.table.weight
+        said = said.float() * backbone.embedding_factor
         return said + self.up(self.down(hidden.float())) * backbone.embedding_scale
 
 

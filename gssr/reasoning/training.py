@@ -83,8 +83,7 @@ class ThoughtTraining(LightningModule):
                 said = said + F.cross_entropy(step.logits, _wanted(batch, k))
             if k < self.watched:
                 is_right = (step.logits.argmax(-1) == batch["answer"]).float()
-                odds = self.halting(step.hidden.detach(), step.logits.detach())
-                halted = halted + F.binary_cross_entropy_with_logits(odds, is_right)
+                halted = halted + F.binary_cross_entropy_with_logits(self.halting(step), is_right)
         self.log("train/nats_per_thought", said / self.unrolled, prog_bar=True)
         self.log("train/halting_nats", halted / self.watched)
         return said / self.unrolled + halted / self.watched

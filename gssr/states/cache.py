@@ -9,6 +9,7 @@ layer. Other recurrent layers of transformers have shapes of their own.
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,13 +56,22 @@ def empty_cache(model: PreTrainedModel) -> DynamicCache:
 
     Raises ValueError for a model without recurrent states, or with states that cannot be moved between caches.
     """
-    cache = DynamicCache(config=model.config)
-    name = type(model).__name__
+    cache = any_cache(model)
     if not recurrent_layers(cache):
         raise ValueError(
-            f"{name} is a plain transformer without recurrent states; give a hybrid or Mamba-2 model such as nano or "
-            "ibm-granite/granite-4.0-h-350m"
+            f"{type(model).__name__} is a plain transformer without recurrent states; give a hybrid or Mamba-2 model "
+            "such as nano or ibm-granite/granite-4.0-h-350m"
         )
+    return cache
+
+
+def any_cache(model: PreTrainedModel) -> DynamicCache:
+    """A cache that has read nothing, of a plain transformer, too.
+
+    Raises ValueError for a model with states that cannot be moved between caches.
+    """
+    cache = DynamicCache(config=model.config)
+    name = type(model).__name__
     for i, layer in enumerate(cache.layers):
         if isinstance(layer, DynamicSlidingWindowLayer) or getattr(layer, "number_of_states", 1) != 1:
             raise ValueError(
@@ -74,9 +84,9 @@ def empty_cache(model: PreTrainedModel) -> DynamicCache:
 def fill_cache(model: PreTrainedModel, layers: Sequence[LayerState]) -> DynamicCache:
     """A new cache on the model's device with copies of the layers' states; gradients pass through the copies.
 
-    Raises ValueError for a model with another number of layers, and as ``empty_cache``.
+    Raises ValueError for a model with another number of layers, and as ``any_cache``.
     """
-    cache = empty_cache(model)
+    cache = any_cache(model)
     if len(cache.layers) != len(layers):
         raise ValueError(f"these are states of {len(layers)} layers, the model has {len(cache.layers)}")
     for i, layer in enumerate(layers):
@@ -104,6 +114,17 @@ def layer_states(cache: Cache) -> tuple[LayerState, ...]:
 def cache_name(model: PreTrainedModel) -> str:
     """The argument by which the model takes a cache: models without attention call it ``cache_params``."""
     return "cache_params" if "cache_params" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
+def inputs(model: PreTrainedModel, cache: Cache, tokens: Tensor, mask: Tensor) -> dict[str, Any]:
+    """Arguments with which ``model.generate`` writes behind tokens (B, L+1) of which a cache has read all but the last.
+
+    Args: mask: (B, L+1), False at left padding.
+    """
+    tokens, mask = tokens.to(model.device), mask.long().to(model.device)
+    if cache_name(model) == "cache_params":
+        return {"input_ids": tokens[:, -1:], "attention_mask": mask[:, -1:], "cache_params": cache}
+    return {"input_ids": tokens, "attention_mask": mask, "past_key_values": cache}
 
 
 def recurrent_layers(cache: Cache) -> list[int]:

@@ -19,7 +19,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from gssr.backbone import FrozenBackbone
 from gssr.states import state_file
 from gssr.states.advance import advance, left_padded
-from gssr.states.cache import ATTENTION, LayerState, cache_name, empty_cache, fill_cache, layer_states
+from gssr.states.cache import ATTENTION, LayerState, empty_cache, fill_cache, inputs, layer_states
 from gssr.states.checks import check_consistent, check_layout, check_mask, check_values, layers_of
 
 FORMAT = "gssr hybrid state 1"
@@ -78,10 +78,7 @@ class HybridState:
                 cache.
         """
         cache = repeat_rows(self, copies).to_cache(model)
-        tokens, mask = self.tokens.to(model.device), self.mask.long().to(model.device)
-        if cache_name(model) == "cache_params":
-            return {"input_ids": tokens[:, -1:], "attention_mask": mask[:, -1:], "cache_params": cache}
-        return {"input_ids": tokens, "attention_mask": mask, "past_key_values": cache}
+        return inputs(model, cache, self.tokens, self.mask)
 
     @torch.no_grad()
     def generate(self, backbone: FrozenBackbone, **options: Any) -> Tensor:
@@ -139,8 +136,11 @@ class HybridState:
         layers = [layer.map(lambda part: part[:, :, start:], ATTENTION) for layer in layers]
         return replace(self, layers=tuple(layers), tokens=self.tokens[index, start:], mask=self.mask[index, start:])
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, notes: Mapping[str, str] | None = None) -> None:
         """Write a safetensors file in one step: an interruption leaves no partial file.
+
+        Args:
+            notes: further strings for the file's header, by names that the state itself does not use.
 
         Raises ValueError if the file cannot be written, or the states are not finite.
         """
@@ -149,7 +149,7 @@ class HybridState:
         for i, layer in enumerate(self.layers):
             tensors |= {f"layers.{i}.{name}": part for name, part in layer.parts()}
         about = {"fingerprint": self.fingerprint, "backbone": self.backbone, "layers": str(len(self.layers))}
-        state_file.write(path, FORMAT, tensors, about)
+        state_file.write(path, FORMAT, tensors, {**(notes or {}), **about})
 
     @classmethod
     def load(cls, path: str | Path, backbone: FrozenBackbone | None = None) -> "HybridState":
@@ -157,21 +157,22 @@ class HybridState:
 
         Raises ValueError if the file is missing, damaged or of another model, or its shapes do not fit.
         """
+        return state_file.read(path, FORMAT, lambda tensors, about: from_file(tensors, about, backbone))
 
-        def build(tensors: dict[str, Tensor], about: Mapping[str, str]) -> HybridState:
-            names = {"tokens", "mask"}
-            if missing := sorted(names - tensors.keys()) + sorted({"layers", "fingerprint", "backbone"} - about.keys()):
-                raise ValueError(f"it lacks {', '.join(missing)}")
-            layers = layers_of({name: x for name, x in tensors.items() if name not in names}, about["layers"])
-            state = cls(layers, tensors["tokens"], tensors["mask"], about["fingerprint"], about["backbone"])
-            if not state.tokens.is_meta:
-                check_values(state.layers, state.tokens)
-            if backbone is not None:
-                check_backbone(state, backbone)
-                _check_fits(state, backbone)
-            return state
 
-        return state_file.read(path, FORMAT, build)
+def from_file(tensors: dict[str, Tensor], about: Mapping[str, str], backbone: FrozenBackbone | None) -> HybridState:
+    """The state that a file of ``HybridState.save`` holds, for ``state_file.read``; errors as in ``load``."""
+    names = {"tokens", "mask"}
+    if missing := sorted(names - tensors.keys()) + sorted({"layers", "fingerprint", "backbone"} - about.keys()):
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    layers = layers_of({name: x for name, x in tensors.items() if name not in names}, about["layers"])
+    state = HybridState(layers, tensors["tokens"], tensors["mask"], about["fingerprint"], about["backbone"])
+    if not state.tokens.is_meta:
+        check_values(state.layers, state.tokens)
+    if backbone is not None:
+        check_backbone(state, backbone)
+        _check_fits(state, backbone)
+    return state
 
 
 def capture_tokens(backbone: FrozenBackbone, tokens: Tensor, mask: Tensor | None = None) -> HybridState:

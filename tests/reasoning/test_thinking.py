@@ -153,3 +153,21 @@ def test_saved_thoughts_are_the_same_and_belong_to_their_model(
 def test_a_prompt_of_one_token_is_refused(tiny: FrozenBackbone) -> None:
     with pytest.raises(ValueError, match="at least two tokens"):
         think(thinker(tiny, SoftToken, "read_only"), 1, PROMPT[:, :1])
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_a_plain_transformer_thinks(llama_folder: Path, memory: Memory) -> None:
+    backbone = FrozenBackbone(str(llama_folder))
+    steps = think(thinker(backbone, LinearThought, memory), 4)
+    assert torch.allclose(steps[0].logits, read_again(backbone, backbone.embed(PROMPT)), atol=1e-4)
+    if memory == "write":
+        thoughts = torch.stack([step.thought for step in steps[1:]], 1)
+        again = read_again(backbone, backbone.embed(PROMPT), thoughts)
+        assert torch.allclose(steps[-1].logits, again, atol=1e-4)
+
+
+def test_a_step_knows_whether_it_repeats_the_one_before(tiny: FrozenBackbone) -> None:
+    steps = think(thinker(tiny, WrittenToken, "read_only"), 3)
+    assert steps[0].again.tolist() == [0.0, 0.0]
+    expected = (steps[1].logits.softmax(-1) * steps[2].logits.softmax(-1)).sum(-1)
+    assert torch.allclose(steps[2].again, expected)

@@ -1,5 +1,6 @@
 """Training of thoughts around a tiny model that knows the words of the problems."""
 
+import json
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -8,12 +9,14 @@ import pytest
 import torch
 from lightning import Trainer
 
-from benchmarks.reasoning.measures import bytes_kept, calibration_error, interval
+from benchmarks.reasoning.measures import bytes_kept, calibration_error
 from datamodules.lookups import ThoughtChains
 from datamodules.lookups.data import make_tokenizer
+from datamodules.lookups.tasks import WORDS
 from gssr.backbone import FrozenBackbone
 from gssr.backbone.config import BackboneConfig
 from gssr.commands.main import main
+from gssr.reasoning.evaluation import interval
 from gssr.reasoning.saved import load_thinker
 from gssr.reasoning.thinker import Memory, Thinker
 from gssr.reasoning.thoughts import LinearThought, SoftToken, Thought
@@ -26,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("lookups")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        PureMamba2(vocab_size=239, hidden_size=32, layers=1, state_size=16).build().save_pretrained(made)
+        PureMamba2(vocab_size=len(WORDS), hidden_size=32, layers=1, state_size=16).build().save_pretrained(made)
     make_tokenizer().save_pretrained(made)
     return made
 
@@ -85,6 +88,16 @@ def test_what_is_exported_thinks_the_same_and_the_command_says_it(
     assert capsys.readouterr().out.strip() == module.backbone.tokenizer.decode([expected])
     assert main([*call, "an unknown word"]) == 2
     assert "does not know" in capsys.readouterr().err
+
+
+def test_the_bundled_model_thinks_without_any_option(capsys: pytest.CaptureFixture[str]) -> None:
+    chain = "d = 2 ; b = 7 ; c = d ; e = c ; a = b ; ?"
+    for asked, answer, steps in (("a", "7", 2), ("e", "2", 3), ("d", "2", 1)):
+        assert main(["think", "--prompt", f"{chain} {asked}", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["answer"] == answer and steps <= found["steps"] <= steps + 1
+    assert main(["think", "--prompt", "a = b ; ? a", "--backbone", "nano"]) == 2
+    assert "--thoughts is missing" in capsys.readouterr().err
 
 
 def test_a_checkpoint_around_another_model_is_refused(folder: Path) -> None:

@@ -1,0 +1,56 @@
+"""Measures of thoughts on cases that are known beforehand."""
+
+import pytest
+import torch
+
+from benchmarks.reasoning import costs, measures
+from gssr.backbone import FrozenBackbone
+from gssr.reasoning.thinker import Memory, Thinker
+from gssr.reasoning.thoughts import SoftToken, WrittenToken
+
+
+def known() -> measures.Course:
+    """Four problems of 1 to 4 lookups over six steps: right from the last lookup on; a head that knows, a confidence
+    that is always high.
+    """
+    step, need = torch.arange(1, 7), torch.arange(1, 5)[:, None]
+    right = (step >= need).float()
+    return measures.Course(right, right * 0.98 + 0.01, torch.full(right.shape, 0.9))
+
+
+def test_a_head_that_knows_saves_what_can_be_saved() -> None:
+    found = measures.halting(known(), deepest=4, threshold=0.9)
+    assert found["head"] == found["fixed"] == 1.0
+    assert found["steps"] == 2.5 and found["saved"] == pytest.approx(0.5)
+    assert found["position"] == pytest.approx(0.5)  # two steps for all solve the first two
+    assert found["calibration_error"] == pytest.approx(0.01, abs=1e-5)
+
+
+def test_confidence_is_compared_at_the_heads_number_of_steps() -> None:
+    right, chance, _ = known()
+    found = measures.halting(measures.Course(right, chance, chance), deepest=4, threshold=0.9)
+    assert found["confidence"] == 1.0 and found["steps_of_confidence"] == 2.5
+
+
+@pytest.mark.parametrize("memory, computed", [("read_only", {1000, 100_000}), ("write", {1000, 100_000})])
+def test_bytes_that_are_computed_are_those_that_would_be_measured(
+    tiny: FrozenBackbone, memory: Memory, computed: set[int]
+) -> None:
+    thinker = Thinker(tiny, WrittenToken(), memory)
+    prompt = torch.tensor([[0, 5, 6, 7]])
+    sizes, found = costs.kept(thinker, prompt, 20)
+    assert found == computed
+    assert sizes[1000] == measures.bytes_kept(thinker, prompt, [1000])[1000]
+
+
+def test_thoughts_change_places_once(tiny: FrozenBackbone) -> None:
+    def steps(at: int | None) -> list[torch.Tensor]:
+        thought = SoftToken()
+        thought.prepare(tiny)
+        thinker = Thinker(tiny, thought if at is None else measures.Swapped(thought, at))
+        prompt = torch.tensor([[0, 40, 50, 60], [0, 70, 80, 90]])
+        with torch.no_grad():
+            return [state.step.thought for state, _ in zip(thinker.states(prompt), range(4), strict=False)]
+
+    plain, swapped = steps(None), steps(2)
+    assert torch.equal(plain[1], swapped[1]) and torch.equal(plain[2], swapped[2].flip(0))
