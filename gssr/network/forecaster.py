@@ -13,6 +13,7 @@ from gssr.network.calibration import Calibration
 from gssr.network.losses import kl_terms, masked_mean
 from gssr.network.noise import WindowNoise
 from gssr.network.normalisation import WindowScale
+from gssr.network.prompt import Said
 from gssr.network.rssm import Belief
 from gssr.network.speaker import Speaker
 from gssr.network.world_model import WorldModel
@@ -172,19 +173,17 @@ class Forecaster:
     def _written(self, batch: Batch, x: Tensor, spoken: Tensor, max_new_tokens: int) -> list[list[str]]:
         """Texts of beliefs x (B, H, D) at values (B, H, Y): all at once, or step by step behind those before."""
         (size, steps), prompts = x.shape[:2], self.speaker.prompts
-        said = [
-            [text for text in row[:context] if text is not None]
-            for row, context in zip(batch.text, batch.context.tolist(), strict=True)
-        ]
+        said = prompts.observed(batch)
         values, written = spoken.tolist(), [[] for _ in range(size)]
-        at_once = 1 if prompts.history else steps
+        at_once = 1 if prompts.history and prompts.own else steps
         for first in range(0, steps, at_once):
             places = [(b, t) for b in range(size) for t in range(first, first + at_once)]
             asked = [prompts(said[b], values[b][t]) for b, t in places]
             texts = self.speaker.write(x[:, first : first + at_once].flatten(0, 1), max_new_tokens, asked)
-            for (b, _), text in zip(places, texts, strict=True):
+            for (b, t), text in zip(places, texts, strict=True):
                 written[b].append(text)
-                said[b] += [text] if text else []
+                if text and prompts.own:
+                    said[b].append(Said(text, values[b][t]))
         return written
 
     @torch.no_grad()

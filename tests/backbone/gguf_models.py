@@ -28,7 +28,7 @@ def write(path: Path, leave_out: str = "", **changed: Any) -> dict[str, np.ndarr
     keys |= {"layer_norm_rms_eps": 1e-5}
     for name, value in (keys | changed).items():
         getattr(writer, f"add_{name}")(value)
-    words = [*alphabet(), "<|end|>", "Wi"]
+    words = [*alphabet(), "<|endoftext|>", "Wi"]
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(words)
     writer.add_token_types([1] * 256 + [3, 1])
