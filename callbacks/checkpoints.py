@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import re
 import shutil
 import signal
+import statistics
 import threading
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import FrameType
@@ -22,7 +25,7 @@ from gssr.domains import Count, CountOrNone, checked
 from gssr.files import atomic_path
 from gssr.runs.folders import BEST, CHECKPOINTS, LAST, RunError, checkpoint_file
 
-_STATE = ("monitor", "mode", "best_score", "best_step", "worse")
+_STATE = ("monitor", "mode", "best_scores", "best_step", "worse", "scores")
 _STEP_FILE = re.compile(r"step-(\d+)\.ckpt")
 
 
@@ -55,9 +58,11 @@ class RunCheckpoints(Checkpoint):
     The last step is validated in any case, wherever in an epoch it is.
 
     Args:
-        monitor: name of the logged validation score that decides which checkpoint is best. None keeps no best; a data
-            module that trains on its validation part (`train_through`) requires that.
-        mode: whether a small or a large score is good.
+        monitor: name of the logged validation score that decides which checkpoint is best, or several: then a
+            checkpoint is better where the sum of its scores is, each divided by the score's standard deviation over the
+            validations so far. All but the first may be absent, as that of texts where there are none. None keeps no
+            best; a data module that trains on its validation part (`train_through`) requires that.
+        mode: whether small or large scores are good.
         patience: validations in a row without a better score after which training ends; None, or no monitor: it
             never does. A run that is resumed goes on counting.
         every_n_steps: optimizer steps between two states of `last`; the end of training always writes one.
@@ -66,7 +71,7 @@ class RunCheckpoints(Checkpoint):
 
     def __init__(
         self,
-        monitor: str | None = "val/open_loop_mae",
+        monitor: list[str] | str | None = "val/open_loop_mae",
         mode: Literal["min", "max"] = "min",
         patience: Count | None = None,
         every_n_steps: Count = 200,
@@ -75,7 +80,8 @@ class RunCheckpoints(Checkpoint):
         super().__init__()
         self.monitor, self.mode, self.every_n_steps, self.keep = monitor, mode, every_n_steps, keep
         self.patience = patience
-        self.best_score: float | None = None
+        self.best_scores: dict[str, float] = {}
+        self.scores: dict[str, list[float]] = {}  # of all validations
         self.best_step: int | None = None
         self.worse = 0  # validations since the best
         self._seen = self._saved = 0  # optimizer steps at the last batch, and at the last save
@@ -160,19 +166,26 @@ class RunCheckpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if (state_dict["monitor"], state_dict["mode"]) == (self.monitor, self.mode):
             for name in _STATE:
-                setattr(self, name, state_dict.get(name, 0))  # older checkpoints lack `worse`
+                setattr(self, name, copy.copy(state_dict[name]))
 
     @property
     def ran_out(self) -> bool:
         """Whether training ends since no validation was better for long enough."""
         return self.patience is not None and self.worse >= self.patience
 
+    @property
+    def monitored(self) -> str:
+        """The scores that decide, in words."""
+        return " and ".join(_listed(self.monitor))
+
     def when_best(self, trainer: Trainer) -> str:
         """Step, pass over the training windows and score of the best checkpoint, in words."""
         assert self.best_step is not None
         batches = trainer.num_training_batches / trainer.accumulate_grad_batches
         passes = f" (pass {math.ceil(self.best_step / math.ceil(batches))})" if 0 < batches < math.inf else ""
-        return f"after step {self.best_step}{passes}: {self.monitor} {self.best_score:.4g}"
+        scores = ", ".join(f"{name} {score:.4g}" for name, score in self.best_scores.items())
+        several = "; the sum of both, each in its own spread over the validations" if len(self.best_scores) > 1 else ""
+        return f"after step {self.best_step}{passes}: {scores}{several}"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -180,22 +193,29 @@ class RunCheckpoints(Checkpoint):
         self._best_exists = checkpoint_file(self._folder(trainer), BEST).exists()
 
     def _improved(self, trainer: Trainer) -> bool:
-        logged = trainer.callback_metrics
-        assert self.monitor is not None
-        if self.monitor not in logged:
+        logged, names = trainer.callback_metrics, _listed(self.monitor)
+        if names[0] not in logged:
             raise ValueError(
-                f"checkpoint.monitor {self.monitor!r} was not logged by validation; logged were {sorted(logged)}; "
+                f"checkpoint.monitor {names[0]!r} was not logged by validation; logged were {sorted(logged)}; "
                 "choose one of them, or null to keep no best checkpoint"
             )
         # The first process decides for all, since a network may log a score of its own process only.
-        score = ranks.gather(float(logged[self.monitor]))[0]
-        sign = 1.0 if self.mode == "min" else -1.0
+        found = ranks.gather({name: float(logged[name]) for name in names if name in logged})[0]
+        for name, score in found.items():
+            if math.isfinite(score):
+                self.scores.setdefault(name, []).append(score)
         # A run that branched off from another one does not have that run's best checkpoint.
-        known = self.best_score if self._best_exists else None
-        if math.isnan(score) or (known is not None and not sign * score < sign * known):
+        known = self.best_scores if self._best_exists else {}
+        if any(map(math.isnan, found.values())) or (known and not self._better(found, known)):
             return False
-        self.best_score, self.best_step, self._best_exists = score, trainer.global_step, True
+        self.best_scores, self.best_step, self._best_exists = found, trainer.global_step, True
         return True
+
+    def _better(self, found: Mapping[str, float], known: Mapping[str, float]) -> bool:
+        sign, change = 1.0 if self.mode == "min" else -1.0, 0.0
+        for name in found.keys() & known.keys():
+            change += sign * (found[name] - known[name]) / (statistics.pstdev(self.scores.get(name, [0.0])) or 1.0)
+        return change < 0
 
     def _save(self, trainer: Trainer, file: Path) -> None:
         with step_counted(trainer) if self._extra and self._validating else nullcontext():
@@ -259,12 +279,17 @@ class RunCheckpoints(Checkpoint):
             raise KeyboardInterrupt
 
 
-def check_monitor(monitor: str | None, datamodule: Any) -> None:
+def _listed(monitor: list[str] | str | None) -> list[str]:
+    return [monitor] if isinstance(monitor, str) else list(monitor or ())
+
+
+def check_monitor(monitor: list[str] | str | None, datamodule: Any) -> None:
     """Raises ValueError for a score of windows that the data module trains on."""
     through = getattr(datamodule, "train_through", "train")
     if monitor is not None and through != "train":
         raise ValueError(
-            f"data.train_through is {through}: {monitor} scores windows that are trained on, and cannot choose "
+            f"data.train_through is {through}: {' and '.join(_listed(monitor))} scores windows that are "
+            "trained on, and cannot choose "
             "the best checkpoint; add --checkpoint.monitor null, and as many passes (--trainer.max_epochs) as were "
             "best before"
         )

@@ -15,6 +15,7 @@ from gssr.domains import Count, Items, Seed, checked
 from gssr.evaluation.fan_chart import fan_chart_of
 from gssr.evaluation.network import Plan
 from gssr.evaluation.report import digits_for
+from gssr.evaluation.told import telling, told
 from gssr.sequences.clock import count_of, unit_of
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch, Record
@@ -37,6 +38,7 @@ class PlanRollouts(Callback):
         goals: Kind of the goals: "combinations", "numbers" or "forms".
         texts: Write the plan in words, too; this takes most of the time.
         seed: Seed of the rollouts.
+        samples_in_words: Different futures of a window that are told in words.
     """
 
     needs = ("plan",)
@@ -49,9 +51,11 @@ class PlanRollouts(Callback):
         goals: Literal["combinations", "numbers", "forms"] = "combinations",
         texts: bool = True,
         seed: Seed = 0,
+        samples_in_words: Items = 1,
     ) -> None:
         self.every_n_epochs, self.windows, self.samples = every_n_epochs, windows, samples
         self.goals, self.texts, self.seed = goals, texts, seed
+        self.samples_in_words = samples_in_words
         self._batch: Batch | None = None
         self._quiet = False
 
@@ -63,7 +67,8 @@ class PlanRollouts(Callback):
         if not self._quiet and boards and (epoch % self.every_n_epochs == 0 or epoch == last):
             with drawing("pictures of plans"):
                 self._quiet = True
-                self._show(boards, trainer, pl_module)
+                with telling(pl_module, self.samples_in_words):
+                    self._show(boards, trainer, pl_module)
                 self._quiet = False
 
     @torch.no_grad()
@@ -134,11 +139,14 @@ def in_words(batch: Batch, index: int, plan: Plan, data: SequenceSource) -> str:
     # The smallest spread of a value decides its digits, so that no interval shows as a point.
     smallest = (plan.quantiles[index, ..., -1] - plan.quantiles[index, ..., 0]).amin(0).clamp(min=1e-9)
     digits = [digits_for(width, figures=2, least=1) for width in smallest.tolist()]
-    for h, text in enumerate(shown.with_dittos(plan.text[index])):
+    words = list(told(plan, index))
+    for h, text in enumerate(words[0][1] if words else plan.text[index]):
         cells = []
         for y, d in enumerate(digits):
             low, high = plan.quantiles[index, h, y, 0], plan.quantiles[index, h, y, -1]
             cells.append(f"{plan.mean[index, h, y]:.{d}f} ({low:.{d}f} to {high:.{d}f})")
         words = shown.markdown(" ".join(text.split()))
         lines.append(f"| {count_of(time[first + h] - time[first - 1], unit)} | " + " | ".join(cells) + f" | {words} |")
+    for what, texts in words[1:]:
+        lines += ["", f"**{what}**", "", *(f"1. {shown.markdown(' '.join(text.split()))}" for text in texts)]
     return "\n".join(lines)

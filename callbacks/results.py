@@ -17,6 +17,7 @@ from gssr.domains import CountOrNone, Items, checked
 from gssr.evaluation.forecasting import Forecast
 from gssr.evaluation.network import Plan
 from gssr.evaluation.predictions import FILE
+from gssr.evaluation.told import telling, told
 from gssr.files import atomic_write, require_room
 from gssr.runs.folders import RunError
 from gssr.search.beliefs import goal_chances
@@ -69,12 +70,13 @@ class PredictionWriter(Callback):
     Args:
         charts: Fan charts, of the first batch at most.
         rollouts: Single rollouts of a window that are written (None: all); `samples` in the file says of how many.
+        samples_in_words: Different futures of a window that are told in words.
     """
 
     needs = ("plan",)
 
-    def __init__(self, charts: CountOrNone = 8, rollouts: CountOrNone = 16) -> None:
-        self.charts, self.rollouts = charts, rollouts
+    def __init__(self, charts: CountOrNone = 8, rollouts: CountOrNone = 16, samples_in_words: Items = 1) -> None:
+        self.charts, self.rollouts, self.samples_in_words = charts, rollouts, samples_in_words
         self._open = ExitStack()  # the draft of the file
         self._file: IO[str] | None = None
         self._first: Forecast | None = None
@@ -82,6 +84,7 @@ class PredictionWriter(Callback):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = Path(trainer.default_root_dir)
         _require_room(folder)
+        self._open.enter_context(telling(pl_module, self.samples_in_words))
         self._file = self._open.enter_context(atomic_write(folder / FILE))
         self._first = None
 
@@ -126,10 +129,10 @@ class PredictionWriter(Callback):
         for step, values in enumerate(plan.mean[0].tolist(), start=1):
             means = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, values, strict=True))
             print(shown.line(f"  step {step}: {means}"))
-        if any(plan.text[0]):
-            print("in words, a typical rollout (the nearest to the mean):")
-        for step, text in enumerate(shown.with_dittos(plan.text[0]), start=1):
-            print(shown.line(f"  step {step}: {text}"))
+        for what, texts in told(plan, 0):
+            print(f"in words, {what}:")
+            for step, text in enumerate(texts, start=1):
+                print(shown.line(f"  step {step}: {text}"))
 
 
 def _require_room(folder: Path) -> None:

@@ -31,8 +31,8 @@ from datamodules.tables.splits import everything, split, together
 from datamodules.tables.store import Store
 from datamodules.tables.times import one_time
 from datamodules.tables.windows import Cutter, LastWindows, TableWindows, grid_of
-from gssr.backbone.table import cache_folder
 from gssr.domains import Characters, Different, InnerFraction, NonNegative, Rows
+from gssr.files import cache_folder
 from gssr.sequences.record import Record
 from gssr.sequences.scaler import Scaler
 from gssr.sequences.templates import read_templates

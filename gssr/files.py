@@ -70,6 +70,11 @@ def read_plain(path: Path, most: int) -> bytes:
         return file.read()
 
 
+def cache_folder() -> Path:
+    """The folder of what is computed once and kept: ``$GSSR_CACHE``, or ``~/.cache/gssr`` by default."""
+    return Path(os.environ.get("GSSR_CACHE", Path.home() / ".cache" / "gssr"))
+
+
 def memory() -> int:
     """Bytes of memory that this machine has; where the system does not tell, more than any has."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 1 << 50

@@ -3,6 +3,7 @@
     python -m benchmarks.words                                    # real advisories, and the bundled nano alone
     python -m benchmarks.words --run storms --ckpt_path last      # and what a run's plans and belief reach
     python -m benchmarks.words --model runs/nano/weights          # other weights of the frozen model
+    python -m benchmarks.words --model runs/nano/weights --follow  # and what it alone writes along the true rows
     python -m benchmarks.words --part val --windows 64 --run storms --examples 2
 
 The first table says how often texts agree with the row of values that they stand in, in percent of the texts that can
@@ -36,25 +37,38 @@ from gssr.evaluation.belief import text_evidence
 from gssr.evaluation.imagining import evaluating, pick_evenly, seed_of
 from gssr.evaluation.intervals import Estimate, cluster_mean, cluster_ratio
 from gssr.network import GoalNetwork
-from gssr.network.prompt import Prompts
+from gssr.network.prompt import Prompts, Said
 from gssr.network.speaker import Speaker, SpeechConfig
 from gssr.runs.trained import load_trained
 from gssr.sequences.collate import collate
 from gssr.sequences.context import context_length
 from gssr.sequences.record import Batch
 from gssr.sequences.row_in_words import RowInWords
+from gssr.states.prompts import ReadPrompts
 
 BATCH = 64
 REAL = "real advisories"
 SIDES = "wind {wind} kt, pressure {pressure} hPa, {latitude:north|south} {longitude:east|west}:"
 ADVISORY = "Storm near {latitude:north|south} {longitude:east|west}. Central pressure {pressure} hPa.\n"
-PROMPTS = {
+PROMPTS: dict[str, dict[str, Any]] = {
     "nothing": {},
     "the last advisory": {"history": 1},
     "the last two": {"history": 2},
     "the last advisory, and the own row by name": {"history": 1, "row": "{values}:"},
     "the last advisory, and the own row with sides": {"history": 1, "row": SIDES},
     "the last advisory, and the own row as an advisory": {"history": 1, "row": ADVISORY},
+    "the last advisory with its row, and the own row": {"history": 1, "row": SIDES, "rows": True},
+    "the last two with their rows, and the own row": {"history": 2, "row": SIDES, "rows": True},
+}
+NOTHING, TOKENS = "\n", 64
+FOLLOWED: dict[str, dict[str, Any]] = {
+    "own texts": {"history": 1},
+    "own texts, row": {"history": 1, "row": SIDES},
+    "own texts and rows": {"history": 1, "row": SIDES, "rows": True},
+    "own texts and rows, two": {"history": 2, "row": SIDES, "rows": True},
+    "observed, row": {"history": 1, "row": SIDES, "own": False},
+    "observed and its row": {"history": 1, "row": SIDES, "rows": True, "own": False},
+    "observed and rows, two": {"history": 2, "row": SIDES, "rows": True, "own": False},
 }
 
 
@@ -116,9 +130,7 @@ def alone(backbone: FrozenBackbone, data: Storms, batch: Batch, texts: int) -> d
     steps = [(row, first + row % (batch.value.shape[1] - first)) for row in pick_evenly(len(batch), texts)]
     found = {}
     for name, options in PROMPTS.items():
-        row = options.get("row")
-        words = None if row is None else RowInWords(row, data.value_names, data.value_units, data.value_resolution)
-        prompts = Prompts(history=options.get("history", 0), row=words).of(batch, steps)
+        prompts = make_prompts(data, options).of(batch, steps)
         nats, tokens = [], []
         for start in range(0, len(steps), BATCH):
             part = slice(start, start + BATCH)
@@ -129,6 +141,30 @@ def alone(backbone: FrozenBackbone, data: Storms, batch: Batch, texts: int) -> d
                 kept += numbers.tolist()
         found[name] = cluster_ratio(np.array(nats), np.array(tokens), [batch.series[b] for b, _ in steps])
     return found
+
+
+def follow(backbone: FrozenBackbone, data: Storms, batch: Batch, options: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Agreement of texts that the frozen model alone writes along the rows as they came true, step after step."""
+    first, rows = context_length(batch), values(batch)
+    prompts = make_prompts(data, options)
+    said, texts = prompts.observed(batch), [[] for _ in range(len(batch))]
+    for step in range(first, rows.shape[1]):
+        for start in range(0, len(batch), BATCH):
+            part = range(start, min(start + BATCH, len(batch)))
+            asked = [prompts(said[b], rows[b, step].tolist()) or NOTHING for b in part]
+            read = ReadPrompts(backbone, [prompt.rstrip(" ") for prompt in asked])
+            nothing = backbone.table.weight.new_zeros(len(part), 0, backbone.hidden_size)
+            for b, text in zip(part, backbone.generate(nothing, TOKENS, read.write), strict=True):
+                texts[b].append(text)
+                if text and prompts.own:
+                    said[b].append(Said(text, rows[b, step].tolist()))
+    return agreement(texts, rows[:, first:], rows[:, first - 1], names_of(batch))
+
+
+def make_prompts(data: Storms, options: Mapping[str, Any]) -> Prompts:
+    row = options.get("row")
+    words = None if row is None else RowInWords(row, data.value_names, data.value_units, data.value_resolution)
+    return Prompts(**{"history": 0} | dict(options) | {"row": words})
 
 
 def show_nats(title: str, rows: Mapping[str, Estimate]) -> None:
@@ -146,6 +182,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=128, help="windows that are planned; default 128")
     parser.add_argument("--samples", type=int, default=16, help="rollouts of a window; default 16")
     parser.add_argument("--texts", type=int, default=600, help="advisories whose nats are measured; default 600")
+    parser.add_argument("--follow", action="store_true", help="let the frozen model alone write along the true rows")
     parser.add_argument("--examples", type=int, default=0, help="plans to print")
     parser.add_argument("--seed", type=int, default=0, help="of rollouts")
     options = parser.parse_args()
@@ -170,6 +207,9 @@ def run(options: argparse.Namespace) -> None:
         network, _ = load_trained(options.ckpt_path, options.run)
         network.encode_texts(text for row in batch.text for text in row if text is not None)
         found["plans"], examples = planned(network, batch, options.samples, options.seed)
+    backbone = network.backbone if network is not None else FrozenBackbone(options.model)
+    for name, about in FOLLOWED.items() if options.follow else ():
+        found[name] = follow(backbone, data, batch, about)
     show(found, batch)
     for row in range(min(options.examples, len(examples))):
         print(f"\n{batch.series[row]}: {batch.goal[row]}")
@@ -179,7 +219,6 @@ def run(options: argparse.Namespace) -> None:
         return
     every = data.windows(options.part)
     every = collate([every[i] for i in pick_evenly(len(every), 1500)])
-    backbone = network.backbone if network is not None else FrozenBackbone(options.model)
     show_nats("an advisory behind …", alone(backbone, data, every, options.texts))
     evidence = None if network is None else text_evidence(network, every, options.texts)
     if evidence is not None:

@@ -13,15 +13,17 @@ class BackboneConfig:
     """The frozen language model.
 
     Args:
-        name: nano, a local folder or a hub id of a causal language model; nano-random has nano's shape, untrained.
+        name: nano, smollm2-135m (extra smollm), a GGUF file (extra gguf), a local folder or a hub id of a causal
+            language model; nano-random has nano's shape, untrained.
         revision: Commit or tag of a hub id.
-        dtype: Precision of its weights: float32, bfloat16 or float16; trained parts are float32 in any case.
+        dtype: Precision of its weights: float32, bfloat16, float16, or auto, that of the stored weights where the
+            device has arithmetic for it and float32 elsewhere; trained parts are float32 in any case.
         offline: Take a hub id from the local cache only.
     """
 
     name: str = "nano"
     revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     offline: bool = False
 
     def load(self) -> FrozenBackbone:

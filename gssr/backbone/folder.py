@@ -104,24 +104,27 @@ def _check_value(value: Any, key: str, depth: int) -> None:
         raise ValueError(f"{key} is {shown}; no model has as many")
 
 
+def numbers_in(folder: Path | None) -> int:
+    """The most numbers that the weight files of a folder can hold; of an unknown folder (None) what memory can."""
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder else memory()
+    return NUMBERS_PER_BYTE * min(size, memory())
+
+
 @contextmanager
-def no_larger_than_weights(folder: Callable[[], Path | None]) -> Iterator[None]:
+def no_larger_than(numbers: Callable[[], int]) -> Iterator[None]:
     """Inside the block, a model with more numbers than its weight files can hold raises ValueError while it is built.
 
     transformers builds a model without memory first and then makes random numbers for what the files lack.
 
     Args:
-        folder: where the weights lie, asked at the first number: for a hub id they are fetched inside the block. None
-            where that is not known; then the bound is the memory of the machine.
+        numbers: how many the files can hold, asked at the first one: those of a hub id are fetched inside the block.
     """
     found, most = 0, -1
 
     def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
         nonlocal found, most
         if most < 0:
-            place = folder()
-            size = sum(file.stat().st_size for file in place.glob("*.safetensors")) if place else memory()
-            most = NUMBERS_PER_BYTE * min(size, memory()) + SPARE_NUMBERS
+            most = numbers() + SPARE_NUMBERS
         found += 0 if tensor is None else tensor.numel()
         if found > most:
             raise ValueError(

@@ -12,6 +12,7 @@ from gssr.backbone.cross_entropy import token_nats
 from gssr.backbone.fixed_shapes import EXPERTS, call_shape, read
 from gssr.backbone.identity import configured
 from gssr.backbone.loading import decoder_layers, fingerprint, load_model
+from gssr.backbone.precision import AUTO, warn_if_slow
 from gssr.backbone.probing import check_model, ending_at
 
 # With gradients: a CPU is fastest while a layer's activations stay in its cache, a GPU wants few calls.
@@ -26,14 +27,20 @@ class FrozenBackbone:
     Not an ``nn.Module``, so that it is in no optimizer and in no checkpoint of the network that holds it.
 
     Args:
-        name: ``nano``, a local folder or a hub id; with ``revision``, ``dtype`` and ``offline`` as in ``load_model``.
+        name: ``nano``, a local folder or a hub id; all arguments are those of ``load_model``.
     """
 
     def __init__(
-        self, name: str = "nano", revision: str | None = None, dtype: str = "float32", offline: bool = False
+        self,
+        name: str = "nano",
+        revision: str | None = None,
+        dtype: str = AUTO,
+        offline: bool = False,
+        device: str | None = None,
     ) -> None:
         self.name, self.revision = name, revision
-        self.model, self.tokenizer = load_model(name, revision, dtype, offline)
+        self.model, self.tokenizer = load_model(name, revision, dtype, offline, device)
+        self._warned = False
         self.model.eval().requires_grad_(False)
         end, start, pad = (getattr(self.tokenizer, f"{name}_token_id") for name in ("eos", "bos", "pad"))
         # The token before every text and the one at padding; a model that lacks one takes end-of-text.
@@ -62,7 +69,11 @@ class FrozenBackbone:
         return self.table.weight.device
 
     def to(self, device: torch.device | str) -> "FrozenBackbone":
+        """Move the model. Warns, once, where its precision is slow there."""
         self.model.to(device)
+        if not self._warned:
+            self._warned = True
+            warn_if_slow(self.table.weight.dtype, torch.device(device).type)
         return self
 
     def identity(self) -> dict[str, str | int | None]:

@@ -22,9 +22,12 @@ from transformers import (
 )
 from transformers.utils import CONFIG_NAME, cached_file, logging
 
+from gssr import ranks, shown
 from gssr.backbone.accelerate import accelerate_on_cpu
 from gssr.backbone.cpu import prepare_cpu
-from gssr.backbone.folder import check_config, check_folder, no_larger_than_weights
+from gssr.backbone.folder import check_config, check_folder, no_larger_than, numbers_in
+from gssr.backbone.gguf_file import is_gguf, unpacked
+from gssr.backbone.precision import AUTO, choose, name_of
 
 NANO = "nano"
 RANDOM = "nano-random"  # nano's shape and tokenizer with untrained weights, for comparison
@@ -35,28 +38,29 @@ HUB_SECONDS = 5.0
 # What tokenizer files begin with: tokenizer.json, tokenizer.model, vocab.json, sentencepiece.bpe.model, spiece.model,
 # tekken.json.
 TOKENIZERS = ("tokenizer.", "vocab", "sentencepiece", "spiece", "tekken")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SAID: set[str] = set()  # choices of a precision that were printed
 
 
 def load_model(
-    name: str, revision: str | None = None, dtype: str = "float32", offline: bool = False
+    name: str, revision: str | None = None, dtype: str = AUTO, offline: bool = False, device: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load model and tokenizer, never running code that comes with the weights.
 
     Args:
-        name: ``nano``, ``nano-random`` (nano's shape, weights as initialized from a fixed seed), ``nano-lookups``, a
-            local folder or a hub id.
+        name: ``nano``, ``nano-random`` (nano's shape, weights as initialized from a fixed seed), ``nano-lookups``,
+            ``smollm2-135m``, a GGUF file, a local folder or a hub id.
         revision: branch, tag or commit of a hub id; a commit pins it for good.
-        dtype: precision of the weights, a key of ``DTYPES``.
+        dtype: precision of the weights, a key of ``DTYPES``, or ``auto``, which is printed once it is chosen.
         offline: use the hub cache only.
+        device: type of the device that ``auto`` is chosen for; by default a GPU where there is one.
 
     Raises:
-        ValueError: the dtype is unknown; the folder or hub id cannot be read; it holds no causal language model,
-            damaged, incomplete, unknown or pickled weights, or needs code of its own; its config describes a larger
-            model than the weights; the tokenizer is absent, has no end-of-text token or belongs to another model.
+        ValueError: the dtype is unknown; the package of a named model is not installed; the file, folder or hub id
+            cannot be read; it holds no causal language model, damaged, incomplete, unknown or pickled weights, or needs
+            code of its own; its config describes a larger model than the weights; the tokenizer is absent, has no
+            end-of-text token or belongs to another model.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"backbone dtype {dtype!r} is not known; expected one of {sorted(DTYPES)}")
+    choose(dtype, None)  # an unknown one is refused before anything is read
     source = _source(name, revision)
     asks = not (Path(source).exists() or offline or constants.HF_HUB_OFFLINE)
     silent = asks and not _hub_answers()
@@ -68,6 +72,7 @@ def load_model(
             check_folder(Path(source))
         check_config(PreTrainedConfig.get_config_dict(source, **options)[0])
         config = AutoConfig.from_pretrained(source, **options)
+        kind, why = choose(dtype, config.get_text_config().dtype or config.dtype, device)
         what = "tokenizer"
         tokenizer = AutoTokenizer.from_pretrained(source, config=config, **options)
         if tokenizer.eos_token_id is not None and not tokenizer(["A trial."], add_special_tokens=False)["input_ids"][0]:
@@ -76,11 +81,11 @@ def load_model(
         if name == RANDOM:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                model, loaded = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype]), {}
+                model, loaded = AutoModelForCausalLM.from_config(config, dtype=kind), {}
         else:
-            with no_larger_than_weights(lambda: _home(source, options)):
+            with no_larger_than(lambda: numbers_in(_home(source, options))):
                 model, loaded = AutoModelForCausalLM.from_pretrained(
-                    source, config=config, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True,
+                    source, config=config, dtype=kind, use_safetensors=True, output_loading_info=True,
                     ignore_mismatched_sizes=True, **options,
                 )  # fmt: skip
     except BaseException as error:  # the libraries raise anything, from KeyError to a panic of Rust code
@@ -106,6 +111,10 @@ def load_model(
     accelerate_on_cpu(sys.modules[type(model).__module__])
     _name_embeddings(model)
     _keep_token_ids(model, tokenizer, rows)
+    if why and (choice := f"gssr: {shown.line(name)} computes in {name_of(kind)}: {why}") not in SAID:
+        SAID.add(choice)
+        if ranks.is_first():
+            print(choice, file=sys.stderr)
     return model, tokenizer
 
 
@@ -159,13 +168,18 @@ def _keep_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
 def _source(name: str, revision: str | None) -> str:
     """The folder or hub id that ``name`` means.
 
-    Raises ValueError for a folder that does not exist, or has no config, weights or tokenizer; nothing was read yet.
+    Raises ValueError for a folder that does not exist, or has no config, weights or tokenizer; nothing was read yet. A
+    GGUF file is unpacked, see `gssr.backbone.gguf_file`.
     """
+    if is_gguf(name):
+        if revision is not None:
+            raise ValueError(f"revision {revision!r} was given for {name!r}, a file; only hub ids have revisions")
+        return str(unpacked(name))
     folder = Path(str(resources.files("gssr.backbone") / BUNDLED[name])) if name in BUNDLED else Path(name)
     if not folder.exists():
         if "/" not in name or name.startswith((".", "/", "~")):
             raise ValueError(
-                f"no backbone at {name!r}; give 'nano', an existing folder, or a hub id such as "
+                f"no backbone at {name!r}; give 'nano', 'smollm2-135m', an existing folder, or a hub id such as "
                 "ibm-granite/granite-4.0-h-350m"
             )
         return name

@@ -4,7 +4,6 @@ Shapes: N texts, F features of a text; B, T, E as in the legend.
 """
 
 import hashlib
-import os
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -18,16 +17,12 @@ from gssr.backbone import text_file
 from gssr.backbone.frozen import FrozenBackbone
 from gssr.backbone.identity import reads_as
 from gssr.backbone.readings import MeanReading, Reading
+from gssr.files import cache_folder
 
 TEXTS_PER_STEP = 512
 SECONDS_BETWEEN_SAVES = 300.0
 # Texts in a table that reads them as they come.
 MOST_TEXTS = 65_536
-
-
-def cache_folder() -> Path:
-    """The folder of kept features: ``$GSSR_CACHE``, or ``~/.cache/gssr`` by default."""
-    return Path(os.environ.get("GSSR_CACHE", Path.home() / ".cache" / "gssr"))
 
 
 class TextTable:

@@ -46,7 +46,7 @@ def backbone_options(parser: argparse.ArgumentParser, default: str = "nano") -> 
         "--backbone", default=default, metavar="NAME", help=f"{default} (default), a local folder or a hub id"
     )
     hub_options(group)
-    group.add_argument("--dtype", default="float32", help="float32 (default), bfloat16 or float16")
+    group.add_argument("--dtype", default="auto", help="auto (default), float32, bfloat16 or float16")
     group.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
 
 
@@ -99,10 +99,13 @@ def load_backbone(options: argparse.Namespace) -> "FrozenBackbone":
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    backbone = FrozenBackbone(options.backbone, options.revision, options.dtype, options.offline)
     try:
         if (device := torch.device(options.device)).type == "meta":
             raise RuntimeError("it holds no numbers")
+    except RuntimeError as error:
+        raise ValueError(f"the device {options.device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    backbone = FrozenBackbone(options.backbone, options.revision, options.dtype, options.offline, device.type)
+    try:
         return backbone.to(device)
     except (RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(f"the device {options.device!r} cannot be used: {str(error).splitlines()[0]}") from error

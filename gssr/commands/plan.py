@@ -51,6 +51,9 @@ def add_commands(subparsers: Subparsers) -> None:
     parser.add_argument("--samples", type=items, default=64, metavar="S", help="rollouts; default 64")
     budget_option(parser)
     seed_option(parser, "the rollouts")
+    parser.add_argument(
+        "--samples-in-words", type=items, default=1, metavar="K", help="different futures that are told; default 1"
+    )
     parser.add_argument("--no-texts", action="store_true", help="imagine numbers only, which is faster")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write history, quantiles, rollouts and texts")
     plot_option(parser, "the fan chart with and without the goal")
@@ -72,6 +75,7 @@ def run(options: argparse.Namespace) -> None:
     _warn_of_strange_goal(record.goal, network)
     if options.strength is not None:
         network.forecaster.strength = options.strength
+    network.forecaster.told = options.samples_in_words
     given = None
     if options.where is not None:
         where = Condition(options.where, network.value_names, network.value_units)
@@ -95,6 +99,11 @@ def run(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     if options.goal is not None and not options.goal.strip():
         raise ValueError("the goal is empty; type a sentence, or leave --goal out for a forecast")
+    if options.samples_in_words > options.samples:
+        raise ValueError(
+            f"--samples-in-words is {options.samples_in_words} and --samples {options.samples}; tell fewer, or imagine "
+            "more"
+        )
     for name in ("goal", "goal_step", "strength"):
         if options.where is not None and getattr(options, name) is not None:
             raise ValueError(f"--where pulls towards no goal; leave out --{name}, or --where")
@@ -161,6 +170,7 @@ def _print(found: "Forecast", network: "GoalNetwork", dimension: int = 0) -> Non
     from rich.console import Console
     from rich.text import Text
 
+    from gssr.evaluation.told import told
     from gssr.sequences.clock import iso_time
 
     batch, plan = found.batch, found.with_goal or found.without_goal
@@ -171,10 +181,10 @@ def _print(found: "Forecast", network: "GoalNetwork", dimension: int = 0) -> Non
         if console.measure(table).maximum <= console.width:
             break
     console.print(table)
-    if any(plan.text[0]):
-        console.print("in words, a typical rollout (the nearest to the mean):")
-    for moment, text in zip(times, shown.with_dittos(plan.text[0]), strict=False):
-        console.print(Text.assemble((moment, "bold"), " ", shown.line(text)), soft_wrap=True)
+    for what, texts in told(plan, 0):
+        console.print(f"in words, {what}:")
+        for moment, text in zip(times, texts, strict=False):
+            console.print(Text.assemble((moment, "bold"), " ", shown.line(text)), soft_wrap=True)
 
 
 def _table(found: "Forecast", network: "GoalNetwork", times: list[str], dimension: int, ranges: int | None) -> "Table":

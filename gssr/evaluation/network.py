@@ -21,12 +21,24 @@ class Rollouts(Protocol):
     def sample(self) -> Tensor: ...
 
 
+class Future(Protocol):
+    """A rollout of each sequence that is told in words.
+
+    `share` (B): share of all rollouts that it is the nearest to, among those that are told. `values` (B, H, Y): its
+    values without noise, in data units. `text`: for each sequence H texts.
+    """
+
+    share: Tensor
+    values: Tensor
+    text: list[list[str]]
+
+
 class Plan(Protocol):
     """Rollouts and their summary.
 
-    `mean` (B, H, Y) and `quantiles` (B, H, Y, Q) at `quantile_levels` (Q), in data units. `text`: for each sequence H
-    texts, or none. `spoken` (B, H, Y): values without noise of the one rollout that the texts are written from; None
-    without texts.
+    `mean` (B, H, Y) and `quantiles` (B, H, Y, Q) at `quantile_levels` (Q), in data units. `futures` are those that are
+    told, the typical one first: its texts are `text` (for each sequence H texts, or none), its values `spoken` (B, H,
+    Y); none and None without texts.
     """
 
     rollouts: Rollouts
@@ -35,6 +47,7 @@ class Plan(Protocol):
     quantile_levels: tuple[float, ...]
     text: list[list[str]]
     spoken: Tensor | None
+    futures: Sequence[Future]
 
 
 class ForecastNetwork(Protocol):

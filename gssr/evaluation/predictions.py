@@ -11,9 +11,12 @@ from its neighbours):
                     (95 %), "log_probability", "log_error", "hits", "rollouts", "method"}
     quantile_levels Q numbers
     with_goal, without_goal     each null, or {"mean": H x Y, "quantiles": H x Y x Q, "samples": S,
-                                "rollouts": at most S x H x Y, "text": H texts or null}
+                                "rollouts": at most S x H x Y, "text": H texts or null, "futures": [{"share",
+                                "values": H x Y, "text": H texts}]}
 
 `rollouts` are the first of S imagined futures, decoded without value noise; mean and quantiles are of all of them.
+`text` is that of the typical one, the nearest to the mean. `futures` are those that are told, this one first; `share`
+is the share of all futures that each is the nearest to.
 """
 
 from __future__ import annotations
@@ -126,6 +129,14 @@ class Forecast:
                 "samples": len(plan.rollouts.mean),
                 "rollouts": _numbers(plan.rollouts.mean[:rollouts, row, : steps - length]),
                 "text": plan.text[row][: steps - length] or None,
+                "futures": [
+                    {
+                        "share": round(future.share[row].item(), 4),
+                        "values": _numbers(future.values[row, : steps - length]),
+                        "text": future.text[row][: steps - length],
+                    }
+                    for future in plan.futures
+                ],
             }
 
         return {

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gssr.network.calibration import Calibration
+from gssr.network.futures import Future, representatives
 from gssr.network.losses import kl_terms, masked_mean
 from gssr.network.noise import WindowNoise
 from gssr.network.normalisation import WindowScale
+from gssr.network.prompt import Said
 from gssr.network.rssm import Belief
 from gssr.network.speaker import Speaker
 from gssr.network.world_model import WorldModel
@@ -39,7 +41,8 @@ class Rollouts:
 class Plan:
     """Rollouts, their mean (B, H, Y), quantiles (B, H, Y, Q) of ``sample`` at ``quantile_levels``, and a text a step.
 
-    ``spoken`` (B, H, Y): values without noise of the rollout that the texts are written from; None without texts.
+    ``futures``: the rollouts that are told, the typical one first, whose text is ``text`` and whose values are
+    ``spoken`` (B, H, Y); none without texts.
     """
 
     rollouts: Rollouts
@@ -48,6 +51,7 @@ class Plan:
     text: list[list[str]]
     spoken: Tensor | None = None
     quantile_levels: tuple[float, ...] = QUANTILE_LEVELS
+    futures: tuple[Future, ...] = ()
 
 
 class Origin(NamedTuple):
@@ -76,10 +80,13 @@ class Forecaster:
     Args:
         world, speaker, calibration: of the network.
         strength: what every gain of a goal's pull is multiplied with.
+
+    ``told``: how many different futures a plan tells in words; 1 unless it is set.
     """
 
     def __init__(self, world: WorldModel, speaker: Speaker, calibration: Calibration, strength: float) -> None:
         self.world, self.speaker, self.calibration, self.strength = world, speaker, calibration, strength
+        self.told = 1
 
     @torch.no_grad()
     def rollout(
@@ -152,39 +159,44 @@ class Forecaster:
     def described(self, batch: Batch, rollouts: Rollouts, texts: bool = True, max_new_tokens: int = 64) -> Plan:
         """Any rollouts of a batch as a plan: their mean, their spread and, with ``texts``, a text for each step.
 
-        Texts are those of one rollout, the nearest to the mean path. Each is written behind the last texts of the
-        context and of the plan so far, where the speaker reads any.
+        Texts are those of ``told`` rollouts, the first of them the nearest to the mean path. Each is written behind the
+        last texts of the context and of its future so far, where the speaker reads any.
+
+        Raises ValueError for more futures than rollouts.
         """
         levels = torch.tensor(QUANTILE_LEVELS, device=rollouts.sample.device)
         quantiles = rollouts.sample.quantile(levels, dim=0).movedim(0, -1)
-        sequences = rollouts.mean.shape[1]
-        written: list[list[str]] = [[] for _ in range(sequences)]
-        spoken = None
-        if texts:
-            # The rollout nearest to the mean path: a mean of beliefs need not be a belief.
-            mean = rollouts.x.mean(0)
-            nearest = (rollouts.x - mean).square().sum((-1, -2)).argmin(0)
-            rows = torch.arange(sequences, device=mean.device)
-            x, spoken = rollouts.x[nearest, rows], rollouts.mean[nearest, rows]
-            written = self._written(batch, x, spoken, max_new_tokens)
-        return Plan(rollouts, rollouts.mean.mean(0), quantiles, written, spoken)
+        samples, sequences = rollouts.x.shape[:2]
+        summary = Plan(rollouts, rollouts.mean.mean(0), quantiles, [[] for _ in range(sequences)])
+        if not texts:
+            return summary
+        if self.told > samples:
+            raise ValueError(f"{self.told} futures are to be told of {samples} rollouts; imagine more, or tell fewer")
+        chosen, share = representatives(rollouts.x.flatten(2), self.told)
+        rows = torch.arange(sequences, device=rollouts.x.device)
+        # All futures are written at once, as if they were more sequences.
+        x, values = (part[chosen, rows].flatten(0, 1) for part in (rollouts.x, rollouts.mean))
+        said = self._written(batch.select([*range(sequences)] * self.told), x, values, max_new_tokens)
+        told = values.unflatten(0, (self.told, sequences))
+        futures = tuple(
+            Future(chosen[k], share[k], told[k], said[k * sequences : (k + 1) * sequences]) for k in range(self.told)
+        )
+        return replace(summary, text=futures[0].text, spoken=futures[0].values, futures=futures)
 
     def _written(self, batch: Batch, x: Tensor, spoken: Tensor, max_new_tokens: int) -> list[list[str]]:
         """Texts of beliefs x (B, H, D) at values (B, H, Y): all at once, or step by step behind those before."""
         (size, steps), prompts = x.shape[:2], self.speaker.prompts
-        said = [
-            [text for text in row[:context] if text is not None]
-            for row, context in zip(batch.text, batch.context.tolist(), strict=True)
-        ]
+        said = prompts.observed(batch)
         values, written = spoken.tolist(), [[] for _ in range(size)]
-        at_once = 1 if prompts.history else steps
+        at_once = 1 if prompts.history and prompts.own else steps
         for first in range(0, steps, at_once):
             places = [(b, t) for b in range(size) for t in range(first, first + at_once)]
             asked = [prompts(said[b], values[b][t]) for b, t in places]
             texts = self.speaker.write(x[:, first : first + at_once].flatten(0, 1), max_new_tokens, asked)
-            for (b, _), text in zip(places, texts, strict=True):
+            for (b, t), text in zip(places, texts, strict=True):
                 written[b].append(text)
-                said[b] += [text] if text else []
+                if text and prompts.own:
+                    said[b].append(Said(text, values[b][t]))
         return written
 
     @torch.no_grad()

@@ -50,6 +50,8 @@ class SpeechConfig:
         history: Last texts of a sequence that the frozen model reads before it writes the next one; 0: none.
         between: What follows each of these texts.
         row: The values of the text's own step, in words behind them, such as "{values}:", see RowInWords; null: none.
+        rows: Each of the history's texts has the values of its own step in front of it, too.
+        own: What a plan has written itself counts among its last texts; false: only texts that were observed.
     """
 
     injection: Literal["prefix", "state", "both"] = fixed("prefix")
@@ -59,6 +61,8 @@ class SpeechConfig:
     history: Annotated[int, Range(0, 16)] = fixed(0)
     between: str = fixed("\n")
     row: str | None = fixed(None)
+    rows: bool = fixed(False)
+    own: bool = fixed(True)
 
 
 class Speaker(nn.Module):
@@ -86,7 +90,7 @@ class Speaker(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone, self.prefix, self.state = backbone, None, None
-        self.prompts = Prompts(config.history, config.between, row)
+        self.prompts = Prompts(config.history, config.between, row, config.rows, config.own)
         if config.injection != "state":
             width, scale = backbone.hidden_size, backbone.embedding_scale
             self.prefix = PrefixProjector(latent_dim, hidden_dim, config.prefix_tokens, width, scale)

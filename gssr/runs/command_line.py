@@ -201,7 +201,7 @@ class RunCLI(LightningCLI):
         if not saver.ran_out:
             return ""
         return (
-            f", then ended: {saver.monitor} was not better in {saver.worse} validations (raise "
+            f", then ended: {saver.monitored} was not better in {saver.worse} validations (raise "
             "--checkpoint.patience to train longer)"
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from gssr.backbone.loading import DTYPES
+from gssr.backbone.precision import DTYPES
 from gssr.states.cache import ATTENTION, LayerState
 
 # Far above the layers of any model; a file may declare what it likes.

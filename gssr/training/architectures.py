@@ -109,7 +109,7 @@ class Saved(Architecture):
         self.name, self.new_memory = name, new_memory
 
     def build(self) -> PreTrainedModel:
-        model = load_model(self.name)[0].train()
+        model = load_model(self.name, dtype="float32")[0].train()
         if self.new_memory is not None:
             initialise_mamba(model, self.new_memory, std=model.config.initializer_range)
         return model

@@ -76,6 +76,38 @@ def test_best_is_the_best(mode: str, scores: tuple[float, ...], best: int, tmp_p
     assert torch.load(checkpoint_file(tmp_path, BEST), weights_only=True)["global_step"] == best
 
 
+class TwoScores(Scores):
+    """Logs a second score, too, from the second epoch on where the first is None."""
+
+    def __init__(self, scores: tuple[float, ...], texts: tuple[float | None, ...]) -> None:
+        super().__init__(*scores)
+        self.texts = texts
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        if (cost := self.texts[self.current_epoch]) is not None:
+            self.log("val/loss_text", cost)
+
+
+@pytest.mark.parametrize(
+    ("scores", "texts", "best"),
+    [
+        pytest.param((0.5, 0.3392, 0.3420), (1.1, 0.984, 0.910), 15, id="noise of one against progress of the other"),
+        pytest.param((0.5, 0.3392, 0.45), (1.1, 0.984, 0.980), 10, id="progress of one against noise of the other"),
+        pytest.param((3.0, 1.0, 2.0), (None, None, None), 10, id="the second is not measured"),
+        pytest.param((3.0, 1.0, 0.5), (1.0, float("nan"), 1.0), 15, id="a score that is no number"),
+    ],
+)
+def test_of_two_scores_each_counts_in_its_own_spread(
+    scores: tuple[float, ...], texts: tuple[float | None, ...], best: int, tmp_path: Path
+) -> None:
+    monitor = ["val/open_loop_mae", "val/loss_text"]
+    trainer = train(tmp_path, network=TwoScores(scores, texts), checkpoint={"monitor": monitor, "keep": 0})
+    assert torch.load(checkpoint_file(tmp_path, BEST), weights_only=True)["global_step"] == best
+    (saver,) = (callback for callback in trainer.callbacks if isinstance(callback, RunCheckpoints))
+    assert ("val/loss_text" in saver.when_best(trainer)) == (texts[0] is not None)
+
+
 def test_best_is_remembered_by_a_resumed_run_and_not_taken_to_another(tmp_path: Path) -> None:
     scores = (1.0, 5.0, 4.0)
     train(tmp_path / "run", network=Scores(*scores), stop=6)

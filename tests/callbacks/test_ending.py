@@ -125,14 +125,6 @@ def test_a_run_that_ended_is_not_trained_further_unless_it_is_given_more_patienc
     assert train(tmp_path, network=Scores(s5=1.0), resume=True, **longer).global_step == 25
 
 
-def test_a_state_of_before_there_was_a_patience_is_read(tmp_path: Path) -> None:
-    saver = next(c for c in train(tmp_path, stop=6, network=Scores(s5=1.0)).callbacks if hasattr(c, "worse"))
-    old = saver.state_dict()
-    del old["worse"]
-    saver.load_state_dict(old)
-    assert (saver.worse, saver.best_score) == (0, 1.0)
-
-
 def test_without_a_monitored_score_patience_never_ends(tmp_path: Path) -> None:
     options = {"checkpoint": {"patience": 1, "monitor": None, "keep": 0}, "max_epochs": 4}
     assert train(tmp_path, network=Scores(s5=1.0), **options).global_step == 20

@@ -106,6 +106,24 @@ def test_a_plan_is_read_in_lines_of_one_step(
     assert any("typical rollout" in line for line in printed)
 
 
+def test_different_futures_are_told_on_the_terminal_and_in_json(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Speaker, "write", lambda self, x, *args: [f"Text {i}." for i in range(len(x))])
+    table().to_csv(tmp_path / "ian.csv", index=False)
+    given = ("--ckpt_path", checkpoint, "--samples", 5, "--horizon", 2, "--input", tmp_path / "ian.csv")
+    run(*given, "--samples-in-words", 3, "--json", tmp_path / "plan.json")
+    printed = capsys.readouterr().out
+    assert [f"future {k} of 3" in printed for k in (1, 2, 3, 4)] == [True, True, True, False]
+    assert "future 1 of 3: a typical rollout" in printed and all(f"Text {i}." in printed for i in range(6))
+    plan = lines(tmp_path / "plan.json")["without_goal"]
+    assert len(plan["futures"]) == 3 and plan["futures"][0]["text"] == plan["text"]
+    assert sum(future["share"] for future in plan["futures"]) == pytest.approx(1, abs=1e-3)
+    with pytest.raises(SystemExit):
+        run(*given, "--samples-in-words", 6)
+    assert "tell fewer, or imagine more" in " ".join(capsys.readouterr().err.split())
+
+
 def test_without_a_goal_it_is_a_forecast_from_any_kind_of_table(checkpoint: Path, tmp_path: Path) -> None:
     frame = table()
     frame.to_csv(tmp_path / "a.csv", index=False)

@@ -26,6 +26,7 @@ class FakePlan:
     text: list[list[str]]
     spoken: Tensor | None = None
     quantile_levels: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9)
+    futures: tuple[SimpleNamespace, ...] = ()
 
 
 class FakeNetwork:
