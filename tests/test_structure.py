@@ -22,7 +22,7 @@ LEAVES = {
 }
 BELOW = {
     f"gssr.{room}"
-    for room in ["sequences", "backbone", "states", "training", "network", "reasoning", "search", "evaluation"]
+    for room in ["sequences", "backbone", "states", "training", "network", "reasoning", "search", "evaluation", "understanding"]
 }
 EVERYTHING = BELOW | {"gssr.runs", "gssr.commands", "datamodules", "callbacks"}
 # What each room may import besides itself and the leaves.
@@ -34,6 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "gssr.reasoning": {"gssr.backbone", "gssr.states", "gssr.training"},
     "gssr.network": {"gssr.sequences", "gssr.backbone", "gssr.states"},
     "gssr.evaluation": {"gssr.sequences"},
+    "gssr.understanding": {"gssr.sequences", "gssr.backbone", "gssr.states"},
     "gssr.search": {"gssr.sequences", "gssr.states", "gssr.network"},
     "datamodules": {"gssr.sequences", "gssr.backbone", "gssr.evaluation"},
     "callbacks": EVERYTHING - {"gssr.commands"},

@@ -122,7 +122,9 @@ def _check_words(value: Any) -> None:
 
 def _check_values(value: Any) -> None:
     if not isinstance(value, Mapping):
-        raise ValueError(f"values is {quoted(value)}; expected names and units by value, such as pressure: {{names: []}}")
+        raise ValueError(
+            f"values is {quoted(value)}; expected names and units by value, such as pressure: {{names: []}}"
+        )
     for column, words in value.items():
         _check_text("values", column)
         if not isinstance(words, Mapping):

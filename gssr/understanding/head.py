@@ -20,7 +20,7 @@ from gssr.understanding.mentions import KINDS as MENTIONS
 from gssr.understanding.mentions import SUBJECTS, TIMES, VALUES
 from gssr.understanding.writing import BASES, BOUNDS, KINDS, WHENS
 
-WIDTH, LAYERS, HEADS, DROPOUT = 128, 2, 4, 0.2
+WIDTH, LAYERS, HEADS, DROPOUT = 96, 2, 4, 0.15
 LAYER = 3  # of the frozen model
 ENDS = ("about", "at")
 

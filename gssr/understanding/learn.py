@@ -20,13 +20,13 @@ from tqdm import trange
 
 from gssr.backbone import FrozenBackbone
 from gssr.backbone.cpu import prepare_cpu
+from gssr.sequences.vocabulary import Vocabulary
 from gssr.understanding.head import BASES, BOUNDS, ENDS, KINDS, LAYER, WHENS, Head, Read, asked, loss, placed
 from gssr.understanding.mentions import masked, mentions
 from gssr.understanding.reader import FILE, Reader
-from gssr.understanding.vocabulary import Vocabulary
 from gssr.understanding.writing import Sentence, sentences
 
-COUNT, EPOCHS, BATCH, RATE, CLEARED = 24_000, 8, 128, 2e-3, 0.1
+COUNT, EPOCHS, BATCH, RATE, CLEARED = 16_000, 7, 128, 3e-3, 0.1
 # Their documentation is English of any kind, and on every machine that has Python.
 MODULES = (
     *("argparse", "ast", "calendar", "cmd", "collections", "configparser", "contextlib", "copy", "csv", "datetime"),

@@ -16,7 +16,7 @@ from typing import Any
 
 from gssr.sequences.clock import EPOCH, Length
 from gssr.sequences.goal_numbers import numbers
-from gssr.understanding.vocabulary import Range, Vocabulary
+from gssr.sequences.vocabulary import Range, Vocabulary
 
 LONGEST = 400  # characters of a sentence that is read
 # Kinds, and the word that the head sees in their place; None: as it stands.
@@ -117,7 +117,7 @@ def mentions(text: str, words: Vocabulary, now: float | None = None) -> list[Men
     """
     taken, found = [False] * len(text), []
     for mention in _candidates(text, words, now):
-        if not any(taken[mention.start : mention.end]):
+        if not any(taken[mention.start : mention.end]) and not _is_rate(mention, text):
             taken[mention.start : mention.end] = [True] * (mention.end - mention.start)
             found.append(mention)
     return sorted(found, key=lambda m: m.start)
@@ -152,6 +152,16 @@ def _candidates(text: str, words: Vocabulary, now: float | None) -> Iterator[Men
         yield Mention("number", start, end, value)
     for found in _SPELLED.finditer(text):
         yield Mention("number", *found.span(), spelled(found[0]))
+
+
+def _is_rate(mention: Mention, text: str) -> bool:
+    """Whether a length is that of "60 strikes a week"."""
+    if mention.kind != "length" or not re.match(r"(?:an?|per)\s", text[mention.start : mention.end], re.IGNORECASE):
+        return False
+    before, behind = text[: mention.start].rstrip(), text[mention.end :]
+    return not re.match(r"\s*(?:from|later|ahead|on\b|hence|and a half)", behind) and bool(
+        re.search(r"\d\s+[^\W\d]+$|\bper$", before)
+    )
 
 
 def spelled(text: str) -> float:

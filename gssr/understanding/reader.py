@@ -22,11 +22,11 @@ import torch
 from gssr.backbone import FrozenBackbone
 from gssr.backbone.identity import configured
 from gssr.sequences.clock import Length
+from gssr.sequences.vocabulary import Vocabulary
 from gssr.shown import listed, quoted
 from gssr.states import state_file
-from gssr.understanding.head import Head, read
+from gssr.understanding.head import LAYER, Head, read
 from gssr.understanding.mentions import LONGEST, VALUES, Mention, masked, mentions
-from gssr.understanding.vocabulary import Vocabulary
 from gssr.understanding.writing import BASES, BOUNDS, KINDS, WHENS
 
 FORM = "gssr-goal-reader-1"
@@ -88,11 +88,11 @@ class Reader:
     """Reads goals.
 
     Args:
-        backbone: the frozen model that ``head`` was trained with.
+        backbone: the frozen model that ``head`` was trained with. layer: of the model, that it reads.
     """
 
-    def __init__(self, backbone: FrozenBackbone, head: Head) -> None:
-        self.backbone, self.head = backbone, head
+    def __init__(self, backbone: FrozenBackbone, head: Head, layer: int = LAYER) -> None:
+        self.backbone, self.head, self.layer = backbone, head, layer
 
     @classmethod
     @lru_cache(maxsize=1)
@@ -131,7 +131,7 @@ class Reader:
         if not seen.strip():
             return Understood("none", None, 1.0)
         at = [(m.kind, *place) for m, place in zip(found, places, strict=True)]
-        answers = self.head(read(self.backbone, [(seen, at)]))
+        answers = self.head(read(self.backbone, [(seen, at)], self.layer))
         kinds = answers.kind[0].softmax(-1)
         kind = KINDS[int(kinds.argmax())]
         if kind != "goal":

@@ -208,7 +208,8 @@ class Writer:
             unit = self.generator.random() < 0.75
         if unit and not self.foreign:
             between = self._one([" ", " ", " ", " ", "", "-", " of the ", ", in "])
-            found += [_Piece(between), _Piece(WORDS["unit"], "unit", None, clause)]
+            kind = "name" if self.generator.random() < 0.12 else "unit"  # 60 strikes
+            found += [_Piece(between), _Piece(WORDS[kind], kind, None, clause)]
         return found
 
     def _factor(self, meaning: Meaning, clause: int, before: str) -> list[_Piece]:

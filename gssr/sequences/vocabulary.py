@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from gssr.sequences.goals import GoalWriter
 
@@ -44,6 +44,7 @@ _UNITS = (
     "bar|bars",
     "ppm|parts per million",
 )
+_KEPT = ("names", "units", "wordings", "unit_wordings", "column", "steps")
 _ALIKE = {"euro": "EUR", "€": "EUR", "$": "USD", "£": "GBP", "knots": "kt", "degrees": "deg", "°": "deg", "C": "°C"}
 
 
@@ -76,9 +77,11 @@ class Vocabulary:
     steps: tuple[str, ...] = ("steps",)
 
     @classmethod
-    def of(cls, names: Sequence[str], units: Sequence[str], writer: GoalWriter | None = None) -> Vocabulary:
+    def of(
+        cls, names: Sequence[str], units: Sequence[str], writer: GoalWriter | None = None, column: int = 0
+    ) -> Vocabulary:
         """The words for values: their names, the usual words for their units, and those of a goal writer."""
-        column = 0 if writer is None else writer.dimension
+        column = column if writer is None else writer.dimension
         wordings = [[name, re.sub(r"[_\s]+", " ", name).strip()] for name in names]
         of_units = [_unit_words(unit) for unit in units]
         ranges: dict[str, Range] = {}
@@ -107,18 +110,35 @@ class Vocabulary:
             steps=tuple(steps),
         )
 
-    def plain(self) -> dict[str, Any]:
-        """For a checkpoint; `restored` reads it."""
+    def json(self) -> str:
+        """As a text that `from_json` reads."""
+        kept = {name: getattr(self, name) for name in _KEPT}
         ranges = {name: [each.column, each.low, each.high] for name, each in self.ranges.items()}
-        kept = ("names", "units", "wordings", "unit_wordings", "column", "steps")
-        return {name: getattr(self, name) for name in kept} | {"ranges": ranges}
+        return json.dumps(kept | {"ranges": ranges}, ensure_ascii=False)
 
     @classmethod
-    def restored(cls, plain: Mapping[str, Any]) -> Vocabulary:
-        nested = {name: tuple(tuple(words) for words in plain[name]) for name in ("wordings", "unit_wordings")}
-        flat = {name: tuple(plain[name]) for name in ("names", "units", "steps")}
-        ranges = {name: Range(int(c), float(low), float(high)) for name, (c, low, high) in plain["ranges"].items()}
-        return cls(**nested, **flat, ranges=ranges, column=int(plain["column"]))
+    def from_json(cls, text: str) -> Vocabulary:
+        """Raises ValueError for a text that `json` did not make."""
+        try:
+            found = json.loads(text)
+            names, units, steps = (_texts(found[name]) for name in ("names", "units", "steps"))
+            wordings, unit_wordings = (tuple(map(_texts, found[name])) for name in ("wordings", "unit_wordings"))
+            ranges = {
+                str(name): Range(int(c), float(low), float(high)) for name, (c, low, high) in found["ranges"].items()
+            }
+            column = int(found["column"])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+            raise ValueError(f"the words of the values cannot be read: {error}") from error
+        columns = {column, *(each.column for each in ranges.values())}
+        if {len(units), len(wordings), len(unit_wordings)} != {len(names)} or columns - set(range(len(names))):
+            raise ValueError("the words of the values are not those of as many values; train the network again")
+        return cls(names, units, wordings, unit_wordings, ranges, column, steps)
+
+
+def _texts(given: object) -> tuple[str, ...]:
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+        raise ValueError("expected lists of words")
+    return tuple(given)
 
 
 def _unit_words(unit: str) -> list[str]:
