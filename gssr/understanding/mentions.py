@@ -70,7 +70,7 @@ _MONTH = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),
 )
-_SHORT_MONTH = "|".join(rf"{name[:3]}(?:{name[3:]})?" if len(name) > 3 else name for name in _MONTH)
+_SHORT_MONTH = "|".join(rf"{name[:3]}(?:{name[3:]})?" if len(name) > 3 else name for name in _MONTH) + "|Sept"
 _CLOCK = r"(?:,?\s+(?:at\s+)?(?P<hour>\d{1,2})(?::(?P<minute>\d\d))?\s?(?:UTC|Z|GMT)?)?"
 _ISO = re.compile(
     r"\b(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)(?:[T\s]\s*(?:at\s+)?(?P<hour>\d\d):?(?P<minute>\d\d)?(?::\d\d)?)?"
@@ -202,7 +202,7 @@ def _month(name: str) -> int:
 
 
 def _lengths(text: str, words: Vocabulary) -> Iterator[Mention]:
-    steps = "|".join(re.escape(noun) + ("?" if noun.endswith("s") else "") for noun in words.steps)
+    steps = "|".join(re.escape(form) for noun in words.steps for form in (noun, _singular(noun)))
     digits = r"\+?\d+(?:\.\d+)?"
     count = rf"(?:{digits}|{_SPELLED.pattern})"
     unit = rf"(?P<unit>{_UNIT_OF_TIME}|{steps})\b"
@@ -220,6 +220,10 @@ def _lengths(text: str, words: Vocabulary) -> Iterator[Mention]:
             length = _length(found["count"].lower(), found["unit"], more)
             if length is not None:
                 yield Mention("length", *found.span(), length)
+
+
+def _singular(noun: str) -> str:
+    return f"{noun[:-3]}y" if noun.endswith("ies") else noun.removesuffix("s")
 
 
 def _length(count: str, unit: str, more: float) -> Length | int | None:
@@ -284,7 +288,7 @@ def _any(known: set[str], unit: bool) -> re.Pattern[str]:
     if not known:
         return re.compile(r"(?!)")
     before = r"(?<![^\W\d_])" if unit else r"(?<!\w)"
-    behind = r"(?!\w)(?!\s*(?:Celsius|Fahrenheit|centigrade|C\b|F\b))" if unit else r"(?:s)?(?!\w)"
+    behind = r"(?![\w/])(?!\s*(?:Celsius|Fahrenheit|centigrade|C\b|F\b))" if unit else r"(?:s)?(?!\w)"
     each = sorted((re.escape(word) for word in known), key=len, reverse=True)
     # Signs of one letter are words, too, so that their case counts.
     short = [word for word in each if unit and len(word) <= 2]
