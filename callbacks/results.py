@@ -95,7 +95,11 @@ class PredictionWriter(Callback):
         self._understood = None
         if getattr(trainer.datamodule, "goal", None) is None or not hasattr(pl_module, "validation"):
             return
-        self._understood = understand_batch(pl_module, batch)
+        try:
+            self._understood = understand_batch(pl_module, batch)
+        except ValueError as error:
+            rank_zero_warn(f"goals are not understood, so they pull: {error}")
+            return
         if batch_idx == 0 and (first := self._understood[0]) is not None:
             print(shown.line(f"{shown.quoted(batch.goal[0])} is {first}"))
         for row, found in enumerate(self._understood):

@@ -22,7 +22,17 @@ LEAVES = {
 }
 BELOW = {
     f"gssr.{room}"
-    for room in ["sequences", "backbone", "states", "training", "network", "reasoning", "search", "evaluation", "understanding"]
+    for room in [
+        "sequences",
+        "backbone",
+        "states",
+        "training",
+        "network",
+        "reasoning",
+        "search",
+        "evaluation",
+        "understanding",
+    ]
 }
 EVERYTHING = BELOW | {"gssr.runs", "gssr.commands", "datamodules", "callbacks"}
 # What each room may import besides itself and the leaves.

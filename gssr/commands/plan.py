@@ -130,7 +130,11 @@ def _understood(
 
     assert record.goal is not None
     mode = options.mode or (CONDITION if options.strength is None else PULL)
-    found = understand(network, record, record.goal)
+    try:
+        found = understand(network, record, record.goal)
+    except ValueError as error:
+        print(shown.line(f"gssr: warning: goals are not understood, so they pull: {error}"), file=sys.stderr)
+        return record, {}
     print(shown.line(f"{shown.quoted(record.goal)} is {found}"))
     if found.condition is None and mode == CONDITION:
         if found.kind == "goal":
