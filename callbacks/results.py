@@ -23,6 +23,7 @@ from gssr.runs.folders import RunError
 from gssr.search.beliefs import goal_chances
 from gssr.sequences.record import Batch
 from gssr.sequences.source import SequenceSource
+from gssr.understanding import Understood, plain, understand_batch
 
 
 @checked
@@ -63,7 +64,8 @@ class TestReport(Callback):
 class PredictionWriter(Callback):
     """Write the plans of `predict` as JSON Lines, with fan charts of the first windows.
 
-    A goal whose bounds are known has its chance beside it: how likely it is without any pull.
+    A goal whose bounds are known, or that was typed and is understood, has its chance beside it: how likely it is
+    without any pull. A typed sentence that is no goal about the values changes nothing.
 
     The file and the charts appear at the end: a `predict` that breaks off leaves nothing that looks like a result.
 
@@ -80,6 +82,7 @@ class PredictionWriter(Callback):
         self._open = ExitStack()  # the draft of the file
         self._file: IO[str] | None = None
         self._first: Forecast | None = None
+        self._understood: list[Understood | None] | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = Path(trainer.default_root_dir)
@@ -87,6 +90,24 @@ class PredictionWriter(Callback):
         self._open.enter_context(telling(pl_module, self.samples_in_words))
         self._file = self._open.enter_context(atomic_write(folder / FILE))
         self._first = None
+
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Read what a typed goal means after each context, and drop what is no goal."""
+        self._understood = None
+        if getattr(trainer.datamodule, "goal", None) is None or not hasattr(pl_module, "validation"):
+            return
+        try:
+            self._understood = understand_batch(pl_module, batch)
+        except ValueError as error:
+            rank_zero_warn(f"goals are not understood, so they pull: {error}")
+            return
+        if batch_idx == 0 and (first := self._understood[0]) is not None:
+            print(shown.line(f"{shown.quoted(batch.goal[0])} is {first}"))
+        for row, found in enumerate(self._understood):
+            if found is not None and found.kind != "goal":
+                batch.goal[row] = None
 
     def on_predict_batch_end(
         self,
@@ -101,8 +122,14 @@ class PredictionWriter(Callback):
         found = Forecast.of(pl_module, batch, *outputs)
         chances: list[Any] = [None] * len(batch)
         if hasattr(pl_module, "validation") and hasattr(pl_module, "rollout"):
-            chances = goal_chances(pl_module, batch)
+            typed = self._understood
+            asked = None if typed is None else [each and each.condition for each in typed]
+            chances = goal_chances(pl_module, batch, conditions=asked)
             found = replace(found, chances=[each and each.plain() for each in chances])
+            if typed is not None:
+                modes = ["none" if goal is None else "pull" for goal in batch.goal]
+                said = [each and plain(each, mode) for each, mode in zip(typed, modes, strict=True)]
+                found = replace(found, understood=said)
         self._file.writelines(line + "\n" for line in found.lines(self.rollouts))
         if self._first is None:
             self._first = found

@@ -101,3 +101,35 @@ def fair_crps(samples: Tensor, target: Tensor) -> Tensor:
     weight = torch.arange(1 - size, size, 2, dtype=samples.dtype, device=samples.device)
     spread = torch.tensordot(weight, ordered, dims=1) / (size * (size - 1))
     return (samples - target).abs().mean(0) - spread
+
+
+def weighted_crps(samples: Tensor, weights: Tensor, target: Tensor) -> Tensor:
+    """Continuous ranked probability score of an ensemble (S, ...) with weights (S) that sum to 1, for `target` (...).
+
+    The spread is divided by 1 - sum_i w_i^2, as fair scores are: of equal weights it is `fair_crps`.
+
+    Raises ValueError where one sample has all the weight.
+    """
+    own = 1 - weights.square().sum()
+    if not own > 1e-9:
+        raise ValueError("the CRPS of an ensemble needs weight on at least 2 samples")
+    ordered, order = samples.sort(dim=0)
+    w = weights[order]
+    # sum_ij w_i w_j |x_i - x_j| / 2 = sum_i w_i x_i (W_i + W_{i-1} - 1), W being the weight up to a sample
+    spread = (w * ordered * (2 * w.cumsum(0) - w - 1)).sum(0) / own
+    share = weights.view(-1, *[1] * target.ndim)
+    return (share * (samples - target).abs()).sum(0) - spread
+
+
+def weighted_quantiles(samples: Tensor, weights: Tensor, levels: Sequence[float]) -> Tensor:
+    """Quantiles over axis 0 of `samples` (S, ...) with weights (S) that sum to 1, between the middles of their
+    weights: (Q, ...)."""
+    ordered, order = samples.sort(dim=0)
+    w = weights[order]
+    middle = w.cumsum(0) - w / 2
+    rows = []
+    for level in levels:
+        above = (middle < level).sum(0, keepdim=True).clamp(1, len(samples) - 1)
+        (a, b), (x, y) = ((part.gather(0, above - 1)[0], part.gather(0, above)[0]) for part in (middle, ordered))
+        rows.append(torch.lerp(x, y, ((level - a) / (b - a).clamp(min=1e-12)).clamp(0, 1)))
+    return torch.stack(rows)

@@ -15,6 +15,8 @@ from gssr.metrics import (
     interval_covers,
     outside,
     plotting_quantiles,
+    weighted_crps,
+    weighted_quantiles,
 )
 
 NAN = math.nan
@@ -122,3 +124,20 @@ def test_crps_of_few_samples_is_unbiased_for_a_gaussian():
 def test_crps_needs_two_samples():
     with pytest.raises(ValueError, match="at least 2"):
         fair_crps(noise(1, 3), noise(3))
+
+
+def test_weighted_scores_are_those_of_the_definition_and_of_equal_weights() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(40, 3, 2, generator=generator), torch.randn(3, 2, generator=generator)
+    equal = torch.full((40,), 1 / 40)
+    torch.testing.assert_close(weighted_crps(x, equal, y), fair_crps(x, y))
+    w = torch.rand(40, generator=generator)
+    w /= w.sum()
+    apart = torch.einsum("i,j,ijhy->hy", w, w, (x[:, None] - x).abs()) / 2 / (1 - w.square().sum())
+    torch.testing.assert_close(weighted_crps(x, w, y), torch.einsum("i,ihy->hy", w, (x - y).abs()) - apart)
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        weighted_crps(x[:1], torch.ones(1), y)
+    middle, low = weighted_quantiles(x, w, (0.5, 0.1))
+    assert ((x <= middle) * w.view(-1, 1, 1)).sum(0).sub(0.5).abs().max() < 0.06 and (low < middle).all()
+    doubled = weighted_quantiles(torch.cat([x, x]), torch.cat([w, w]) / 2, (0.5,))[0]
+    torch.testing.assert_close(doubled, middle, atol=0.2, rtol=0)

@@ -22,7 +22,17 @@ LEAVES = {
 }
 BELOW = {
     f"gssr.{room}"
-    for room in ["sequences", "backbone", "states", "training", "network", "reasoning", "search", "evaluation"]
+    for room in [
+        "sequences",
+        "backbone",
+        "states",
+        "training",
+        "network",
+        "reasoning",
+        "search",
+        "evaluation",
+        "understanding",
+    ]
 }
 EVERYTHING = BELOW | {"gssr.runs", "gssr.commands", "datamodules", "callbacks"}
 # What each room may import besides itself and the leaves.
@@ -35,6 +45,7 @@ ARROWS: dict[str, set[str]] = {
     "gssr.network": {"gssr.sequences", "gssr.backbone", "gssr.states"},
     "gssr.evaluation": {"gssr.sequences"},
     "gssr.search": {"gssr.sequences", "gssr.backbone", "gssr.states", "gssr.network"},
+    "gssr.understanding": {"gssr.sequences", "gssr.backbone", "gssr.states"},
     "datamodules": {"gssr.sequences", "gssr.backbone", "gssr.evaluation"},
     "callbacks": EVERYTHING - {"gssr.commands"},
     "gssr.runs": EVERYTHING - {"gssr.commands"},

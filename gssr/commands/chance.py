@@ -2,12 +2,19 @@
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gssr import shown
 from gssr.commands.history import HISTORY, history_options, read_record, warn_of_strange_values
 from gssr.commands.options import Subparsers, add_command, budget_option, json_option, read_text, seed_option
+
+if TYPE_CHECKING:
+    from gssr.network import GoalNetwork
+    from gssr.sequences.conditions import Condition
+    from gssr.sequences.record import Record
 
 
 def add_commands(subparsers: Subparsers) -> None:
@@ -17,12 +24,14 @@ def add_commands(subparsers: Subparsers) -> None:
         "how likely an event is after a history of your own",
         [
             'gssr chance --input ian.csv --event "wind +30 within 24h"',
+            'gssr chance --input ian.csv --event "Strengthen to 90 knots within two days"',
             'gssr chance --input ian.csv --event "wind >= 96 at 48h and wind <= 100 until 24h"',
             "gssr chance --ckpt_path runs/mine/checkpoints/best.ckpt --input mine.jsonl --events events.txt --json",
         ],
         HISTORY
         + "\n\nAn event is NAME >= NUMBER (or <=, >, <), NAME LOW..HIGH, or a change from the last value, such as\n"
         "NAME +30; behind it stands a time: at T, within T or until T, with T such as 48h, 2 days or 3 steps.\n"
+        "A sentence is read as a goal, and what it means is told.\n"
         "Events are joined by and, or, not and parentheses; names with blanks are quoted.",
     )
     history_options(parser)
@@ -44,11 +53,10 @@ def run(options: argparse.Namespace) -> None:
     from gssr.runs.twists import twist_of
     from gssr.search.beliefs import chance
     from gssr.sequences.collate import collate
-    from gssr.sequences.conditions import Condition
 
     network, trained = load_trained(options.ckpt_path, options.run_folder)
-    events = [Condition(text, network.value_names, network.value_units) for text in texts]
     record = read_record(options, network.value_names, trained)
+    events = [_event(text, network, record) for text in texts]
     warn_of_strange_values(record, network)
     found_file = find_checkpoint(options.ckpt_path, options.run_folder)
     (found,) = chance(
@@ -76,6 +84,26 @@ def run(options: argparse.Namespace) -> None:
         numbers = (str(each), f"{low:.2g} to {high:.2g}", f"{each.hits:,}", f"{each.rollouts:,} {each.method}")
         table.add_row(Text(shown.line(event.text)), *numbers)
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _event(text: str, network: "GoalNetwork", record: "Record") -> "Condition":
+    """An event as it is written, or what a sentence means, which is said.
+
+    Raises ValueError for a text that is neither: with what is wrong about it as an event, where it begins like one.
+    """
+    from gssr.sequences.conditions import Condition
+    from gssr.understanding import understand
+
+    try:
+        return Condition(text, network.value_names, network.value_units)
+    except ValueError as error:
+        if re.search(r"[<>≥≤=()]|\.\.|\bchange\b", text) or text.lstrip().startswith(('"', "'", "not ")):
+            raise
+        found = understand(network, record, text)
+        if found.condition is None:
+            raise ValueError(f"{shown.quoted(text)} is {found}; as an event it is none either: {error}") from error
+        print(shown.line(f"gssr: {shown.quoted(text)} is {found}"), file=sys.stderr)
+        return Condition(found.condition, network.value_names, network.value_units)
 
 
 def _lines(file: Path | None) -> list[str]:

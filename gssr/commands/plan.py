@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from gssr.sequences.conditions import Condition
     from gssr.sequences.record import Record
 
+CONDITION, PULL = "condition", "pull"
+FEW = 1024  # rollouts by which the chance of a goal is told beside paths that are pulled
+
 
 def add_commands(subparsers: Subparsers) -> None:
     parser = add_command(
@@ -37,7 +40,7 @@ def add_commands(subparsers: Subparsers) -> None:
         "imagine how a history of your own goes on if a goal comes true",
         [
             'gssr plan --input ian.csv --goal "Become a category 3 hurricane in 48 hours"',
-            'gssr plan --input ian.csv --goal "Weaken to 35 knots in 48 hours" --strength 2',
+            'gssr plan --input ian.csv --goal "Weaken to 35 knots in 48 hours" --mode pull --strength 2',
             'gssr plan --input ian.csv --where "wind +30 within 24h"',
             "gssr plan --ckpt_path runs/mine/checkpoints/best.ckpt --input mine.jsonl --plot fan.png --json plan.json",
         ],
@@ -45,6 +48,11 @@ def add_commands(subparsers: Subparsers) -> None:
     )
     history_options(parser)
     parser.add_argument("--goal", metavar="TEXT", help="the goal in words; default none, which gives a forecast")
+    parser.add_argument(
+        "--mode",
+        choices=[CONDITION, PULL],
+        help="paths of the network's own in which the goal holds (default), or paths that are pulled towards it",
+    )
     parser.add_argument("--where", metavar="EVENT", help="paths in which an event holds; see gssr chance")
     parser.add_argument("--goal_step", type=steps, metavar="N", help="step of the goal, from 1; default the last")
     parser.add_argument("--strength", type=number, metavar="X", help="factor of the goal's pull; default the network's")
@@ -72,17 +80,23 @@ def run(options: argparse.Namespace) -> None:
     dimension = _dimension(options.dimension, network.value_names)
     record = read_record(options, network.value_names, trained)
     warn_of_strange_values(record, network)
-    _warn_of_strange_goal(record.goal, network)
     if options.strength is not None:
         network.forecaster.strength = options.strength
     network.forecaster.told = options.samples_in_words
-    given = None
+    given: dict[str, Any] = {}
     if options.where is not None:
         where = Condition(options.where, network.value_names, network.value_units)
         given = _conditioned(where, record, network, options)
+        if not given["with_goal"]:
+            raise ValueError(f"the network gives {shown.quoted(where.text)} {given['chance']}; no path satisfied it")
+    elif record.goal is not None:
+        record, given = _understood(record, network, options)
+    chance = given.pop("chance", None)
     found = forecast(network, [record], options.samples, not options.no_texts, options.seed)
-    if given is not None:
-        found = replace(found, batch=replace(found.batch, goal=[f"where {where.text}"]), **given)
+    if options.where is not None:
+        found = replace(found, batch=replace(found.batch, goal=[f"where {options.where.strip()}"]))
+    found = replace(found, **{name: value for name, value in given.items() if value is not None})
+    found = replace(found, chances=None if chance is None else [chance.plain()])
     _print(found, network, dimension)
     if options.json is not None:
         with writing(options.json), atomic_write(options.json) as file:
@@ -104,24 +118,71 @@ def _check(options: argparse.Namespace) -> None:
             f"--samples-in-words is {options.samples_in_words} and --samples {options.samples}; tell fewer, or imagine "
             "more"
         )
-    for name in ("goal", "goal_step", "strength"):
+    for name in ("goal", "goal_step", "strength", "mode"):
         if options.where is not None and getattr(options, name) is not None:
             raise ValueError(f"--where pulls towards no goal; leave out --{name}, or --where")
+    if options.strength is not None and options.mode == CONDITION:
+        raise ValueError("--strength is that of the pull, and --mode condition pulls nothing; leave one of them out")
     for file in (options.json, options.plot):
         if file is not None:
             require_file(file)
 
 
+def _understood(
+    record: "Record", network: "GoalNetwork", options: argparse.Namespace
+) -> tuple["Record", dict[str, Any]]:
+    """What a typed goal means and how paths under it are made: the record, whose goal pulls if it has one, and parts of
+    a `Forecast`. What is understood, and how, is printed.
+    """
+    from gssr.sequences.conditions import Condition
+    from gssr.understanding import plain, understand
+
+    assert record.goal is not None
+    mode = options.mode or (CONDITION if options.strength is None else PULL)
+    try:
+        found = understand(network, record, record.goal)
+    except ValueError as error:
+        print(shown.line(f"gssr: warning: goals are not understood, so they pull: {error}"), file=sys.stderr)
+        return record, {}
+    print(shown.line(f"{shown.quoted(record.goal)} is {found}"))
+    if found.condition is None and mode == CONDITION:
+        if found.kind == "goal":
+            raise ValueError(f"the goal cannot be asked for: {found.problem}; type another, or add --mode {PULL}")
+        nothing = replace(record, goal=None)
+        return nothing, {"understood": [plain(found, "none")]}
+    given: dict[str, Any] = {}
+    if found.condition is not None:
+        try:
+            where = Condition(found.condition, network.value_names, network.value_units)
+            given = _conditioned(where, record, network, options, paths=mode == CONDITION)
+        except ValueError as error:
+            if mode == CONDITION:
+                raise
+            print(shown.line(f"gssr: warning: its chance is unknown: {str(error).splitlines()[0]}"), file=sys.stderr)
+    if not given.get("with_goal"):
+        below = mode == CONDITION
+        why = "no path of the network reaches it, so these are none of its own" if below else "by --mode pull"
+        print(f"paths are pulled towards the goal ({why})")
+        return record, {"understood": [plain(found, PULL)], "chance": given.get("chance")}
+    return record, given | {"understood": [plain(found, CONDITION)]}
+
+
 def _conditioned(
-    where: "Condition", record: "Record", network: "GoalNetwork", options: argparse.Namespace
+    where: "Condition", record: "Record", network: "GoalNetwork", options: argparse.Namespace, paths: bool = True
 ) -> dict[str, Any]:
-    """The plan of paths of the network's own in which a condition holds, and its chance, for a `Forecast`."""
+    """The plan of paths of the network's own in which a condition holds (None where there is none, or ``paths`` is
+    False), and its chance.
+    """
     from gssr.runs.folders import find_checkpoint
     from gssr.runs.twists import twist_of
-    from gssr.search.beliefs import condition
+    from gssr.search.beliefs import chance, condition
     from gssr.sequences.collate import collate
 
     file, batch = find_checkpoint(options.ckpt_path, options.run_folder), collate([record])
+    if not paths:
+        ((only,),) = chance(network, batch, [where], budget=min(FEW, options.budget), seed=options.seed)
+        print(shown.line(f"where {where.text}: chance {only}"))
+        return {"with_goal": None, "chance": only}
     (given,) = condition(
         network,
         batch,
@@ -131,38 +192,25 @@ def _conditioned(
         options.seed,
         twist=lambda: twist_of(network, file),
     )
-    chance = given.chance
-    if not chance.hits:
-        raise ValueError(f"the network gives {shown.quoted(where.text)} {chance}; no path satisfied it")
-    paths = f"{chance.hits:,} of {chance.rollouts:,} {chance.method} satisfy it"
-    if chance.method == "particles":
-        paths += f", as good as {given.effective_samples:.0f} paths, of {given.ancestors:,} beginnings"
-    print(shown.line(f"where {where.text}: chance {chance}; {paths}"))
+    found = given.chance
+    said = f"where {where.text}: chance {found}"
+    if not found.hits:
+        print(shown.line(said))
+        return {"with_goal": None, "chance": found}
+    said += f"; {found.hits:,} of {found.rollouts:,} {found.method} satisfy it"
+    if found.method == "particles":
+        said += f", as good as {given.effective_samples:.0f} paths, of {given.ancestors:,} beginnings"
+    print(shown.line(said))
     # A condition depends on the noise of values as well, so that paths without it need not satisfy it.
     rollouts = given.equally(options.samples, options.seed)
     plan = network.forecaster.described(batch, replace(rollouts, mean=rollouts.sample), not options.no_texts)
-    return {"with_goal": plan, "chances": [chance.plain()]}
+    return {"with_goal": plan, "chance": found}
 
 
 def _dimension(name: str | None, names: list[str]) -> int:
     if name is not None and name not in names:
         raise ValueError(f"--dimension is {name!r}; expected one of the network's values {names}")
     return 0 if name is None else names.index(name)
-
-
-def _warn_of_strange_goal(goal: str | None, network: "GoalNetwork") -> None:
-    from gssr.sequences.goal_numbers import is_unseen
-
-    low, high = network.world.scaler.low.tolist(), network.world.scaler.high.tolist()
-    if goal is not None and is_unseen(goal, list(zip(low, high, strict=True)), network.value_units):
-        ranges = ", ".join(f"{n} {a:g} to {b:g}" for n, a, b in zip(network.value_names, low, high, strict=True))
-        print(
-            shown.line(
-                f"gssr: warning: the goal {shown.quoted(goal)} lies outside anything seen in training ({ranges}); "
-                "imagined futures there are guesses"
-            ),
-            file=sys.stderr,
-        )
 
 
 def _print(found: "Forecast", network: "GoalNetwork", dimension: int = 0) -> None:

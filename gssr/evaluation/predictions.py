@@ -7,6 +7,8 @@ from its neighbours):
     time            T times, ISO 8601 in UTC
     context         C rows of Y values; truth: H rows of Y values
     goal, goal_step, goal_time, goal_low, goal_high      a sentence or null; bounds of Y values
+    understood      null, or what a typed goal means: {"kind": "goal", "other" or "none", "condition" or null, "sure",
+                    "problem", "outside", "mode"}; mode says what made the paths: "condition", "pull" or "none"
     chance          null, or how likely the goal or condition is without any pull: {"probability", "error", "interval"
                     (95 %), "log_probability", "log_error", "hits", "rollouts", "method"}
     quantile_levels Q numbers
@@ -23,7 +25,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,8 @@ FILE = "predictions.jsonl"
 class Forecast:
     """Plans of a batch under its goals (None: it has none) and without goals.
 
-    ``chances``: of the goal of each sequence, as they are written; None where they are unknown.
+    ``chances``: of the goal of each sequence, as they are written; None where they are unknown. ``understood``: what
+    the goal means, likewise.
 
     Raises ValueError when a plan is of another batch size than the batch.
     """
@@ -57,6 +60,7 @@ class Forecast:
     value_names: Sequence[str]
     value_units: Sequence[str]
     chances: Sequence[dict[str, Any] | None] | None = None
+    understood: Sequence[dict[str, Any] | None] | None = None
 
     def __post_init__(self) -> None:
         for plan in filter(None, (self.with_goal, self.without_goal)):
@@ -76,8 +80,14 @@ class Forecast:
 
     def chart(self, row: int = 0, dimension: int = 0, guides: Sequence[tuple[float, str]] = ()) -> Figure:
         """The fan chart of a sequence and a value dimension; `guides` as in `fan_chart`."""
+        said = None if self.understood is None else self.understood[row]
+        batch = self.batch
+        if said is not None and said["condition"] is not None and batch.goal[row] is not None:
+            goals = list(batch.goal)
+            goals[row] = f"{goals[row]} – {said['condition']}, by {said['mode']}"
+            batch = replace(batch, goal=goals)
         plans, names = (self.with_goal, self.without_goal), (self.value_names, self.value_units)
-        return fan_chart_of(self.batch, row, *plans, dimension, *names, guides=guides)
+        return fan_chart_of(batch, row, *plans, dimension, *names, guides=guides)
 
     def write(
         self,
@@ -149,6 +159,7 @@ class Forecast:
             "goal_time": time[goal_step],
             "goal_low": _numbers(batch.goal_low[row]),
             "goal_high": _numbers(batch.goal_high[row]),
+            "understood": None if self.understood is None else self.understood[row],
             "chance": None if self.chances is None else self.chances[row],
             "value_names": list(self.value_names),
             "value_units": list(self.value_units),

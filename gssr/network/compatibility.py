@@ -155,11 +155,11 @@ def _is_plain(value: Any, depth: int) -> bool:
 def _is_values(values: Any) -> bool:
     """Whether these are value dimensions: names, with as many units and resolutions, or none yet."""
     lists_of = {"names", "units", "resolution"}
-    if not isinstance(values, Mapping) or set(values) - lists_of - {"step"}:
+    if not isinstance(values, Mapping) or set(values) - lists_of - {"step", "words"}:
         return False
-    names, step = values.get("names"), values.get("step")
+    names = values.get("names")
     lists = [values[part] for part in lists_of if values.get(part) is not None]
-    if step is not None and not isinstance(step, str):
+    if any(values.get(part) is not None and not isinstance(values[part], str) for part in ("step", "words")):
         return False
     if names is None or not all(isinstance(part, (list, tuple)) and len(part) == len(names) for part in lists):
         return names is None and not lists

@@ -38,7 +38,10 @@ def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None
         )
     step = getattr(data, "step", None)  # data modules of others may not know it
     if not network.built:
-        network.options.set_values(data.value_names, data.value_units, data.value_resolution, step)
+        words = getattr(data, "words", None)
+        network.options.set_values(
+            data.value_names, data.value_units, data.value_resolution, step, None if words is None else words.json()
+        )
         network.build()
         network.world.fit_units(data.scaler, data.value_resolution)
         if network.options.world.linear_lags:

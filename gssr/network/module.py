@@ -84,7 +84,7 @@ class GoalNetwork(LightningModule):
     def build(self) -> None:
         options = self.options
         values = options.values
-        options.set_values(values.names, values.units, values.resolution, values.step)
+        options.set_values(values.names, values.units, values.resolution, values.step, values.words)
         self.hparams.update(values=options.plain()["values"])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.hparams.seed)

@@ -25,12 +25,14 @@ class ValuesConfig:
         units: Their units.
         resolution: Their resolution in data units, 0 where it is unknown.
         step: Time between two steps, such as 6h; null without a clock.
+        words: What the values, their units and named ranges are called, as JSON; typed goals are read by it.
     """
 
     names: tuple[str, ...] | None = fixed(None)
     units: tuple[str, ...] | None = fixed(None)
     resolution: tuple[NonNegative, ...] | None = None
     step: str | None = fixed(None)
+    words: str | None = None
 
 
 @dataclass
@@ -52,11 +54,13 @@ class Options:
         for name, kind in KINDS.items():
             setattr(self, name, restore(kind, getattr(self, name)))
 
-    def set_values(self, names: Any, units: Any = None, resolution: Any = None, step: str | None = None) -> None:
+    def set_values(
+        self, names: Any, units: Any = None, resolution: Any = None, step: str | None = None, words: str | None = None
+    ) -> None:
         """Name the Y value dimensions, with empty units and unknown resolutions where none are given."""
         width = len(names)
         units, resolution = units or [""] * width, resolution or [0.0] * width
-        self.values = ValuesConfig(tuple(names), tuple(units), tuple(map(float, resolution)), step)
+        self.values = ValuesConfig(tuple(names), tuple(units), tuple(map(float, resolution)), step, words)
 
     def plain(self) -> dict[str, Any]:
         """Plain values by component, for a checkpoint: it must hold no code."""

@@ -68,6 +68,16 @@ def levels(goal: str, units: Collection[str] = ()) -> list[float]:
     return [_value(found, text, own) for found in _NUMBER.finditer(text) if _is_level(found, text, own, units)]
 
 
+def numbers(text: str) -> list[tuple[int, int, float]]:
+    """Every number in digits: where it starts and ends, and its size."""
+    return [(*_extent(found, text), _value(found, text, None)) for found in _NUMBER.finditer(text[:MOST_READ])]
+
+
+def _extent(found: re.Match[str], text: str) -> tuple[int, int]:
+    scale = _SCALE.match(text, found.end())
+    return found.start(), scale.end() if scale else found.end()
+
+
 def is_unseen(goal: str, seen: Collection[tuple[float, float]], units: Collection[str] = ()) -> bool:
     """Whether a goal names levels, and none of them lies within a range (low, high) that was seen of some value."""
     found = levels(goal, units)

@@ -113,6 +113,8 @@ class GoalWriter:
     class_share:         share of class goals where both kinds are possible
     still:               a change of at most this is neither lower nor raise, but hold
     step_name:           plural noun for the steps in time phrases ("after 8 advisories"); None: not used
+    values:              further words for values by their names: {"pressure": {"names": [...], "units": [...]}}, by
+                         which typed goals are read
     span_unit:           noun that counts time ("month"), `span_count` of it a step; None: hours, days, weeks
 
     Raises ValueError for arguments outside the schema of `gssr.sequences.templates`, for a form without its `{value}`
@@ -137,6 +139,7 @@ class GoalWriter:
     step_name: str | None = None
     span_unit: str | None = None
     span_count: int = 1
+    values: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     _memory: dict[tuple, list[str]] = field(default_factory=dict, init=False, repr=False, compare=False)  # of _forms
 
     def __post_init__(self) -> None:

@@ -31,7 +31,7 @@ NUMBERS: dict[str, Any] = {
 }
 FORMS = ("numbers", "classes", "held_out_numbers", "held_out_classes")
 NOUNS = ("step_name", "span_unit")
-NAMES = (*FORMS, "class_bounds", "words", "held_out_values", *NUMBERS, *NOUNS)
+NAMES = (*FORMS, "class_bounds", "words", "values", "held_out_values", *NUMBERS, *NOUNS)
 _FINITE = Annotated[float, Range()]
 
 
@@ -55,6 +55,8 @@ def check(given: Any) -> None:
                     raise ValueError(f"{name} is {quoted(value)}; expected a noun such as 'months', without braces")
         elif name == "words":
             _check_words(value)
+        elif name == "values":
+            _check_values(value)
         else:
             for place, entry in enumerate(_list(name, value)):
                 if name == "held_out_values":
@@ -116,6 +118,21 @@ def _check_words(value: Any) -> None:
             raise ValueError(f"words.{slot} is an empty list; give at least one wording")
         for place, wording in enumerate(wordings):
             _check_text(f"words.{slot}[{place}]", wording)
+
+
+def _check_values(value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise ValueError(
+            f"values is {quoted(value)}; expected names and units by value, such as pressure: {{names: []}}"
+        )
+    for column, words in value.items():
+        _check_text("values", column)
+        if not isinstance(words, Mapping):
+            raise ValueError(f"values.{column} is {quoted(words)}; expected lists of wordings: names and units")
+        _check_keys(f"values.{column}", words, ("names", "units"))
+        for kind, wordings in words.items():
+            for place, wording in enumerate(_list(f"values.{column}.{kind}", wordings)):
+                _check_text(f"values.{column}.{kind}[{place}]", wording)
 
 
 def _check_class(where: str, entry: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ import math
 import shutil
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from gssr.runs.trained import load_trained
 from gssr.search.beliefs import chance, learn_twist
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Record
+from gssr.understanding import Reader, Understood
 from tests.networks import make_network
 
 EVENTS = ["wind +3 within 12h", "wind >= 55 at 2 and pressure 900..1020 until 6h"]
@@ -178,3 +180,19 @@ def test_what_is_wrong_is_said(
     assert main([*GIVEN, *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error and error.count("gssr: ") == 1
+
+
+def test_a_sentence_is_an_event_whose_meaning_is_told(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    meant = {"Strengthen soon": Understood("goal", "wind >= 60 at 2", 0.9), "Sing": Understood("none", None, 0.9)}
+    monkeypatch.setattr(Reader, "bundled", lambda: SimpleNamespace(read=lambda text, setting: meant[text]))
+    assert main([*GIVEN, "--event", "Strengthen soon", "--event", "wind >= 60 at 2", "--json"]) == 0
+    said = capsys.readouterr()
+    one, two = json.loads(said.out)["events"]
+    assert one["event"] == "wind >= 60 at 2" and one["hits"] == two["hits"]
+    assert "'Strengthen soon' is understood as: wind >= 60 at 2" in said.err
+    assert main([*GIVEN, "--event", "Sing"]) == 2
+    assert "no goal" in capsys.readouterr().err
+    assert main([*GIVEN, "--event", "wind >= 60 knots at 2"]) == 2  # a mistake in an event is no sentence
+    assert "is in 'kt'" in capsys.readouterr().err

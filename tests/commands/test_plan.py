@@ -17,9 +17,11 @@ from gssr.evaluation.forecasting import forecast
 from gssr.network.speaker import Speaker
 from gssr.runs.trained import load_trained
 from gssr.sequences.collate import collate
+from gssr.understanding import Reader, Understood
 from tests.networks import make_network
 
 GOAL = "Weaken to 35 knots in 48 hours"
+PULLED = ("--goal", GOAL, "--mode", "pull")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def lines(file: Path) -> dict:
 def test_the_plan_is_the_networks_own(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     table().to_csv(tmp_path / "ian.csv", index=False)
     run(
-        *("--input", tmp_path / "ian.csv", "--ckpt_path", checkpoint, "--goal", GOAL, "--samples", 4),
+        *("--input", tmp_path / "ian.csv", "--ckpt_path", checkpoint, *PULLED, "--samples", 4),
         *("--json", tmp_path / "plan.json", "--plot", tmp_path / "fan.png"),
     )
     line = lines(tmp_path / "plan.json")
@@ -96,7 +98,7 @@ def test_a_plan_is_read_in_lines_of_one_step(
     monkeypatch.setattr(Speaker, "write", lambda self, x, *args: ["Rain  again.", "Rain again.", "Sun."][: len(x)])
     monkeypatch.setattr(rich.console.Console, "width", width)
     table().to_csv(tmp_path / "ian.csv", index=False)
-    given = ("--ckpt_path", checkpoint, "--samples", 4, "--goal", GOAL, "--horizon", 3)
+    given = ("--ckpt_path", checkpoint, "--samples", 4, *PULLED, "--horizon", 3)
     run("--input", tmp_path / "ian.csv", *given)
     printed = capsys.readouterr().out.splitlines()
     steps = [line for line in printed if line.strip().startswith("2024-09-02")]
@@ -140,7 +142,7 @@ def test_without_a_goal_it_is_a_forecast_from_any_kind_of_table(checkpoint: Path
 
 def test_the_strength_of_the_goal_can_be_chosen(checkpoint: Path, tmp_path: Path) -> None:
     table().to_csv(tmp_path / "ian.csv", index=False)
-    given = ["--ckpt_path", checkpoint, "--input", tmp_path / "ian.csv", "--goal", GOAL, "--no-texts", "--samples", 4]
+    given = ["--ckpt_path", checkpoint, "--input", tmp_path / "ian.csv", *PULLED, "--no-texts", "--samples", 4]
     plans = {}
     for strength in ("0", "1.25", "2", None):
         file = tmp_path / f"{strength}.json"
@@ -200,11 +202,12 @@ def test_another_unit_is_suspected(checkpoint: Path, tmp_path: Path, capsys: pyt
 
 def test_python_and_the_command_give_the_same_plan(checkpoint: Path, tmp_path: Path) -> None:
     table().to_csv(tmp_path / "a.csv", index=False)
-    run("--input", tmp_path / "a.csv", "--ckpt_path", checkpoint, "--goal", GOAL, "--json", tmp_path / "plan.json")
+    run("--input", tmp_path / "a.csv", "--ckpt_path", checkpoint, *PULLED, "--json", tmp_path / "plan.json")
     network, trained = load_trained(str(checkpoint))
     history = read_history(tmp_path / "a.csv", network.value_names, 2, 3, goal=GOAL, trained=trained)
     found = forecast(network, [history])
-    assert found.lines() == [(tmp_path / "plan.json").read_text(encoding="utf-8").rstrip("\n")]
+    told = {"understood": None, "chance": None}  # by the command alone
+    assert json.loads(found.lines()[0]) == lines(tmp_path / "plan.json") | told
     predicted = network.predict_step(found.batch, 0)  # as `train.py predict` does
     for own, other in zip(predicted, (found.with_goal, found.without_goal), strict=True):
         assert torch.equal(own.rollouts.sample, other.rollouts.sample) and own.text == other.text
@@ -238,3 +241,84 @@ def test_the_table_is_read_as_in_training_unless_options_say_otherwise(checkpoin
         assert line.pop("series") == Path(file).stem
         found.append(line)
     assert found[0] == found[1] == found[2] == found[3]
+
+
+def reads(monkeypatch: pytest.MonkeyPatch, **meant: object) -> None:
+    """Typed goals mean this."""
+    given = {"kind": "goal", "condition": None, "sure": 0.9, **meant}
+    reader = argparse.Namespace(read=lambda sentence, setting: Understood(**given))
+    monkeypatch.setattr(Reader, "bundled", lambda: reader)
+
+
+def planned(checkpoint: Path, folder: Path, *more: object) -> dict:
+    table().to_csv(folder / "ian.csv", index=False)
+    given = ("--input", folder / "ian.csv", "--ckpt_path", checkpoint, "--goal", GOAL, "--no-texts", "--samples", 16)
+    run(*given, "--budget", 2000, "--json", folder / "plan.json", *more)
+    return lines(folder / "plan.json")
+
+
+def test_paths_of_a_typed_goal_satisfy_what_is_understood(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    reads(monkeypatch, condition="wind >= 80 at 12h")
+    line = planned(checkpoint, tmp_path)
+    assert min(rollout[-1][0] for rollout in line["with_goal"]["rollouts"]) >= 80
+    assert line["understood"]["condition"] == "wind >= 80 at 12h" and line["understood"]["mode"] == "condition"
+    assert 0 < line["chance"]["probability"] < 1 and line["goal"] == GOAL
+    printed = capsys.readouterr().out
+    assert f"'{GOAL}' is understood as: wind >= 80 at 12h" in printed and "chance" in printed
+    pulled = planned(checkpoint, tmp_path, "--mode", "pull")
+    assert pulled["understood"]["mode"] == "pull" and pulled["chance"] is not None
+    assert pulled["with_goal"]["mean"] != line["with_goal"]["mean"]
+
+
+@pytest.mark.parametrize("kind", ["none", "other"])
+def test_what_is_no_goal_changes_nothing(
+    kind: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    reads(monkeypatch, kind=kind, problem="understood as no goal; it changes nothing")
+    line = planned(checkpoint, tmp_path)
+    assert line["with_goal"] is None and line["understood"]["mode"] == "none"
+    assert "changes nothing" in capsys.readouterr().out
+    free = json.loads((tmp_path / "plan.json").read_text())["without_goal"]
+    given = ("--input", tmp_path / "ian.csv", "--ckpt_path", checkpoint, "--no-texts", "--samples", 16)
+    run(*given, "--json", tmp_path / "free.json")
+    assert lines(tmp_path / "free.json")["without_goal"] == free
+    assert planned(checkpoint, tmp_path, "--mode", "pull")["understood"]["mode"] == "pull"  # whoever insists
+
+
+def test_below_reach_the_pulled_path_is_shown_and_marked(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    reads(monkeypatch, condition="wind >= 100000 at 12h")
+    line = planned(checkpoint, tmp_path)
+    assert line["understood"]["mode"] == "pull" and line["chance"]["hits"] == 0
+    printed = capsys.readouterr().out
+    assert "less than 1 in" in printed and "none of its own" in printed
+
+
+def test_a_goal_that_cannot_be_asked_for_says_why(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    reads(monkeypatch, problem="its time lies before the last observation")
+    with pytest.raises(ValueError, match="before the last observation; type another, or add --mode pull"):
+        planned(checkpoint, tmp_path)
+    reads(monkeypatch, condition="wind >= 80 at 48h")
+    with pytest.raises(ValueError, match="beyond the horizon"):
+        planned(checkpoint, tmp_path)
+    assert planned(checkpoint, tmp_path, "--mode", "pull")["chance"] is None
+    assert "its chance is unknown" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="--strength is that of the pull"):
+        planned(checkpoint, tmp_path, "--mode", "condition", "--strength", "2")
+
+
+def test_without_a_reader_goals_still_pull(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def missing() -> Reader:
+        raise ValueError("the reader was learned for another language model")
+
+    monkeypatch.setattr(Reader, "bundled", missing)
+    line = planned(checkpoint, tmp_path)
+    assert line["understood"] is None and line["with_goal"] is not None
+    assert "another language model" in capsys.readouterr().err

@@ -11,9 +11,10 @@ import torch
 
 from callbacks import PredictionWriter
 from gssr.network import GoalNetwork
-from gssr.search.beliefs import goal_chances
+from gssr.search.beliefs import chance, goal_chances
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch, Record
+from gssr.understanding import Reader, Understood
 from tests.networks import make_network
 
 C, H = 3, 4
@@ -73,5 +74,41 @@ def test_predictions_hold_the_chances_of_their_goals(
     lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
     own = goal_chances(network, batch)
     assert [line["chance"] and line["chance"]["probability"] for line in lines] == [e and e.probability for e in own]
-    assert lines[0]["chance"]["method"] == "rollouts" and lines[0]["chance"]["rollouts"] <= 1024
+    assert lines[0]["chance"]["method"] == "rollouts" and lines[0]["chance"]["rollouts"] <= 256
     assert f"chance of the goal without its pull: {own[0]}" in capsys.readouterr().out
+
+
+def test_typed_goals_have_the_chance_of_what_they_mean_and_no_goal_changes_nothing(
+    network: GoalNetwork,
+    batch: Batch,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    meant = {"Rise": "y >= 0 at 4 steps", "Sing": None}
+    kinds = {"Rise": "goal", "Sing": "none"}
+    reader = SimpleNamespace(read=lambda text, setting: Understood(kinds[text], meant[text], 0.9, "it changes nothing"))
+    monkeypatch.setattr(Reader, "bundled", lambda: reader)
+    typed = batch.select([3, 3, 3])
+    typed.goal = ["Rise", "Sing", None]
+    (own, *nothing) = goal_chances(network, typed, conditions=["y >= 0 at 4 steps", None, None])
+    ((same,),) = chance(network, typed.select([0]), ["y >= 0 at 4"], budget=256)
+    assert own == same and 0 < same.probability < 1 and nothing == [None, None]
+    assert goal_chances(network, typed, conditions=["y >= 0 at 9 steps", None, None])[0] is None  # beyond the horizon
+
+    trainer: Any = SimpleNamespace(
+        datamodule=SimpleNamespace(goal="Rise", goal_dim=0, value_guides=()),
+        is_global_zero=True,
+        default_root_dir=str(tmp_path),
+    )
+    writer = PredictionWriter(charts=0)
+    writer.on_predict_start(trainer, network)
+    writer.on_predict_batch_start(trainer, network, typed, 0)
+    assert typed.goal == ["Rise", None, None]
+    writer.on_predict_batch_end(trainer, network, network.predict_step(typed, 0), typed, 0)
+    writer.on_predict_end(trainer, network)
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    said = [line["understood"] and (line["understood"]["condition"], line["understood"]["mode"]) for line in lines]
+    assert said == [("y >= 0 at 4 steps", "pull"), (None, "none"), None]
+    assert lines[0]["chance"]["probability"] == same.probability and lines[1]["chance"] is None
+    assert "understood as: y >= 0 at 4 steps" in capsys.readouterr().out

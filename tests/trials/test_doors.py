@@ -95,7 +95,17 @@ def test_fit_predict_and_plan_by_their_commands(frame: pd.DataFrame, here: Path,
             train.main(["predict", "--run", run, "--prediction_writer.charts", "0"])
             (lines,) = (here / "runs" / run).glob("predict-*/predictions.jsonl")
             plan = Path(folder) / "plan.json"
-            asked = ["--series", frame["id"].iloc[0], "--goal", "Rise to 3", "--samples", "4", "--no-texts"]
+            asked = [
+                "--series",
+                frame["id"].iloc[0],
+                "--goal",
+                "Rise to 3",
+                "--mode",
+                "pull",
+                "--samples",
+                "4",
+                "--no-texts",
+            ]
             assert main(["plan", "--run", run, "--input", str(file), "--json", str(plan), *asked]) == 0
             found = [metrics.to_csv(), lines.read_text(encoding="utf-8"), plan.read_text(encoding="utf-8")]
             first = first or found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import torch
@@ -14,7 +16,7 @@ from gssr.sequences.context import context_length
 from gssr.sequences.events import Event
 from gssr.sequences.record import Batch
 
-ROLLOUTS = 1024
+ROLLOUTS = 256  # the error of a chance is 0.03 at most
 
 
 class Judge(Roller, Protocol):
@@ -23,17 +25,31 @@ class Judge(Roller, Protocol):
     validation: Validation
 
 
-def goal_chances(network: Judge, batch: Batch, budget: int = ROLLOUTS, seed: int = 0) -> list[Estimate | None]:
-    """P(goal | history) of each sequence's goal; None without a goal, or where its bounds are unknown.
+def goal_chances(
+    network: Judge,
+    batch: Batch,
+    budget: int = ROLLOUTS,
+    seed: int = 0,
+    conditions: Sequence[str | None] | None = None,
+) -> list[Estimate | None]:
+    """P(goal | history) of each sequence's goal; None without a goal, or where neither its bounds nor a condition is
+    known, or the condition cannot be asked of the horizon.
 
     A range is asked for as it stands, an exact number with the tolerance of hits (`Validation.tolerance`).
 
     Args:
+        conditions: what goals mean (B), where that is known.
         budget: rollouts at most. seed: of the rollouts.
     """
     first, found = context_length(batch), []
     for row in range(len(batch)):
         low, high, step = batch.goal_low[row], batch.goal_high[row], int(batch.goal_step[row]) - first
+        asked = None if conditions is None else conditions[row]
+        if batch.goal[row] is not None and asked is not None:
+            with suppress(ValueError):
+                ((each,),) = chance(network, batch.select([row]), [asked], budget=budget, seed=seed)
+                found.append(each)
+                continue
         if batch.goal[row] is None or (low.isnan() | high.isnan()).all() or step < 0:
             found.append(None)
             continue

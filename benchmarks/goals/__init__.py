@@ -1,0 +1,1 @@
+"""How well typed goals are understood; see `benchmarks.goals.__main__`."""
