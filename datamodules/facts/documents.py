@@ -11,7 +11,7 @@ import numpy as np
 
 from datamodules.facts.language import CHAINED, UNKNOWN, Fact, Words, Writer
 
-CORRECTED, FORGOTTEN, CHAINS, NEVER_SAID, ASKED_AGAIN = 0.08, 0.03, 0.08, 0.1, 0.25
+CORRECTED, FORGOTTEN, CHAINS, NEVER_SAID, ASKED_AGAIN = 0.08, 0.03, 0.08, 0.1, 0.5
 SAID = 0.1  # weight of what is no answer
 
 
@@ -53,7 +53,7 @@ def episode(writer: Writer, made: Document, length: int, most_facts: int, easy: 
         home, of_town = chain(writer)
         facts += [home, of_town]
         questions += [_asking(writer, home), lambda: (writer.chained_question(home, of_town), of_town.answer)]
-    between = 0.0 if easy else 0.3 * int(g.integers(3))
+    between = 0.0 if easy else 0.25 * int(g.integers(3))
     for fact in (facts[i] for i in g.permutation(len(facts))):
         made.add(writer.statement(fact), SAID)
         while g.random() < between:
