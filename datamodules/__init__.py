@@ -1,6 +1,6 @@
 """LightningDataModules, named in configs as `datamodules.<Class>`."""
 
-from datamodules.facts import FactDocuments
+from datamodules.facts import FactDocuments, FactQuestions, ForcedTokens
 from datamodules.lookups import ThoughtChains, WrittenChains
 from datamodules.sequence_data import SequenceData
 from datamodules.sines import Sines
@@ -12,6 +12,8 @@ from datamodules.time_mmd import TimeMMD
 
 __all__ = [
     "FactDocuments",
+    "FactQuestions",
+    "ForcedTokens",
     "SequenceData",
     "Sines",
     "Storms",

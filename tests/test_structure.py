@@ -22,7 +22,17 @@ LEAVES = {
 }
 BELOW = {
     f"gssr.{room}"
-    for room in ["sequences", "backbone", "states", "training", "network", "reasoning", "search", "evaluation"]
+    for room in [
+        "sequences",
+        "backbone",
+        "states",
+        "training",
+        "network",
+        "reasoning",
+        "control",
+        "search",
+        "evaluation",
+    ]
 }
 EVERYTHING = BELOW | {"gssr.runs", "gssr.commands", "datamodules", "callbacks"}
 # What each room may import besides itself and the leaves.
@@ -32,6 +42,7 @@ ARROWS: dict[str, set[str]] = {
     "gssr.states": {"gssr.backbone"},
     "gssr.training": {"gssr.backbone"},
     "gssr.reasoning": {"gssr.backbone", "gssr.states", "gssr.training"},
+    "gssr.control": {"gssr.backbone", "gssr.states", "gssr.training"},
     "gssr.network": {"gssr.sequences", "gssr.backbone", "gssr.states"},
     "gssr.evaluation": {"gssr.sequences"},
     "gssr.search": {"gssr.sequences", "gssr.states", "gssr.network"},

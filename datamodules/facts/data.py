@@ -73,7 +73,7 @@ class FactDocuments(LightningDataModule):
         seed: of the documents.
     """
 
-    def __init__(self, tokens: Items = 4096, batches: Count = 2000, heldout_batches: Items = 4, seed: Seed = 0) -> None:
+    def __init__(self, tokens: Items = 4096, batches: Count = 1500, heldout_batches: Items = 4, seed: Seed = 0) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.tokens, self.batches, self.heldout_batches, self.seed = tokens, batches, heldout_batches, seed
@@ -83,17 +83,17 @@ class FactDocuments(LightningDataModule):
 
     def train_dataloader(self) -> EpochLoader:
         made = Batches(self.language, "train", self.batches, self.tokens, self.seed)
-        return EpochLoader(made, EpochBatches(self.batches, 1, shuffle=False), collate_fn=_only)
+        return EpochLoader(made, EpochBatches(self.batches, 1, shuffle=False), collate_fn=only)
 
     def val_dataloader(self) -> list[DataLoader[Row]]:
         return [
             DataLoader(
-                Batches(self.language, "val", self.heldout_batches, self.tokens, self.seed, source), collate_fn=_only
+                Batches(self.language, "val", self.heldout_batches, self.tokens, self.seed, source), collate_fn=only
             )
             for source in SOURCES
         ]
 
 
-def _only(rows: list[Row]) -> Row:
+def only(rows: list[Row]) -> Row:
     (row,) = rows
     return row

@@ -75,7 +75,12 @@ def episode(writer: Writer, made: Document, length: int, most_facts: int, easy: 
             # Log-uniform up to three quarters of the document, so that all distances are trained.
             gap = np.exp(g.uniform(np.log(8), np.log(0.75 * length)))
             end = min(len(made.words) + gap, begin + 0.75 * length)
+            busy = g.random() < 0.5
             while len(made.words) < end:
+                if busy and g.random() < 0.3:
+                    (fact,) = writer.facts(1)
+                    made.add(writer.statement(fact), SAID)
+                    made.ask(writer.question(fact), fact.answer)
                 made.add(writer.other(), SAID)
     asked = [i for i in range(len(questions)) for _ in range(1 + (g.random() < ASKED_AGAIN))]
     for i in g.permutation(asked):
@@ -88,7 +93,7 @@ def episode(writer: Writer, made: Document, length: int, most_facts: int, easy: 
 
 def chain(writer: Writer) -> tuple[Fact, Fact]:
     """Where a person lives, and something about that town."""
-    (person,) = (Fact(CHAINED, writer.subject("person"), writer.answer(CHAINED)) for _ in range(1))
+    person = Fact(CHAINED, writer.subject("person"), writer.answer(CHAINED))
     relation = writer.choose(list(writer.language.chains))
     return person, Fact(relation, person.answer, writer.answer(relation))
 

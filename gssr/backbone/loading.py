@@ -1,4 +1,4 @@
-"""Find, load and fingerprint a causal language model: the bundled ``nano``, a local folder or a hub id."""
+"""Find, load and fingerprint a causal language model: the bundled ``nano`` or ``nano-facts``, a local folder or a hub id."""
 
 import hashlib
 import inspect
@@ -27,6 +27,7 @@ from gssr.backbone.cpu import prepare_cpu
 from gssr.backbone.folder import check_config, check_folder, no_larger_than_weights
 
 NANO = "nano"
+FACTS = "nano-facts"
 RANDOM = "nano-random"  # nano's shape and tokenizer with untrained weights, for comparison
 PART = 2**22
 HUB_SECONDS = 5.0
@@ -42,7 +43,7 @@ def load_model(
     """Load model and tokenizer, never running code that comes with the weights.
 
     Args:
-        name: ``nano``, ``nano-random`` (nano's shape, weights as initialized from a fixed seed), a local folder or a
+        name: ``nano``, ``nano-facts`` (it remembers facts), ``nano-random`` (nano's shape, weights as initialized from a fixed seed), a local folder or a
             hub id.
         revision: branch, tag or commit of a hub id; a commit pins it for good.
         dtype: precision of the weights, a key of ``DTYPES``.
@@ -159,7 +160,8 @@ def _source(name: str, revision: str | None) -> str:
 
     Raises ValueError for a folder that does not exist, or has no config, weights or tokenizer; nothing was read yet.
     """
-    folder = Path(str(resources.files("gssr.backbone") / "nano")) if name in (NANO, RANDOM) else Path(name)
+    bundled = {NANO: "nano", RANDOM: "nano", FACTS: "nano_facts"}.get(name)
+    folder = Path(name) if bundled is None else Path(str(resources.files("gssr.backbone") / bundled))
     if not folder.exists():
         if "/" not in name or name.startswith((".", "/", "~")):
             raise ValueError(
@@ -199,7 +201,7 @@ def _explained(what: str, name: str, error: BaseException, offline: bool, silent
     elif "Unrecognized configuration class" in str(error):
         problem = problem.split(" for this kind")[0]
         advice = "That is no causal language model; choose one that writes text from left to right."
-    elif Path(name).exists() or name == NANO:
+    elif Path(name).exists() or name in (NANO, FACTS):
         advice = "The folder must be as save_pretrained writes it: config, tokenizer.json, complete safetensors files."
     elif silent:
         problem = f"{constants.ENDPOINT} does not answer, and the hub cache does not hold it"

@@ -16,9 +16,9 @@ import sys
 from collections.abc import Sequence
 
 from gssr import __version__, shown
-from gssr.commands import chance, generate, plan, share, state, think
+from gssr.commands import chance, control, generate, plan, share, state, think
 
-MODULES = (state, generate, plan, chance, think, share)
+MODULES = (state, generate, plan, chance, think, control, share)
 
 
 def build_parser() -> argparse.ArgumentParser:

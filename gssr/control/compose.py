@@ -40,9 +40,11 @@ def piece(backbone: FrozenBackbone, tokens: Tensor, behind: Layers | None = None
     Args:
         behind: states whose last inputs of the convolution the text sees; by default those of a text's beginning.
 
-    Raises ValueError for a model without Mamba-2 layers.
+    Raises ValueError for a model without Mamba-2 layers, or with keys that depend on their position.
     """
     behind = beginning(backbone, len(tokens)) if behind is None else behind
+    if any(layer.keys is not None for layer in behind):
+        require_no_positions(backbone)
     with decays(backbone) as log_decay:
         own = read(backbone, tuple(map(_emptied, behind)), tokens).layers
     return Piece(own, log_decay)
@@ -74,9 +76,7 @@ def remove(layers: Layers, written: Piece, log_decay: LogDecay) -> Layers:
 
 def _composed(before: LayerState, own: LayerState, log_decay: Tensor | None, gain: float) -> LayerState:
     if own.keys is not None and before.keys is not None:
-        own = replace(
-            own, keys=torch.cat([before.keys, own.keys], 2), values=torch.cat([before.values, own.values], 2)
-        )
+        own = replace(own, keys=torch.cat([before.keys, own.keys], 2), values=torch.cat([before.values, own.values], 2))
     if own.recurrent is None or log_decay is None:
         return own
     return replace(own, recurrent=_spread(log_decay) * before.recurrent + gain * own.recurrent)
@@ -98,6 +98,6 @@ def require_no_positions(backbone: FrozenBackbone) -> None:
     rotary = any("rotary" in name for name, _ in backbone.model.named_modules())
     if rotary and getattr(backbone.config, "position_embedding_type", "rope") is not None:
         raise ValueError(
-            f"keys of {backbone.name!r} are rotated by their position and cannot be appended; compose in a model without "
-            "positions, such as nano, or read the fact"
+            f"keys of {backbone.name!r} are rotated by their position and cannot be appended; compose in a model "
+            "without positions, such as nano, or read the fact"
         )

@@ -105,3 +105,10 @@ def mixers(backbone: FrozenBackbone) -> dict[int, nn.Module]:
 def rows(layers: Layers, index: Sequence[int] | Tensor) -> Layers:
     """Some rows of states, in this order."""
     return tuple(layer.map(lambda part: part[index]) for layer in layers)
+
+
+def bounded(change: Tensor, state: Tensor, bound: float) -> Tensor:
+    """``change`` (B, …), shortened where its norm is above ``bound`` times that of ``state``."""
+    size = change.flatten(1).norm(dim=1).clamp(min=1e-12)
+    most = bound * state.detach().flatten(1).norm(dim=1)
+    return change * (most / size).clamp(max=1.0).view(-1, *[1] * (change.ndim - 1))

@@ -1,8 +1,8 @@
 """A memory of constant size: it reads a stream without end, takes facts in and gives them up, and is asked at any time.
 
 The memory is the recurrent and conv states of a model without attention, and a ledger. For each of the last facts that
-were written, the ledger has the digest of its tokens and how much the state has decayed since. So a fact is taken out as
-exactly as it was put in, without being kept.
+were written, the ledger has the digest of its tokens and how much the state has decayed since. So a fact is taken out
+as exactly as it was put in, without being kept.
 
 Shapes: S places of the ledger, M heads.
 """
@@ -52,8 +52,8 @@ class Memory:
         layers = beginning(backbone)
         if any(layer.recurrent is None or layer.keys is not None for layer in layers):
             raise ValueError(
-                f"{backbone.name!r} has layers with attention, whose keys and values grow with what they read; a memory "
-                "of constant size needs Mamba-2 layers alone, such as nano-facts"
+                f"{backbone.name!r} has layers with attention, whose keys and values grow with what they read; a "
+                "memory of constant size needs Mamba-2 layers alone, such as nano-facts"
             )
         aged = {i: torch.zeros(PLACES, len(mixer.dt_bias)) for i, mixer in mixers(backbone).items()}
         digests = torch.zeros(PLACES, dtype=torch.int64)

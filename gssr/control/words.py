@@ -16,7 +16,7 @@ def ids_of(backbone: FrozenBackbone, text: str, what: str = "text") -> Tensor:
     if unknown is not None and unknown in ids:
         missing = [word for word in text.split() if unknown in backbone.tokenize([word])[0]]
         raise ValueError(
-            f"{backbone.name!r} does not know {quoted(' '.join(missing[:5]))}, in the {what} {quoted(text)}; it has words, "
-            "such as " + ", ".join(sorted(w for w in backbone.tokenizer.get_vocab() if w.isalpha())[::97][:9])
+            f"{backbone.name!r} does not know {quoted(' '.join(missing[:5]))}, in the {what} {quoted(text)}; it has "
+            "words, such as " + ", ".join(sorted(w for w in backbone.tokenizer.get_vocab() if w.isalpha())[::97][:9])
         )
     return torch.tensor([ids], device=backbone.device)
