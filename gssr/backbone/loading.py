@@ -1,4 +1,4 @@
-"""Find, load and fingerprint a causal language model: the bundled ``nano`` or ``nano-facts``, a local folder or a hub id."""
+"""Find, load and fingerprint a causal language model: a bundled one, a local folder or a hub id."""
 
 import hashlib
 import inspect
@@ -43,8 +43,8 @@ def load_model(
     """Load model and tokenizer, never running code that comes with the weights.
 
     Args:
-        name: ``nano``, ``nano-facts`` (it remembers facts), ``nano-random`` (nano's shape, weights as initialized from a fixed seed), a local folder or a
-            hub id.
+        name: ``nano``; ``nano-facts``, which remembers facts; ``nano-random``, nano's shape with weights as initialized
+            from a fixed seed; a local folder or a hub id.
         revision: branch, tag or commit of a hub id; a commit pins it for good.
         dtype: precision of the weights, a key of ``DTYPES``.
         offline: use the hub cache only.
