@@ -22,7 +22,7 @@ from gssr.control.controls import random_change, scaled
 from gssr.control.functional import Layers, read
 from gssr.control.projector import FactProjector, answered, part
 
-ROWS = 64  # states in a batch
+ROWS = 25  # states in a batch, whose sentences have one length
 DIRECTIONS = 64
 TEST = 9  # a part of the seeds that no training has
 Shares = list[float]
@@ -183,7 +183,7 @@ def two_hops(backbone: FrozenBackbone, language: Language, cases: int) -> dict[s
 
 def _chained(writer: Writer) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
     """Token ids of two statements, a question over both, and its answer, all of fixed lengths."""
-    ids = {word: i for i, word in enumerate(writer.language.words())}
+    ids = writer.language.ids
     while True:
         home, of_town = chain(writer)
         said = [sized(lambda fact=fact: writer.statement(fact), 9) for fact in (home, of_town)]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.control.facts import ROWS, TEST
+from benchmarks.control.facts import TEST
 from datamodules.facts.language import MARKS, Language
 from datamodules.facts.tasks import forced_batch
 from gssr.backbone import FrozenBackbone
@@ -15,14 +15,14 @@ from gssr.control.force import Change, Force, Forced, force, tried
 from gssr.control.functional import Layers, read
 from gssr.control.projector import TokenProjector
 
-LONGEST = 48
+LONGEST, ROWS = 48, 50
 NATURAL = 65
 Cases = dict[str, dict[str, list[float]]]
 
 
 def texts(language: Language, cases: int, length: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Prompts (B, L) of held-out names, and random words (B, length) as targets."""
-    words = [i for i, word in enumerate(language.words()) if word not in MARKS]
+    words = [i for word, i in language.ids.items() if word not in MARKS]
     for number in range(-(-cases // ROWS)):
         generator = np.random.default_rng([TEST, number, 3, length])
         made = forced_batch(language, generator, min(ROWS, cases - ROWS * number), LONGEST, held_out=True)

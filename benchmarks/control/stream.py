@@ -20,7 +20,7 @@ BETWEEN = 180  # tokens of other text behind each fact
 def stream(backbone: FrozenBackbone, language: Language, tokens: int) -> dict[str, Any]:
     """Right answers (0 or 1) by lag in tokens, by memory; bytes before and behind."""
     writer = Writer(language, np.random.default_rng([TEST, 5]), held_out=True)
-    ids = {word: i for i, word in enumerate(language.words())}
+    ids = language.ids
     filler = Questions(writer, 0, 0)
     memories = {"written": Memory.empty(backbone), "read": Memory.empty(backbone)}
     before, passed, begun = memories["written"].bytes, 0, []

@@ -39,7 +39,6 @@ class Batches(Dataset[Row]):
     ) -> None:
         self.language, self.part, self.count, self.tokens, self.seed = language, PARTS[part], count, tokens, seed
         self.source = source
-        self.ids = {word: i for i, word in enumerate(language.words())}
 
     def __len__(self) -> int:
         return self.count
@@ -55,7 +54,7 @@ class Batches(Dataset[Row]):
         documents = [write(writer, length, most, easy) for _ in range(max(1, self.tokens // length))]
         weights = np.array([[0.0, *document.weights] for document in documents], np.float32)
         return {
-            "tokens": torch.tensor([[self.ids[word] for word in (BEGIN, *d.words)] for d in documents]),
+            "tokens": torch.tensor([[self.language.ids[word] for word in (BEGIN, *d.words)] for d in documents]),
             "weights": torch.from_numpy(weights if not held_out else (weights == 1.0).astype(np.float32)),
         }
 

@@ -33,6 +33,7 @@ class Language:
     """Phrases and words as the file has them, split into words once.
 
     ``statements`` and ``questions`` of a relation, and ``frames``, are pairs: those of training, those held out.
+    ``ids`` has the token of each word.
     """
 
     def __init__(self, file: Path = LANGUAGE_FILE) -> None:
@@ -50,6 +51,7 @@ class Language:
         }
         self.chains = {relation: _split(phrases, 0)[0] for relation, phrases in self.about["chains"].items()}
         self.filler = {kind: [phrase.split() for phrase in phrases] for kind, phrases in self.about["filler"].items()}
+        self.ids = {word: i for i, word in enumerate(self.words())}
 
     def words(self) -> Words:
         """All words, each once, in the order of the file; marks first."""
@@ -76,7 +78,7 @@ def _flat(phrase: Any) -> Words:
 
 def make_tokenizer(language: Language) -> PreTrainedTokenizerFast:
     """One token a word or sign, in lower case. A word that the language lacks becomes ``<unread>``."""
-    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(language.words())}, unk_token=UNREAD))
+    words = Tokenizer(models.WordLevel(language.ids, unk_token=UNREAD))
     words.normalizer = normalizers.Lowercase()
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(

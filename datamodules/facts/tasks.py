@@ -95,7 +95,7 @@ def question_batch(
     # Phrases held out are fewer and their frames longer.
     extra = 4 if how.get("new_phrases") else 0
     made = Questions(Writer(language, generator, **how), fact_length + extra, question_length + extra // 2)
-    ids = {word: i for i, word in enumerate(language.words())}
+    ids = language.ids
     drawn = [made.row(facts) for _ in range(rows)]
 
     def tensor(name: str) -> Tensor:
@@ -223,10 +223,9 @@ class ForcedTokens(_Tasks):
 
 
 def forced_batch(language: Language, generator: np.random.Generator, rows: int, longest: int, held_out: bool) -> Row:
-    words = language.words()
-    wanted = [i for i, word in enumerate(words) if word not in MARKS and is_held_out_target(word) == held_out]
+    wanted = [i for word, i in language.ids.items() if word not in MARKS and is_held_out_target(word) == held_out]
     length = int(generator.integers(8, max(9, longest + 1)))
-    writer, ids = Writer(language, generator, held_out), {word: i for i, word in enumerate(words)}
+    writer, ids = Writer(language, generator, held_out), language.ids
     documents = [write(writer, length, 2, easy=False).words for _ in range(rows)]
     return {
         "prompt": torch.tensor([[ids[word] for word in (BEGIN, *document)] for document in documents]),
