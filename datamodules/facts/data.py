@@ -72,7 +72,7 @@ class FactDocuments(LightningDataModule):
         seed: of the documents.
     """
 
-    def __init__(self, tokens: Items = 4096, batches: Count = 1500, heldout_batches: Items = 4, seed: Seed = 0) -> None:
+    def __init__(self, tokens: Items = 4096, batches: Count = 1000, heldout_batches: Items = 4, seed: Seed = 0) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.tokens, self.batches, self.heldout_batches, self.seed = tokens, batches, heldout_batches, seed
