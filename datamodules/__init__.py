@@ -1,5 +1,6 @@
 """LightningDataModules, named in configs as `datamodules.<Class>`."""
 
+from datamodules.facts import FactDocuments, FactQuestions, ForcedTokens
 from datamodules.lookups import ThoughtChains, ToolTraces, WrittenChains
 from datamodules.sequence_data import SequenceData
 from datamodules.sines import Sines
@@ -10,6 +11,9 @@ from datamodules.text import TextCorpus
 from datamodules.time_mmd import TimeMMD
 
 __all__ = [
+    "FactDocuments",
+    "FactQuestions",
+    "ForcedTokens",
     "SequenceData",
     "Sines",
     "Storms",

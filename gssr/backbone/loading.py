@@ -1,4 +1,4 @@
-"""Find, load and fingerprint a causal language model: a bundled ``nano``, a local folder or a hub id."""
+"""Find, load and fingerprint a causal language model: a bundled one, a local folder or a hub id."""
 
 import hashlib
 import inspect
@@ -32,7 +32,8 @@ from gssr.backbone.precision import AUTO, choose, name_of
 NANO = "nano"
 RANDOM = "nano-random"  # nano's shape and tokenizer with untrained weights, for comparison
 LOOKUPS = "nano-lookups"  # knows the words of generated problems alone, for thoughts
-BUNDLED = {NANO: "nano", RANDOM: "nano", LOOKUPS: "lookups"}  # folders in this package
+FACTS = "nano-facts"  # remembers facts of a small language
+BUNDLED = {NANO: "nano", RANDOM: "nano", LOOKUPS: "lookups", FACTS: "nano_facts"}  # folders in this package
 PART = 2**22
 HUB_SECONDS = 5.0
 # What tokenizer files begin with: tokenizer.json, tokenizer.model, vocab.json, sentencepiece.bpe.model, spiece.model,
@@ -48,7 +49,7 @@ def load_model(
 
     Args:
         name: ``nano``, ``nano-random`` (nano's shape, weights as initialized from a fixed seed), ``nano-lookups``,
-            ``smollm2-135m``, a GGUF file, a local folder or a hub id.
+            ``nano-facts``, ``smollm2-135m``, a GGUF file, a local folder or a hub id.
         revision: branch, tag or commit of a hub id; a commit pins it for good.
         dtype: precision of the weights, a key of ``DTYPES``, or ``auto``, which is printed once it is chosen.
         offline: use the hub cache only.

@@ -16,9 +16,9 @@ import sys
 from collections.abc import Sequence
 
 from gssr import __version__, shown
-from gssr.commands import agent, chance, generate, plan, score, session, share, state, think
+from gssr.commands import agent, chance, control, generate, plan, score, session, share, state, think
 
-MODULES = (state, generate, plan, chance, think, score, session, agent, share)
+MODULES = (state, generate, plan, chance, think, score, session, agent, control, share)
 
 
 def build_parser() -> argparse.ArgumentParser:

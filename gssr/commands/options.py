@@ -42,9 +42,8 @@ def add_command(
 def backbone_options(parser: argparse.ArgumentParser, default: str = "nano") -> None:
     """The language model, its precision and its device; ``load_backbone`` reads them."""
     group = parser.add_argument_group("language model")
-    group.add_argument(
-        "--backbone", default=default, metavar="NAME", help=f"{default} (default), a local folder or a hub id"
-    )
+    named = f"{default} (default), a local folder or a hub id"
+    group.add_argument("--backbone", default=default, metavar="NAME", help=named)
     hub_options(group)
     group.add_argument("--dtype", default="auto", help="auto (default), float32, bfloat16 or float16")
     group.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")

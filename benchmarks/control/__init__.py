@@ -1,0 +1,1 @@
+"""What can be forced and written through states, against controls of equal norm."""

@@ -1,0 +1,1 @@
+"""Force tokens and write facts through the states of a frozen model."""
