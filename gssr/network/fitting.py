@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from copy import deepcopy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gssr import ranks
+from gssr.network.linear_fit import fit_each
+from gssr.network.normalisation import SCALES, WindowScale, fit_usual
 from gssr.sequences.collate import collate
 from gssr.sequences.context import context_length
 from gssr.sequences.record import Batch, Record
+from gssr.sequences.scaler import Scaler
 from gssr.sequences.source import SequenceSource
 
 if TYPE_CHECKING:
     from gssr.network.module import GoalNetwork
     from gssr.network.world_model import WorldModel
 
-MOST_WINDOWS, LEAST_WINDOWS = 2000, 200  # that a linear autoregression is fitted to: of one value, and of many
+MOST_WINDOWS, LEAST_WINDOWS = 1000, 200  # that a linear autoregression is fitted to: of one value, and of many
+LAGS = 64  # by which normalisations are compared where the network has no linear part
+UNITS = {
+    "training": "the training part's mean and deviation",
+    "window": "each context's own mean and deviation",
+    "last": "each context's last value and the training part's deviation",
+    "mixed": "each context's own mean and size of changes",
+}
 
 
 def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None:
@@ -31,7 +44,7 @@ def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None
             )
         return
     normalisation = network.options.world.normalisation
-    if normalisation != "training" and data.has_goals:
+    if normalisation not in ("training", "auto") and data.has_goals:
         raise ValueError(
             f"model.world.normalisation {normalisation} shows values by each window's own level, but the goals of "
             "these data name levels; use normalisation training, or leave the goals out"
@@ -39,12 +52,7 @@ def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None
     step = getattr(data, "step", None)  # data modules of others may not know it
     if not network.built:
         network.options.set_values(data.value_names, data.value_units, data.value_resolution, step)
-        network.build()
-        network.world.fit_units(data.scaler, data.value_resolution)
-        if network.options.world.linear_lags:
-            fit_linear(
-                network.world, _some(data.windows("train"), len(data.value_names)), getattr(data, "season_steps", None)
-            )
+        fit_numbers(network, data)
     elif list(data.value_names) != network.value_names:
         raise ValueError(
             f"this network was trained on the values {network.value_names}, the data has {list(data.value_names)}"
@@ -59,19 +67,73 @@ def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None
     network.validation.known_values = data.known_values
 
 
-def fit_linear(world: WorldModel, batch: Batch, season: int | None) -> None:
-    """Fit the linear autoregression of a network to training windows in order of time; see LinearForecast.fit."""
+def fit_numbers(network: GoalNetwork, data: SequenceSource) -> None:
+    """Build a network in the units of the training part, with its linear autoregression."""
+    scaler, season, world = deepcopy(data.scaler), getattr(data, "season_steps", None), network.options.world
+    windows = None
+    if world.linear_lags or world.normalisation in ("auto", "mixed"):
+        windows = Fitted.of(data)
+        fit_usual(windows.batch.select(range(windows.training)), scaler)
+    if world.normalisation == "auto":
+        kind, why = "training", "goals name levels"
+        if not data.has_goals:
+            kind, why = best_units(windows, scaler, world.linear_lags or LAGS, season, data.known_values)
+        network.options.world = replace(world, normalisation=kind)
+        if ranks.is_first():
+            print(f"normalisation {kind}, {UNITS[kind]}: {why}", flush=True)
+    network.build()
+    network.world.fit_units(scaler, data.value_resolution)
+    if world.linear_lags:
+        fit_linear(network.world, windows, season)
+
+
+def best_units(windows: Fitted, scaler: Scaler, lags: int, season: int | None, known_values: int) -> tuple[str, str]:
+    """The normalisation in which linear autoregressions forecast best, and why in words."""
+    batch, training = windows
+    scored = range(batch.value.shape[-1] - known_values)
+    scores = {}
+    for kind, scale_of in SCALES.items():
+        scale, seen = scale_of(batch, scaler), batch.value_mask & batch.step_mask[..., None]
+        spread = scale.spread if isinstance(scale, WindowScale) else scaler.std.expand_as(batch.value[:1, :1])
+        value = scale.transform(batch.value, batch.value_mask)
+        size, context = (spread / scaler.std)[..., scored], context_length(batch)
+        found = fit_each(value[..., scored], seen[..., scored], size, context, training, lags, season)
+        scores[kind] = sum(score for _, score in found) / len(found)
+    best = min(scores, key=lambda kind: scores[kind])
+    listed = ", ".join(f"{kind} {score:.3f}" for kind, score in scores.items())
+    return best, f"linear forecasts are best so at rolling origins (CRPS in standard units: {listed})"
+
+
+def fit_linear(world: WorldModel, windows: Fitted, season: int | None) -> None:
+    """Fit the linear autoregression of a network; see LinearForecast.fit."""
+    batch, training = windows
     value, seen = world.scaled_values(batch), batch.value_mask & batch.step_mask[..., None]
-    world.forecast_error.fit(value, seen, context_length(batch), season)
+    world.forecast_error.fit(value, seen, context_length(batch), season, training)
 
 
-def _some(windows: Sequence[Record], width: int) -> Batch:
-    """Some of the longest training windows, evenly spaced, by the time at which they start; fewer of more values."""
+class Fitted(NamedTuple):
+    """Windows that a linear autoregression is fitted to, ``training`` of them, and others that validate its choice."""
+
+    batch: Batch
+    training: int
+
+    @classmethod
+    def of(cls, data: SequenceSource) -> Fitted:
+        """Some of the longest windows of a data module; none validates where validation windows are trained on."""
+        width = len(data.value_names)
+        picked = some(data.windows("train"), width)
+        checked = some(data.windows("val"), width) if getattr(data, "train_through", "train") == "train" else []
+        of_length = [window for window in checked if len(window) == len(picked[0])]
+        return cls(collate([*picked, *of_length]), len(picked))
+
+
+def some(windows: Sequence[Record], width: int) -> list[Record]:
+    """Some of the longest windows, evenly spaced, by the time at which they start; fewer of more values."""
     most = max(LEAST_WINDOWS, MOST_WINDOWS // width)
     step = max(1, len(windows) // most)
     picked = [windows[i] for i in range(0, len(windows), step)]
     longest = max(map(len, picked))
-    return collate(sorted((window for window in picked if len(window) == longest), key=lambda w: float(w.time[0])))
+    return sorted((window for window in picked if len(window) == longest), key=lambda w: float(w.time[0]))
 
 
 def texts_of(data: SequenceSource | None) -> list[str]:

@@ -85,7 +85,7 @@ class GoalNetwork(LightningModule):
         options = self.options
         values = options.values
         options.set_values(values.names, values.units, values.resolution, values.step)
-        self.hparams.update(values=options.plain()["values"])
+        self.hparams.update({name: options.plain()[name] for name in ("values", "world")})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.hparams.seed)
             for name, part in self._parts().items():

@@ -1,5 +1,6 @@
 """The units in which the network sees values: of the training part, of a window's context, or of its last value."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from gssr.sequences.record import Batch
 from gssr.sequences.scaler import Scaler
 
 LEAST_SPREAD = 0.02  # of a window, in standard deviations of the training part: a context may be constant
+FLOOR = 0.3  # of a mixed spread, in usual ones: a quiet context does not tell how quiet its horizon is
 
 
 class WindowScale(NamedTuple):
@@ -58,4 +60,35 @@ def last_scale(batch: Batch, scaler: Scaler) -> WindowScale:
     return WindowScale(last, scaler.std.expand_as(last))
 
 
-SCALES = {"window": window_scale, "last": last_scale}
+def mixed_scale(batch: Batch, scaler: Scaler) -> WindowScale:
+    """By the mean of the C context steps, and by how large their changes are beside the usual ones of training windows.
+
+    Changes tell the size of what is to come better than deviations from a mean do: those of few steps that wander are
+    large or small by chance. A floor of the training part's is mixed in.
+    """
+    steps = context_length(batch)
+    seen = batch.value_mask[:, 1:steps] & batch.value_mask[:, : steps - 1]
+    change, count = batch.value[:, :steps].diff(dim=1), seen.sum(1, keepdim=True)
+    square = torch.where(seen, change.square(), torch.zeros_like(change)).sum(1, keepdim=True) / count.clamp(min=1)
+    beside = torch.where(count > 0, square / scaler.usual_change.square(), torch.ones_like(square))
+    spread = scaler.usual_spread * ((beside + FLOOR**2) / (1 + FLOOR**2)).sqrt()
+    return WindowScale(window_scale(batch, scaler).mean, spread)
+
+
+def fit_usual(batch: Batch, scaler: Scaler) -> None:
+    """Take the medians over training windows of the deviation and of the root mean square change of contexts."""
+    steps = context_length(batch)
+    value = batch.value[:, :steps].masked_fill(~batch.value_mask[:, :steps], torch.nan)
+    change = value.diff(dim=1).square().nanmean(1).sqrt().nanmedian(0).values
+    spread = window_scale(batch, scaler).spread[:, 0].median(0).values
+    least = LEAST_SPREAD * scaler.std
+    scaler.usual_change.copy_(torch.maximum(torch.where(change.isnan(), least, change), 1e-3 * scaler.std))
+    scaler.usual_spread.copy_(torch.maximum(spread, least))
+
+
+SCALES: dict[str, Callable[[Batch, Scaler], Scaler | WindowScale]] = {
+    "training": lambda batch, scaler: scaler,
+    "window": window_scale,
+    "last": last_scale,
+    "mixed": mixed_scale,
+}

@@ -47,8 +47,9 @@ class WorldModelConfig:
         reads_changes: The GRU reads the last change of values, too.
         error_order: Past steps that the error of a forecast goes on from: 1, or a season and one more.
         normalisation: Units in which the network sees values: training, of the training part; for levels that drift,
-            and without goals, window, of each window's own context, or last, its last value and the deviation of the
-            training part.
+            and without goals, window, of each window's own context, last, its last value and the deviation of the
+            training part, or mixed, its mean and how large its changes are beside those of the training part. auto:
+            the one whose linear forecasts of training windows are best.
         linear_lags: Longest lag of a linear autoregression inside, fitted before training; the belief learns what it
             leaves, and error_order is not used. 0: there is none.
     """
@@ -62,7 +63,7 @@ class WorldModelConfig:
     posterior: Callable[[int, int, int], Posterior] = fixed(ProductPosterior)
     reads_changes: bool = fixed(False)
     error_order: Steps = fixed(1)
-    normalisation: Literal["training", "window", "last"] = fixed("training")
+    normalisation: Literal["auto", "training", "window", "last", "mixed"] = fixed("training")
     linear_lags: CountOrNone = fixed(0)
 
 
@@ -124,8 +125,7 @@ class WorldModel(nn.Module):
 
     def scale(self, batch: Batch) -> Scaler | WindowScale:
         """From data units to those that the network sees, and back."""
-        scale = SCALES.get(self.config.normalisation)
-        return self.scaler if scale is None else scale(batch, self.scaler)
+        return SCALES[self.config.normalisation](batch, self.scaler)
 
     def scaled_values(self, batch: Batch) -> Tensor:
         """The batch's values (B, T, Y) in the units that the network sees, 0 where nothing was observed."""
