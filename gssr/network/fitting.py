@@ -79,6 +79,7 @@ def fit_numbers(network: GoalNetwork, data: SequenceSource) -> None:
         if not data.has_goals:
             kind, why = best_units(windows, scaler, world.linear_lags or LAGS, season, data.known_values)
         network.options.world = replace(world, normalisation=kind)
+        network.chosen = {"world": {"normalisation": kind}}
         if ranks.is_first():
             print(f"normalisation {kind}, {UNITS[kind]}: {why}", flush=True)
     network.build()

@@ -68,6 +68,7 @@ class GoalNetwork(LightningModule):
         self.noise = torch.Generator().manual_seed(seed)
         self._saved_noise: list[Tensor] = []  # by rank, of the checkpoint that was loaded
         self.built, self.objective = False, None
+        self.chosen: dict[str, Any] = {}  # options that were auto, by component
         if self.options.values.names is not None:
             self.build()
 
