@@ -127,8 +127,8 @@ class RunCheckpoints(Checkpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validating = trainer.state.fn == "fit" and not (trainer.sanity_checking or trainer.fast_dev_run)
         if trainer.sanity_checking and trainer.num_sanity_val_steps == math.inf and self.monitor is not None:
-            if self._improved(trainer):
-                self._save(trainer, checkpoint_file(self._folder(trainer), BEST))
+            self._improved(trainer)
+            self._save(trainer, checkpoint_file(self._folder(trainer), BEST))
         if not self._validating:
             return
         if self.monitor is not None:

@@ -17,6 +17,9 @@ from gssr.metrics import plotting_quantiles
 LEVEL = 0.8
 # With 20 windows the standard error of a share of 0.8 is 0.09; fewer give no useful factor.
 FEWEST = 20
+# Stretches of a horizon's length that count for a factor of 1, and for one factor of all steps: windows overlap, and a
+# few stretches may all be quiet ones.
+FOR_NONE, FOR_ALL = 3.0, 10.0
 SMALLEST, LARGEST = 0.25, 4.0
 
 
@@ -42,14 +45,23 @@ class Calibration(nn.Module):
         return torch.where(factor == 1, sample, middle + factor * (sample - middle))
 
     def fit(self, goal: bool, needed: Sequence[Tensor]) -> None:
-        """Set the factors without or under a goal from the ``stretch`` of batches, (N, H, Y) each; H may differ."""
+        """Set the factors without or under a goal from the ``stretch`` of batches, (N, H, Y) each; H may differ.
+
+        A step's factor is drawn to that of all steps, and both to 1, the more the fewer stretches of H steps there are.
+        """
         furthest = min(self.factor.shape[1], max(part.shape[1] for part in needed))
+        own, stretches = [], []
         for step in range(furthest):
             # Step by step: torch takes quantiles of at most 16 million numbers.
             found = torch.cat([part[:, step] for part in needed if part.shape[1] > step]).to(self.factor)
-            enough = (~found.isnan()).sum(0) >= FEWEST
-            factor = found.nanquantile(LEVEL, dim=0).clamp(SMALLEST, LARGEST)
-            self.factor[int(goal), step:] = torch.where(enough, factor, torch.ones_like(factor))
+            count = (~found.isnan()).sum(0)
+            factor = found.nanquantile(LEVEL, dim=0).clamp(SMALLEST, LARGEST).log()
+            own.append(torch.where(count >= FEWEST, factor, torch.zeros_like(factor)))
+            stretches.append(count / furthest)
+        log, count = torch.stack(own), torch.stack(stretches)
+        log = (count * log + FOR_ALL * log.mean(0)) / (count + FOR_ALL)
+        self.factor[int(goal), :furthest] = (log * count / (count + FOR_NONE)).exp()
+        self.factor[int(goal), furthest:] = self.factor[int(goal), furthest - 1]
 
 
 def stretch(sample: Tensor, value: Tensor, value_mask: Tensor) -> Tensor:

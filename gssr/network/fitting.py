@@ -52,6 +52,8 @@ def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None
     step = getattr(data, "step", None)  # data modules of others may not know it
     if not network.built:
         network.options.set_values(data.value_names, data.value_units, data.value_resolution, step)
+        if not data.has_goals:
+            choose_options(network, "objective", goal_dropout=1.0)
         fit_numbers(network, data)
     elif list(data.value_names) != network.value_names:
         raise ValueError(
@@ -67,6 +69,12 @@ def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None
     network.validation.known_values = data.known_values
 
 
+def choose_options(network: GoalNetwork, component: str, **options: Any) -> None:
+    """Set options of a component of a network that is not built yet, as the data decide."""
+    setattr(network.options, component, replace(getattr(network.options, component), **options))
+    network.chosen.setdefault(component, {}).update(options)
+
+
 def fit_numbers(network: GoalNetwork, data: SequenceSource) -> None:
     """Build a network in the units of the training part, with its linear autoregression."""
     scaler, season, world = deepcopy(data.scaler), getattr(data, "season_steps", None), network.options.world
@@ -78,8 +86,7 @@ def fit_numbers(network: GoalNetwork, data: SequenceSource) -> None:
         kind, why = "training", "goals name levels"
         if not data.has_goals:
             kind, why = best_units(windows, scaler, world.linear_lags or LAGS, season, data.known_values)
-        network.options.world = replace(world, normalisation=kind)
-        network.chosen = {"world": {"normalisation": kind}}
+        choose_options(network, "world", normalisation=kind)
         if ranks.is_first():
             print(f"normalisation {kind}, {UNITS[kind]}: {why}", flush=True)
     network.build()

@@ -86,7 +86,7 @@ class GoalNetwork(LightningModule):
         options = self.options
         values = options.values
         options.set_values(values.names, values.units, values.resolution, values.step)
-        self.hparams.update({name: options.plain()[name] for name in ("values", "world")})
+        self.hparams.update({name: options.plain()[name] for name in ("values", *self.chosen)})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.hparams.seed)
             for name, part in self._parts().items():
@@ -203,19 +203,24 @@ class GoalNetwork(LightningModule):
 
     def rollout(self, batch: Batch, goals: Sequence[str | None], *args: Any, **options: Any) -> Rollouts:
         """See Forecaster.rollout."""
-        return self._ready().rollout(batch, goals, *args, **options)
+        return self._ready(goals).rollout(batch, goals, *args, **options)
 
     def plan(self, batch: Batch, goals: Sequence[str | None], *args: Any, **options: Any) -> Plan:
         """See Forecaster.plan."""
-        return self._ready().plan(batch, goals, *args, **options)
+        return self._ready(goals).plan(batch, goals, *args, **options)
 
     def encode_texts(self, texts: Iterable[str]) -> None:
         """Read texts with the frozen model now, so that batches only look them up."""
         self.world.prepare(texts)
 
-    def _ready(self) -> Forecaster:
+    def _ready(self, goals: Sequence[str | None]) -> Forecaster:
         if not self.built:
             raise ValueError("this network has no value dimensions yet; load a checkpoint, or fit it on data first")
+        if self.options.objective.goal_dropout >= 1 and any(goal is not None for goal in goals):
+            raise ValueError(
+                "this network was trained without goals (objective.goal_dropout is 1); train one with them, of a table "
+                "with --data.goals hindsight"
+            )
         return self.forecaster
 
     # ------------------------------------------------------------------ checkpoints
