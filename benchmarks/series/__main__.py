@@ -39,7 +39,7 @@ from gssr.runs.folders import CONFIG
 QUICK, ORIGINS, SAMPLES = 10, 100, 100
 # What configs/any_table.yaml says, for a network that is not trained.
 UNTRAINED = {"goals": None, "time_column": "auto", "context": "auto", "lead_in": True}
-WORLD = {"linear_lags": 64, "normalisation": "auto", "latent_dim": 8, "hidden_dim": 64}
+WORLD = {"linear_lags": 64, "normalisation": "auto", "calendar": "auto", "latent_dim": 8, "hidden_dim": 64}
 
 
 def main() -> None:

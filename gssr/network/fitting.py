@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gssr import ranks
+from gssr.network.calendar import expected, fit_waves, scale_of
 from gssr.network.linear_fit import fit_each
 from gssr.network.normalisation import SCALES, WindowScale, fit_usual
 from gssr.sequences.collate import collate
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from gssr.network.world_model import WorldModel
 
 MOST_WINDOWS, LEAST_WINDOWS = 1000, 200  # that a linear autoregression is fitted to: of one value, and of many
+CLEARLY = 0.99  # times the CRPS without the calendar, which some waves fit by chance
 LAGS = 64  # by which normalisations are compared where the network has no linear part
 UNITS = {
     "training": "the training part's mean and deviation",
@@ -44,6 +47,11 @@ def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None
             )
         return
     normalisation = network.options.world.normalisation
+    if network.options.world.calendar is True and data.has_goals:
+        raise ValueError(
+            "model.world.calendar takes the time of year from values, but the goals of these data name levels; leave "
+            "one of the two out"
+        )
     if normalisation not in ("training", "auto") and data.has_goals:
         raise ValueError(
             f"model.world.normalisation {normalisation} shows values by each window's own level, but the goals of "
@@ -76,40 +84,73 @@ def choose_options(network: GoalNetwork, component: str, **options: Any) -> None
 
 
 def fit_numbers(network: GoalNetwork, data: SequenceSource) -> None:
-    """Build a network in the units of the training part, with its linear autoregression."""
+    """Build a network in its units, with its linear autoregression, and choose what is auto."""
     scaler, season, world = deepcopy(data.scaler), getattr(data, "season_steps", None), network.options.world
-    windows = None
-    if world.linear_lags or world.normalisation in ("auto", "mixed"):
+    windows, lags = None, world.linear_lags or LAGS
+    if world.linear_lags or world.calendar or world.normalisation in ("auto", "mixed"):
         windows = Fitted.of(data)
-        fit_usual(windows.batch.select(range(windows.training)), scaler)
-    if world.normalisation == "auto":
-        kind, why = "training", "goals name levels"
-        if not data.has_goals:
-            kind, why = best_units(windows, scaler, world.linear_lags or LAGS, season, data.known_values)
-        choose_options(network, "world", normalisation=kind)
-        if ranks.is_first():
-            print(f"normalisation {kind}, {UNITS[kind]}: {why}", flush=True)
+    if world.calendar == "auto" and (data.has_goals or getattr(data, "step", None) is None):
+        choose_options(network, "world", calendar=False)
+    if world.normalisation == "auto" and data.has_goals:
+        choose_options(network, "world", normalisation="training")
+        say("normalisation training, since goals name levels")
+    if windows is not None:
+        train = windows.batch.select(range(windows.training))
+        fit_usual(train, scaler)
+        found = Trial(windows, lags, season, data.known_values)
+        if network.options.world.normalisation == "auto":
+            scores = {kind: found.score(kind, False, scaler) for kind in SCALES}
+            kind = min(scores, key=lambda kind: scores[kind])
+            choose_options(network, "world", normalisation=kind)
+            listed = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
+            say(f"normalisation {kind}, {UNITS[kind]}: linear forecasts are best so (CRPS in standard units: {listed})")
+        if network.options.world.calendar:
+            _fit_calendar(network, found, train, scaler)
     network.build()
     network.world.fit_units(scaler, data.value_resolution)
     if world.linear_lags:
         fit_linear(network.world, windows, season)
 
 
-def best_units(windows: Fitted, scaler: Scaler, lags: int, season: int | None, known_values: int) -> tuple[str, str]:
-    """The normalisation in which linear autoregressions forecast best, and why in words."""
-    batch, training = windows
-    scored = range(batch.value.shape[-1] - known_values)
-    scores = {}
-    for kind, scale_of in SCALES.items():
-        scale, seen = scale_of(batch, scaler), batch.value_mask & batch.step_mask[..., None]
+def _fit_calendar(network: GoalNetwork, trial: Trial, train: Batch, scaler: Scaler) -> None:
+    """Fit the waves of a scaler, and keep them if that is what the options say, or linear forecasts are better so."""
+    kind, plain = network.options.world.normalisation, deepcopy(scaler)
+    named = fit_waves(train, scaler)
+    fit_usual(replace(train, value=train.value - expected(train, scaler)), scaler)
+    if network.options.world.calendar is True:
+        return
+    without, with_it = trial.score(kind, False, plain), trial.score(kind, True, scaler) if named else inf
+    kept = with_it < CLEARLY * without
+    if not kept:
+        scaler.load_state_dict(plain.state_dict())
+    choose_options(network, "world", calendar=kept)
+    what = f"calendar {'on' if kept else 'off'}: linear forecasts"
+    if named:
+        say(f"{what} have the CRPS {with_it:.3f} with the time of {' and '.join(named)}, {without:.3f} without")
+
+
+class Trial(NamedTuple):
+    """Linear autoregressions of windows, as they would be in some units."""
+
+    windows: Fitted
+    lags: int
+    season: int | None
+    known_values: int
+
+    def score(self, kind: str, calendar: bool, scaler: Scaler) -> float:
+        """Mean CRPS of linear forecasts at rolling origins, in standard units."""
+        batch, training = self.windows
+        scored = range(batch.value.shape[-1] - self.known_values)
+        scale, seen = scale_of(kind, calendar, batch, scaler), batch.value_mask & batch.step_mask[..., None]
         spread = scale.spread if isinstance(scale, WindowScale) else scaler.std.expand_as(batch.value[:1, :1])
-        value = scale.transform(batch.value, batch.value_mask)
-        size, context = (spread / scaler.std)[..., scored], context_length(batch)
-        found = fit_each(value[..., scored], seen[..., scored], size, context, training, lags, season)
-        scores[kind] = sum(score for _, score in found) / len(found)
-    best = min(scores, key=lambda kind: scores[kind])
-    listed = ", ".join(f"{kind} {score:.3f}" for kind, score in scores.items())
-    return best, f"linear forecasts are best so at rolling origins (CRPS in standard units: {listed})"
+        value, size = scale.transform(batch.value, batch.value_mask)[..., scored], (spread / scaler.std)[..., scored]
+        found = fit_each(value, seen[..., scored], size, context_length(batch), training, self.lags, self.season)
+        return sum(score for _, score in found) / len(found)
+
+
+def say(sentence: str) -> None:
+    if ranks.is_first():
+        print(sentence, flush=True)
 
 
 def fit_linear(world: WorldModel, windows: Fitted, season: int | None) -> None:

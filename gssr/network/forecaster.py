@@ -129,9 +129,10 @@ class Forecaster:
         world.prepare()
         noise = world.draw(samples * size, first, world.config.latent_dim, generator=generator)
         scale = world.scale(batch)
-        filtered = world.observe(first_steps(batch, first), noise, samples=samples, scale=scale)
+        before, after = (scale, scale) if isinstance(scale, Scaler) else (scale.steps(0, first), scale.steps(first))
+        filtered = world.observe(first_steps(batch, first), noise, samples=samples, scale=before)
         belief = filtered.belief.at(torch.full((samples * size,), first - 1, device=world.device))
-        return Origin(belief, world.errors(filtered)[:, -1], first, batch.value.shape[1] - first, scale)
+        return Origin(belief, world.errors(filtered)[:, -1], first, batch.value.shape[1] - first, after)
 
     @torch.no_grad()
     def plan(

@@ -1,5 +1,7 @@
 """The units in which the network sees values: of the training part, of a window's context, or of its last value."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,7 +17,10 @@ FLOOR = 0.3  # of a mixed spread, in usual ones: a quiet context does not tell h
 
 
 class WindowScale(NamedTuple):
-    """What is 0 and what is 1 in each window, (B, 1, Y) each; transforms (B, T, Y) or (S, B, T, Y) as a Scaler does."""
+    """What is 0 and what is 1 in each window, (B, 1, Y) each, or 0 (B, T, Y) by the calendar.
+
+    It transforms (B, T, Y) or (S, B, T, Y) as a Scaler does.
+    """
 
     mean: Tensor
     spread: Tensor
@@ -28,6 +33,10 @@ class WindowScale(NamedTuple):
     def inverse(self, value: Tensor) -> Tensor:
         """Units of the window to data units."""
         return value * self.spread + self.mean
+
+    def steps(self, first: int, end: int | None = None) -> WindowScale:
+        """The scale of some steps of the window, where the calendar gives each step a mean of its own."""
+        return self._replace(mean=self.mean[:, first:end]) if self.mean.shape[1] > 1 else self
 
 
 def window_scale(batch: Batch, scaler: Scaler) -> WindowScale:

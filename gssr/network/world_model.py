@@ -13,6 +13,7 @@ from gssr.backbone import FrozenBackbone
 from gssr.backbone.readings import MeanReading, Reading
 from gssr.backbone.table import TextTable
 from gssr.domains import CountOrNone, Few, Layer, Layers, Steps, Width, checked
+from gssr.network.calendar import scale_of
 from gssr.network.config import fixed
 from gssr.network.forecast_error import Decoder, ForecastError
 from gssr.network.gaussian import Gaussian
@@ -21,7 +22,7 @@ from gssr.network.heads import ValueHead
 from gssr.network.layers import exact
 from gssr.network.linear import LinearForecast
 from gssr.network.noise import WindowNoise
-from gssr.network.normalisation import SCALES, WindowScale
+from gssr.network.normalisation import WindowScale
 from gssr.network.posterior import Posterior, ProductPosterior
 from gssr.network.rssm import RSSM, Belief, Filtered, Imagined, Noise
 from gssr.network.steering import Pull, SteeringConfig
@@ -49,7 +50,9 @@ class WorldModelConfig:
         normalisation: Units in which the network sees values: training, of the training part; for levels that drift,
             and without goals, window, of each window's own context, last, its last value and the deviation of the
             training part, or mixed, its mean and how large its changes are beside those of the training part. auto:
-            the one whose linear forecasts of training windows are best.
+            the one whose linear forecasts are best.
+        calendar: What waves of the year, the week and the day explain is taken from values before all else; without
+            goals. auto: where linear forecasts are better for it.
         linear_lags: Longest lag of a linear autoregression inside, fitted before training; the belief learns what it
             leaves, and error_order is not used. 0: there is none.
     """
@@ -64,6 +67,7 @@ class WorldModelConfig:
     reads_changes: bool = fixed(False)
     error_order: Steps = fixed(1)
     normalisation: Literal["auto", "training", "window", "last", "mixed"] = fixed("training")
+    calendar: Literal["auto"] | bool = fixed(False)
     linear_lags: CountOrNone = fixed(0)
 
 
@@ -125,7 +129,7 @@ class WorldModel(nn.Module):
 
     def scale(self, batch: Batch) -> Scaler | WindowScale:
         """From data units to those that the network sees, and back."""
-        return SCALES[self.config.normalisation](batch, self.scaler)
+        return scale_of(self.config.normalisation, self.config.calendar is True, batch, self.scaler)
 
     def scaled_values(self, batch: Batch) -> Tensor:
         """The batch's values (B, T, Y) in the units that the network sees, 0 where nothing was observed."""
