@@ -7,6 +7,7 @@ stretches the central interval around the median of the rollouts until it holds 
 al. 2019).
 """
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -21,6 +22,7 @@ FEWEST = 20
 # few stretches may all be quiet ones.
 FOR_NONE, FOR_ALL = 3.0, 10.0
 SMALLEST, LARGEST = 0.25, 4.0
+LEAST_GAIN = 0.005  # nats a token
 
 
 class Calibration(nn.Module):
@@ -28,13 +30,18 @@ class Calibration(nn.Module):
 
     Args:
         value_dim: Y. reach: R; a step further ahead takes the last factor.
+
+    ``text_gain``: nats a token by which a text is likelier behind its own belief than behind another one, as validation
+    measured it; 1 until then.
     """
 
     factor: Tensor
+    text_gain: Tensor
 
     def __init__(self, value_dim: int, reach: int = 64) -> None:
         super().__init__()
         self.register_buffer("factor", torch.ones(2, reach, value_dim))
+        self.register_buffer("text_gain", torch.ones(()))
 
     def forward(self, sample: Tensor, under_goal: Tensor) -> Tensor:
         """Stretch samples (S, B, H, Y) around their median by the factors; under_goal (B,) is True with a goal."""
@@ -43,6 +50,17 @@ class Calibration(nn.Module):
         # A factor of 1 must keep every bit.
         middle = sample.median(0).values
         return torch.where(factor == 1, sample, middle + factor * (sample - middle))
+
+    def tells(self) -> bool:
+        """Whether beliefs say anything of texts; a warning where they do not."""
+        if self.text_gain > LEAST_GAIN:
+            return True
+        warnings.warn(
+            f"plans have no texts: validation texts were no likelier behind their own belief than behind another one "
+            f"({self.text_gain.item():+.3f} nats a token)",
+            stacklevel=4,
+        )
+        return False
 
     def fit(self, goal: bool, needed: Sequence[Tensor]) -> None:
         """Set the factors without or under a goal from the ``stretch`` of batches, (N, H, Y) each; H may differ.

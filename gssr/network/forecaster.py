@@ -145,9 +145,12 @@ class Forecaster:
         generator: torch.Generator | None = None,
         gain: float = 1.0,
     ) -> Plan:
-        """Rollouts with their spread, and for each step the text that the frozen model writes behind a belief."""
+        """Rollouts with their spread, and for each step the text that the frozen model writes behind a belief.
+
+        There is no text, but a warning, where beliefs told validation nothing of texts.
+        """
         rollouts = self.rollout(batch, goals, samples, generator, gain=gain)
-        return self.described(batch, rollouts, texts, max_new_tokens)
+        return self.described(batch, rollouts, texts and self.calibration.tells(), max_new_tokens)
 
     @torch.no_grad()
     def described(self, batch: Batch, rollouts: Rollouts, texts: bool = True, max_new_tokens: int = 64) -> Plan:
