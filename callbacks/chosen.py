@@ -45,6 +45,6 @@ class ChosenOptions(Callback):
 def _put(options: dict[str, Any], chosen: dict[str, Any]) -> None:
     for name, value in chosen.items():
         if isinstance(value, dict):
-            _put(options[name], value)
+            _put(options.setdefault(name, {}), value)
         else:
             options[name] = value

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gssr import ranks
 from gssr.network.calendar import expected, fit_waves, scale_of
-from gssr.network.linear_fit import fit_each
+from gssr.network.linear_fit import MANY, fit_each
 from gssr.network.normalisation import SCALES, WindowScale, fit_usual
 from gssr.sequences.collate import collate
 from gssr.sequences.context import context_length
@@ -60,9 +60,9 @@ def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None
     step = getattr(data, "step", None)  # data modules of others may not know it
     if not network.built:
         network.options.set_values(data.value_names, data.value_units, data.value_resolution, step)
-        if not data.has_goals:
+        if stage == "fit" and not data.has_goals:
             choose_options(network, "objective", goal_dropout=1.0)
-        fit_numbers(network, data)
+        fit_numbers(network, data, stage)
     elif list(data.value_names) != network.value_names:
         raise ValueError(
             f"this network was trained on the values {network.value_names}, the data has {list(data.value_names)}"
@@ -83,11 +83,14 @@ def choose_options(network: GoalNetwork, component: str, **options: Any) -> None
     network.chosen.setdefault(component, {}).update(options)
 
 
-def fit_numbers(network: GoalNetwork, data: SequenceSource) -> None:
-    """Build a network in its units, with its linear autoregression, and choose what is auto."""
+def fit_numbers(network: GoalNetwork, data: SequenceSource, stage: str) -> None:
+    """Build a network in its units, with its linear autoregression, and choose what is auto.
+
+    Other stages than fit load what was fitted.
+    """
     scaler, season, world = deepcopy(data.scaler), getattr(data, "season_steps", None), network.options.world
-    windows, lags = None, world.linear_lags or LAGS
-    if world.linear_lags or world.calendar or world.normalisation in ("auto", "mixed"):
+    windows, lags, auto = None, world.linear_lags or LAGS, "auto" in (world.normalisation, world.calendar)
+    if auto or (stage == "fit" and (world.linear_lags or world.calendar or world.normalisation == "mixed")):
         windows = Fitted.of(data)
     if world.calendar == "auto" and (data.has_goals or getattr(data, "step", None) is None):
         choose_options(network, "world", calendar=False)
@@ -108,7 +111,7 @@ def fit_numbers(network: GoalNetwork, data: SequenceSource) -> None:
             _fit_calendar(network, found, train, scaler)
     network.build()
     network.world.fit_units(scaler, data.value_resolution)
-    if world.linear_lags:
+    if world.linear_lags and windows is not None:
         fit_linear(network.world, windows, season)
 
 
@@ -140,7 +143,8 @@ class Trial(NamedTuple):
     def score(self, kind: str, calendar: bool, scaler: Scaler) -> float:
         """Mean CRPS of linear forecasts at rolling origins, in standard units."""
         batch, training = self.windows
-        scored = range(batch.value.shape[-1] - self.known_values)
+        width = batch.value.shape[-1] - self.known_values
+        scored = range(0, width, -(-width // MANY))
         scale, seen = scale_of(kind, calendar, batch, scaler), batch.value_mask & batch.step_mask[..., None]
         spread = scale.spread if isinstance(scale, WindowScale) else scaler.std.expand_as(batch.value[:1, :1])
         value, size = scale.transform(batch.value, batch.value_mask)[..., scored], (spread / scaler.std)[..., scored]

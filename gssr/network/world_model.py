@@ -84,6 +84,11 @@ class WorldModel(nn.Module):
         self, config: WorldModelConfig, steering: SteeringConfig, backbone: FrozenBackbone, value_dim: int
     ) -> None:
         super().__init__()
+        if "auto" in (config.normalisation, config.calendar):
+            raise ValueError(
+                "world.normalisation or world.calendar is auto, which the data of a first fit decide; without such data "
+                "name one, such as training and false"
+            )
         self.config, self.backbone, self.value_dim = config, backbone, value_dim
         self.table = TextTable(backbone, config.text_layers, config.text_reading())
         self.read_goals = GoalReader(backbone, config.goal_layer)
