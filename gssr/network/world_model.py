@@ -86,8 +86,8 @@ class WorldModel(nn.Module):
         super().__init__()
         if "auto" in (config.normalisation, config.calendar):
             raise ValueError(
-                "world.normalisation or world.calendar is auto, which the data of a first fit decide; without them give "
-                "others, such as training and false"
+                "world.normalisation or world.calendar is auto, which the data of a first fit decide; without them "
+                "give others, such as training and false"
             )
         self.config, self.backbone, self.value_dim = config, backbone, value_dim
         self.table = TextTable(backbone, config.text_layers, config.text_reading())

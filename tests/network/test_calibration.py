@@ -83,3 +83,14 @@ def test_few_stretches_draw_the_factors_together_and_to_1() -> None:
     assert 0.8 < first < 1 < last < 1.25 and first * last == pytest.approx(1, abs=0.01)
     calibration.fit(False, [torch.full((30, 10, 1), 2.0)])
     assert calibration.factor[0, 0, 0].item() == pytest.approx(2**0.5, rel=0.01)
+
+
+def test_beliefs_that_tell_nothing_of_texts_are_said_to() -> None:
+    calibration = Calibration(Y)
+    assert calibration.tells()
+    calibration.text_gain.fill_(-0.02)
+    with pytest.warns(UserWarning, match=r"plans have no texts: .* behind another one \(-0.020 nats a token\)"):
+        assert not calibration.tells()
+    other = Calibration(Y)
+    other.load_state_dict(calibration.state_dict())
+    assert other.text_gain == calibration.text_gain
