@@ -6,6 +6,7 @@ import numpy as np
 
 LEAST = 0.2  # autocorrelation of changes at a season
 SURE, SURER = 3.0, 4.5  # standard errors that it must be above 0, where the calendar names it and where many are tried
+AS_HIGH = 0.9  # of the highest peak: its multiples are nearly as high as a season
 PERIODS = 3  # that a series must hold
 LONGEST = 400  # steps of a season that is looked for
 
@@ -14,7 +15,7 @@ def find_season(value: np.ndarray, named: int | None = None) -> int | None:
     """Steps after which the changes of values (T) are alike; NaN is missing. None where they never are.
 
     The season that the calendar names is taken where changes are alike so many steps later; otherwise that of the
-    highest peak of their autocorrelation. A season has at least 3 steps, or as many as the calendar says.
+    highest peak of their autocorrelation, or an earlier one nearly as high. A season has at least 3 steps, or as many as the calendar says.
     """
     seen = np.maximum.accumulate(np.where(np.isnan(value), -1, np.arange(len(value))))
     change = np.diff(value[seen[seen >= 0]].astype(float))
@@ -32,4 +33,4 @@ def find_season(value: np.ndarray, named: int | None = None) -> int | None:
         return named
     highest = (lag for lag in range(3, most + 1) if alike[lag] == alike[max(1, lag - 2) : lag + 3].max())
     sure = [lag for lag in highest if alike[lag] >= max(LEAST, SURER * error)]
-    return max(sure, key=lambda lag: alike[lag], default=None)
+    return min((lag for lag in sure if alike[lag] >= AS_HIGH * max(alike[sure])), default=None)
