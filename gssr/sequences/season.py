@@ -15,7 +15,7 @@ def find_season(value: np.ndarray, named: int | None = None) -> int | None:
     """Steps after which the changes of values (T) are alike; NaN is missing. None where they never are.
 
     The season that the calendar names is taken where changes are alike so many steps later; otherwise that of the
-    highest peak of their autocorrelation, or an earlier one nearly as high. A season has at least 3 steps, or as many as the calendar says.
+    highest peak of their autocorrelation, or of an earlier one nearly as high. Such a season has at least 3 steps.
     """
     seen = np.maximum.accumulate(np.where(np.isnan(value), -1, np.arange(len(value))))
     change = np.diff(value[seen[seen >= 0]].astype(float))
