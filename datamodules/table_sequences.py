@@ -231,7 +231,8 @@ class TableSequences(SequenceData):
         p = self.hparams
         if AUTO not in (p.context, p.horizon):
             return
-        found = sizes(self.cutter, self.parts["train"], self.goal_dim, self.season_steps, p.context, p.horizon)
+        leads = p.lead_in and not self._by_series
+        found = sizes(self.cutter, self.parts, self.goal_dim, self.season_steps, p.context, p.horizon, leads)
         self._choose(context=found.context, horizon=found.horizon)
         self.season_steps = self.season_steps or found.season
         self.window |= {"context": found.context, "horizon": found.horizon}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -48,14 +49,23 @@ def column_of_times(source: Source, options: Any) -> str | None:
 
 
 def sizes(
-    cutter: Cutter, train: Segments, dimension: int, named: int | None, context: int | str, horizon: int | str
+    cutter: Cutter,
+    parts: Mapping[str, Segments],
+    dimension: int,
+    named: int | None,
+    context: int | str,
+    horizon: int | str,
+    leads: bool,
 ) -> Sizes:
     """Context and horizon, each as given or, where it is auto, by the season of the longest training segment.
 
     Args:
+        parts: segments of "train", "val" and "test".
         dimension: of the values in which a season is looked for. named: the season that the calendar names.
+        leads: contexts may lie before their part; otherwise each part must hold some windows.
     """
-    series, first, end = max(train, key=lambda segment: segment[2] - segment[1])
+    series, first, end = max(parts["train"], key=lambda segment: segment[2] - segment[1])
+    room = [max(b - a for _, a, b in parts[name]) for name in ("val", "test") if parts[name] and not leads]
     first = max(first, end - LOOKED_AT)
     at, value = cutter.positions(series, first, end), cutter.store.read("value", first, end)[:, dimension]
     on_grid = np.full(int(at[-1] - at[0]) + 1, np.nan)
@@ -68,7 +78,8 @@ def sizes(
         horizon = horizon_of(season, len(on_grid))
         sentences.append(f"{why}: horizon {horizon}")
     if context == AUTO:
-        context = context_of(season, int(horizon), len(on_grid))
+        most = min([len(on_grid), *(SHARE * ((rows + int(horizon)) // 2) for rows in room)])
+        context = context_of(season, int(horizon), most)
         sentences.append(f"{why}: context {context}")
     return Sizes(int(context), int(horizon), season, sentences)
 

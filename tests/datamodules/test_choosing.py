@@ -14,7 +14,7 @@ import train
 from datamodules.table_sequences import TableSequences
 from datamodules.tables.choosing import context_of, horizon_of
 
-AUTO = {"time_column": "auto", "context": "auto", "horizon": "auto"}
+AUTO = {"time_column": "auto", "context": "auto", "horizon": "auto", "lead_in": True}
 
 
 def months(rows: int = 240, season: float = 3.0) -> pd.DataFrame:
@@ -54,7 +54,7 @@ def test_rows_without_dates_are_counted_and_a_season_is_found_in_them(
 
 
 def test_what_is_given_is_not_chosen(tmp_path: Path) -> None:
-    data = made(months(), tmp_path, time_column="when", context="auto", horizon=5)
+    data = made(months(), tmp_path, time_column="when", context="auto", horizon=5, lead_in=True)
     assert data.chosen == {"context": 36, "horizon": 5}
     assert made(months(), tmp_path, time_column="when").chosen == {}
 
@@ -76,6 +76,12 @@ def test_a_step_that_the_chosen_horizon_lacks_is_refused(tmp_path: Path) -> None
 )  # fmt: skip
 def test_sizes_by_the_season(season: int | None, context: int, horizon: int) -> None:
     assert (context_of(season, 10, 10_000), horizon_of(season, 10_000)) == (context, horizon)
+
+
+def test_a_context_fits_into_the_parts_where_it_may_not_lie_before_them(tmp_path: Path) -> None:
+    data = made(months(), tmp_path, **AUTO | {"lead_in": False})
+    assert data.chosen["horizon"] == 12 and data.chosen["context"] == 12
+    assert min(len(data.windows(name)) for name in ("val", "test")) == 13
 
 
 def test_few_rows_make_short_windows() -> None:
@@ -117,7 +123,7 @@ def test_the_config_of_a_run_holds_what_was_chosen(
     train.main(["predict", "--run", "one"])
     assert list(Path("runs/one").glob("predict*/predictions.jsonl"))
     with pytest.raises(SystemExit, match="trained without goals"):
-        train.main(["predict", "--run", "one", "--data.goal", "Rise to 9"])
+        train.main(["predict", "--run", "one", "--data.goal", "Rise to 1"])
     train.main(["fit", "--run", "one", "--ckpt_path", "last", "--trainer.max_steps", "3"])
     again = yaml.safe_load(Path("runs/one/config.yaml").read_text())
     assert again["data"]["init_args"]["context"] == 36 and again["model"]["init_args"]["world"] == world
