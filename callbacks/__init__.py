@@ -5,6 +5,7 @@ from lightning import Callback
 from callbacks.atomic_io import AtomicCheckpointIO
 from callbacks.board_log import BoardLog
 from callbacks.checkpoints import Interrupted, RunCheckpoints
+from callbacks.chosen import ChosenOptions
 from callbacks.csv_log import CsvLog
 from callbacks.free_nats import FreeNatsAnnealing
 from callbacks.frozen_backbone import FrozenBackboneGuard
@@ -34,6 +35,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "ConfigOfResumedRun",
     "BoardLog",
+    "ChosenOptions",
     "CsvLog",
     "FreeNatsAnnealing",
     "FrozenBackboneGuard",

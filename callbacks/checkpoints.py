@@ -55,7 +55,8 @@ class RunCheckpoints(Checkpoint):
 
     A save that fails, as on a full disk, ends training with its error; older files stay as they are.
 
-    The last step is validated in any case, wherever in an epoch it is.
+    The last step is validated in any case, wherever in an epoch it is. With a trainer that validates all batches before
+    its first step (`num_sanity_val_steps: -1`) the network that was not trained yet may be the best.
 
     Args:
         monitor: name of the logged validation score that decides which checkpoint is best, or several: then a
@@ -131,6 +132,9 @@ class RunCheckpoints(Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validating = trainer.state.fn == "fit" and not (trainer.sanity_checking or trainer.fast_dev_run)
+        if trainer.sanity_checking and trainer.num_sanity_val_steps == math.inf and self.monitor is not None:
+            self._improved(trainer)
+            self._save(trainer, checkpoint_file(self._folder(trainer), BEST))
         if not self._validating:
             return
         if self.monitor is not None:

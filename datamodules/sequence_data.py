@@ -36,12 +36,13 @@ class SequenceData(LightningDataModule):
     options and passes the window options below on (`**windows`); so only this class documents them. All options are
     hyper-parameters.
 
-    Four attributes are not in that contract:
+    Five attributes are not in that contract:
 
     default_config: a config that `--data` reads for this class when no `--config` is given, as a path relative to the
         file of the class; None: configs/default.yaml only.
     shares_itself: the loaders deal windows to the processes of a run, so Lightning must add no sampler of its own.
     predicts_future: `predict` knows nothing after its contexts, so no goal is written from what came to pass.
+    chosen: options that were auto, as they were chosen; there after `setup`.
     most_evaluated: most windows that `windows_evaluation` looks at, evenly spaced; None: all.
 
     Args:
@@ -107,6 +108,7 @@ class SequenceData(LightningDataModule):
         self.goal, self.goal_cycle, self.level_jitter = goal, goal_cycle, level_jitter
         self.train_through = train_through
         self.window = {"context": context, "horizon": horizon, "stride": stride, "goal_step": goal_step}
+        self.chosen: dict[str, Any] = {}
         self._windows: dict[str, Sequence[Record]] = {}
         self._datasets: dict[str, WindowDataset] = {}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,11 +13,13 @@ from torch import Tensor
 
 from datamodules.sequence_data import SequenceData
 from datamodules.tables.build import Reading
+from datamodules.tables.choosing import AUTO, column_of_times, led_in, said_of_times, sizes
 from datamodules.tables.goals import (
     GoalNotes,
     check_typed_goal,
     goal_writer,
     numbers_of,
+    own_templates,
     read_goal_file,
     words_of,
 )
@@ -31,13 +32,16 @@ from datamodules.tables.splits import everything, split, together
 from datamodules.tables.store import Store
 from datamodules.tables.times import one_time
 from datamodules.tables.windows import Cutter, LastWindows, TableWindows, grid_of
-from gssr.domains import Characters, Different, InnerFraction, NonNegative, Rows
+from gssr import ranks
+from gssr.domains import Characters, Different, InnerFraction, NonNegative, Rows, Steps
 from gssr.files import cache_folder
 from gssr.sequences.record import Record
 from gssr.sequences.scaler import Scaler
-from gssr.sequences.templates import read_templates
+from gssr.sequences.windows import check_window
 from gssr.shown import listed, quoted
 
+PLACE = 8  # steps that stand for those that are auto until the table is read
+MOST_VALIDATED = 512  # windows, evenly spaced: they are scored again and again
 MOST_TEXTS = 50_000  # that are encoded before training; of a table with more, each is encoded when it is read
 
 
@@ -50,7 +54,8 @@ class TableSequences(SequenceData):
 
     Args:
         path: File (.csv, .tsv, .jsonl, .ndjson, each also .gz; .parquet), folder or id of a data set of the hub.
-        time_column: Column of times (ISO 8601, without a zone: UTC). Without it, rows of a series are counted.
+        time_column: Column of times (ISO 8601, without a zone: UTC); auto: the first column of times, if there is any.
+            Without it, rows of a series are counted.
         series_column: Column that tells series apart. Without it, the table is one series.
         value_columns: Columns of numbers. Without it, all columns of numbers that are nothing else.
         text_column: Column of texts. Without it, there are none.
@@ -83,6 +88,9 @@ class TableSequences(SequenceData):
         dataset_split: Part of a data set of the hub that is read (it is split anew).
         dataset_config: Its configuration. dataset_revision: its commit or tag.
         predict_from: Last time that `predict` knows. Without it, the end of the table: it forecasts beyond the table.
+        lead_in: Contexts of validation and test windows may lie before their part, where the split is by time. Their
+            horizons never do.
+        context, horizon: As in `SequenceData`; auto: by the season of the training part.
 
     Raises ValueError for options that do not fit, and as `SequenceData` does; when the table is read, for a table that
     cannot be used.
@@ -123,13 +131,22 @@ class TableSequences(SequenceData):
         dataset_config: str | None = None,
         dataset_revision: str | None = None,
         predict_from: str | None = None,
+        lead_in: bool = False,
+        *,
+        context: Steps | Literal["auto"] = 8,
+        horizon: Steps | Literal["auto"] = 8,
         **windows: Any,
     ) -> None:
-        super().__init__(**windows)
-        check_options(self.hparams)
+        given = {"context": context, "horizon": horizon}
+        super().__init__(**{name: PLACE if steps == AUTO else steps for name, steps in given.items()}, **windows)
+        self.sentences: list[str] = []  # about what was chosen before the table was read
         self.goal_dim = goal_dim
         # The head of the table is checked here, so that its errors come before a backbone is loaded.
         self.source = open_table(path, delimiter, dataset_split, dataset_config, dataset_revision)
+        if time_column == AUTO and AUTO not in self.source.columns:
+            self._choose(time_column=column_of_times(self.source, self.hparams))
+            self.sentences.append(said_of_times(self.hparams.time_column))
+        check_options(self.hparams)
         self.reading = Reading.of(self.source, self.hparams, value_columns)
         self.reading.times()
         self._opened: Store | None = None
@@ -141,7 +158,7 @@ class TableSequences(SequenceData):
         if not 0 <= goal_dim < width:
             raise ValueError(f"goal_dim is {goal_dim}; expected the index of one of {list(self.value_names)}, from 0")
         self.value_units = tuple(units or [""] * width)
-        self.templates = self._templates(goals)
+        self.templates = own_templates(goals)
         if self.templates is not None:
             goal_writer(self.templates, goal_dim, {}, self._words())  # raises ValueError before the table is read
         written = self.templates is not None or (goal_column is None and goals in (None, "hindsight"))
@@ -153,22 +170,18 @@ class TableSequences(SequenceData):
         self.has_goals = goal_column is not None or goals is not None
         self._texts: list[str] | None = None
 
-    def _templates(self, goals: str | dict[str, Any] | None) -> dict[str, Any] | None:
-        """The user's own templates, or None for other goals. Raises ValueError for a file that does not exist."""
-        if isinstance(goals, str) and goals != "hindsight":
-            if not Path(goals).is_file():
-                raise ValueError(
-                    f"goals is {goals!r}, and there is no such file; expected a .csv, .jsonl or .parquet file of "
-                    "goals, a .yaml file of templates, 'hindsight', or null for none"
-                )
-            return read_templates(Path(goals)) if Path(goals).suffix in (".yaml", ".yml") else None
-        return dict(goals) if isinstance(goals, dict) else None
-
     def _words(self) -> dict[str, list[str]]:
         return words_of(self.value_names[self.goal_dim], self.value_units[self.goal_dim])
 
+    def _choose(self, **options: Any) -> None:
+        """Set options that were auto."""
+        self.chosen |= options
+        self.hparams.update(options)
+
     def prepare_data(self) -> None:
         """Read the table into the cache, in one process only."""
+        for sentence in self.sentences:
+            print(sentence, flush=True)
         if self.hparams.value_columns is None:
             counters = listed(self.reading.counters)
             left_out = f"; not {counters}, which counts rows" if counters else ""
@@ -193,10 +206,13 @@ class TableSequences(SequenceData):
             warnings.warn(f"all rows are one series; if {quoted(name)} names several, give series_column", stacklevel=2)
         self._by_series, parts = split(store, self.hparams, self._time)
         self.parts = {split: together(parts[part] for part in self.parts_of(split)) for split in parts}
-        windows = {
-            split: TableWindows(self.cutter, segments, None if split == "train" else self.most_evaluated)
-            for split, segments in self.parts.items()
-        }
+        self._choose_sizes()
+        windows = {"train": TableWindows(self.cutter, self.parts["train"])}
+        for name in ("val", "test"):
+            leads = self.hparams.lead_in and not self._by_series
+            segments = led_in(self.cutter, self.parts[name]) if leads else self.parts[name]
+            most = MOST_VALIDATED if name == "val" else self.most_evaluated
+            windows[name] = TableWindows(self.cutter, segments, most)
         self.panel = Panel.of(self.cutter, windows, self._by_series)
         if note := self.panel.line(self.cutter, self.source.path):
             warnings.warn(note, stacklevel=2)
@@ -209,6 +225,21 @@ class TableSequences(SequenceData):
             )
             self._set_goals(store, grid)
         return windows
+
+    def _choose_sizes(self) -> None:
+        """Set a context and a horizon that are auto."""
+        p = self.hparams
+        if AUTO not in (p.context, p.horizon):
+            return
+        leads = p.lead_in and not self._by_series
+        found = sizes(self.cutter, self.parts, self.goal_dim, self.season_steps, p.context, p.horizon, leads)
+        self._choose(context=found.context, horizon=found.horizon)
+        self.season_steps = self.season_steps or found.season
+        self.window |= {"context": found.context, "horizon": found.horizon}
+        check_window(**self.window)
+        self.cutter.context, self.cutter.horizon = found.context, found.horizon
+        if ranks.is_first():
+            print("\n".join(found.sentences), flush=True)
 
     def a_season_before(self, windows: Sequence[Record]) -> Tensor:
         """The values (B, H, Y) one season before each step of the windows' horizons, NaN where there is no row."""

@@ -15,14 +15,6 @@ from gssr.network.options import KINDS, Options
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DOMAINS = ("Agriculture", "Climate", "Economy", "Energy", "SocialGood", "Traffic")
-# The config over configs/time_mmd.yaml, chosen on validation.
-ON_TOP = {
-    "Agriculture": "time_mmd_last.yaml",
-    "Climate": "time_mmd_last.yaml",
-    "Economy": "time_mmd_monthly.yaml",
-    "SocialGood": "time_mmd_monthly.yaml",
-    "Traffic": "time_mmd_monthly.yaml",
-}
 NAMES = ("storms", "strikes", "weather", *DOMAINS)
 
 
@@ -87,8 +79,7 @@ def data_set(name: str, path: Path | None) -> DataSet:
         folder = path / "time_mmd" if (path / "time_mmd").is_dir() else path
         needed = folder / "numerical" / name
         options = {"path": str(folder), "domain": name}
-        on_top = [CONFIGS / ON_TOP[name]] if name in ON_TOP else []
-        found = DataSet(name, [default, CONFIGS / "time_mmd.yaml", *on_top], 400, options)
+        found = DataSet(name, [default, CONFIGS / "time_mmd.yaml"], 400, options)
     if not needed.exists():
         raise ValueError(f"{needed} is not there; --path names the folder that holds it")
     return found

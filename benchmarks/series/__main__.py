@@ -5,7 +5,7 @@
     python -m benchmarks.series --out runs/other --options=--data.goals=null --options=--model.world.linear_lags=0
 
 A run goes on where it stopped. Every series is trained by `python train.py fit --data datamodules.TableSequences
---data.path FILE`, with a context and a horizon by rules of the step between its rows, and nothing chosen for a series.
+--data.path FILE --data.horizon H`, where H is a rule of the step between its rows, and nothing is chosen for a series.
 Scores are of the test part. The table is printed, and written to FOLDER/series.md.
 """
 
@@ -37,7 +37,9 @@ from gssr.network.fitting import adopt
 from gssr.runs.folders import CONFIG
 
 QUICK, ORIGINS, SAMPLES = 10, 100, 100
-LAGS = 64  # of an untrained network
+# What configs/any_table.yaml says, for a network that is not trained.
+UNTRAINED = {"goals": None, "time_column": "auto", "context": "auto", "lead_in": True}
+WORLD = {"linear_lags": 64, "normalisation": "auto", "calendar": "auto", "latent_dim": 8, "hidden_dim": 64}
 
 
 def main() -> None:
@@ -71,16 +73,15 @@ def measure(series: Series, folder: Path, args: argparse.Namespace) -> None:
     if cells.get(network) and (not args.classical or cells.get("AutoARIMA")):
         return
     table = folder / "table.csv"
-    rows = len(series.write(table))
-    options = {"path": str(table.resolve()), "horizon": series.horizon, "context": series.context(rows)}
-    options |= {"time_column": "time"} if series.start else {}
+    series.write(table)
+    options = {"path": str(table.resolve()), "horizon": series.horizon}
     begun = time.monotonic()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if not args.untrained:
             run = trained(folder, options, args)
             options = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["data"]["init_args"]
-        data = TableSequences(**options | ({"goals": None} if args.untrained else {}))
+        data = TableSequences(**options | (UNTRAINED if args.untrained else {}))
         origins = find_origins(data, "test", ORIGINS)
         model = linear(data, args.seed) if args.untrained else load(run)
         about = {"windows": len(origins.training), "context": origins.context, "seconds": time.monotonic() - begun}
@@ -106,7 +107,7 @@ def trained(folder: Path, options: dict[str, Any], args: argparse.Namespace) -> 
 
 def linear(data: TableSequences, seed: int) -> GoalNetwork:
     """A network before its first step, which forecasts by its linear autoregression."""
-    network = GoalNetwork(world={"linear_lags": LAGS}, seed=seed)
+    network = GoalNetwork(world=WORLD, seed=seed)
     adopt(network, data, "fit")
     return network.eval()
 

@@ -10,7 +10,6 @@ import pandas as pd
 
 from gssr.files import atomic_write
 
-SEASONS = {"Y": 1, "Q": 4, "M": 12, "W": 52, "D": 7, "B": 5, "h": 24, "30min": 48}
 HORIZONS = {"Y": 6, "Q": 8, "M": 12, "W": 13, "D": 14, "B": 14, "h": 24, "30min": 48}
 
 
@@ -32,11 +31,6 @@ class Series:
     @property
     def horizon(self) -> int:
         return HORIZONS[self.step]
-
-    def context(self, rows: int) -> int:
-        """Two seasons, 16 to 64 steps, and such that half of a test part of 15 % of the rows begins a window."""
-        part = int(0.15 * rows) - 1
-        return max(4, min(64, max(16, 2 * SEASONS[self.step]), (part - self.horizon) // 2))
 
     def read(self) -> pd.DataFrame:
         """Its rows: time, if it has one, and value."""

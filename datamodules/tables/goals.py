@@ -61,6 +61,18 @@ def words_of(name: str, unit: str) -> dict[str, list[str]]:
     return {"name": list(dict.fromkeys([name, re.sub(r"[_\s]+", " ", name).strip()])), "unit": [unit]}
 
 
+def own_templates(goals: str | dict[str, Any] | None) -> dict[str, Any] | None:
+    """The user's own templates, or None for other goals. Raises ValueError for a file that does not exist."""
+    if isinstance(goals, str) and goals != "hindsight":
+        if not Path(goals).is_file():
+            raise ValueError(
+                f"goals is {goals!r}, and there is no such file; expected a .csv, .jsonl or .parquet file of "
+                "goals, a .yaml file of templates, 'hindsight', or null for none"
+            )
+        return read_templates(Path(goals)) if Path(goals).suffix in (".yaml", ".yml") else None
+    return dict(goals) if isinstance(goals, dict) else None
+
+
 def goal_writer(
     given: Mapping[str, Any] | None, dimension: int, computed: Mapping[str, Any], words: Mapping[str, Any]
 ) -> GoalWriter:

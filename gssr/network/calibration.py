@@ -7,6 +7,7 @@ stretches the central interval around the median of the rollouts until it holds 
 al. 2019).
 """
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -17,7 +18,11 @@ from gssr.metrics import plotting_quantiles
 LEVEL = 0.8
 # With 20 windows the standard error of a share of 0.8 is 0.09; fewer give no useful factor.
 FEWEST = 20
+# Stretches of a horizon's length that count for a factor of 1, and for one factor of all steps: windows overlap, and a
+# few stretches may all be quiet ones.
+FOR_NONE, FOR_ALL = 3.0, 10.0
 SMALLEST, LARGEST = 0.25, 4.0
+LEAST_GAIN = 0.005  # nats a token
 
 
 class Calibration(nn.Module):
@@ -25,13 +30,18 @@ class Calibration(nn.Module):
 
     Args:
         value_dim: Y. reach: R; a step further ahead takes the last factor.
+
+    ``text_gain``: nats a token by which a text is likelier behind its own belief than behind another one, as validation
+    measured it; 1 until then.
     """
 
     factor: Tensor
+    text_gain: Tensor
 
     def __init__(self, value_dim: int, reach: int = 64) -> None:
         super().__init__()
         self.register_buffer("factor", torch.ones(2, reach, value_dim))
+        self.register_buffer("text_gain", torch.ones(()))
 
     def forward(self, sample: Tensor, under_goal: Tensor) -> Tensor:
         """Stretch samples (S, B, H, Y) around their median by the factors; under_goal (B,) is True with a goal."""
@@ -41,15 +51,35 @@ class Calibration(nn.Module):
         middle = sample.median(0).values
         return torch.where(factor == 1, sample, middle + factor * (sample - middle))
 
+    def tells(self) -> bool:
+        """Whether beliefs say anything of texts; a warning where they do not."""
+        if self.text_gain > LEAST_GAIN:
+            return True
+        warnings.warn(
+            f"plans have no texts: validation texts were no likelier behind their own belief than behind another one "
+            f"({self.text_gain.item():+.3f} nats a token)",
+            stacklevel=4,
+        )
+        return False
+
     def fit(self, goal: bool, needed: Sequence[Tensor]) -> None:
-        """Set the factors without or under a goal from the ``stretch`` of batches, (N, H, Y) each; H may differ."""
+        """Set the factors without or under a goal from the ``stretch`` of batches, (N, H, Y) each; H may differ.
+
+        A step's factor is drawn to that of all steps, and both to 1, the more the fewer stretches of H steps there are.
+        """
         furthest = min(self.factor.shape[1], max(part.shape[1] for part in needed))
+        own, stretches = [], []
         for step in range(furthest):
             # Step by step: torch takes quantiles of at most 16 million numbers.
             found = torch.cat([part[:, step] for part in needed if part.shape[1] > step]).to(self.factor)
-            enough = (~found.isnan()).sum(0) >= FEWEST
-            factor = found.nanquantile(LEVEL, dim=0).clamp(SMALLEST, LARGEST)
-            self.factor[int(goal), step:] = torch.where(enough, factor, torch.ones_like(factor))
+            count = (~found.isnan()).sum(0)
+            factor = found.nanquantile(LEVEL, dim=0).clamp(SMALLEST, LARGEST).log()
+            own.append(torch.where(count >= FEWEST, factor, torch.zeros_like(factor)))
+            stretches.append(count / furthest)
+        log, count = torch.stack(own), torch.stack(stretches)
+        log = (count * log + FOR_ALL * log.mean(0)) / (count + FOR_ALL)
+        self.factor[int(goal), :furthest] = (log * count / (count + FOR_NONE)).exp()
+        self.factor[int(goal), furthest:] = self.factor[int(goal), furthest - 1]
 
 
 def stretch(sample: Tensor, value: Tensor, value_mask: Tensor) -> Tensor:

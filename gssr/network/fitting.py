@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from copy import deepcopy
+from dataclasses import replace
+from math import inf
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gssr import ranks
+from gssr.network.calendar import expected, fit_waves, scale_of
+from gssr.network.linear_fit import MANY, fit_each
+from gssr.network.normalisation import SCALES, WindowScale, fit_usual
 from gssr.sequences.collate import collate
 from gssr.sequences.context import context_length
 from gssr.sequences.record import Batch, Record
+from gssr.sequences.scaler import Scaler
 from gssr.sequences.source import SequenceSource
 
 if TYPE_CHECKING:
     from gssr.network.module import GoalNetwork
     from gssr.network.world_model import WorldModel
 
-MOST_WINDOWS, LEAST_WINDOWS = 2000, 200  # that a linear autoregression is fitted to: of one value, and of many
+MOST_WINDOWS, LEAST_WINDOWS = 1000, 200  # that a linear autoregression is fitted to: of one value, and of many
+CLEARLY = 0.99  # times the CRPS without the calendar, which some waves fit by chance
+LAGS = 64  # by which normalisations are compared where the network has no linear part
+UNITS = {
+    "training": "the training part's mean and deviation",
+    "window": "each context's own mean and deviation",
+    "last": "each context's last value and the training part's deviation",
+    "mixed": "each context's own mean and size of changes",
+}
 
 
 def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None:
@@ -31,7 +47,12 @@ def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None
             )
         return
     normalisation = network.options.world.normalisation
-    if normalisation != "training" and data.has_goals:
+    if network.options.world.calendar is True and data.has_goals:
+        raise ValueError(
+            "model.world.calendar takes the time of year from values, but the goals of these data name levels; leave "
+            "one of the two out"
+        )
+    if normalisation not in ("training", "auto") and data.has_goals:
         raise ValueError(
             f"model.world.normalisation {normalisation} shows values by each window's own level, but the goals of "
             "these data name levels; use normalisation training, or leave the goals out"
@@ -42,12 +63,9 @@ def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None
         network.options.set_values(
             data.value_names, data.value_units, data.value_resolution, step, None if words is None else words.json()
         )
-        network.build()
-        network.world.fit_units(data.scaler, data.value_resolution)
-        if network.options.world.linear_lags:
-            fit_linear(
-                network.world, _some(data.windows("train"), len(data.value_names)), getattr(data, "season_steps", None)
-            )
+        if stage == "fit" and not data.has_goals:
+            choose_options(network, "objective", goal_dropout=1.0)
+        fit_numbers(network, data, stage)
     elif list(data.value_names) != network.value_names:
         raise ValueError(
             f"this network was trained on the values {network.value_names}, the data has {list(data.value_names)}"
@@ -62,19 +80,116 @@ def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None
     network.validation.known_values = data.known_values
 
 
-def fit_linear(world: WorldModel, batch: Batch, season: int | None) -> None:
-    """Fit the linear autoregression of a network to training windows in order of time; see LinearForecast.fit."""
+def choose_options(network: GoalNetwork, component: str, **options: Any) -> None:
+    """Set options of a component of a network that is not built yet, as the data decide."""
+    setattr(network.options, component, replace(getattr(network.options, component), **options))
+    network.chosen.setdefault(component, {}).update(options)
+
+
+def fit_numbers(network: GoalNetwork, data: SequenceSource, stage: str) -> None:
+    """Build a network in its units, with its linear autoregression, and choose what is auto.
+
+    Other stages than fit load what was fitted.
+    """
+    scaler, season, world = deepcopy(data.scaler), getattr(data, "season_steps", None), network.options.world
+    windows, lags, auto = None, world.linear_lags or LAGS, "auto" in (world.normalisation, world.calendar)
+    if auto or (stage == "fit" and (world.linear_lags or world.calendar or world.normalisation == "mixed")):
+        windows = Fitted.of(data)
+    if world.calendar == "auto" and (data.has_goals or getattr(data, "step", None) is None):
+        choose_options(network, "world", calendar=False)
+    if world.normalisation == "auto" and data.has_goals:
+        choose_options(network, "world", normalisation="training")
+        say("normalisation training, since goals name levels")
+    if windows is not None:
+        train = windows.batch.select(range(windows.training))
+        fit_usual(train, scaler)
+        found = Trial(windows, lags, season, data.known_values)
+        if network.options.world.normalisation == "auto":
+            scores = {kind: found.score(kind, False, scaler) for kind in SCALES}
+            kind = min(scores, key=lambda kind: scores[kind])
+            choose_options(network, "world", normalisation=kind)
+            listed = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
+            say(f"normalisation {kind}, {UNITS[kind]}: linear forecasts are best so (CRPS in standard units: {listed})")
+        if network.options.world.calendar:
+            _fit_calendar(network, found, train, scaler)
+    network.build()
+    network.world.fit_units(scaler, data.value_resolution)
+    if world.linear_lags and windows is not None:
+        fit_linear(network.world, windows, season)
+
+
+def _fit_calendar(network: GoalNetwork, trial: Trial, train: Batch, scaler: Scaler) -> None:
+    """Fit the waves of a scaler, and keep them if that is what the options say, or linear forecasts are better so."""
+    kind, plain = network.options.world.normalisation, deepcopy(scaler)
+    named = fit_waves(train, scaler)
+    fit_usual(replace(train, value=train.value - expected(train, scaler)), scaler)
+    if network.options.world.calendar is True:
+        return
+    without, with_it = trial.score(kind, False, plain), trial.score(kind, True, scaler) if named else inf
+    kept = with_it < CLEARLY * without
+    if not kept:
+        scaler.load_state_dict(plain.state_dict())
+    choose_options(network, "world", calendar=kept)
+    what = f"calendar {'on' if kept else 'off'}: linear forecasts"
+    if named:
+        say(f"{what} have the CRPS {with_it:.3f} with the time of {' and '.join(named)}, {without:.3f} without")
+
+
+class Trial(NamedTuple):
+    """Linear autoregressions of windows, as they would be in some units."""
+
+    windows: Fitted
+    lags: int
+    season: int | None
+    known_values: int
+
+    def score(self, kind: str, calendar: bool, scaler: Scaler) -> float:
+        """Mean CRPS of linear forecasts at rolling origins, in standard units."""
+        batch, training = self.windows
+        width = batch.value.shape[-1] - self.known_values
+        scored = range(0, width, -(-width // MANY))
+        scale, seen = scale_of(kind, calendar, batch, scaler), batch.value_mask & batch.step_mask[..., None]
+        spread = scale.spread if isinstance(scale, WindowScale) else scaler.std.expand_as(batch.value[:1, :1])
+        value, size = scale.transform(batch.value, batch.value_mask)[..., scored], (spread / scaler.std)[..., scored]
+        found = fit_each(value, seen[..., scored], size, context_length(batch), training, self.lags, self.season)
+        return sum(score for _, score in found) / len(found)
+
+
+def say(sentence: str) -> None:
+    if ranks.is_first():
+        print(sentence, flush=True)
+
+
+def fit_linear(world: WorldModel, windows: Fitted, season: int | None) -> None:
+    """Fit the linear autoregression of a network; see LinearForecast.fit."""
+    batch, training = windows
     value, seen = world.scaled_values(batch), batch.value_mask & batch.step_mask[..., None]
-    world.forecast_error.fit(value, seen, context_length(batch), season)
+    world.forecast_error.fit(value, seen, context_length(batch), season, training)
 
 
-def _some(windows: Sequence[Record], width: int) -> Batch:
-    """Some of the longest training windows, evenly spaced, by the time at which they start; fewer of more values."""
+class Fitted(NamedTuple):
+    """Windows that a linear autoregression is fitted to, ``training`` of them, and others that validate its choice."""
+
+    batch: Batch
+    training: int
+
+    @classmethod
+    def of(cls, data: SequenceSource) -> Fitted:
+        """Some of the longest windows of a data module; none validates where validation windows are trained on."""
+        width = len(data.value_names)
+        picked = some(data.windows("train"), width)
+        checked = some(data.windows("val"), width) if getattr(data, "train_through", "train") == "train" else []
+        of_length = [window for window in checked if len(window) == len(picked[0])]
+        return cls(collate([*picked, *of_length]), len(picked))
+
+
+def some(windows: Sequence[Record], width: int) -> list[Record]:
+    """Some of the longest windows, evenly spaced, by the time at which they start; fewer of more values."""
     most = max(LEAST_WINDOWS, MOST_WINDOWS // width)
     step = max(1, len(windows) // most)
     picked = [windows[i] for i in range(0, len(windows), step)]
     longest = max(map(len, picked))
-    return collate(sorted((window for window in picked if len(window) == longest), key=lambda w: float(w.time[0])))
+    return sorted((window for window in picked if len(window) == longest), key=lambda w: float(w.time[0]))
 
 
 def texts_of(data: SequenceSource | None) -> list[str]:

@@ -136,9 +136,10 @@ class Forecaster:
         world.prepare()
         noise = world.draw(samples * size, first, world.config.latent_dim, generator=generator)
         scale = world.scale(batch)
-        filtered = world.observe(first_steps(batch, first), noise, samples=samples, scale=scale)
+        before, after = (scale, scale) if isinstance(scale, Scaler) else (scale.steps(0, first), scale.steps(first))
+        filtered = world.observe(first_steps(batch, first), noise, samples=samples, scale=before)
         belief = filtered.belief.at(torch.full((samples * size,), first - 1, device=world.device))
-        return Origin(belief, world.errors(filtered)[:, -1], first, batch.value.shape[1] - first, scale)
+        return Origin(belief, world.errors(filtered)[:, -1], first, batch.value.shape[1] - first, after)
 
     @torch.no_grad()
     def plan(
@@ -151,9 +152,12 @@ class Forecaster:
         generator: torch.Generator | None = None,
         gain: float = 1.0,
     ) -> Plan:
-        """Rollouts with their spread, and for each step the text that the frozen model writes behind a belief."""
+        """Rollouts with their spread, and for each step the text that the frozen model writes behind a belief.
+
+        There is no text, but a warning, where beliefs told validation nothing of texts.
+        """
         rollouts = self.rollout(batch, goals, samples, generator, gain=gain)
-        return self.described(batch, rollouts, texts, max_new_tokens)
+        return self.described(batch, rollouts, texts and self.calibration.tells(), max_new_tokens)
 
     @torch.no_grad()
     def described(self, batch: Batch, rollouts: Rollouts, texts: bool = True, max_new_tokens: int = 64) -> Plan:

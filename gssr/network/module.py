@@ -68,6 +68,7 @@ class GoalNetwork(LightningModule):
         self.noise = torch.Generator().manual_seed(seed)
         self._saved_noise: list[Tensor] = []  # by rank, of the checkpoint that was loaded
         self.built, self.objective = False, None
+        self.chosen: dict[str, Any] = {}  # options that were auto, by component
         if self.options.values.names is not None:
             self.build()
 
@@ -85,7 +86,7 @@ class GoalNetwork(LightningModule):
         options = self.options
         values = options.values
         options.set_values(values.names, values.units, values.resolution, values.step, values.words)
-        self.hparams.update(values=options.plain()["values"])
+        self.hparams.update({name: options.plain()[name] for name in ("values", *self.chosen)})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.hparams.seed)
             for name, part in self._parts().items():
@@ -169,10 +170,10 @@ class GoalNetwork(LightningModule):
         self.validation.measure(batch, fitting.single(self.trainer.val_dataloaders), index)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_means()
+        means = self._log_means()
         # Errors of windows that are trained on would make the fans too narrow.
         if getattr(self.trainer.datamodule, "train_through", "train") == "train":
-            self.validation.calibrate()
+            self.validation.calibrate(means)
 
     def on_test_epoch_start(self) -> None:
         self._begin("test")
@@ -187,10 +188,11 @@ class GoalNetwork(LightningModule):
         self.encode_texts(fitting.texts_of(self.trainer.datamodule))
         self.validation.begin(part)
 
-    def _log_means(self) -> None:
-        for name, mean in self.validation.means().items():
+    def _log_means(self) -> dict[str, float]:
+        for name, mean in (means := self.validation.means()).items():
             # The means are the same in all processes; without sync_dist Lightning would warn that they might not be.
             self.log(name, mean, prog_bar=name.partition("/")[2] in PROGRESS, sync_dist=True)
+        return means
 
     # ------------------------------------------------------------------ forecasts
 
@@ -202,19 +204,24 @@ class GoalNetwork(LightningModule):
 
     def rollout(self, batch: Batch, goals: Sequence[str | None], *args: Any, **options: Any) -> Rollouts:
         """See Forecaster.rollout."""
-        return self._ready().rollout(batch, goals, *args, **options)
+        return self._ready(goals).rollout(batch, goals, *args, **options)
 
     def plan(self, batch: Batch, goals: Sequence[str | None], *args: Any, **options: Any) -> Plan:
         """See Forecaster.plan."""
-        return self._ready().plan(batch, goals, *args, **options)
+        return self._ready(goals).plan(batch, goals, *args, **options)
 
     def encode_texts(self, texts: Iterable[str]) -> None:
         """Read texts with the frozen model now, so that batches only look them up."""
         self.world.prepare(texts)
 
-    def _ready(self) -> Forecaster:
+    def _ready(self, goals: Sequence[str | None]) -> Forecaster:
         if not self.built:
             raise ValueError("this network has no value dimensions yet; load a checkpoint, or fit it on data first")
+        if self.options.objective.goal_dropout >= 1 and any(goal is not None for goal in goals):
+            raise ValueError(
+                "this network was trained without goals (objective.goal_dropout is 1); train one with them, of a table "
+                "with --data.goals hindsight"
+            )
         return self.forecaster
 
     # ------------------------------------------------------------------ checkpoints

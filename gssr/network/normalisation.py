@@ -1,5 +1,8 @@
 """The units in which the network sees values: of the training part, of a window's context, or of its last value."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -10,10 +13,14 @@ from gssr.sequences.record import Batch
 from gssr.sequences.scaler import Scaler
 
 LEAST_SPREAD = 0.02  # of a window, in standard deviations of the training part: a context may be constant
+FLOOR = 0.3  # of a mixed spread, in usual ones: a quiet context does not tell how quiet its horizon is
 
 
 class WindowScale(NamedTuple):
-    """What is 0 and what is 1 in each window, (B, 1, Y) each; transforms (B, T, Y) or (S, B, T, Y) as a Scaler does."""
+    """What is 0 and what is 1 in each window, (B, 1, Y) each, or 0 (B, T, Y) by the calendar.
+
+    It transforms (B, T, Y) or (S, B, T, Y) as a Scaler does.
+    """
 
     mean: Tensor
     spread: Tensor
@@ -26,6 +33,10 @@ class WindowScale(NamedTuple):
     def inverse(self, value: Tensor) -> Tensor:
         """Units of the window to data units."""
         return value * self.spread + self.mean
+
+    def steps(self, first: int, end: int | None = None) -> WindowScale:
+        """The scale of some steps of the window, where the calendar gives each step a mean of its own."""
+        return self._replace(mean=self.mean[:, first:end]) if self.mean.shape[1] > 1 else self
 
 
 def window_scale(batch: Batch, scaler: Scaler) -> WindowScale:
@@ -58,4 +69,35 @@ def last_scale(batch: Batch, scaler: Scaler) -> WindowScale:
     return WindowScale(last, scaler.std.expand_as(last))
 
 
-SCALES = {"window": window_scale, "last": last_scale}
+def mixed_scale(batch: Batch, scaler: Scaler) -> WindowScale:
+    """By the mean of the C context steps, and by how large their changes are beside the usual ones of training windows.
+
+    Changes tell the size of what is to come better than deviations from a mean do: those of few steps that wander are
+    large or small by chance. A floor of the training part's is mixed in.
+    """
+    steps = context_length(batch)
+    seen = batch.value_mask[:, 1:steps] & batch.value_mask[:, : steps - 1]
+    change, count = batch.value[:, :steps].diff(dim=1), seen.sum(1, keepdim=True)
+    square = torch.where(seen, change.square(), torch.zeros_like(change)).sum(1, keepdim=True) / count.clamp(min=1)
+    beside = torch.where(count > 0, square / scaler.usual_change.square(), torch.ones_like(square))
+    spread = scaler.usual_spread * ((beside + FLOOR**2) / (1 + FLOOR**2)).sqrt()
+    return WindowScale(window_scale(batch, scaler).mean, spread)
+
+
+def fit_usual(batch: Batch, scaler: Scaler) -> None:
+    """Take the medians over training windows of the deviation and of the root mean square change of contexts."""
+    steps = context_length(batch)
+    value = batch.value[:, :steps].masked_fill(~batch.value_mask[:, :steps], torch.nan)
+    change = value.diff(dim=1).square().nanmean(1).sqrt().nanmedian(0).values
+    spread = window_scale(batch, scaler).spread[:, 0].median(0).values
+    least = LEAST_SPREAD * scaler.std
+    scaler.usual_change.copy_(torch.maximum(torch.where(change.isnan(), least, change), 1e-3 * scaler.std))
+    scaler.usual_spread.copy_(torch.maximum(spread, least))
+
+
+SCALES: dict[str, Callable[[Batch, Scaler], Scaler | WindowScale]] = {
+    "training": lambda batch, scaler: scaler,
+    "window": window_scale,
+    "last": last_scale,
+    "mixed": mixed_scale,
+}

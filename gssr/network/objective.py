@@ -110,6 +110,7 @@ class Objective:
         self.free_nats = config.free_nats
         self.weights = {name: getattr(config, f"alpha_{name}") for name in LOSSES}
         self.lacks: set[str] = set()  # "text", "goals": what the data has none of
+        self.text_gain: Measured | None = None  # of the last batch of validation
 
     @property
     def device(self) -> torch.device:
@@ -166,6 +167,8 @@ class Objective:
         figures = {f"loss_{name}": loss for name, loss in measured.items()}
         nats = {"kl_raw": raw, "kl_clipped": clipped} | {f"kl_dim_{d:02d}": each for d, each in enumerate(per_dim)}
         figures |= {name: Measured(mean, steps_seen) for name, mean in nats.items()}
+        if self.text_gain is not None:
+            figures["text_gain"] = self.text_gain
         return Losses(terms, sum(weight * terms[name] for name, weight in self.weights.items()), figures)
 
     def weighted(self, means: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,7 +199,7 @@ class Objective:
             training: some prompts lack the newest texts, see Prompts.
         """
         nothing = Measured(self.speaker.zero(x[0, :1]), torch.zeros((), dtype=torch.int64, device=x.device))
-        most = self.config.text_steps
+        most, self.text_gain = self.config.text_steps, None
         if self.weights["text"] == 0:
             return nothing
         texts = [[t for t, text in enumerate(row) if text is not None] for row in batch.text]
@@ -215,7 +218,23 @@ class Objective:
             prompts = self.speaker.prompts.of(batch, part, heard, generator if training else None)
             found.append(self.speaker.text_nats(x[b, t], [batch.text[i][j] for i, j in part], prompts))
         nats, tokens = (sum(each.sum() for each in column) for column in zip(*found, strict=True))
+        if isinstance(generator, WindowNoise):
+            self.text_gain = self._gain(batch, x, rows[:most], found[0], heard)
         return Measured(nats / tokens + nothing.mean, tokens)
+
+    def _gain(
+        self, batch: Batch, x: Tensor, rows: list[tuple[int, int]], own: tuple[Tensor, Tensor], heard: Tensor | None
+    ) -> Measured | None:
+        """Nats a token by which the texts of some steps cost more behind the belief of another one of these steps.
+
+        own: nats and tokens (N) behind their own beliefs. None for a single text.
+        """
+        if len(rows) < 2:
+            return None
+        b, t = torch.tensor(rows, device=x.device).T
+        prompts = self.speaker.prompts.of(batch, rows, heard, None)
+        nats, tokens = self.speaker.text_nats(x[b, t].roll(1, 0), [batch.text[i][j] for i, j in rows], prompts)
+        return Measured((nats - own[0]).sum() / tokens.sum(), tokens.sum())
 
     def first_imagined(self, batch: Batch, generator: torch.Generator | WindowNoise) -> int:
         """The step from which a batch is imagined: where its plans begin, or any from ``min_context`` on.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -105,8 +105,13 @@ class Validation:
             )
         return means
 
-    def calibrate(self) -> None:
-        """Fit the fans to what was measured in all processes. Collective."""
+    def calibrate(self, means: Mapping[str, float]) -> None:
+        """Fit the fans to what was measured in all processes, and keep what beliefs tell of texts. Collective.
+
+        means: from `means`.
+        """
+        if (gain := means.get(f"{self.part}/text_gain")) is not None:
+            self.forecaster.calibration.text_gain.fill_(gain)
         for goal in (False, True):
             found = [part for parts in ranks.gather(self._stretch[goal]) for part in parts]
             if found:

@@ -13,6 +13,7 @@ from gssr.backbone import FrozenBackbone
 from gssr.backbone.readings import MeanReading, Reading
 from gssr.backbone.table import TextTable
 from gssr.domains import CountOrNone, Few, Layer, Layers, Steps, Width, checked
+from gssr.network.calendar import scale_of
 from gssr.network.config import fixed
 from gssr.network.forecast_error import Decoder, ForecastError
 from gssr.network.gaussian import Gaussian
@@ -21,7 +22,7 @@ from gssr.network.heads import ValueHead
 from gssr.network.layers import exact
 from gssr.network.linear import LinearForecast
 from gssr.network.noise import WindowNoise
-from gssr.network.normalisation import SCALES, WindowScale
+from gssr.network.normalisation import WindowScale
 from gssr.network.posterior import Posterior, ProductPosterior
 from gssr.network.rssm import RSSM, Belief, Filtered, Imagined, Noise
 from gssr.network.steering import Pull, SteeringConfig
@@ -47,8 +48,11 @@ class WorldModelConfig:
         reads_changes: The GRU reads the last change of values, too.
         error_order: Past steps that the error of a forecast goes on from: 1, or a season and one more.
         normalisation: Units in which the network sees values: training, of the training part; for levels that drift,
-            and without goals, window, of each window's own context, or last, its last value and the deviation of the
-            training part.
+            and without goals, window, of each window's own context, last, its last value and the deviation of the
+            training part, or mixed, its mean and how large its changes are beside those of the training part. auto:
+            the one whose linear forecasts are best.
+        calendar: What waves of the year, the week and the day explain is taken from values before all else; without
+            goals. auto: where linear forecasts are better for it.
         linear_lags: Longest lag of a linear autoregression inside, fitted before training; the belief learns what it
             leaves, and error_order is not used. 0: there is none.
     """
@@ -62,7 +66,8 @@ class WorldModelConfig:
     posterior: Callable[[int, int, int], Posterior] = fixed(ProductPosterior)
     reads_changes: bool = fixed(False)
     error_order: Steps = fixed(1)
-    normalisation: Literal["training", "window", "last"] = fixed("training")
+    normalisation: Literal["auto", "training", "window", "last", "mixed"] = fixed("training")
+    calendar: Literal["auto"] | bool = fixed(False)
     linear_lags: CountOrNone = fixed(0)
 
 
@@ -79,6 +84,11 @@ class WorldModel(nn.Module):
         self, config: WorldModelConfig, steering: SteeringConfig, backbone: FrozenBackbone, value_dim: int
     ) -> None:
         super().__init__()
+        if "auto" in (config.normalisation, config.calendar):
+            raise ValueError(
+                "world.normalisation or world.calendar is auto, which the data of a first fit decide; without them "
+                "give others, such as training and false"
+            )
         self.config, self.backbone, self.value_dim = config, backbone, value_dim
         self.table = TextTable(backbone, config.text_layers, config.text_reading())
         self.read_goals = GoalReader(backbone, config.goal_layer)
@@ -124,8 +134,7 @@ class WorldModel(nn.Module):
 
     def scale(self, batch: Batch) -> Scaler | WindowScale:
         """From data units to those that the network sees, and back."""
-        scale = SCALES.get(self.config.normalisation)
-        return self.scaler if scale is None else scale(batch, self.scaler)
+        return scale_of(self.config.normalisation, self.config.calendar is True, batch, self.scaler)
 
     def scaled_values(self, batch: Batch) -> Tensor:
         """The batch's values (B, T, Y) in the units that the network sees, 0 where nothing was observed."""

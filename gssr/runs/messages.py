@@ -55,7 +55,7 @@ class Messages:
         logs = RUNS if folder.parent == RUNS else shown.argument(folder)
         lines = [what, f"  the run               {folder}", f"  watch                 tensorboard --logdir {logs}"]
         for saver in trainer.callbacks:
-            if isinstance(saver, RunCheckpoints) and saver.best_step:
+            if isinstance(saver, RunCheckpoints) and saver.best_step is not None:
                 lines.append(f"  best                  {saver.when_best(trainer)}")
         anew = " (anew: nothing is saved yet)" if self.start.is_empty else ""
         lines.append(f"  go on                 python train.py fit --ckpt_path last{named}{anew}")

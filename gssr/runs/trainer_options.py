@@ -13,6 +13,7 @@ from callbacks import (
     OPTIONAL,
     AtomicCheckpointIO,
     BoardLog,
+    ChosenOptions,
     ConfigOfResumedRun,
     CsvLog,
     HonourOptimizerOptions,
@@ -126,6 +127,8 @@ def trainer_options(
             arguments["logger"] = _loggers(start, start.folder)
         if start.continues:
             own.append(ConfigOfResumedRun(start.folder / CONFIG, options, start.done_steps))
+        if start.stage == "fit":
+            own.append(ChosenOptions(start.folder / CONFIG))
     if start.found is not None and start.stage == "fit":
         own.append(HonourOptimizerOptions(model_changed))
     if given.get("enable_progress_bar") is not False:

@@ -8,18 +8,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+WAVES = 18  # sines and cosines
+
 
 class Scaler(nn.Module):
     """Per-dimension standardisation with the observed range, all buffers, so that a checkpoint carries it.
 
     Buffers (Y) float32: `mean`, `std` (population), `low`, `high` (smallest and largest value seen). Before `fit` or
-    loading a state it is the identity with an infinite range.
+    loading a state it is the identity with an infinite range. `usual_spread`, `usual_change`: deviation and change of a
+    usual window, 1, and `waves` (W, Y) of the calendar, 0, until a network that needs them fits them.
     """
 
     mean: Tensor
     std: Tensor
     low: Tensor
     high: Tensor
+    usual_spread: Tensor
+    usual_change: Tensor
+    waves: Tensor
 
     def __init__(self, dimensions: int) -> None:
         super().__init__()
@@ -29,6 +35,9 @@ class Scaler(nn.Module):
         self.register_buffer("std", torch.ones(dimensions))
         self.register_buffer("low", torch.full((dimensions,), -torch.inf))
         self.register_buffer("high", torch.full((dimensions,), torch.inf))
+        self.register_buffer("usual_spread", torch.ones(dimensions))
+        self.register_buffer("usual_change", torch.ones(dimensions))
+        self.register_buffer("waves", torch.zeros(WAVES, dimensions))
 
     def fit(self, values: Tensor | np.ndarray, mask: Tensor | np.ndarray | None = None) -> Scaler:
         """Fit on the training part: `values` (..., Y), `mask` (..., Y) True where observed. NaN is never observed.

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.quality.cells import Cells
 from benchmarks.series import __main__ as command
 from benchmarks.series.report import NETWORK, interval, report
-from benchmarks.series.sets import HORIZONS, SEASONS, SERIES, Series
+from benchmarks.series.sets import HORIZONS, SERIES, Series
 
 
 class Made(Series):
@@ -26,15 +26,8 @@ def scored(folder: Path, method: str, crps: float, covered: float) -> None:
 
 
 def test_steps_have_rules_and_names_are_of_one_series_each() -> None:
-    assert SEASONS.keys() == HORIZONS.keys() and {series.step for series in SERIES.values()} <= SEASONS.keys()
+    assert {series.step for series in SERIES.values()} <= HORIZONS.keys()
     assert len({(series.package, series.item, series.column) for series in SERIES.values()}) == len(SERIES) >= 25
-
-
-@pytest.mark.parametrize(("step", "rows", "context"), [("M", 600, 24), ("M", 309, 16), ("W", 9000, 64), ("Y", 300, 16)])
-def test_a_context_is_two_seasons_that_the_test_part_can_hold(step: str, rows: int, context: int) -> None:
-    series = Series("p", "i", "c", None, step)
-    assert series.context(rows) == context
-    assert context + series.horizon < int(0.15 * rows)
 
 
 @pytest.mark.parametrize(("step", "second"), [("M", "2000-02-01"), ("W", "2000-01-08"), ("h", "2000-01-01T01:00")])

@@ -136,3 +136,18 @@ def test_an_accumulated_step_is_whole_at_the_end(tmp_path: Path) -> None:
     trainer = trainer_for(tmp_path, [found, StopAfter(99)], **options)
     trainer.fit(Scores(), ToyData())
     assert trainer.global_step == 5 and found.steps[-1] == 5
+
+
+def test_a_network_that_training_makes_worse_is_kept_as_it_began(tmp_path: Path) -> None:
+    """Where all validation batches are scored before the first step; it trains on from there as any other."""
+    train(tmp_path, network=Scores(_0=1.0, _5=2.0), num_sanity_val_steps=-1)
+    best = torch.load(checkpoint_file(tmp_path, BEST), weights_only=True)
+    assert best["global_step"] == 0
+    branch = trainer_for(tmp_path / "branch")
+    branch.fit(Scores(), ToyData(), ckpt_path=checkpoint_file(tmp_path, BEST), weights_only=True)
+    assert branch.global_step == 3 * EPOCH
+
+
+def test_a_look_at_a_few_validation_batches_chooses_nothing(tmp_path: Path) -> None:
+    train(tmp_path, network=Scores(_0=1.0, _5=2.0), num_sanity_val_steps=1)
+    assert torch.load(checkpoint_file(tmp_path, BEST), weights_only=True)["global_step"] == EPOCH

@@ -30,7 +30,8 @@ def trainer_for(
     folder: Path, callbacks: Sequence[Callback] = (), resume_step: int | None = None, **options: Any
 ) -> Trainer:
     """A trainer as train.py makes it, without bars and tables."""
-    options = {"max_epochs": 3, "checkpoint": {"every_n_steps": 1000, "keep": 0}, "logger": None} | options
+    usual = {"max_epochs": 3, "checkpoint": {"every_n_steps": 1000, "keep": 0}, "logger": None}
+    options = usual | {"num_sanity_val_steps": 0} | options
     checkpoint = RunCheckpoints(**options.pop("checkpoint"))
     if options["logger"] is None:
         options["logger"] = CsvLog(folder, resume_step)
@@ -40,7 +41,6 @@ def trainer_for(
         plugins=[AtomicCheckpointIO()],
         accelerator="cpu",
         log_every_n_steps=1,
-        num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
         **options,

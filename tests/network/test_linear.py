@@ -1,6 +1,7 @@
 """The linear autoregression inside: what is fitted, where a forecast starts, and that a goal still ends it."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 import torch
 
 from gssr.network import GoalNetwork
-from gssr.network.fitting import LEAST_WINDOWS, MOST_WINDOWS, _some, fit_linear
+from gssr.network.fitting import LEAST_WINDOWS, MOST_WINDOWS, Fitted, fit_linear, some
 from gssr.network.forecast_error import Decoder, Error
 from gssr.network.heads import ValueHead
-from gssr.network.linear import MANY, LinearForecast
+from gssr.network.linear import LinearForecast
+from gssr.network.linear_fit import MANY
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Record
 from tests.network.test_goal_network import C, H, generator, record
@@ -118,7 +120,7 @@ def network(tiny_folder: Path) -> GoalNetwork:
 def test_an_untrained_network_forecasts_by_its_autoregression(network: GoalNetwork) -> None:
     batch = collate(walks())
     world = network.world
-    fit_linear(world, batch, None)
+    fit_linear(world, Fitted(batch, len(batch)), None)
     found = network.rollout(batch, [None] * len(batch), samples=4).mean
     past = torch.nn.functional.pad(batch.value[:, :C].flip(1), (0, 0, 0, 9 - C))
     assert not world.forecast_error.weight[C:].any()
@@ -129,7 +131,7 @@ def test_an_untrained_network_forecasts_by_its_autoregression(network: GoalNetwo
 
 def test_every_part_of_it_is_trained_and_kept(network: GoalNetwork, tiny_folder: Path) -> None:
     batch = collate(walks()[:8])
-    fit_linear(network.world, collate(walks()), None)
+    fit_linear(network.world, Fitted(collate(walks()), len(walks())), None)
     network.objective(batch, generator(1), training=True).total.backward()
     drift = network.world.forecast_error
     assert all(parameter.grad is not None for parameter in drift.parameters())
@@ -155,10 +157,10 @@ def test_windows_to_fit_to_are_whole_in_order_and_few() -> None:
     every = [
         replace(record(0), series=f"s{i % 2}", time=np.arange(i, i + C + H) * 6.0) for i in range(2 * MOST_WINDOWS)
     ]
-    picked = _some([*every, record(1, C + 1)], 1)
-    assert MOST_WINDOWS <= len(picked) < 2 * MOST_WINDOWS and picked.value.shape[1] == C + H
-    assert (picked.time[:, 0].diff() >= 0).all()
-    assert len(_some(every, 500)) == LEAST_WINDOWS
+    picked = some([*every, record(1, C + 1)], 1)
+    assert MOST_WINDOWS <= len(picked) < 2 * MOST_WINDOWS and {len(window) for window in picked} == {C + H}
+    assert all(a.time[0] <= b.time[0] for a, b in pairwise(picked))
+    assert len(some(every, 500)) == LEAST_WINDOWS
 
 
 def test_many_dimensions_take_all_lags() -> None:

@@ -116,7 +116,7 @@ def test_losses_are_the_same_wherever_the_window_lies_and_none_imagines_the_cont
 
 
 def test_it_is_refused_where_goals_name_levels_and_where_it_is_unknown(tiny_folder: Path) -> None:
-    with pytest.raises(ValueError, match="normalisation is 'batch'; expected one of training"):
+    with pytest.raises(ValueError, match="normalisation is 'batch'; expected one of auto, training"):
         network_of(tiny_folder, "batch")
     network = network_of(tiny_folder, "window")
     data = SimpleNamespace(has_text=True, has_goals=True, value_names=["a", "b"], value_units=["u", "v"])

@@ -1,5 +1,6 @@
 """What validation measures, on hand-made cases."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ from lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from gssr.network import GoalNetwork
+from gssr.network.noise import WindowNoise
 from gssr.network.validation import batch_number, with_borrowed_goals
 from gssr.sequences.batches import DealtBatches
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Record
+from tests.conftest import SENTENCES
 from tests.networks import make_network
 
 
@@ -143,3 +146,20 @@ def test_means_are_weighted_by_what_was_counted_and_one_nan_is_an_error(network:
         validation._add("broken", torch.tensor(mean), count)
     with pytest.raises(RuntimeError, match="val/broken is not finite"):
         validation.means()
+
+
+def test_what_beliefs_tell_of_texts_is_measured_kept_and_decides_whether_plans_have_any(network: GoalNetwork) -> None:
+    """Texts that stand behind two different beliefs; a network whose beliefs are all the same tells nothing."""
+    records = [replace(record(f"s{i}", 10.0 * i, None), text=[SENTENCES[i % 2]] * 5) for i in range(6)]
+    batch = collate(records)
+    for alike in (False, True):
+        x = torch.zeros(6, 5, 4) if alike else torch.arange(6.0)[:, None, None].expand(6, 5, 4)
+        network.objective.text_loss(batch, x, WindowNoise(list(range(6)), 0, every=1))
+        gain = network.objective.text_gain
+        assert gain is not None and gain.count > 0
+        assert (gain.mean.abs().item() < 1e-5) == (alike or not any(p.any() for p in network.speaker.parameters()))
+    network.validation.calibrate({"val/text_gain": 0.0})
+    with pytest.warns(UserWarning, match="plans have no texts"):
+        assert network.plan(batch, [None] * 6, 4).text == [[] for _ in range(6)]
+    network.objective.text_loss(batch.select([0]), x[:1], WindowNoise([0], 0, every=1))
+    assert network.objective.text_gain is None

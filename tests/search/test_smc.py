@@ -39,7 +39,7 @@ class Walk:
         y = KEEPS * state.y + SPREAD * noise
         return State(y), y, y
 
-    def data_units(self, value: Tensor) -> Tensor:
+    def data_units(self, value: Tensor, t: int) -> Tensor:
         return value
 
 

@@ -20,6 +20,7 @@ OTHERS = {
     "trainer.accelerator": "cpu", "trainer.enable_progress_bar": "false", "trainer.enable_model_summary": "false",
     "model.world.text_layers": "[1]", "data": "datamodules.TableSequences", "data.time_column": "when",
     "data.series_column": "id", "data.text_column": "said", "data.value_columns": "[a,b]", "data.missing": "['-9999']",
+    "data.goals": "hindsight",
 }  # fmt: skip
 SMALL = [word for name, value in (OTHERS | NUMBERS).items() for word in (f"--{name}", str(value))]
 SERIES = ("north", "south")

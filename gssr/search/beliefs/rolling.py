@@ -11,6 +11,7 @@ from gssr.network.forecast_error import Decoder, Error
 from gssr.network.forecaster import Forecaster
 from gssr.network.rssm import Belief, Step
 from gssr.sequences.record import Batch
+from gssr.sequences.scaler import Scaler
 
 
 class Rolling(NamedTuple):
@@ -57,7 +58,7 @@ class Dynamics:
     def advance(self, rolling: Rolling, noise: Tensor, t: int) -> tuple[Rolling, Tensor, Tensor]:
         """The next step t = 0 … H - 1 from noise (N, D + Y), its x (N, D) and values (N, Y) in data units."""
         rolling, x = self.follow(rolling, noise, t)
-        return rolling, x, self.data_units(rolling.belief.value)
+        return rolling, x, self.data_units(rolling.belief.value[:, None], t)[:, 0]
 
     def follow(self, rolling: Rolling, noise: Tensor, t: int) -> tuple[Rolling, Tensor]:
         """The same without data units, also of several sequences."""
@@ -69,6 +70,8 @@ class Dynamics:
     def _before(self, belief: Belief, error: Error, t: int) -> Rolling:
         return Rolling(belief, error, self.world.rssm.step(belief, self.first + t))
 
-    def data_units(self, value: Tensor) -> Tensor:
-        """Scaled values (…, Y) of this sequence in data units."""
-        return self.scale.inverse(value.reshape(1, -1, self.values)).reshape(value.shape)
+    def data_units(self, value: Tensor, t: int) -> Tensor:
+        """Scaled values (…, K, Y) of the K steps from t = 0 … H - 1 on in data units."""
+        first = self.batch.value.shape[1] - self.steps + t
+        scale = self.scale if isinstance(self.scale, Scaler) else self.scale.steps(first, first + value.shape[-2])
+        return scale.inverse(value)

@@ -51,7 +51,7 @@ class Dynamics(Protocol):
 
     def advance(self, rolling: Any, noise: Tensor, t: int) -> tuple[Any, Tensor, Tensor]: ...
 
-    def data_units(self, value: Tensor) -> Tensor: ...
+    def data_units(self, value: Tensor, t: int) -> Tensor: ...
 
 
 class Ahead(Protocol):
@@ -194,7 +194,9 @@ class _Promises:
         event, last, scale = self.asked
         if t == self.dynamics.steps:
             return event.margin(known, last, scale)[None]
-        later = self.dynamics.data_units(self.twist.paths(state.features(), self.noise[:, : self.dynamics.steps - t]))
+        later = self.dynamics.data_units(
+            self.twist.paths(state.features(), self.noise[:, : self.dynamics.steps - t]), t
+        )
         paths = torch.cat([known.expand(len(later), *known.shape), later], 2)
         return event.margin(paths.flatten(0, 1), last, scale).view(len(later), -1)
 
