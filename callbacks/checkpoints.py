@@ -19,11 +19,12 @@ from typing import Any, Literal
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from callbacks.ending import check_interval, check_monitor, is_final_step, listed_scores
 from callbacks.lightning_internals import log_step, step_counted, validation_follows
 from gssr import ranks
 from gssr.domains import Count, CountOrNone, checked
 from gssr.files import atomic_path
-from gssr.runs.folders import BEST, CHECKPOINTS, LAST, RunError, checkpoint_file
+from gssr.runs.folders import BEST, CHECKPOINTS, LAST, checkpoint_file
 
 _STATE = ("monitor", "mode", "best_scores", "best_step", "worse", "scores")
 _STEP_FILE = re.compile(r"step-(\d+)\.ckpt")
@@ -116,7 +117,7 @@ class RunCheckpoints(Checkpoint):
             return
         self._seen = trainer.global_step
         self._agree()
-        final = _is_final_step(trainer)
+        final = is_final_step(trainer)
         if final:  # Lightning validates the step after which it was asked to stop, if its epoch is validated
             due = validation_follows(trainer)
             trainer.should_stop, trainer.check_val_every_n_epoch = True, 1
@@ -180,7 +181,7 @@ class RunCheckpoints(Checkpoint):
     @property
     def monitored(self) -> str:
         """The scores that decide, in words."""
-        return " and ".join(_listed(self.monitor))
+        return " and ".join(listed_scores(self.monitor))
 
     def when_best(self, trainer: Trainer) -> str:
         """Step, pass over the training windows and score of the best checkpoint, in words."""
@@ -197,7 +198,7 @@ class RunCheckpoints(Checkpoint):
         self._best_exists = checkpoint_file(self._folder(trainer), BEST).exists()
 
     def _improved(self, trainer: Trainer) -> bool:
-        logged, names = trainer.callback_metrics, _listed(self.monitor)
+        logged, names = trainer.callback_metrics, listed_scores(self.monitor)
         if names[0] not in logged:
             raise ValueError(
                 f"checkpoint.monitor {names[0]!r} was not logged by validation; logged were {sorted(logged)}; "
@@ -281,42 +282,3 @@ class RunCheckpoints(Checkpoint):
         elif number == signal.SIGINT:
             self._unlisten()
             raise KeyboardInterrupt
-
-
-def _listed(monitor: list[str] | str | None) -> list[str]:
-    return [monitor] if isinstance(monitor, str) else list(monitor or ())
-
-
-def check_monitor(monitor: list[str] | str | None, datamodule: Any) -> None:
-    """Raises ValueError for a score of windows that the data module trains on."""
-    through = getattr(datamodule, "train_through", "train")
-    if monitor is not None and through != "train":
-        raise ValueError(
-            f"data.train_through is {through}: {' and '.join(_listed(monitor))} scores windows that are "
-            "trained on, and cannot choose "
-            "the best checkpoint; add --checkpoint.monitor null, and as many passes (--trainer.max_epochs) as were "
-            "best before"
-        )
-
-
-def check_interval(trainer: Trainer) -> None:
-    """Raises RunError where a validation would fall between two optimizer steps: a checkpoint keeps no gradients."""
-    window, every, batches = trainer.accumulate_grad_batches, trainer.val_check_batch, trainer.num_training_batches
-    by_batches = trainer.check_val_every_n_epoch is None
-    if window > 1 and ((every < batches and every % window) or (by_batches and batches % window)):
-        raise RunError(
-            f"with trainer.accumulate_grad_batches {window} a validation every {every} of {batches} batches falls "
-            f"between two optimizer steps; choose a trainer.val_check_interval that is a multiple of {window}, or "
-            "leave it out"
-        )
-
-
-def _is_final_step(trainer: Trainer) -> bool:
-    """Whether training ends after this step.
-
-    Its state is saved at once: after the end of the epoch Lightning would count the epoch as complete.
-    """
-    if trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
-        return True
-    epochs = trainer.max_epochs
-    return trainer.is_last_batch and epochs is not None and 0 <= epochs <= trainer.current_epoch + 1

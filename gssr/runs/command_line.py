@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks import OPTIONAL, Interrupted, RunCheckpoints
-from callbacks.checkpoints import check_monitor
+from callbacks.ending import check_monitor
 from callbacks.quiet import quiet
 from gssr.backbone.cpu import prepare_cpu
 from gssr.files import disk_full

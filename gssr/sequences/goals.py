@@ -3,8 +3,7 @@
 A goal that has nothing to do with a sequence teaches nothing. Where the data brings no goal, `GoalWriter` looks at one
 value dimension at `goal_step` and writes a sentence about it: a number ("Weaken to 35 knots in 48 hours") or a named
 class ("Become a category 3 hurricane in 48 hours"). All words come from the configuration; three things are kept out of
-training so that generalisation can be measured: combinations of a form and a number, whole ranges of numbers, whole
-forms.
+training, to measure generalisation: combinations of a form and a number, whole ranges of numbers, whole forms.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from typing import Any
 from gssr.sequences.clock import EPOCH, Length
 from gssr.sequences.goal_numbers import numbers
 from gssr.sequences.vocabulary import Range, Vocabulary
+from gssr.understanding.spelled import ONES, SMALL, SPELLED, TENS, spelled
 
 LONGEST = 400  # characters of a sentence that is read
 # Kinds, and the word that the head sees in their place; None: as it stands.
@@ -34,24 +35,6 @@ WORDS: dict[str, str | None] = {
 KINDS = tuple(WORDS)
 VALUES, TIMES, SUBJECTS = ("number", "range", "factor", "percent"), ("length", "moment", "end"), ("name", "unit")
 
-_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_ONES = dict(zip(_DIGITS, range(10), strict=True))
-_TEENS = (
-    *("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen"),
-    *("sixteen", "seventeen", "eighteen", "nineteen"),
-)
-_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_SMALL = _ONES | {word: 10 + i for i, word in enumerate(_TEENS)} | {word: 20 + 10 * i for i, word in enumerate(_TENS)}
-_LARGE = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000, "dozen": 12}
-_BELOW_100 = (
-    rf"(?:(?:{'|'.join(_TENS)})(?:[\s-]+(?:{'|'.join(list(_ONES)[1:])})\b)?|{'|'.join(_TEENS)}|{'|'.join(_ONES)})"
-)
-_BELOW_1000 = rf"(?:(?:a|{_BELOW_100})[\s-]+hundred(?:\s+(?:and\s+)?{_BELOW_100}\b)?|{_BELOW_100})"
-_SPELLED = re.compile(
-    rf"\b(?:(?:a|{_BELOW_1000})[\s-]+(?:thousand|million|billion)(?:\s+(?:and\s+)?{_BELOW_1000}\b)?"
-    rf"|(?:a|half a|{_BELOW_100})\s+dozen|{_BELOW_1000})\b",
-    re.IGNORECASE,
-)
 _FACTORS = {
     "double": 2, "doubles": 2, "doubled": 2, "doubling": 2, "twice": 2, "triple": 3, "tripled": 3, "tripling": 3,
     "treble": 3, "thrice": 3, "quadruple": 4, "quadrupled": 4, "halve": 0.5, "halves": 0.5, "halved": 0.5,
@@ -150,7 +133,7 @@ def _candidates(text: str, words: Vocabulary, now: float | None) -> Iterator[Men
             yield Mention(kind, *found.span(), columns[kind, found[0].lower().removesuffix("s")])
     for start, end, value in numbers(text):
         yield Mention("number", start, end, value)
-    for found in _SPELLED.finditer(text):
+    for found in SPELLED.finditer(text):
         yield Mention("number", *found.span(), spelled(found[0]))
 
 
@@ -162,21 +145,6 @@ def _is_rate(mention: Mention, text: str) -> bool:
     return not re.match(r"\s*(?:from|later|ahead|on\b|hence|and a half)", behind) and bool(
         re.search(r"\d\s+[^\W\d]+$|\bper$", before)
     )
-
-
-def spelled(text: str) -> float:
-    """The number that words spell: "a hundred and ten" is 110."""
-    total, group = 0.0, 0.0
-    for word in re.findall(r"[a-z]+", text.lower()):
-        if word in _SMALL:
-            group += _SMALL[word]
-        elif word == "half":
-            group = 0.5
-        elif word in ("hundred", "dozen"):
-            group = (group or 1) * _LARGE[word]
-        elif word in _LARGE:
-            total, group = total + (group or 1) * _LARGE[word], 0.0
-    return total + group
 
 
 def _moments(text: str, now: float | None) -> Iterator[Mention]:
@@ -204,7 +172,7 @@ def _month(name: str) -> int:
 def _lengths(text: str, words: Vocabulary) -> Iterator[Mention]:
     steps = "|".join(re.escape(form) for noun in words.steps for form in (noun, _singular(noun)))
     digits = r"\+?\d+(?:\.\d+)?"
-    count = rf"(?:{digits}|{_SPELLED.pattern})"
+    count = rf"(?:{digits}|{SPELLED.pattern})"
     unit = rf"(?P<unit>{_UNIT_OF_TIME}|{steps})\b"
     forms = (
         (rf"\b(?P<count>a|an|one)\s+{unit}\s+and\s+a\s+half\b", 0.5),
@@ -238,11 +206,11 @@ def _length(count: str, unit: str, more: float) -> Length | int | None:
 
 
 def _factors(text: str, percent: re.Pattern[str]) -> Iterator[Mention]:
-    count = rf"(?:\d+(?:\.\d+)?|{_SPELLED.pattern})"
+    count = rf"(?:\d+(?:\.\d+)?|{SPELLED.pattern})"
     for found in re.finditer(rf"\b(?P<count>{count})(?:\s+times\b|[\s-]?fold\b)", text, re.IGNORECASE):
         yield Mention("factor", *found.span(), _size(found["count"]))
-    for found in re.finditer(rf"\b(?P<count>{'|'.join([*_TENS, *_ONES])})fold\b", text, re.IGNORECASE):
-        yield Mention("factor", *found.span(), float(_SMALL[found["count"].lower()]))
+    for found in re.finditer(rf"\b(?P<count>{'|'.join([*TENS, *ONES])})fold\b", text, re.IGNORECASE):
+        yield Mention("factor", *found.span(), float(SMALL[found["count"].lower()]))
     for found in re.finditer(rf"\b(?:{'|'.join(_FACTORS)})\b", text, re.IGNORECASE):
         yield Mention("factor", *found.span(), float(_FACTORS[found[0].lower()]))
     for found in percent.finditer(text):
@@ -272,7 +240,7 @@ def _compiled(key: tuple[Any, ...]) -> tuple[dict[str, re.Pattern[str]], dict[tu
         rf"\b(?:{'|'.join(sorted(known_ranges, key=len, reverse=True))})\b" if ranges else r"(?!)", re.IGNORECASE
     )
     signs = [] if ("unit", "%") in columns else ["%", "percent", "per cent", "pct"]
-    count = rf"(?P<count>\d+(?:\.\d+)?|{_SPELLED.pattern})"
+    count = rf"(?P<count>\d+(?:\.\d+)?|{SPELLED.pattern})"
     patterns["percent"] = re.compile(
         rf"(?<![\w.]){count}\s?(?:{'|'.join(signs)})(?!\w)" if signs else r"(?P<count>)(?!)", re.IGNORECASE
     )
@@ -298,12 +266,12 @@ def _any(known: set[str], unit: bool) -> re.Pattern[str]:
 
 
 def _key(found: str, words: Vocabulary) -> str:
-    plain = re.sub(_SPELLED, lambda each: f"{spelled(each[0]):g}", found).lower()
+    plain = re.sub(SPELLED, lambda each: f"{spelled(each[0]):g}", found).lower()
     return next(name for name in words.ranges if name.lower() in (plain, found.lower()))
 
 
 def _word(digits: str) -> str:
-    return next((word for word, size in _SMALL.items() if str(size) == digits), digits)
+    return next((word for word, size in SMALL.items() if str(size) == digits), digits)
 
 
 __all__ = ["KINDS", "SUBJECTS", "TIMES", "VALUES", "WORDS", "Mention", "Range", "masked", "mentions"]

@@ -9,14 +9,14 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from gssr import yaml_files
 from gssr.understanding.mentions import WORDS
+from gssr.understanding.sentence import Meaning, Piece, Sentence, inflected, tidied
 
 FOLDER = Path(__file__).parent
 BOUNDS = ("none", "exact", "least", "most", "above", "below", "low", "high")
@@ -25,7 +25,6 @@ WHENS = ("at", "within", "until")
 KINDS = ("goal", "other", "none")
 _PART = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{([a-zA-Z]+)(?:\.(s|ing)|(ing))?\}")
-_DOUBLED = {"drop", "cut", "get", "slip", "trim", "dip", "slump", "sit", "run", "hit", "put", "step", "plan", "stop"}
 _FACTORS = ("double", "triple", "halve", "twice", "three times", "five times", "half", "a third", "a quarter", "a half")
 _VERBS = ("double", "triple", "halve", "quadruple", "treble")
 _OF = ("half", "a third", "a quarter", "two thirds", "three quarters", "a fifth", "one half")
@@ -35,41 +34,6 @@ _AROUND = (
     *(("the task is this: ", "."), ("could you: ", "?"), ("suppose that ", ""), ("it would be nice: ", "")),
     *(("", ", please"), ("", ", if you can"), ("", ", thanks"), ("", ", whatever happens"), ("", " if possible")),
 )
-
-
-@dataclass
-class Meaning:
-    """What a mention says: a bound of a basis, negated or not, and when; ``about`` and ``at`` are the places of the
-    mentions of its value and its time, any of which will do, and none where the sentence names none.
-    """
-
-    bound: str
-    basis: str = "level"
-    negated: bool = False
-    when: str = "at"
-    about: list[int] = field(default_factory=list)
-    at: list[int] = field(default_factory=list)
-
-
-@dataclass
-class Sentence:
-    """A sentence as the head sees it; ``mentions`` are kinds with their places, ``meanings`` by mention, -1 being the
-    sentence itself, which has a direction without any number. ``either``: one of its clauses is enough.
-    """
-
-    text: str
-    kind: str
-    mentions: list[tuple[str, int, int]] = field(default_factory=list)
-    meanings: dict[int, Meaning] = field(default_factory=dict)
-    either: bool = False
-
-
-@dataclass
-class _Piece:
-    text: str
-    kind: str | None = None
-    meaning: Meaning | None = None
-    clause: int = 0
 
 
 @cache
@@ -115,7 +79,7 @@ class Writer:
         pieces = self._wrapped(pieces)
         return self._sentence(pieces, "other" if self.foreign_words else "goal", either)
 
-    def _compound(self) -> tuple[list[_Piece], bool]:
+    def _compound(self) -> tuple[list[Piece], bool]:
         either = self.generator.random() < 0.25
         numbered = [form for form in _forms()["forms"] if not form["is"].startswith("direction")]
         shared = self.generator.random() < 0.35
@@ -133,12 +97,12 @@ class Writer:
         )  # fmt: skip
         begin = "either " if either and self.generator.random() < 0.4 else ""
         end = ", both" if shared and not either and self.generator.random() < 0.1 else ""
-        return [_Piece(begin), *one, _Piece(self._one(joiners)), *two, _Piece(end)], either
+        return [Piece(begin), *one, Piece(self._one(joiners)), *two, Piece(end)], either
 
     def _form(self, forms: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return self.generator.choices(forms, [len(form["forms"]) ** 0.5 for form in forms])[0]
 
-    def _clause(self, clause: int, form: dict[str, Any] | None = None, timed: bool = True) -> list[_Piece]:
+    def _clause(self, clause: int, form: dict[str, Any] | None = None, timed: bool = True) -> list[Piece]:
         form = form or self._form(_forms()["forms"])
         words = form["is"].split()
         bound, basis = ("exact", words[1]) if words[0] == "direction" else (words[0], words[1])
@@ -155,12 +119,12 @@ class Writer:
             meaning.when = "within"
         pieces = self._filled(text, meaning, clause, factor="factor" in words, direction=words[0] == "direction")
         if has_time and not any(piece.text == "{t}" for piece in pieces):
-            time = _Piece("{t}")
+            time = Piece("{t}")
             if self.generator.random() < 0.25:
-                pieces = [time, _Piece(self._one([", ", ", ", " ", ": "])), *pieces]
+                pieces = [time, Piece(self._one([", ", ", ", " ", ": "])), *pieces]
             else:
-                pieces = [*pieces, _Piece(self._one([" ", " ", " ", ", "])), time]
-        whole: list[_Piece] = []
+                pieces = [*pieces, Piece(self._one([" ", " ", " ", ", "])), time]
+        whole: list[Piece] = []
         for piece in pieces:
             # "Over the next 48 hours" is a time of what changes, and every step of what stays.
             during = when == "at" and whens[0] == "at" and self.generator.random() < 0.15
@@ -168,14 +132,14 @@ class Writer:
             whole += self._time(kind, clause) if piece.text == "{t}" and piece.kind is None else [piece]
         return [piece for piece in whole if piece.text != "{t}"]
 
-    def _filled(self, text: str, meaning: Meaning, clause: int, factor: bool, direction: bool) -> list[_Piece]:
-        pieces: list[_Piece] = []
+    def _filled(self, text: str, meaning: Meaning, clause: int, factor: bool, direction: bool) -> list[Piece]:
+        pieces: list[Piece] = []
         if direction:
-            pieces.append(_Piece("", "whole", meaning, clause))
+            pieces.append(Piece("", "whole", meaning, clause))
         last = 0
         named = False
         for slot in _SLOT.finditer(text):
-            pieces.append(_Piece(text[last : slot.start()]))
+            pieces.append(Piece(text[last : slot.start()]))
             last, name, form = slot.end(), slot[1], slot[2] or slot[3]
             if name in ("x", "n"):
                 pieces += self._value(meaning, clause, name == "n", named)
@@ -189,70 +153,68 @@ class Writer:
                 named = True
                 pieces += self._named(name == "v", clause)
             elif name == "t":
-                pieces.append(_Piece("{t}"))
+                pieces.append(Piece("{t}"))
             else:
-                pieces.append(_Piece(_inflected(self._one(_forms()["words"][name]), form)))
-        return [*pieces, _Piece(text[last:])]
+                pieces.append(Piece(inflected(self._one(_forms()["words"][name]), form)))
+        return [*pieces, Piece(text[last:])]
 
-    def _value(
-        self, meaning: Meaning, clause: int, number: bool, named: bool, unit: bool | None = None
-    ) -> list[_Piece]:
+    def _value(self, meaning: Meaning, clause: int, number: bool, named: bool, unit: bool | None = None) -> list[Piece]:
         if not number and not self.foreign and self.generator.random() < 0.25:
             article = self._one(["a ", "a ", "the ", "", "some "])
-            return [_Piece(article), _Piece(WORDS["range"], "range", meaning, clause)]
-        found = [_Piece(WORDS["number"], "number", meaning, clause)]
+            return [Piece(article), Piece(WORDS["range"], "range", meaning, clause)]
+        found = [Piece(WORDS["number"], "number", meaning, clause)]
         if self.foreign and (unit is None or unit) and (not named or self.generator.random() < 0.6):
             self.foreign_words += 1
-            return [*found, _Piece(f" {self._one(_others()['units'])}")]
+            return [*found, Piece(f" {self._one(_others()['units'])}")]
         if unit is None:
             unit = self.generator.random() < 0.75
         if unit and not self.foreign:
             between = self._one([" ", " ", " ", " ", "", "-", " of the ", ", in "])
             kind = "name" if self.generator.random() < 0.12 else "unit"  # 60 strikes
-            found += [_Piece(between), _Piece(WORDS[kind], kind, None, clause)]
+            found += [Piece(between), Piece(WORDS[kind], kind, None, clause)]
         return found
 
-    def _factor(self, meaning: Meaning, clause: int, before: str) -> list[_Piece]:
+    def _factor(self, meaning: Meaning, clause: int, before: str) -> list[Piece]:
         shares = meaning.basis != "level" or re.search(r"(?:to|in|by|of|lose|only|just|let) $", before)
         if shares:
             if self.generator.random() < 0.6:
                 count = self._one(["50", "50", "twenty", "ten"])
-                return [_Piece(f"{count}{self._one(['%', ' %', ' percent', ' per cent'])}", "percent", meaning, clause)]
-            return [_Piece(self._one(_OF), "percent", meaning, clause)]
+                return [Piece(f"{count}{self._one(['%', ' %', ' percent', ' per cent'])}", "percent", meaning, clause)]
+            return [Piece(self._one(_OF), "percent", meaning, clause)]
         if re.search(r"(?:should|must|will|shall|is to|has to|least|let) $", before) or not before.strip():
             word = self._one([*_VERBS, *_VERBS, "twice", "half"])
         else:
             word = self._one(["double", "twice", "three times", "half", "triple", "two times", "10 times", "doubling"])
-        return [_Piece(word, "percent" if word == "half" else "factor", meaning, clause)]
+        return [Piece(word, "percent" if word == "half" else "factor", meaning, clause)]
 
-    def _named(self, article: bool, clause: int) -> list[_Piece]:
+    def _named(self, article: bool, clause: int) -> list[Piece]:
         before = self._one(["the ", "the ", "the ", "its ", "this ", "", "our ", "the storm's ", "the present "])
         before = before if article else ""
         if self.foreign:
             self.foreign_words += 1
-            return [_Piece(before + self._one(_others()["quantities"]))]
-        return [_Piece(before), _Piece(WORDS["name"], "name", None, clause)]
+            return [Piece(before + self._one(_others()["quantities"]))]
+        return [Piece(before), Piece(WORDS["name"], "name", None, clause)]
 
-    def _time(self, when: str, clause: int) -> list[_Piece]:
+    def _time(self, when: str, clause: int) -> list[Piece]:
         text = self._choices(self._one(_forms()["times"][when]))
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         last = 0
         for slot in re.finditer(r"\{([TME])\}|\bthe end\b(?! of)", text):
-            pieces.append(_Piece(text[last : slot.start()]))
+            pieces.append(Piece(text[last : slot.start()]))
             kind = {"T": "length", "M": "moment"}.get(slot[1] or "", "end")
-            pieces.append(_Piece(WORDS[kind] or "", kind, None, clause))
+            pieces.append(Piece(WORDS[kind] or "", kind, None, clause))
             last = slot.end()
-        return [*pieces, _Piece(text[last:])]
+        return [*pieces, Piece(text[last:])]
 
-    def _wrapped(self, pieces: list[_Piece]) -> list[_Piece]:
+    def _wrapped(self, pieces: list[Piece]) -> list[Piece]:
         share = self.generator.random()
         if share < 0.75:
             begin, end = "", self._one(["", "", "", ".", ".", "!"])
         else:
             begin, end = self._one(_AROUND)
-        return [_Piece(begin), *pieces, _Piece(end)]
+        return [Piece(begin), *pieces, Piece(end)]
 
-    def _sentence(self, pieces: Sequence[_Piece], kind: str, either: bool = False) -> Sentence:
+    def _sentence(self, pieces: Sequence[Piece], kind: str, either: bool = False) -> Sentence:
         text, found, meanings = "", [], {}
         clauses: list[tuple[int, str, int]] = []
         for piece in pieces:
@@ -274,7 +236,7 @@ class Writer:
             about = [j for j, k, c in clauses if k in ("name", "unit") and c in (own[i], 2)]
             at = [j for j, k, c in clauses if k in ("length", "moment", "end") and c in (own[i], 2)]
             linked[i] = replace(meaning, about=about, at=at)
-        text, found = _tidied(text, found)
+        text, found = tidied(text, found)
         if self.generator.random() < 0.85 and text:
             first = found[0][1] if found else len(text)
             text = text[0].upper() + text[1:] if first > 0 else text
@@ -286,24 +248,24 @@ class Writer:
         words = _others()
         text = self._choices(self._one(words["plain"]))
         nouns = {"thing": "things", "person": "people", "place": "places", "unit": "units"}
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         last = 0
         for slot in _SLOT.finditer(text):
-            pieces.append(_Piece(text[last : slot.start()]))
+            pieces.append(Piece(text[last : slot.start()]))
             last, name = slot.end(), slot[1]
             if name in nouns:
-                pieces.append(_Piece(self._one(words[nouns[name]])))
+                pieces.append(Piece(self._one(words[nouns[name]])))
             elif name in ("v", "name"):
                 pieces += self._named(name == "v", 0)
             elif name in ("n", "x"):
-                pieces.append(_Piece(WORDS["number"] or "", "number"))
+                pieces.append(Piece(WORDS["number"] or "", "number"))
                 if name == "x":
-                    pieces += [_Piece(" "), _Piece(WORDS["unit"] or "", "unit")]
+                    pieces += [Piece(" "), Piece(WORDS["unit"] or "", "unit")]
             elif name == "when":
                 pieces += self._time(self._one(WHENS), 0)
             else:
-                pieces.append(_Piece(*((WORDS["length"] or "", "length") if name == "T" else ("Monday", "moment"))))
-        return self._sentence(self._wrapped([*pieces, _Piece(text[last:])]), "none")
+                pieces.append(Piece(*((WORDS["length"] or "", "length") if name == "T" else ("Monday", "moment"))))
+        return self._sentence(self._wrapped([*pieces, Piece(text[last:])]), "none")
 
     # ------------------------------------------------------------------ choices
 
@@ -314,37 +276,6 @@ class Writer:
 
     def _one(self, options: Sequence[Any]) -> Any:
         return options[int(self.generator.random() * len(options))]
-
-
-def _tidied(text: str, found: list[tuple[str, int, int]]) -> tuple[str, list[tuple[str, int, int]]]:
-    """Without doubled blanks, blanks before stops, and blanks at the ends; places move along."""
-    keep = [True] * len(text)
-    for match in re.finditer(r"(?<=\s)\s+|\s+(?=[,.;:?!])|^[\s,;:]+|\s+$", text):
-        keep[match.start() : match.end()] = [False] * (match.end() - match.start())
-    for _, start, end in found:
-        keep[start:end] = [True] * (end - start)
-    before = list(accumulate(keep, initial=0))
-    kept = "".join(char for char, ok in zip(text, keep, strict=True) if ok)
-    return kept, [(kind, before[start], before[end]) for kind, start, end in found]
-
-
-def _inflected(verb: str, form: str | None) -> str:
-    if form is None:
-        return verb
-    first, blank, rest = verb.partition(" ")
-    if first == "be":
-        return ("is" if form == "s" else "being") + blank + rest
-    if first == "have":
-        return ("has" if form == "s" else "having") + blank + rest
-    if form == "s":
-        if re.search(r"(?:[sxzo]|ch|sh)$", first):
-            first += "es"
-        else:
-            first = f"{first[:-1]}ies" if re.search(r"[^aeiou]y$", first) else f"{first}s"
-    else:
-        first = first[:-1] if first.endswith("e") and not first.endswith("ee") else first
-        first += (first[-1] if first in _DOUBLED else "") + "ing"
-    return first + blank + rest
 
 
 def sentences(count: int, seed: int, texts: Sequence[str] = ()) -> Iterator[Sentence]:
