@@ -228,8 +228,7 @@ class TableSequences(SequenceData):
 
     def _choose_sizes(self) -> None:
         """Set a context and a horizon that are auto."""
-        p = self.hparams
-        if AUTO not in (p.context, p.horizon):
+        if AUTO not in ((p := self.hparams).context, p.horizon):
             return
         leads = p.lead_in and not self._by_series
         found = sizes(self.cutter, self.parts, self.goal_dim, self.season_steps, p.context, p.horizon, leads)

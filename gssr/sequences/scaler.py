@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-WAVES = 18  # sines and cosines
+WAVES = 18  # of the calendar
 
 
 class Scaler(nn.Module):
