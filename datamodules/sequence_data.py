@@ -21,7 +21,6 @@ from gssr.sequences.dataset import WindowDataset
 from gssr.sequences.goals import KINDS, GoalWriter
 from gssr.sequences.record import Batch, Record
 from gssr.sequences.scaler import Scaler
-from gssr.sequences.vocabulary import Vocabulary
 from gssr.sequences.windows import check_window, rows_once
 
 SPLITS = ("train", "val", "test")
@@ -134,11 +133,6 @@ class SequenceData(LightningDataModule):
         `SequenceSource.evaluate`.
         """
         return evaluate_forecasts(network, self, split, samples=samples, quick=quick)
-
-    @property
-    def words(self) -> Vocabulary:
-        """What the values, their units and named ranges are called, by which typed goals are read."""
-        return Vocabulary.of(self.value_names, self.value_units, self.goal_writer, self.goal_dim)
 
     def parts_of(self, split: str) -> tuple[str, ...]:
         """The parts that a split is cut from, in order; "train" has all parts up to `train_through`."""

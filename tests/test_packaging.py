@@ -39,9 +39,10 @@ def imported(files: list[Path]) -> dict[str, Path]:
 
 def test_what_is_imported_is_declared(project: dict) -> None:
     files = [ROOT / "train.py", *(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))]
+    extras = project["project"]["optional-dependencies"]
     declared = {
         requirement.split("[")[0].split(">")[0].split("=")[0].split("<")[0].strip().lower()
-        for requirement in project["project"]["dependencies"]
+        for requirement in [*project["project"]["dependencies"], *extras["smollm"], *extras["eval"]]
     }
     for name, file in imported(files).items():
         if name in sys.stdlib_module_names or name in PACKAGES:

@@ -143,6 +143,7 @@ def _understood(
         found = understand(network, record, record.goal)
     except ValueError as error:
         print(shown.line(f"gssr: warning: goals are not understood, so they pull: {error}"), file=sys.stderr)
+        _warn_of_strange_goal(record.goal, network)
         return record, {}
     print(shown.line(f"{shown.quoted(record.goal)} is {found}"))
     if found.condition is None and mode == CONDITION:
@@ -165,6 +166,21 @@ def _understood(
         print(f"paths are pulled towards the goal ({why})")
         return record, {"understood": [plain(found, PULL)], "chance": given.get("chance")}
     return record, given | {"understood": [plain(found, CONDITION)]}
+
+
+def _warn_of_strange_goal(goal: str | None, network: "GoalNetwork") -> None:
+    from gssr.sequences.goal_numbers import is_unseen
+
+    low, high = network.world.scaler.low.tolist(), network.world.scaler.high.tolist()
+    if goal is not None and is_unseen(goal, list(zip(low, high, strict=True)), network.value_units):
+        ranges = ", ".join(f"{n} {a:g} to {b:g}" for n, a, b in zip(network.value_names, low, high, strict=True))
+        print(
+            shown.line(
+                f"gssr: warning: the goal {shown.quoted(goal)} lies outside anything seen in training ({ranges}); "
+                "imagined futures there are guesses"
+            ),
+            file=sys.stderr,
+        )
 
 
 def _conditioned(

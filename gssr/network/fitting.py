@@ -17,6 +17,7 @@ from gssr.sequences.context import context_length
 from gssr.sequences.record import Batch, Record
 from gssr.sequences.scaler import Scaler
 from gssr.sequences.source import SequenceSource
+from gssr.sequences.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from gssr.network.module import GoalNetwork
@@ -59,10 +60,9 @@ def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None
         )
     step = getattr(data, "step", None)  # data modules of others may not know it
     if not network.built:
-        words = getattr(data, "words", None)
-        network.options.set_values(
-            data.value_names, data.value_units, data.value_resolution, step, None if words is None else words.json()
-        )
+        goals = getattr(data, "goal_writer", None), getattr(data, "goal_dim", 0)
+        words = Vocabulary.of(data.value_names, data.value_units, *goals).json()
+        network.options.set_values(data.value_names, data.value_units, data.value_resolution, step, words)
         if stage == "fit" and not data.has_goals:
             choose_options(network, "objective", goal_dropout=1.0)
         fit_numbers(network, data, stage)

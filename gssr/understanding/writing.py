@@ -170,7 +170,7 @@ class Writer:
             unit = self.generator.random() < 0.75
         if unit and not self.foreign:
             between = self._one([" ", " ", " ", " ", "", "-", " of the ", ", in "])
-            kind = "name" if self.generator.random() < 0.12 else "unit"  # 60 strikes
+            kind = "name" if self.generator.random() < 0.12 else "unit"  # 60 knots
             found += [Piece(between), Piece(WORDS[kind], kind, None, clause)]
         return found
 
@@ -188,7 +188,7 @@ class Writer:
         return [Piece(word, "percent" if word == "half" else "factor", meaning, clause)]
 
     def _named(self, article: bool, clause: int) -> list[Piece]:
-        before = self._one(["the ", "the ", "the ", "its ", "this ", "", "our ", "the storm's ", "the present "])
+        before = self._one(["the ", "the ", "the ", "its ", "this ", "", "our ", "the present "])
         before = before if article else ""
         if self.foreign:
             self.foreign_words += 1
