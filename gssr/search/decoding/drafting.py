@@ -65,14 +65,14 @@ class HiddenDrafter(nn.Module):
 
     def start(self, hidden: Tensor) -> Tensor:
         """State (B, S) from hidden states (B, E)."""
-        return self.into(hidden.float())
+        return self.into(hidden.float() / _size(hidden))
 
     def forward(self, state: Tensor, hidden: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The next state (B, S), and the hidden state (B, E) behind tokens (B,) that follow ``hidden`` (B, E)."""
         assert self.backbone is not None
         embedded = self.backbone.embed(tokens).float() / self.backbone.embedding_scale
         state = self.cell(embedded, state)
-        return state, hidden.float() + self.out(state)
+        return state, hidden.float() + _size(hidden) * self.out(state)
 
     @torch.no_grad()
     def draft(
@@ -120,3 +120,8 @@ class HiddenDrafter(nn.Module):
             return drafter.eval().requires_grad_(False).bind(backbone)
 
         return state_file.read(path, FORMAT, build)
+
+
+def _size(hidden: Tensor) -> Tensor:
+    """Root mean square (B, 1): hidden states are of any scale, what is learned is not."""
+    return hidden.detach().float().square().mean(-1, keepdim=True).sqrt().clamp(min=1e-6)
