@@ -47,6 +47,7 @@ CELLS: dict[str, tuple[Cell, bool]] = {
     "8 facts, held-out phrasings": (Cell(8, new_phrases=True), False),
 }
 MANY_TARGETS = 4
+RATES: dict[type[Projector], float] = {FactProjector: 3e-3, TokenProjector: 1e-2}
 
 
 def trained(kind: type[Projector], data: LightningDataModule, seed: int, options: argparse.Namespace) -> Projector:
@@ -54,7 +55,7 @@ def trained(kind: type[Projector], data: LightningDataModule, seed: int, options
     file = options.out / f"{kind.__name__}-{seed}.safetensors"
     if not file.exists():
         seed_everything(seed, verbose=False)
-        module = ProjectorTraining(BackboneConfig(options.backbone), kind, str(file))
+        module = ProjectorTraining(BackboneConfig(options.backbone), kind, str(file), RATES[kind])
         trainer = Trainer(
             accelerator="cpu",
             max_steps=data.batches,
@@ -89,7 +90,9 @@ class Kept:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     backbone, language, cases = FrozenBackbone(options.backbone), Language(), options.cases
-    about = {name: getattr(options, name) for name in ("cases", "seeds", "steps", "tokens", "optimisation")}
+    about = {
+        name: getattr(options, name) for name in ("cases", "seeds", "steps", "word_steps", "tokens", "optimisation")
+    }
     kept = Kept(options.out / "control.json", {**about, "backbone": backbone.fingerprint})
     projectors = {}
     for seed in options.seeds:
@@ -135,8 +138,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cases", type=int, default=500, help="questions and words a cell, at least; default 500")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the trainings; default 0 1 2")
     parser.add_argument("--steps", type=int, default=200, help="of a training on facts; default 200")
-    parser.add_argument("--word-steps", type=int, default=400, help="of a training on words; default 400")
-    parser.add_argument("--optimisation", type=int, default=40, help="steps that force a text; default 40")
+    parser.add_argument("--word-steps", type=int, default=300, help="of a training on words; default 300")
+    parser.add_argument("--optimisation", type=int, default=25, help="steps that force a text; default 25")
     parser.add_argument("--tokens", type=int, default=100_000, help="of the stream; default 100000")
     parser.add_argument("--out", type=Path, default=Path("control"), help="folder of the results; default control")
     parser.add_argument("--quick", action="store_true", help="64 cases, one seed, 60 steps, a stream of 5,000 tokens")

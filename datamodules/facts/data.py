@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.facts.documents import write
 from datamodules.facts.language import BEGIN, Language, Writer, make_tokenizer
-from gssr.domains import Count, Items, Seed, checked
+from gssr.domains import Count, Fraction, Items, Seed, checked
 from gssr.sequences.batches import EpochBatches, EpochLoader, Key
 
 PARTS = {"train": 0, "val": 1, "test": 2}
@@ -32,13 +32,21 @@ class Batches(Dataset[Row]):
 
     Args:
         count: number of batches. tokens: B · (L+1) of each, about. source: a kind of `SOURCES` that validates, or none.
+        start: share of the stages that lies behind.
     """
 
     def __init__(
-        self, language: Language, part: str, count: int, tokens: int, seed: int, source: str | None = None
+        self,
+        language: Language,
+        part: str,
+        count: int,
+        tokens: int,
+        seed: int,
+        source: str | None = None,
+        start: float = 0.0,
     ) -> None:
         self.language, self.part, self.count, self.tokens, self.seed = language, PARTS[part], count, tokens, seed
-        self.source = source
+        self.source, self.start = source, start
 
     def __len__(self) -> int:
         return self.count
@@ -47,7 +55,7 @@ class Batches(Dataset[Row]):
         index = key[1] if isinstance(key, tuple) else key
         generator = np.random.default_rng([self.seed, self.part, index])
         held_out = self.source is not None
-        stage = 1.0 if held_out else index / self.count
+        stage = 1.0 if held_out else self.start + (1 - self.start) * index / self.count
         _, lengths, most, easy = next(each for each in STAGES if stage <= each[0])
         length = int(generator.choice(list(lengths), p=list(lengths.values())))
         writer = Writer(self.language, generator, held_out, self.source == "phrasings")
@@ -70,18 +78,27 @@ class FactDocuments(LightningDataModule):
         batches: of training, one for each optimizer step.
         heldout_batches: of each kind of validation.
         seed: of the documents.
+        start: share of the stages that lies behind, for a model that is trained further.
     """
 
-    def __init__(self, tokens: Items = 4096, batches: Count = 1000, heldout_batches: Items = 4, seed: Seed = 0) -> None:
+    def __init__(
+        self,
+        tokens: Items = 4096,
+        batches: Count = 1000,
+        heldout_batches: Items = 4,
+        seed: Seed = 0,
+        start: Fraction = 0.0,
+    ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.tokens, self.batches, self.heldout_batches, self.seed = tokens, batches, heldout_batches, seed
+        self.start = start
         self.sources, self.heldout_bytes = list(SOURCES), dict[str, int]()
         self.language = Language()
         self.tokenizer = make_tokenizer(self.language)
 
     def train_dataloader(self) -> EpochLoader:
-        made = Batches(self.language, "train", self.batches, self.tokens, self.seed)
+        made = Batches(self.language, "train", self.batches, self.tokens, self.seed, start=self.start)
         return EpochLoader(made, EpochBatches(self.batches, 1, shuffle=False), collate_fn=only)
 
     def val_dataloader(self) -> list[DataLoader[Row]]:

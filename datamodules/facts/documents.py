@@ -73,7 +73,7 @@ def episode(writer: Writer, made: Document, length: int, most_facts: int, easy: 
             questions[i] = _asking(writer, facts[i])
         if g.random() < 0.5:
             # Log-uniform up to three quarters of the document, so that all distances are trained.
-            gap = np.exp(g.uniform(np.log(8), np.log(0.75 * length)))
+            gap = np.exp(g.uniform(np.log(8), np.log(max(8.0, 0.75 * length))))
             end = min(len(made.words) + gap, begin + 0.75 * length)
             busy = g.random() < 0.5
             while len(made.words) < end:

@@ -25,7 +25,7 @@ from gssr.sequences.batches import EpochBatches, EpochLoader, Key
 
 IGNORED = -100
 ANSWER = 4  # words of the longest answer, with its full stop
-FACT_LENGTHS, QUESTION_LENGTHS = (8, 13), (7, 11)
+DRAWN = 9  # sentences whose median length is that of a batch
 TARGETS_HELD_OUT = 0.2
 Facts = Annotated[int, Range(1, 16)]
 
@@ -91,10 +91,9 @@ def question_batch(
         other: tokens of other text. how: ``held_out`` and ``new_phrases`` of the writer, and ``busy``.
     """
     busy = how.pop("busy", False)
-    fact_length, question_length = (int(generator.integers(*each)) for each in (FACT_LENGTHS, QUESTION_LENGTHS))
-    # Phrases held out are fewer and their frames longer.
-    extra = 4 if how.get("new_phrases") else 0
-    made = Questions(Writer(language, generator, **how), fact_length + extra, question_length + extra // 2)
+    writer = Writer(language, generator, **how)
+    lengths = [(len(writer.statement(fact)), len(writer.question(fact))) for fact in writer.facts(DRAWN)]
+    made = Questions(writer, *(sorted(each)[DRAWN // 2] for each in zip(*lengths, strict=True)))
     ids = language.ids
     drawn = [made.row(facts) for _ in range(rows)]
 
@@ -209,7 +208,7 @@ class ForcedTokens(_Tasks):
         self,
         rows: Items = 48,
         longest: Items = 48,
-        batches: Count = 400,
+        batches: Count = 300,
         heldout_batches: Items = 8,
         seed: Seed = 0,
     ) -> None:

@@ -227,7 +227,7 @@ def remember(options: argparse.Namespace) -> None:
     elif options.fact is not None:
         memory = (memory.write if options.does == "write" else memory.forget)(backbone, options.fact, projector)
     memory.save(options.file)
-    print(f"written: {shown.line(options.file)}; {memory.facts} facts that can be forgotten, {memory.bytes:,} bytes")
+    print(f"written: {shown.line(options.file)}; facts that can be forgotten: {memory.facts}, {memory.bytes:,} bytes")
 
 
 def _answer(options: argparse.Namespace, memory: Any, backbone: "FrozenBackbone") -> None:

@@ -102,6 +102,21 @@ def mixers(backbone: FrozenBackbone) -> dict[int, nn.Module]:
     return found
 
 
+def asked_by(backbone: FrozenBackbone, layers: Layers) -> dict[int, Tensor]:
+    """What the last token that was read asks the state of each Mamba-2 layer: C, (B, M, N) by layer.
+
+    The conv state holds the last inputs of the convolution, of which C is the last part.
+    """
+    found: dict[int, Tensor] = {}
+    for i, mixer in mixers(backbone).items():
+        conv, weight = layers[i].conv, mixer.conv1d.weight.squeeze(1)
+        mixed = (conv * weight).sum(-1) + (0 if mixer.conv1d.bias is None else mixer.conv1d.bias)
+        heads, size = layers[i].recurrent.shape[1], layers[i].recurrent.shape[-1]
+        groups = F.silu(mixed)[:, -mixer.n_groups * size :].float().view(len(conv), mixer.n_groups, size)
+        found[i] = groups.repeat_interleave(heads // mixer.n_groups, 1)
+    return found
+
+
 def rows(layers: Layers, index: Sequence[int] | Tensor) -> Layers:
     """Some rows of states, in this order."""
     return tuple(layer.map(lambda part: part[index]) for layer in layers)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from gssr.backbone import FrozenBackbone
 from gssr.control.compose import Piece, beginning, compose, piece
 from gssr.control.force import After
-from gssr.control.functional import Layers, bounded, logits, read, rows
+from gssr.control.functional import Layers, asked_by, bounded, logits, read, rows
 from gssr.domains import Few, Positive, Width, checked
 
 Batch = Mapping[str, Tensor]
@@ -98,32 +98,41 @@ class TokenProjector(Projector):
         self.body = nn.Sequential(nn.Linear(2 * width, self.hidden), nn.SiLU())
         # What is written is linear in the target's embedding, so that it reaches targets that training never had.
         self.values = nn.ModuleDict({str(i): nn.Linear(width, m * r * self.rank) for i, (m, r, _) in shapes.items()})
+        self.corrections = nn.ModuleDict(
+            {str(i): nn.Linear(self.hidden, m * r * self.rank) for i, (m, r, _) in shapes.items()}
+        )
         self.keys = nn.ModuleDict(
             {str(i): nn.Linear(self.hidden, m * n * self.rank) for i, (m, _, n) in shapes.items()}
         )
         _check_size(self)
 
-    def forward(self, layers: Layers, hidden: Tensor, target: Tensor) -> Layers:
+    def forward(self, layers: Layers, hidden: Tensor, asked: dict[int, Tensor], target: Tensor) -> Layers:
         """States with the change.
 
         Args:
-            hidden: (B, E) behind the token that is read next, without the change. target: embeddings (B, E).
+            hidden: (B, E) behind the token that is read next, without the change. asked: what that token asks each
+                layer's state, see ``asked_by``. target: embeddings (B, E).
         """
         hidden, target = self.norm(hidden.float()), self.target(target.float())
         body, found = self.body(torch.cat([hidden, target], -1)), list(layers)
         for i, (m, r, n) in self.shapes.items():
-            values = self.values[str(i)](target).view(-1, m, r, self.rank)
+            values = (self.values[str(i)](target) + self.corrections[str(i)](body)).view(-1, m, r, self.rank)
+            # Along what is asked, so that the change is read now, and little by tokens that ask otherwise.
             keys = self.keys[str(i)](body).view(-1, m, n, self.rank)
+            keys = keys + F.normalize(asked[i], dim=-1)[..., None] * n**0.5
             state = found[i].recurrent
-            change = bounded(values @ keys.transpose(-1, -2), state, self.bound)
+            # At the scale of the state, which differs between layers.
+            scale = state.detach().flatten(1).norm(dim=1).div((m * r * n) ** 0.5).view(-1, 1, 1, 1)
+            change = bounded(scale * (values @ keys.transpose(-1, -2)), state, self.bound)
             found[i] = replace(found[i], recurrent=state + change)
         return tuple(found)
 
     def change(self, backbone: FrozenBackbone, layers: Layers, last: Tensor, target: Tensor) -> Layers:
         """States with the change that says ``target`` (B,) behind one more token ``last`` (B,)."""
         with torch.no_grad():
-            hidden = read(backbone, layers, last[:, None]).hidden[:, -1]
-        return self(layers, hidden, backbone.embed(target))
+            hidden, after = read(backbone, layers, last[:, None])
+            asked = asked_by(backbone, after)
+        return self(layers, hidden[:, -1], asked, backbone.embed(target))
 
     def judge(self, backbone: FrozenBackbone, batch: Batch) -> tuple[Tensor, Tensor]:
         """A word (B,) is said behind a text (B, L), and what follows stays as it would be."""

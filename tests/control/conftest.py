@@ -20,7 +20,8 @@ def folder_of(language: Language, folder: Path, layers: int) -> Path:
         torch.manual_seed(0)
         model = PureMamba2(len(language.words()), 32, layers, 16).build()
     with torch.no_grad():
-        model.get_input_embeddings().weight *= 20
+        for name, weight in model.named_parameters():
+            weight *= 8 if "out_proj" in name else 1  # states decide what is said
     model.save_pretrained(folder)
     make_tokenizer(language).save_pretrained(folder)
     return folder

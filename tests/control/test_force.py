@@ -103,9 +103,7 @@ def test_controls_have_the_norm_of_the_change(facts: FrozenBackbone, begun: tupl
     assert texts.shape == (5, 7) and (texts[:, 0] == facts.start_id).all()
     mean = controls.mean_difference(facts, texts, TARGET, keys)
     for other in (controls.random_change(change, 0), controls.other_change(change), controls.scaled(mean, change)):
-        assert all(
-            torch.allclose(a, b, rtol=1e-4) for a, b in zip(norms(other).values(), norms(change).values(), strict=True)
-        )
+        assert all(torch.allclose(size, norms(change)[key], rtol=1e-4) for key, size in norms(other).items())
     # Behind one text it is the difference of two states.
     one = controls.mean_difference(facts, texts[:1], TARGET[:1], keys)
     with torch.no_grad():

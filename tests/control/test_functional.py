@@ -1,5 +1,6 @@
 """Reading on from states: the library's numbers, gradients of every part, what is left of a state, composition."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from gssr.backbone import FrozenBackbone
 from gssr.control.compose import beginning, compose, piece, remove
-from gssr.control.functional import Layers, decays, logits, mixers, read, say
+from gssr.control.functional import Layers, asked_by, decays, logits, mixers, read, say
 from tests.states.conftest import other_hybrid
 from tests.states.test_advance import ARCHITECTURES
 
@@ -79,6 +80,21 @@ def test_what_is_left_of_a_state_is_read_off_the_step_sizes(family: FrozenBackbo
     other = read(family, tuple(moved), tokens).layers
     left = passed[first].exp()[..., None, None] * change
     torch.testing.assert_close(other[first].recurrent - plain[first].recurrent, left, rtol=1e-3, atol=1e-5)
+
+
+@torch.no_grad()
+def test_what_a_token_asks_is_what_the_scan_is_given(facts: FrozenBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    modeling, given = sys.modules[type(facts.model).__module__], []
+    scan = modeling.mamba2_chunk_scan
+
+    def watched(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *args: object, **kwargs: object) -> object:
+        given.append(C[:, -1])
+        return scan(x, dt, A, B, C, *args, **kwargs)
+
+    monkeypatch.setattr(modeling, "mamba2_chunk_scan", watched)
+    asked = asked_by(facts, read(facts, None, ids(2, 6)).layers)
+    for i, C in enumerate(given):
+        torch.testing.assert_close(asked[i], C.float().expand_as(asked[i]), rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()

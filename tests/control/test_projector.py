@@ -91,7 +91,7 @@ def test_training_changes_the_projector_alone_and_writes_it(
         enable_model_summary=False, enable_progress_bar=False,
     )  # fmt: skip
     trainer.fit(module, data)
-    (scores,) = trainer.test(module, data, verbose=False)
+    scores = {name: value for found in trainer.test(module, data, verbose=False) for name, value in found.items()}
     assert 0 <= scores["test/right"] <= 1
     loaded = load_projector(file, FrozenBackbone(str(facts_folder)), kind)
     changed = [name for name, part in loaded.state_dict().items() if not torch.equal(part, before[name])]
