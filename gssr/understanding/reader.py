@@ -19,12 +19,13 @@ from gssr.backbone.identity import configured
 from gssr.shown import listed
 from gssr.states import state_file
 from gssr.understanding.clauses import Setting, Unsayable, clauses_of, label_of
-from gssr.understanding.head import LAYER, Head, read
+from gssr.understanding.head import LAYER, Answers, Head, read
 from gssr.understanding.mentions import LONGEST, masked, mentions
 from gssr.understanding.writing import KINDS
 
 FORM = "gssr-goal-reader-1"
 FILE = Path(__file__).parent / "nano.safetensors"
+KEPT = 256  # sentences whose reading is kept
 DOUBT = 0.75  # a reading that is less sure is told to be unsure
 OTHER_NETWORK = "the reader was learned for another language model; run python -m gssr.understanding.learn"
 
@@ -63,6 +64,7 @@ class Reader:
 
     def __init__(self, backbone: FrozenBackbone, head: Head, layer: int = LAYER) -> None:
         self.backbone, self.head, self.layer = backbone, head, layer
+        self._answers = lru_cache(maxsize=KEPT)(self._asked)  # `predict` reads one goal after many histories
 
     @classmethod
     @lru_cache(maxsize=1)
@@ -92,6 +94,9 @@ class Reader:
         """Raises ValueError if the file cannot be written."""
         state_file.write(file, FORM, self.head.state_dict(), {"fingerprint": _fingerprint(self.backbone)})
 
+    def _asked(self, seen: str, at: tuple[tuple[str, int, int], ...]) -> Answers:
+        return self.head(read(self.backbone, [(seen, at)], self.layer))
+
     @torch.no_grad()
     def read(self, sentence: str, setting: Setting) -> Understood:
         """What a sentence means in a setting."""
@@ -101,7 +106,7 @@ class Reader:
         if not seen.strip():
             return Understood("none", None, 1.0)
         at = [(m.kind, *place) for m, place in zip(found, places, strict=True)]
-        answers = self.head(read(self.backbone, [(seen, at)], self.layer))
+        answers = self._answers(seen, tuple(at))
         kinds = answers.kind[0].softmax(-1)
         kind = KINDS[int(kinds.argmax())]
         if kind != "goal":
