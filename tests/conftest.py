@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from datamodules.text.corpus import train_tokenizer
-from gssr.backbone import FrozenBackbone
+from gssr.backbone import FrozenBackbone, precision
 from gssr.training.architectures import nano_config
 
 SENTENCES = [
@@ -62,6 +62,12 @@ def enliven(backbone: FrozenBackbone) -> FrozenBackbone:
         backbone.table.weight *= 0.05
         backbone.decoder.norm.weight *= 400
     return backbone
+
+
+@pytest.fixture(autouse=True)
+def _float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On every machine the precision that the tests' tolerances are for, unless a test asks for another one."""
+    monkeypatch.setattr(precision, "_cpu_has_bfloat16", lambda: False)
 
 
 @pytest.fixture(autouse=True)

@@ -210,6 +210,7 @@ def run(options: argparse.Namespace) -> None:
     backbone = network.backbone if network is not None else FrozenBackbone(options.model)
     for name, about in FOLLOWED.items() if options.follow else ():
         found[name] = follow(backbone, data, batch, about)
+        print(f"followed: {name}", file=sys.stderr, flush=True)
     show(found, batch)
     for row in range(min(options.examples, len(examples))):
         print(f"\n{batch.series[row]}: {batch.goal[row]}")

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 
 from gssr.network import GoalNetwork
-from gssr.network.prompt import Prompts
+from gssr.network.prompt import Prompts, Said
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch, Record
 from gssr.sequences.row_in_words import RowInWords
@@ -46,6 +46,9 @@ def prompting(folder: Path, injection: str = "prefix", **speech: object) -> Goal
         ({"row": ROW}, 3, "wind 45 kt: "),
         ({"history": 1, "row": ROW}, 3, "three\nwind 45 kt: "),
         ({"history": 1, "between": " "}, 0, None),
+        ({"history": 1, "row": ROW, "rows": True}, 3, "wind 40 kt: three\nwind 45 kt: "),
+        ({"history": 2, "row": ROW, "rows": True}, 3, "wind 30 kt: one\nwind 40 kt: three\nwind 45 kt: "),
+        ({"history": 2, "rows": True}, 3, "one\nthree\n"),
     ],
 )
 def test_a_prompt_holds_the_last_texts_said_before_and_the_own_row(
@@ -191,6 +194,27 @@ def test_a_checkpoint_fixes_history_and_row(tiny_folder: Path) -> None:
     made = make_network(tiny_folder, history=1, row="{values}:", text_layers=(2,), goal_layer=2, names=["wind"])
     fixed = fixed_options(made.hparams, KINDS)
     assert (fixed["speech.history"], fixed["speech.between"], fixed["speech.row"]) == (1, "\n", "{values}:")
-    assert made.speaker.prompts(["a"], [3.0]) == "a\nwind 3: "
+    assert made.speaker.prompts([Said("a", [2.0])], [3.0]) == "a\nwind 3: "
     with pytest.raises(ValueError, match="the row in words"):
         make_network(tiny_folder, row="{pressure}", text_layers=(2,), goal_layer=2, names=["wind"])
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_plan_reads_its_own_texts_with_the_values_they_were_written_at_or_observed_ones_alone(
+    own: bool, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = prompting(tiny_folder, history=1, row=ROW, rows=True, own=own)
+    asked: list[list[str | None]] = []
+
+    def write(x: torch.Tensor, most: int, prompts: list[str | None]) -> list[str]:
+        asked.append(prompts)
+        return [f"text {len(asked)}" for _ in prompts]
+
+    monkeypatch.setattr(net.speaker, "write", write)
+    plan = net.plan(collate([record(["one", None, "three", "four"])]), [None], samples=2)
+    first, second = (ROW(values) for values in plan.spoken[0].tolist())
+    if own:
+        assert asked == [[f"wind 30 kt: one\n{first} "], [f"{first} text 1\n{second} "]]
+    else:
+        assert asked == [[f"wind 30 kt: one\n{first} ", f"wind 30 kt: one\n{second} "]]
+    assert len(plan.text[0]) == 2
