@@ -103,7 +103,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         kept.cell(
             f"recall {name}",
             lambda cell=cell, controls=controls: facts.recall(
-                backbone, facts.batches(language, cell, cases), projectors, controls
+                backbone, language, facts.batches(language, cell, cases), projectors, controls
             ),
         )
     kept.cell("changed", lambda: _changed(backbone, language, cases))
@@ -138,7 +138,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cases", type=int, default=500, help="questions and words a cell, at least; default 500")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the trainings; default 0 1 2")
     parser.add_argument("--steps", type=int, default=200, help="of a training on facts; default 200")
-    parser.add_argument("--word-steps", type=int, default=300, help="of a training on words; default 300")
+    parser.add_argument("--word-steps", type=int, default=500, help="of a training on words; default 500")
     parser.add_argument("--optimisation", type=int, default=25, help="steps that force a text; default 25")
     parser.add_argument("--tokens", type=int, default=100_000, help="of the stream; default 100000")
     parser.add_argument("--out", type=Path, default=Path("control"), help="folder of the results; default control")

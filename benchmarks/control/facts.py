@@ -18,7 +18,8 @@ from datamodules.facts.language import Language, Writer
 from datamodules.facts.tasks import ANSWER, IGNORED, question_batch, sized
 from gssr.backbone import FrozenBackbone
 from gssr.control.compose import Piece, beginning, compose, piece, remove
-from gssr.control.controls import random_change, scaled
+from gssr.control.controls import directions, random_change, scaled
+from gssr.control.force import Key
 from gssr.control.functional import Layers, read
 from gssr.control.projector import FactProjector, answered, part
 
@@ -78,10 +79,11 @@ def shares(backbone: FrozenBackbone, layers: Layers, batch: Row) -> Shares:
 
 
 def recall(
-    backbone: FrozenBackbone, made: list[Row], projectors: dict[str, FactProjector], controls: bool
+    backbone: FrozenBackbone, language: Language, made: list[Row], projectors: dict[str, FactProjector], controls: bool
 ) -> dict[str, Shares]:
     """By way of writing, shares of all states of some batches."""
     found: dict[str, Shares] = {}
+    natural = _directions(backbone, language) if controls else {}
     for batch in made:
         ways: dict[str, Layers] = {
             "read": in_context(backbone, batch),
@@ -90,15 +92,22 @@ def recall(
         }
         ways |= {name: composed(backbone, batch, projector) for name, projector in projectors.items()}
         if controls:
-            ways |= {name: composed(backbone, batch, way) for name, way in _controls(backbone, batch).items()}
+            ways |= {name: composed(backbone, batch, way) for name, way in _controls(batch, natural).items()}
         for name, layers in ways.items():
             found.setdefault(name, []).extend(shares(backbone, layers, batch))
     return found
 
 
-def _controls(backbone: FrozenBackbone, batch: Row) -> dict[str, Written]:
+@torch.no_grad()
+def _directions(backbone: FrozenBackbone, language: Language) -> dict[Key, Tensor]:
+    """Principal directions of what facts of training write."""
+    facts = question_batch(language, np.random.default_rng([TEST, 6]), 2 * DIRECTIONS, 1, 0)["facts"][:, 0]
+    states = piece(backbone, facts).layers
+    return directions(states, [(i, "recurrent") for i in range(len(states))], DIRECTIONS)
+
+
+def _controls(batch: Row, natural: dict[Key, Tensor]) -> dict[str, Written]:
     """Pieces of the same norm in each layer, with the convolution's inputs of the fact."""
-    natural = piece(backbone, batch["corrections"])  # other facts of the same kind
     count = batch["facts"].shape[1]
 
     def way(change: Callable[[int, Tensor], Tensor]) -> Written:
@@ -113,8 +122,7 @@ def _controls(backbone: FrozenBackbone, batch: Row) -> dict[str, Written]:
         return written
 
     def projected(i: int, state: Tensor) -> Tensor:
-        own = natural.layers[i].recurrent.flatten(1)
-        basis = torch.linalg.svd(own, full_matrices=False)[2][:DIRECTIONS]
+        basis = natural[i, "recurrent"]
         return ((state.flatten(1) @ basis.T) @ basis).view_as(state)
 
     return {

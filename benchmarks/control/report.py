@@ -52,10 +52,8 @@ def tables(found: Found) -> list[Table]:
         table = Table("target", "change", "forced", "KL", "perplexity ratio", title="Words forced behind texts")
         for name, cell in forced.items():
             for change, scores in cell.items():
-                ratio = f"{np.median(scores['perplexity']):.3f}"
-                table.add_row(
-                    name.removeprefix("force "), change, shown(scores["forced"]), shown(scores["kl"], 4), ratio
-                )
+                told = (shown(scores["forced"]), shown(scores["kl"], 4), shown(scores["perplexity"]))
+                table.add_row(name.removeprefix("force "), change, *told)
         made.append(table)
     if "stream" in found:
         about = found["stream"]

@@ -208,7 +208,7 @@ class ForcedTokens(_Tasks):
         self,
         rows: Items = 48,
         longest: Items = 48,
-        batches: Count = 300,
+        batches: Count = 500,
         heldout_batches: Items = 8,
         seed: Seed = 0,
     ) -> None:

@@ -1,8 +1,8 @@
 """Write a text into any state without reading it there, and take it out again.
 
 A Mamba-2 layer is linear in its state: behind a text with total decay D and own state s, any state h is D·h + s. Within
-one layer this is exact. Above it, s depends on what the layers below said while the text was read; a piece was read
-with nothing before it.
+one layer this is exact. Above it, s depends on what the layers below said while the text was read, and a piece is read
+behind the beginning of a text alone.
 
 Keys and values of attention are appended. That is possible where a model has no positions.
 
@@ -35,10 +35,10 @@ def beginning(backbone: FrozenBackbone, rows: int = 1) -> Layers:
 
 @torch.no_grad()
 def piece(backbone: FrozenBackbone, tokens: Tensor, behind: Layers | None = None) -> Piece:
-    """Read token ids (B, L), all of one length, into nothing.
+    """Read token ids (B, L), all of one length, and keep what they alone add: s = h' − D·h.
 
     Args:
-        behind: states whose last inputs of the convolution the text sees; by default those of a text's beginning.
+        behind: states that the text is read behind; by default those of a text's beginning.
 
     Raises ValueError for a model without Mamba-2 layers, or with keys that depend on their position.
     """
@@ -46,8 +46,9 @@ def piece(backbone: FrozenBackbone, tokens: Tensor, behind: Layers | None = None
     if any(layer.keys is not None for layer in behind):
         require_no_positions(backbone)
     with decays(backbone) as log_decay:
-        own = read(backbone, tuple(map(_emptied, behind)), tokens).layers
-    return Piece(own, log_decay)
+        after = read(backbone, behind, tokens).layers
+    own = (_added(old, new, log_decay.get(i)) for i, (old, new) in enumerate(zip(behind, after, strict=True)))
+    return Piece(tuple(own), log_decay)
 
 
 def compose(layers: Layers, written: Piece, gain: float = 1.0) -> Layers:
@@ -87,10 +88,13 @@ def _spread(log_decay: Tensor) -> Tensor:
     return log_decay.exp()[..., None, None]
 
 
-def _emptied(layer: LayerState) -> LayerState:
-    """Nothing remembered, but the last inputs of the convolution."""
-    keep = layer if layer.recurrent is None else replace(layer, recurrent=torch.zeros_like(layer.recurrent))
-    return keep if keep.keys is None else replace(keep, keys=keep.keys[:, :, :0], values=keep.values[:, :, :0])
+def _added(before: LayerState, after: LayerState, log_decay: Tensor | None) -> LayerState:
+    if before.keys is not None and after.keys is not None and after.values is not None:
+        past = before.keys.shape[2]
+        after = replace(after, keys=after.keys[:, :, past:], values=after.values[:, :, past:])
+    if before.recurrent is None or after.recurrent is None or log_decay is None:
+        return after
+    return replace(after, recurrent=after.recurrent - _spread(log_decay) * before.recurrent)
 
 
 def require_no_positions(backbone: FrozenBackbone) -> None:
