@@ -103,8 +103,9 @@ def test_further_futures_are_told_below_the_table() -> None:
     batch, planner = collate([record("series 1")]), Planner().eval()
     with torch.no_grad():
         plan = planner.plan(batch, [None], 4, True, torch.Generator().manual_seed(0))
-    told = [Future(torch.zeros(1), torch.tensor([share]), plan.mean, [[f"{share}"] * HORIZON]) for share in (0.75, 0.25)]
-    text = in_words(batch, 0, replace(plan, futures=tuple(told)), Windows())
+    shares = [torch.tensor([0.75]), torch.tensor([0.25])]
+    told = tuple(Future(torch.zeros(1), share, plan.mean, [[f"{share.item()}"] * HORIZON]) for share in shares)
+    text = in_words(batch, 0, replace(plan, futures=told), Windows())
     assert "| 0.75 |" in text and "〃" in text
     assert "**future 2 of 2: another rollout, told for 1 of 4**" in text and "1. 0.25" in text
 
