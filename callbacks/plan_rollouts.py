@@ -139,14 +139,14 @@ def in_words(batch: Batch, index: int, plan: Plan, data: SequenceSource) -> str:
     # The smallest spread of a value decides its digits, so that no interval shows as a point.
     smallest = (plan.quantiles[index, ..., -1] - plan.quantiles[index, ..., 0]).amin(0).clamp(min=1e-9)
     digits = [digits_for(width, figures=2, least=1) for width in smallest.tolist()]
-    words = list(told(plan, index))
-    for h, text in enumerate(words[0][1] if words else plan.text[index]):
+    futures = list(told(plan, index))
+    for h, text in enumerate(futures[0][1] if futures else plan.text[index]):
         cells = []
         for y, d in enumerate(digits):
             low, high = plan.quantiles[index, h, y, 0], plan.quantiles[index, h, y, -1]
             cells.append(f"{plan.mean[index, h, y]:.{d}f} ({low:.{d}f} to {high:.{d}f})")
         words = shown.markdown(" ".join(text.split()))
         lines.append(f"| {count_of(time[first + h] - time[first - 1], unit)} | " + " | ".join(cells) + f" | {words} |")
-    for what, texts in words[1:]:
+    for what, texts in futures[1:]:
         lines += ["", f"**{what}**", "", *(f"1. {shown.markdown(' '.join(text.split()))}" for text in texts)]
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 """Pictures while training: the same windows every time, and training does not notice."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks import PlanRollouts, ScalarLayout
-from callbacks.plan_rollouts import spread
+from callbacks.plan_rollouts import in_words, spread
 from gssr.network.forecaster import QUANTILE_LEVELS, Plan, Rollouts
+from gssr.network.futures import Future
+from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch, Record
 from tests.callbacks.training import same, train, weights
 from tests.toy import ToyData, ToyNetwork
@@ -94,6 +97,17 @@ def test_pictures_and_words_in_tensorboard(tmp_path: Path) -> None:
     assert "reach" in text
     assert "step 1 &#124; of a plan |" in text
     assert "| +6 h |" in text
+
+
+def test_further_futures_are_told_below_the_table() -> None:
+    batch, planner = collate([record("series 1")]), Planner().eval()
+    with torch.no_grad():
+        plan = planner.plan(batch, [None], 4, True, torch.Generator().manual_seed(0))
+    shares = [torch.tensor([0.75]), torch.tensor([0.25])]
+    told = tuple(Future(torch.zeros(1), share, plan.mean, [[f"{share.item()}"] * HORIZON]) for share in shares)
+    text = in_words(batch, 0, replace(plan, futures=told), Windows())
+    assert "| 0.75 |" in text and "〃" in text
+    assert "**future 2 of 2: another rollout, told for 1 of 4**" in text and "1. 0.25" in text
 
 
 def test_without_tensorboard_nothing_is_drawn(tmp_path: Path) -> None:
