@@ -24,6 +24,7 @@ from benchmarks.quality.summary import BEST as BEST_OTHER
 from benchmarks.quality.summary import CHOSEN, DIFFERENCE, LARGER, OURS, SEEDS, SHOWN, TEXTS, summary
 from benchmarks.quality.work import Sizes, Work
 from datamodules.sequence_data import SequenceData
+from gssr.network.config import plain
 from gssr.network.gaussian import Gaussian
 from gssr.network.posterior import MlpPosterior
 from gssr.network.schedules import Arrival
@@ -378,8 +379,8 @@ def test_hits_grow_with_the_gain_and_opposing_goals_part() -> None:
 def test_all_domains_are_read_with_one_config(tmp_path: Path) -> None:
     for name in DOMAINS:
         (tmp_path / "numerical" / name).mkdir(parents=True)
-    first, *others = (data_set(name, tmp_path).model_options().world for name in DOMAINS)
-    assert first.normalisation == "auto" and first.linear_lags and others == [first] * len(others)
+    first, *others = (plain(data_set(name, tmp_path).model_options().world) for name in DOMAINS)
+    assert first["normalisation"] == "auto" and first["linear_lags"] and others == [first] * len(others)
 
 
 def test_all_baselines_of_a_bundled_data_set_end_in_a_table_and_are_not_made_twice(tmp_path: Path) -> None:

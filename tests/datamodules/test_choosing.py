@@ -123,7 +123,7 @@ def test_the_config_of_a_run_holds_what_was_chosen(
     train.main(["predict", "--run", "one"])
     assert list(Path("runs/one").glob("predict*/predictions.jsonl"))
     with pytest.raises(SystemExit, match="trained without goals"):
-        train.main(["predict", "--run", "one", "--data.goal", "Rise to 1"])
+        train.main(["predict", "--run", "one", "--data.goal", "Raise y to 1 within 3 months"])
     months().to_csv("t.csv", index=False)
     train.main(["fit", "--run", "one", "--ckpt_path", "last", "--trainer.max_steps", "3"])
     again = yaml.safe_load(Path("runs/one/config.yaml").read_text())

@@ -60,6 +60,7 @@ def test_fit_and_predict(kind: str, tiny_folder: Path, tmp_path: Path) -> None:
     assert math.isfinite(scores["val/open_loop_mae"]) and scores["val/persistence_mae"] > 0
     assert ("val/hit_true" in scores) == (kind == "written")
 
+    network.calibration.text_gain.fill_(1.0)  # of a tiny model it is nothing
     asked = options | ({} if kind == "bare" else {"goal": "Raise small to 0.0005 within 3 days"})
     network.backbone.generate = lambda prefix, *rest: ["a text"] * len(prefix)  # of a tiny model it means nothing
     writer = trainer(tmp_path / "out", logger=False, callbacks=[PredictionWriter(charts=1, rollouts=2)])

@@ -46,6 +46,7 @@ OTHERS: dict[str, Any] = {
     "reads_changes": True,
     "error_order": 3,
     "normalisation": "window",
+    "calendar": True,
     "linear_lags": 2,
     "prior": LearnedSteeredPrior,
     "schedule": Decay,
