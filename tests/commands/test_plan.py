@@ -102,7 +102,7 @@ def test_a_plan_is_read_in_lines_of_one_step(
     run("--input", tmp_path / "ian.csv", *given)
     printed = capsys.readouterr().out.splitlines()
     steps = [line for line in printed if line.strip().startswith("2024-09-02")]
-    assert len(steps) == 6 and max(map(len, printed)) <= min(width, 100)
+    assert len(steps) == 6 and max(map(len, steps)) <= min(width, 100)
     assert [line.count("[") for line in steps[:3]] == [ranges] * 3
     assert [line.split(" ", 1)[1] for line in steps[3:]] == ["Rain  again.", "〃", "Sun."]
     assert any("typical rollout" in line for line in printed)

@@ -59,6 +59,8 @@ OTHERS: dict[str, Any] = {
     "history": 2,
     "between": " ",
     "row": "{a}:",
+    "rows": True,
+    "own": False,
     "names": ["a", "c"],
     "units": ["u", "w"],
     "resolution": [2.0, 2.0],
