@@ -32,11 +32,12 @@ def make_network(
     units: Sequence[str] | None = None,
     resolution: Sequence[float] | None = None,
     step: str | None = None,
+    words: str | None = None,
     kind: type[GoalNetwork] = GoalNetwork,
     **options: Any,
 ) -> GoalNetwork:
     """A goal network around the backbone in a folder; see ``grouped`` for the options."""
-    values = {"names": names and tuple(names), "units": units, "resolution": resolution, "step": step}
+    values = {"names": names and tuple(names), "units": units, "resolution": resolution, "step": step, "words": words}
     return kind(backbone={"name": str(folder)}, values=values, **grouped(**options))
 
 

@@ -19,6 +19,7 @@ from gssr.network.options import KINDS
 from gssr.network.posterior import MlpPosterior
 from gssr.network.schedules import Decay
 from gssr.network.steering import LearnedSteeredPrior
+from gssr.sequences.vocabulary import Vocabulary
 from gssr.training.architectures import nano_config
 from tests.conftest import SENTENCES
 from tests.networks import grouped, make_network
@@ -65,6 +66,7 @@ OTHERS: dict[str, Any] = {
     "units": ["u", "w"],
     "resolution": [2.0, 2.0],
     "step": "6h",
+    "words": Vocabulary.of(["a", "b"], ["u", "v"]).json(),
 }
 COMPONENTS = ("world", "steering", "speech", "values")
 FIXED = [name for group in COMPONENTS for name in fixed_names(KINDS[group])]
