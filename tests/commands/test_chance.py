@@ -195,4 +195,4 @@ def test_a_sentence_is_an_event_whose_meaning_is_told(
     assert main([*GIVEN, "--event", "Sing"]) == 2
     assert "no goal" in capsys.readouterr().err
     assert main([*GIVEN, "--event", "wind >= 60 knots at 2"]) == 2  # a mistake in an event is no sentence
-    assert "is in 'kt'" in capsys.readouterr().err
+    assert "'wind' is in kt" in capsys.readouterr().err
