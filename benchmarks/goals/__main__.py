@@ -26,6 +26,7 @@ from datamodules.storms import Storms
 from gssr.backbone import FrozenBackbone
 from gssr.backbone.cpu import prepare_cpu
 from gssr.sequences.record import Record
+from gssr.sequences.vocabulary import Vocabulary
 from gssr.understanding.learn import learn
 from gssr.understanding.reader import FILE, Reader, Setting
 
@@ -43,7 +44,8 @@ class Window:
         time = NOW + record.time[first:] - record.time[first]
         tolerance = np.maximum(2 * np.array(data.value_resolution), 0.2 * scaler.std.numpy())
         seen = list(zip(scaler.low.tolist(), scaler.high.tolist(), strict=True))
-        setting = Setting(data.words, time, record.value[first].tolist(), tolerance.tolist(), seen)
+        words = Vocabulary.of(data.value_names, data.value_units, data.goal_writer, data.goal_dim)
+        setting = Setting(words, time, record.value[first].tolist(), tolerance.tolist(), seen)
         return cls(setting, bent_paths(record, generator))
 
 

@@ -39,6 +39,7 @@ from gssr.runs.twists import training_data, twist_of
 from gssr.search.beliefs import Twist, condition
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch, Record
+from gssr.sequences.vocabulary import Vocabulary
 from gssr.understanding.asking import setting
 from gssr.understanding.reader import Reader, Setting, Understood
 
@@ -79,7 +80,7 @@ class Follower:
         words: of the values, which older checkpoints lack.
     """
 
-    def __init__(self, network: GoalNetwork, twist: Twist | None, words: object, budget: int) -> None:
+    def __init__(self, network: GoalNetwork, twist: Twist | None, words: Vocabulary, budget: int) -> None:
         self.network, self.twist, self.words, self.budget = network, twist, words, budget
         self.reader = Reader.bundled()
 
@@ -181,7 +182,8 @@ def main() -> None:
     network, _ = load_trained(str(options.run / "checkpoints" / f"{BEST}.ckpt"))
     file = find_checkpoint(str(options.run / "checkpoints" / f"{BEST}.ckpt"), None)
     data = training_data(options.run)
-    follower = Follower(network, twist_of(network, file), data.words, options.budget)
+    words = Vocabulary.of(data.value_names, data.value_units, data.goal_writer, data.goal_dim)
+    follower = Follower(network, twist_of(network, file), words, options.budget)
     records = spread(data.windows_evaluation("test", "forms"), options.windows)
     tolerance, names = network.validation.tolerance, network.value_names
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))

@@ -141,8 +141,9 @@ def clauses_of(answers: Any, found: list[Mention], setting: Setting) -> tuple[li
         if bound == "none":
             continue
         sizes = [found[i - 1]] if i else []
-        if bound == "high" and clauses and clauses[-1].bound == "low" and len(clauses[-1].ends) == 1:
-            clauses[-1].ends += sizes
+        before = clauses[-1] if clauses else None
+        if bound == "high" and before and before.bound == "low" and [end.kind for end in before.ends] == [_kind(sizes)]:
+            before.ends += sizes
             continue
         basis, when = (getattr(answers, name)[0, i].softmax(-1) for name in ("basis", "when"))
         negated = float(answers.negated[0, i].sigmoid())
@@ -160,7 +161,11 @@ def clauses_of(answers: Any, found: list[Mention], setting: Setting) -> tuple[li
         if len(clause.ends) < 2:  # one end of a range whose other end is missing
             clause.bound = {"low": "least", "high": "most"}.get(clause.bound, clause.bound)
     numbered = [clause for clause in clauses if clause.ends]
-    return numbered or clauses, sure
+    return numbered or [clause for clause in clauses if clause.basis != "level"], sure
+
+
+def _kind(sizes: list[Mention]) -> str:
+    return sizes[0].kind if sizes else ""
 
 
 def _column(about: torch.Tensor, found: list[Mention], sizes: list[Mention], words: Vocabulary) -> int:

@@ -11,7 +11,7 @@ from gssr.sequences.goals import GoalClass, GoalWriter
 from gssr.sequences.vocabulary import Vocabulary
 from gssr.understanding import reader as module
 from gssr.understanding.head import Answers
-from gssr.understanding.mentions import mentions
+from gssr.understanding.mentions import SUBJECTS, TIMES, mentions
 from gssr.understanding.reader import Reader, Setting, Understood
 from gssr.understanding.writing import BASES, BOUNDS, KINDS, WHENS
 
@@ -124,3 +124,26 @@ def test_a_goal_without_a_time_holds_at_its_own_step(monkeypatch: pytest.MonkeyP
     assert read("90 kt", one, monkeypatch, setting=early).condition == "wind 80..100 kt at 18h"
     months = Setting(WORDS, np.array([0.0, 744, 1416]), SETTING.last, SETTING.tolerance)
     assert read("90 kt", one, monkeypatch, setting=months).condition == "wind 80..100 kt at 2 steps"
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_whatever_the_head_says_the_reader_answers(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = (
+        "from category 3 to 120 kt, double the sea level, or 20 percent less within 2 days",
+        "between half of the wind and 90 kt at 2017-09-19, then category 3 for 4 steps",
+        "up 10 to 20 kt or category 3 to category 3 by the end",
+    )
+    generator = torch.Generator().manual_seed(seed)
+    text = texts[seed % len(texts)]
+    size = 1 + len(mentions(text, WORDS, 418_254.0))
+    shapes = {"kind": (1, 3), "either": (1,), "bound": (1, size, len(BOUNDS)), "basis": (1, size, 3)}
+    shapes |= {"negated": (1, size), "when": (1, size, 3), "about": (1, size, size), "at": (1, size, size)}
+    answers = {name: 4 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    kinds = [None, *(mention.kind for mention in mentions(text, WORDS, 418_254.0))]
+    for name, allowed in (("about", SUBJECTS), ("at", TIMES)):
+        answers[name][..., [kind is not None and kind not in allowed for kind in kinds]] = -1e9
+    monkeypatch.setattr(module, "read", lambda backbone, sentences, layer: None)
+    found = Reader(None, lambda read: Answers(**answers)).read(text, SETTING)  # type: ignore[arg-type]
+    if found.condition is not None:
+        Condition(found.condition, WORDS.names, WORDS.units)
+    assert 0 <= found.sure <= 1 and str(found)
