@@ -141,20 +141,22 @@ def clauses_of(answers: Any, found: list[Mention], setting: Setting) -> tuple[li
         if bound == "none":
             continue
         sizes = [found[i - 1]] if i else []
-        before = clauses[-1] if clauses else None
-        if bound == "high" and before and before.bound == "low" and [end.kind for end in before.ends] == [_kind(sizes)]:
+        about, at = (getattr(answers, end)[0, i].softmax(-1) for end in ("about", "at"))
+        column, before = _column(about, found, sizes, setting.words), clauses[-1] if clauses else None
+        # The ends of a range are of one kind, and of one value: 40 and 60 knots, not 90 knots and 960 hPa.
+        alike = before and [(end.kind, before.column) for end in before.ends] == [(end.kind, column) for end in sizes]
+        if alike and before and before.bound == "low" and bound == "high":
             before.ends += sizes
             continue
         basis, when = (getattr(answers, name)[0, i].softmax(-1) for name in ("basis", "when"))
         negated = float(answers.negated[0, i].sigmoid())
-        about, at = (getattr(answers, end)[0, i].softmax(-1) for end in ("about", "at"))
         sure *= float(basis.max()) * float(when.max()) * max(negated, 1 - negated)
         time = int(at.argmax())
         sure *= float(at.max())
         clauses.append(
             Clause(
                 sizes, bound, BASES[int(basis.argmax())], negated > 0.5, WHENS[int(when.argmax())],
-                _column(about, found, sizes, setting.words), found[time - 1] if time else None,
+                column, found[time - 1] if time else None,
             )
         )  # fmt: skip
     for clause in clauses:
@@ -162,10 +164,6 @@ def clauses_of(answers: Any, found: list[Mention], setting: Setting) -> tuple[li
             clause.bound = {"low": "least", "high": "most"}.get(clause.bound, clause.bound)
     numbered = [clause for clause in clauses if clause.ends]
     return numbered or [clause for clause in clauses if clause.basis != "level"], sure
-
-
-def _kind(sizes: list[Mention]) -> str:
-    return sizes[0].kind if sizes else ""
 
 
 def _column(about: torch.Tensor, found: list[Mention], sizes: list[Mention], words: Vocabulary) -> int:
