@@ -189,7 +189,7 @@ class RunCheckpoints(Checkpoint):
         batches = trainer.num_training_batches / trainer.accumulate_grad_batches
         passes = f" (pass {math.ceil(self.best_step / math.ceil(batches))})" if 0 < batches < math.inf else ""
         scores = ", ".join(f"{name} {score:.4g}" for name, score in self.best_scores.items())
-        several = "; the sum of both, each in its own spread over the validations" if len(self.best_scores) > 1 else ""
+        several = "; their sum, each in its own spread over the validations" if len(self.best_scores) > 1 else ""
         return f"after step {self.best_step}{passes}: {scores}{several}"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -8,6 +8,7 @@ from gssr.runs.folders import RunError
 
 
 def listed_scores(monitor: list[str] | str | None) -> list[str]:
+    """The scores that choose the best checkpoint, if there are any."""
     return [monitor] if isinstance(monitor, str) else list(monitor or ())
 
 
@@ -16,10 +17,9 @@ def check_monitor(monitor: list[str] | str | None, datamodule: Any) -> None:
     through = getattr(datamodule, "train_through", "train")
     if monitor is not None and through != "train":
         raise ValueError(
-            f"data.train_through is {through}: {' and '.join(listed_scores(monitor))} scores windows that are "
-            "trained on, and cannot choose "
-            "the best checkpoint; add --checkpoint.monitor null, and as many passes (--trainer.max_epochs) as were "
-            "best before"
+            f"data.train_through is {through}: {' and '.join(listed_scores(monitor))} scores windows that are trained "
+            "on, and cannot choose the best checkpoint; add --checkpoint.monitor null, and as many passes "
+            "(--trainer.max_epochs) as were best before"
         )
 
 

@@ -46,7 +46,7 @@ ARROWS: dict[str, set[str]] = {
     "gssr.control": {"gssr.backbone", "gssr.states", "gssr.training"},
     "gssr.network": {"gssr.sequences", "gssr.backbone", "gssr.states"},
     "gssr.evaluation": {"gssr.sequences"},
-    "gssr.search": {"gssr.sequences", "gssr.backbone", "gssr.states", "gssr.network"},
+    "gssr.search": {"gssr.sequences", "gssr.backbone", "gssr.states", "gssr.network", "gssr.training"},
     "gssr.understanding": {"gssr.sequences", "gssr.backbone", "gssr.states"},
     "datamodules": {"gssr.sequences", "gssr.backbone", "gssr.evaluation"},
     "callbacks": EVERYTHING - {"gssr.commands"},

@@ -15,12 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning import LightningDataModule, Trainer, seed_everything
+from lightning import LightningDataModule
 from rich.console import Console
 
 from benchmarks.control import facts, forcing, report
 from benchmarks.control.facts import Cell
 from benchmarks.control.stream import stream
+from benchmarks.short_training import train
 from datamodules.facts import FactQuestions, ForcedTokens
 from datamodules.facts.language import Language
 from gssr.backbone import FrozenBackbone
@@ -54,19 +55,8 @@ def trained(kind: type[Projector], data: LightningDataModule, seed: int, options
     """From --out, or trained now."""
     file = options.out / f"{kind.__name__}-{seed}.safetensors"
     if not file.exists():
-        seed_everything(seed, verbose=False)
-        module = ProjectorTraining(BackboneConfig(options.backbone), kind, str(file), RATES[kind])
-        trainer = Trainer(
-            accelerator="cpu",
-            max_steps=data.batches,
-            max_epochs=-1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            limit_val_batches=0,
-            gradient_clip_val=1.0,
-        )
-        trainer.fit(module, data)
+        module = partial(ProjectorTraining, BackboneConfig(options.backbone), kind, str(file), RATES[kind])
+        train(module, data, data.batches, seed)
     return load_projector(file, FrozenBackbone(options.backbone), kind)
 
 

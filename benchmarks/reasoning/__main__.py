@@ -18,16 +18,17 @@ import argparse
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Trainer, seed_everything
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
 from benchmarks.reasoning import measures
+from benchmarks.short_training import train
 from datamodules.lookups import ThoughtChains
 from datamodules.lookups.tasks import TASKS
 from gssr.backbone import FrozenBackbone
@@ -56,22 +57,10 @@ def trained(way: str, seed: int, options: argparse.Namespace, backbone: FrozenBa
     if file.exists():
         return load_thinker(file, backbone)
     kind, memory = WAYS[way]
-    seed_everything(seed, verbose=False)
-    module = ThoughtTraining(BackboneConfig(options.backbone), kind, memory, export=str(file))
     # A written token learns nothing; its head does.
-    steps = options.steps
-    data = ThoughtChains(tuple(options.tasks), 32, 32 * steps, 32, seed + 1)
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        max_epochs=-1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        gradient_clip_val=1.0,
-    )
-    trainer.fit(module, data)
+    data = ThoughtChains(tuple(options.tasks), 32, 32 * options.steps, 32, seed + 1)
+    module = partial(ThoughtTraining, BackboneConfig(options.backbone), kind, memory, export=str(file))
+    train(module, data, options.steps, seed)
     return load_thinker(file, backbone)
 
 

@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class Benchmark:
             key = f"selection|{steered}|{way}|{seed}"
             if key not in self.results["pieces"]:
                 states = self._states(seed) if steered == "learned state" else None
-                self.piece(key, lambda: selecting.measure(self.steering, scorer, states, way, seed))  # noqa: B023, called at once
+                self.piece(key, partial(selecting.measure, self.steering, scorer, states, way, seed))
 
     def _states(self, seed: int) -> dict[str, Any]:
         file = self.folder / f"states-{seed}.safetensors"
@@ -83,12 +84,12 @@ class Benchmark:
         for seed in self.options.seeds:
             file = self.folder / f"draft-{seed}.safetensors"
             drafter = drafts.trained(self.steering, file, steps, seed)
-            self.piece(f"speed|{seed}", lambda: drafts.speed(self.steering, drafter, count, tokens))  # noqa: B023, called at once
+            self.piece(f"speed|{seed}", partial(drafts.speed, self.steering, drafter, count, tokens))
         prompt = self.steering.prompts[0, :1]
         texts = 20 if self.options.quick else 1500
         self.piece("chi-square", lambda: drafts.same_distribution(self.steering.backbone, drafter, prompt, texts))
         for name in (self.options.backbone, *self.options.shape):
-            self.piece(f"calls|{name}", lambda: drafts.cost_of_calls(name, 3 if self.options.quick else 15))  # noqa: B023
+            self.piece(f"calls|{name}", partial(drafts.cost_of_calls, name, 3 if self.options.quick else 15))
 
 
 def tables(pieces: dict[str, Any]) -> list[Table]:

@@ -3,17 +3,18 @@
 import itertools
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-from lightning import Trainer, seed_everything
 from scipy.stats import chi2
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from benchmarks.short_training import train
 from benchmarks.states import SHAPE_350M, load
 from benchmarks.steering.__main__ import Benchmark as Steering
 from benchmarks.steering.domains import DOMAINS
@@ -32,19 +33,14 @@ TEMPERATURES = (1.0, 0.0)
 def trained(steering: Steering, file: Path, steps: int, seed: int) -> HiddenDrafter:
     """A drafter for the backbone, from its training text; kept in ``file``."""
     if not file.exists():
-        seed_everything(seed, verbose=False)
         rng = np.random.default_rng(seed)
         rows = np.concatenate(
             [steering.corpus[name, "train"].prompts(steps * 16 // 5 + 16, 129, rng) for name in DOMAINS]
         )
         rng.shuffle(rows)
         data = DataLoader([{"tokens": torch.from_numpy(row)} for row in rows[: steps * 16]], batch_size=16)
-        module = DraftTraining(BackboneConfig(steering.backbone.name), export=str(file))
-        trainer = Trainer(
-            accelerator="cpu", max_steps=steps, max_epochs=-1, logger=False, enable_checkpointing=False,
-            enable_model_summary=False, limit_val_batches=0, gradient_clip_val=1.0,
-        )  # fmt: skip
-        trainer.fit(module, data)
+        module = partial(DraftTraining, BackboneConfig(steering.backbone.name), export=str(file))
+        train(module, data, steps, seed)
     return HiddenDrafter.load(file, steering.backbone)
 
 

@@ -170,10 +170,10 @@ class GoalNetwork(LightningModule):
         self.validation.measure(batch, fitting.single(self.trainer.val_dataloaders), index)
 
     def on_validation_epoch_end(self) -> None:
-        means = self._log_means()
+        self._log_means()
         # Errors of windows that are trained on would make the fans too narrow.
         if getattr(self.trainer.datamodule, "train_through", "train") == "train":
-            self.validation.calibrate(means)
+            self.validation.calibrate()
 
     def on_test_epoch_start(self) -> None:
         self._begin("test")
@@ -188,11 +188,10 @@ class GoalNetwork(LightningModule):
         self.encode_texts(fitting.texts_of(self.trainer.datamodule))
         self.validation.begin(part)
 
-    def _log_means(self) -> dict[str, float]:
-        for name, mean in (means := self.validation.means()).items():
+    def _log_means(self) -> None:
+        for name, mean in self.validation.means().items():
             # The means are the same in all processes; without sync_dist Lightning would warn that they might not be.
             self.log(name, mean, prog_bar=name.partition("/")[2] in PROGRESS, sync_dist=True)
-        return means
 
     # ------------------------------------------------------------------ forecasts
 

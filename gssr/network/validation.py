@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -50,6 +50,7 @@ class Validation:
         self._seen = 0  # windows that this process was given
         self._donors: Batch | None = None
         self._stretch: dict[bool, list[Tensor]] = {False: [], True: []}
+        self._text_gain: float | None = None
 
     @torch.no_grad()
     def measure(self, batch: Batch, loader: object, index: int) -> None:
@@ -97,6 +98,8 @@ class Validation:
             parts = [sums.pop((name, y), (0.0, 0)) for y in range(len(self.value_names))]
             sums[name, None] = tuple(sum(parts[y][i] for y in scored) for i in range(2))
         means = {name: total / n for (name, y), (total, n) in sums.items() if n and y is None}
+        # It compares texts of a batch with each other, so that it is no score: it hangs on the size of batches.
+        self._text_gain = means.pop("text_gain", None)
         means = {f"{self.part}/{name}": mean for name, mean in (means | self.objective.weighted(means)).items()}
         if wrong := [name for name, mean in means.items() if not math.isfinite(mean)]:
             raise RuntimeError(
@@ -105,13 +108,13 @@ class Validation:
             )
         return means
 
-    def calibrate(self, means: Mapping[str, float]) -> None:
+    def calibrate(self) -> None:
         """Fit the fans to what was measured in all processes, and keep what beliefs tell of texts. Collective.
 
-        means: from `means`.
+        Called behind ``means``.
         """
-        if (gain := means.get(f"{self.part}/text_gain")) is not None:
-            self.forecaster.calibration.text_gain.fill_(gain)
+        if self._text_gain is not None:
+            self.forecaster.calibration.text_gain.fill_(self._text_gain)
         for goal in (False, True):
             found = [part for parts in ranks.gather(self._stretch[goal]) for part in parts]
             if found:

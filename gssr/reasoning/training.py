@@ -16,10 +16,8 @@ trained, so that what works there was not learned there.
 from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
-from lightning import LightningModule
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,12 +27,13 @@ from gssr.reasoning.halting import HaltingHead
 from gssr.reasoning.saved import save_thinker
 from gssr.reasoning.thinker import Memory, Thinker
 from gssr.reasoning.thoughts import SoftToken, Thought
+from gssr.training.around_frozen import AroundFrozen
 
 Batch = Mapping[str, Tensor]
 
 
 @checked
-class ThoughtTraining(LightningModule):
+class ThoughtTraining(AroundFrozen):
     """A way back and a halting head; the backbone stays as it is.
 
     Args:
@@ -63,17 +62,12 @@ class ThoughtTraining(LightningModule):
         lr: Positive = 3e-3,
         warmup_steps: Count = 20,
     ) -> None:
-        super().__init__()
-        self.backbone = backbone.load()
+        super().__init__(backbone, export, lr, warmup_steps)
         self.thought = thought()
         self.thought.prepare(self.backbone)
         self.halting = HaltingHead(self.backbone.hidden_size)
         self.thinker = Thinker(self.backbone, self.thought, memory, self.halting)
         self.unrolled, self.watched, self.most, self.threshold = unrolled, watched, most, threshold
-        self.lr, self.warmup_steps, self.export = lr, warmup_steps, Path(export)
-
-    def on_fit_start(self) -> None:
-        self.backbone.to(self.device)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         said, halted = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
@@ -113,32 +107,8 @@ class ThoughtTraining(LightningModule):
         if means:
             self.log("val/accuracy", torch.stack([mean[0] for mean in means.values()]).mean(), prog_bar=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=0.0)
-        steps = self.trainer.estimated_stepping_batches
-
-        def rate(step: int) -> float:
-            return min((step + 1) / self.warmup_steps, 1.0 - step / steps)
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_train_end(self) -> None:
-        if self.trainer.is_global_zero and self.trainer.global_step >= self.trainer.estimated_stepping_batches:
-            self.export.parent.mkdir(parents=True, exist_ok=True)
-            save_thinker(self.export, self.thinker)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["backbone"] = self.backbone.identity()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        saved = checkpoint.get("backbone", {})
-        if saved.get("fingerprint") != self.backbone.fingerprint:
-            raise ValueError(
-                f"the checkpoint is around {saved.get('name')!r} ({saved.get('fingerprint')}), this backbone is "
-                f"{self.backbone.name!r} ({self.backbone.fingerprint}); give the same weights with "
-                "--model.backbone.name and .dtype"
-            )
+    def write(self, file: Path) -> None:
+        save_thinker(file, self.thinker)
 
 
 def _wanted(batch: Batch, step: int) -> Tensor:

@@ -170,7 +170,7 @@ class Writer:
             unit = self.generator.random() < 0.75
         if unit and not self.foreign:
             between = self._one([" ", " ", " ", " ", "", "-", " of the ", ", in "])
-            kind = "name" if self.generator.random() < 0.12 else "unit"  # 60 knots
+            kind = "name" if self.generator.random() < 0.12 else "unit"  # some names count: 60 births
             found += [Piece(between), Piece(WORDS[kind], kind, None, clause)]
         return found
 

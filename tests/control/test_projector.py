@@ -113,10 +113,3 @@ def test_a_file_belongs_to_its_model_and_kind(facts: FrozenBackbone, one_layer: 
 def test_a_projector_that_is_too_large_is_refused(facts: FrozenBackbone) -> None:
     with pytest.raises(ValueError, match="choose a lower rank"):
         made(TokenProjector, facts, hidden=8192, rank=256)
-
-
-def test_a_checkpoint_around_another_model_is_refused(facts_folder: Path) -> None:
-    saved: dict[str, object] = {}
-    ProjectorTraining(BackboneConfig(str(facts_folder))).on_save_checkpoint(saved)
-    with pytest.raises(ValueError, match="the checkpoint is around"):
-        ProjectorTraining(BackboneConfig("nano-random")).on_load_checkpoint(saved)

@@ -100,15 +100,6 @@ def test_the_bundled_model_thinks_without_any_option(capsys: pytest.CaptureFixtu
     assert "--thoughts is missing" in capsys.readouterr().err
 
 
-def test_a_checkpoint_around_another_model_is_refused(folder: Path) -> None:
-    module = ThoughtTraining(BackboneConfig(str(folder)))
-    saved: dict[str, object] = {}
-    module.on_save_checkpoint(saved)
-    module.on_load_checkpoint(saved)
-    with pytest.raises(ValueError, match="the checkpoint is around"):
-        ThoughtTraining(BackboneConfig("nano-random")).on_load_checkpoint(saved)
-
-
 @pytest.mark.parametrize("memory, grows", [("read_only", False), ("write", True), ("write_without_keys", False)])
 def test_only_written_keys_grow(tiny: FrozenBackbone, folder: Path, memory: Memory, grows: bool) -> None:
     for backbone, has_keys in ((tiny, True), (FrozenBackbone(str(folder)), False)):

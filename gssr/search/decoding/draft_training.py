@@ -9,20 +9,19 @@ drafter is unrolled behind the text's own tokens, and each step is compared with
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from lightning import LightningModule
 from torch import Tensor
 from torch.nn import functional as F
 
 from gssr.backbone.config import BackboneConfig
 from gssr.domains import Count, Few, Items, NonNegative, Positive, Width, checked
 from gssr.search.decoding.drafting import HiddenDrafter
+from gssr.training.around_frozen import AroundFrozen
 
 
 @checked
-class DraftTraining(LightningModule):
+class DraftTraining(AroundFrozen):
     """A drafter; the backbone stays as it is.
 
     Args:
@@ -47,14 +46,9 @@ class DraftTraining(LightningModule):
         lr: Positive = 2e-3,
         warmup_steps: Count = 20,
     ) -> None:
-        super().__init__()
-        self.backbone = backbone.load()
+        super().__init__(backbone, export, lr, warmup_steps)
         self.drafter = HiddenDrafter(self.backbone.hidden_size, width).bind(self.backbone)
         self.unrolled, self.positions, self.hidden_weight = unrolled, positions, hidden_weight
-        self.lr, self.warmup_steps, self.export = lr, warmup_steps, Path(export)
-
-    def on_fit_start(self) -> None:
-        self.backbone.to(self.device)
 
     def training_step(self, batch: Mapping[str, Tensor], index: int) -> Tensor:
         divergence, distance, _ = self._unroll(batch["tokens"])
@@ -96,20 +90,5 @@ class DraftTraining(LightningModule):
             )
         return torch.stack(found).unbind(1)
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = torch.optim.AdamW(self.drafter.parameters(), lr=self.lr, weight_decay=0.0)
-        steps = self.trainer.estimated_stepping_batches
-
-        def rate(step: int) -> float:
-            return min((step + 1) / self.warmup_steps, 1.0 - step / steps)
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_train_end(self) -> None:
-        if self.trainer.is_global_zero and self.trainer.global_step >= self.trainer.estimated_stepping_batches:
-            self.export.parent.mkdir(parents=True, exist_ok=True)
-            self.drafter.save(self.export, self.backbone)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["backbone"] = self.backbone.identity()
+    def write(self, file: Path) -> None:
+        self.drafter.save(file, self.backbone)
