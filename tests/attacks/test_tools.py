@@ -96,6 +96,7 @@ REFUSED = {
     "a placeholder in an argument": "call look '{a}'",
     # paths
     "the parent": "call show ../secret",
+    "the parent on the way": "call show a/../list.txt",
     "the parent in the middle": "call show a/../../secret",
     "from the root": "call show /etc/passwd",
     "two slashes": "call show //etc/passwd",

@@ -94,6 +94,7 @@ class TwoScores(Scores):
     [
         pytest.param((0.5, 0.3392, 0.3420), (1.1, 0.984, 0.910), 15, id="noise of one against progress of the other"),
         pytest.param((0.5, 0.3392, 0.45), (1.1, 0.984, 0.980), 10, id="progress of one against noise of the other"),
+        pytest.param((0.31, 0.30, 0.33), (20.0, 10.0, 9.9), 10, id="a score of another size"),
         pytest.param((3.0, 1.0, 2.0), (None, None, None), 10, id="the second is not measured"),
         pytest.param((3.0, 1.0, 0.5), (1.0, float("nan"), 1.0), 15, id="a score that is no number"),
     ],

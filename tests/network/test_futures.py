@@ -26,6 +26,8 @@ def test_each_group_of_rollouts_has_one_that_is_told() -> None:
 def test_all_rollouts_can_be_told_and_none_twice() -> None:
     chosen, share = representatives(torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0)), 4)
     assert chosen.sort(0).values.T.tolist() == [[0, 1, 2, 3]] * 3 and torch.equal(share, torch.full((4, 3), 0.25))
+    chosen, share = representatives(torch.zeros(3, 2, 5), 3)  # all alike
+    assert chosen.sort(0).values.T.tolist() == [[0, 1, 2]] * 2 and share.sum(0).tolist() == [1, 1]
 
 
 def test_futures_have_own_words_and_the_first_is_the_plan(tiny_folder: Path) -> None:
