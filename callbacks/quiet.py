@@ -22,7 +22,7 @@ _WARNINGS = (
     r"The '\w+' does not have many workers",  # batches come from memory; workers would only cost time
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning and torch
     r"[\s\S]*skip_none parameter was deprecated",  # between Lightning and jsonargparse
-    r"You have overridden `on_after_batch_transfer` in `LightningModule`",  # the data modules have none of their own
+    r"You have overridden `on_before_batch_transfer` in `LightningModule`",  # the data modules have none of their own
     r"Found \d+ module\(s\) in eval mode at the start of training",  # the frozen backbone
 )
 

@@ -39,7 +39,8 @@ def choose(dtype: str, stored: torch.dtype | None, device: str | None = None) ->
     stored = stored if stored in DTYPES.values() else torch.float32
     if is_fast(stored, device):
         return stored, "as its weights are stored"
-    return torch.float32, f"this {_shown(device)} has no arithmetic for {name_of(stored)}, as its weights are stored"
+    why = f"its weights are stored in {name_of(stored)}, for which this {_shown(device)} has no arithmetic"
+    return torch.float32, why
 
 
 def is_fast(dtype: torch.dtype, device: str) -> bool:

@@ -42,7 +42,7 @@ def test_the_choice_is_said_once_and_changes_no_weight(
     monkeypatch.setattr(precision, "_cpu_has_bfloat16", lambda: False)
     full = FrozenBackbone("nano", device="cpu")
     assert full.table.weight.dtype == FULL
-    assert "nano computes in float32: this CPU has no arithmetic for bfloat16" in capsys.readouterr().err
+    assert "nano computes in float32: its weights are stored in bfloat16, for which" in capsys.readouterr().err
     monkeypatch.setattr(precision, "_cpu_has_bfloat16", lambda: True)
     brain = FrozenBackbone("nano", device="cpu")
     assert brain.table.weight.dtype == BRAIN and brain.fingerprint == full.fingerprint
