@@ -45,8 +45,13 @@ def history_options(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{name}", **details)
 
 
-def read_record(options: argparse.Namespace, value_names: list[str], trained: dict[str, Any]) -> "Record":
-    """The history as a record. Options of the table that are given win over those of training."""
+def read_record(
+    options: argparse.Namespace, value_names: list[str], trained: dict[str, Any], whole: bool = False
+) -> "Record":
+    """The history as a record: its last steps, or the ``whole`` table.
+
+    Options of the table that are given win over those of training.
+    """
     from datamodules.tables.history import read_history
 
     given = {name: value for name in TABLE_OPTIONS if (value := getattr(options, name)) is not None}
@@ -54,7 +59,7 @@ def read_record(options: argparse.Namespace, value_names: list[str], trained: di
         options.input,
         value_names,
         options.horizon or trained.get("horizon", STEPS),
-        options.context or trained.get("context"),
+        None if whole else options.context or trained.get("context"),
         goal=getattr(options, "goal", None),
         goal_step=getattr(options, "goal_step", None),
         series=options.series,

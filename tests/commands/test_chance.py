@@ -68,6 +68,21 @@ def test_the_numbers_are_those_of_python(here: Path, capsys: pytest.CaptureFixtu
     assert EVENTS[0] in shown and str(own[0]) in shown and "less than 1 in 668" in shown and "2,000" in shown
 
 
+def test_chances_over_time_end_with_those_of_now(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*GIVEN, "--event", EVENTS[0], "--json"]) == 0
+    (now,) = json.loads(capsys.readouterr().out)["events"]
+    assert main([*GIVEN, "--event", EVENTS[0], "--over-time", "--json", "--plot", "chances.png"]) == 0
+    steps = json.loads(capsys.readouterr().out)["steps"]
+    assert [step["time"] for step in steps] == ["2024-09-01T12:00Z", "2024-09-01T18:00Z"]
+    assert steps[-1]["events"] == [{**now, "came_true": None}] and steps[0]["events"][0]["came_true"] is None
+    assert Path("chances.png").read_bytes().startswith(b"\x89PNG")
+    assert main([*GIVEN, "--event", EVENTS[0], "--over-time"]) == 0
+    shown = capsys.readouterr().out
+    assert "2024-09-01T12:00Z" in shown and EVENTS[0] in shown
+    assert main([*GIVEN, "--event", EVENTS[0], "--plot", "chances.png"]) == 2
+    assert "--over-time" in capsys.readouterr().err
+
+
 def test_a_plan_where_an_event_holds_has_paths_in_which_it_does(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["plan", *GIVEN[1:5], "--no-texts"]
     assert main([*given, "--where", "wind >= 60 at 2", "--json", "plan.json", "--samples", "16"]) == 0

@@ -3,6 +3,7 @@
 from gssr.search.beliefs.goals import goal_chances
 from gssr.search.beliefs.ladder import Conditioned, Weighed, chance, condition
 from gssr.search.beliefs.learning import learn_twist
+from gssr.search.beliefs.over_time import Moment, over_time
 from gssr.search.beliefs.rejection import Chance, Estimate
 from gssr.search.beliefs.twist import Twist
 
@@ -10,10 +11,12 @@ __all__ = [
     "Chance",
     "Conditioned",
     "Estimate",
+    "Moment",
     "Twist",
     "Weighed",
     "chance",
     "condition",
     "goal_chances",
     "learn_twist",
+    "over_time",
 ]

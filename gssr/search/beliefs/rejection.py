@@ -168,7 +168,7 @@ def counts(
         raise ValueError(f"{hits} hits and {budget} rollouts at most were asked for; expected 1 or more of each")
     read = [Condition(e, network.value_names, network.value_units) if isinstance(e, str) else e for e in events]
     # All conditions are refused before the first rollout.
-    found = [[Count(_event(e, alone(batch, row)), hits) for e in read] for row in range(len(batch))]
+    found = [[Count(event_of(e, alone(batch, row)), hits) for e in read] for row in range(len(batch))]
     for row, mine in enumerate(found):
         one, generator, left, open_ = alone(batch, row), torch.Generator().manual_seed(seed), budget, mine
         last = last_values(one)
@@ -193,7 +193,11 @@ def alone(batch: Batch, row: int) -> Batch:
     return first_steps(one, int(one.step_mask.sum()))
 
 
-def _event(asked: Condition | Event, one: Batch) -> Event:
+def event_of(asked: Condition | Event, one: Batch) -> Event:
+    """What is asked, at the steps ahead of a sequence without padding.
+
+    Raises ValueError for a time at which there is no step.
+    """
     if not isinstance(asked, Condition):
         return asked
     time: np.ndarray = one.time[0, context_length(one) - 1 :].cpu().numpy()

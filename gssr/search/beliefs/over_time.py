@@ -1,0 +1,101 @@
+"""How P(event) changed while a series went on: it is asked again behind each of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+
+import numpy as np
+import torch
+
+from gssr.search.beliefs.ladder import Searched, Twister, chance
+from gssr.search.beliefs.rejection import BUDGET, Asked, Estimate, event_of, last_values
+from gssr.sequences.collate import collate
+from gssr.sequences.conditions import Condition, ConditionEvent
+from gssr.sequences.record import Record
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What was known at one step.
+
+    ``time`` in hours since 1970, and for each event its chance and whether it came true (None: no value tells).
+    """
+
+    time: float
+    chances: Sequence[Estimate]
+    came_true: Sequence[bool | None]
+
+
+def moments(record: Record, context: int) -> list[tuple[Record, Record]]:
+    """What was known at each step, and the same steps with what came: a context of C steps and H further ones.
+
+    Args:
+        record: all steps that are known, up to ``goal_start``, followed by H unknown ones.
+        context: C; the first moment is behind so many steps, or behind all where there are fewer.
+
+    Steps whose context holds no value are left out.
+    """
+    last, horizon = record.goal_start, len(record) - record.goal_start - 1
+    context, found = min(context, last + 1), []
+    for now in range(context - 1, last + 1):
+        part = slice(now + 1 - context, now + 1 + horizon)
+        value, text = record.value[part].copy(), list(record.text[part])
+        if np.isnan(value[:context]).all():
+            continue
+        came = replace(
+            record, time=record.time[part], value=value, text=text, step_label=None,
+            goal=None, goal_low=None, goal_high=None, goal_start=context - 1, goal_step=context + horizon - 1,
+        )  # fmt: skip
+        known = value.copy()
+        known[context:] = np.nan
+        found.append((replace(came, value=known, text=text[:context] + [None] * horizon), came))
+    return found
+
+
+def over_time(
+    network: Searched,
+    record: Record,
+    events: Sequence[Asked],
+    context: int,
+    budget: int = BUDGET,
+    seed: int = 0,
+    twist: Twister = None,
+) -> Iterator[Moment]:
+    """P(event | history) behind each step of a record, one moment after the other.
+
+    Args:
+        record, context: of `moments`.
+        events, budget, seed, twist: of `chance`; times in events count from each moment.
+
+    Raises ValueError as `chance` does, for all moments before the first rollout.
+    """
+    asked = [Condition(e, network.value_names, network.value_units) if isinstance(e, str) else e for e in events]
+    came_true = []
+    for known, came in moments(record, context):
+        batch, path = collate([known]), torch.from_numpy(came.value[known.goal_start + 1 :])[None]
+        came_true.append([_came_true(event_of(e, batch), path, last_values(batch)) for e in asked])
+
+    def found() -> Iterator[Moment]:
+        for (known, _), true in zip(moments(record, context), came_true, strict=True):
+            (chances,) = chance(network, collate([known]), asked, budget=budget, seed=seed, twist=twist)
+            yield Moment(float(known.time[known.goal_start]), chances, true)
+
+    return found()
+
+
+def _came_true(event: object, path: torch.Tensor, last: torch.Tensor) -> bool | None:
+    """Whether an event holds for a path (1, H, Y) that may lack values; None where that depends on them."""
+    missing = path.isnan()
+    if not missing.any():
+        return bool(event(path, last)[0])  # type: ignore[operator]
+    if not isinstance(event, ConditionEvent):
+        return None
+    try:
+        low, high = (float(event.margin(path, last, torch.ones_like(last), unknown)) for unknown in (-inf, inf))
+    except ValueError:  # the change of a value that was never observed
+        return None
+    if low == high:  # no missing value counts
+        return bool(event(path.masked_fill(missing, 0.0), last)[0])
+    return True if low > 0 else False if high < 0 else None
