@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gssr.network import GoalNetwork
+    from gssr.search.beliefs import Estimate, Recalibration
     from gssr.sequences.conditions import Condition
     from gssr.sequences.record import Record
 
@@ -36,6 +38,7 @@ def add_commands(subparsers: Subparsers) -> None:
             'gssr chance --input ian.csv --event "wind +30 within 24h"',
             'gssr chance --input ian.csv --event "Strengthen to 90 knots within two days"',
             'gssr chance --input ian.csv --event "wind >= 96 at 48h and wind <= 100 until 24h"',
+            'gssr chance --input ian.csv --event "wind +30 within 24h" --recalibrate',
             'gssr chance --input ian.csv --event "wind >= 96 within 48h" --over-time --plot chances.png',
             "gssr chance --ckpt_path runs/mine/checkpoints/best.ckpt --input mine.jsonl --events events.txt --json",
         ],
@@ -51,6 +54,9 @@ def add_commands(subparsers: Subparsers) -> None:
     parser.add_argument("--events", type=Path, metavar="FILE", help="a UTF-8 file with an event a line")
     parser.add_argument("--over-time", action="store_true", help="ask behind each step of the table, not the last only")
     plot_option(parser, "the chances over time")
+    parser.add_argument(
+        "--recalibrate", action="store_true", help="correct chances by how often events came true in validation"
+    )
     budget_option(parser)
     seed_option(parser, "the rollouts")
     json_option(parser)
@@ -65,6 +71,7 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError("--plot draws chances over time; give --over-time, too")
 
     from gssr.runs.folders import find_checkpoint
+    from gssr.runs.recalibrations import recalibrations_of
     from gssr.runs.trained import load_trained
     from gssr.runs.twists import twist_of
 
@@ -73,11 +80,14 @@ def run(options: argparse.Namespace) -> None:
     events = [_event(text, network, record) for text in texts]
     warn_of_strange_values(record, network)
     found_file = find_checkpoint(options.ckpt_path, options.run_folder)
+    corrections = recalibrations_of(network, found_file, events, options.seed) if options.recalibrate else None
     search = {"budget": options.budget, "seed": options.seed, "twist": lambda: twist_of(network, found_file)}
     if options.over_time:
-        _over_time(options, network, record, events, options.context or trained.get("context", STEPS), search)
+        _over_time(
+            options, network, record, events, options.context or trained.get("context", STEPS), corrections, search
+        )
     else:
-        _now(options, network, record, events, search)
+        _now(options, network, record, events, corrections, search)
 
 
 def _now(
@@ -85,23 +95,30 @@ def _now(
     network: "GoalNetwork",
     record: "Record",
     events: "Sequence[Condition]",
+    corrections: "Sequence[Recalibration] | None",
     search: dict[str, Any],
 ) -> None:
     """Print the chances behind the last step."""
     from gssr.search.beliefs import chance
     from gssr.sequences.collate import collate
 
-    (found,) = chance(network, collate([record]), events, **search)
+    (counted,) = chance(network, collate([record]), events, **search)
+    found = _corrected(counted, corrections)
     if options.json:
-        lines = [{"event": event.text, **each.plain()} for event, each in zip(events, found, strict=True)]
+        lines = [
+            {"event": event.text, **each.plain(), **_uncorrected(each)}
+            for event, each in zip(events, found, strict=True)
+        ]
         print(json.dumps({"series": record.series, "events": lines}, allow_nan=False, ensure_ascii=False))
         return
     rows = []
     for event, each in zip(events, found, strict=True):
         low, high = each.interval
-        numbers = (str(each), f"{low:.2g} to {high:.2g}", f"{each.hits:,}", f"{each.rollouts:,} {each.method}")
+        own = [] if corrections is None else [str(each.of)]
+        numbers = (*own, str(each), f"{low:.2g} to {high:.2g}", f"{each.hits:,}", f"{each.rollouts:,} {each.method}")
         rows.append((event.text, *numbers))
-    _print(record.series, ("event", "chance", "interval", "hits", "of"), rows, "intervals hold 95 %")
+    chances = ("chance",) if corrections is None else ("of the network", "recalibrated")
+    _print(record.series, ("event", *chances, "interval", "hits", "of"), rows, "intervals hold 95 %")
 
 
 def _over_time(
@@ -110,6 +127,7 @@ def _over_time(
     record: "Record",
     events: "Sequence[Condition]",
     context: int,
+    corrections: "Sequence[Recalibration] | None",
     search: dict[str, Any],
 ) -> None:
     """Print, and draw, the chances behind each step."""
@@ -119,7 +137,11 @@ def _over_time(
     from gssr.sequences.clock import iso_time
 
     count = max(1, record.goal_start + 2 - context)
-    found = list(tqdm(over_time(network, record, events, context, **search), total=count, unit="step", leave=False))
+    asked = over_time(network, record, events, context, **search)
+    found = [
+        replace(moment, chances=_corrected(moment.chances, corrections))
+        for moment in tqdm(asked, total=count, unit="step", leave=False)
+    ]
     names = [event.text for event in events]
     if options.plot:
         from gssr.evaluation.chance_chart import Line, chance_chart
@@ -140,7 +162,7 @@ def _over_time(
             {
                 "time": iso_time(moment.time),
                 "events": [
-                    {"event": name, **chance.plain(), "came_true": came}
+                    {"event": name, **chance.plain(), **_uncorrected(chance), "came_true": came}
                     for name, chance, came in zip(names, moment.chances, moment.came_true, strict=True)
                 ],
             }
@@ -154,6 +176,22 @@ def _over_time(
         for moment in found
     ]
     _print(record.series, ("time", *names), rows, "times in events count from each time")
+
+
+def _corrected(found: "Sequence[Estimate]", corrections: "Sequence[Recalibration] | None") -> "Sequence[Estimate]":
+    from gssr.search.beliefs import Corrected
+
+    return found if corrections is None else [Corrected(*pair) for pair in zip(found, corrections, strict=True)]
+
+
+def _uncorrected(found: "Estimate") -> dict[str, Any]:
+    """For JSON: what the network says itself, and from what the correction comes."""
+    from gssr.search.beliefs import Corrected
+
+    if not isinstance(found, Corrected):
+        return {}
+    by = found.by
+    return {"uncorrected": found.of.plain(), "validation": {"windows": by.windows, "came_true": by.came_true}}
 
 
 def _print(series: str, columns: "Sequence[str]", rows: "Sequence[Sequence[str]]", caption: str) -> None:

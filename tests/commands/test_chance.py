@@ -93,14 +93,14 @@ def test_a_plan_where_an_event_holds_has_paths_in_which_it_does(here: Path, caps
     assert main([*given, "--where", "wind >= 60 at 2", "--goal", "Rise"]) == 2
 
 
-def make_run(here: Path, monkeypatch: pytest.MonkeyPatch, **data: Any) -> tuple[list[str], str]:
+def make_run(here: Path, monkeypatch: pytest.MonkeyPatch, rows: int = 60, **data: Any) -> tuple[list[str], str]:
     """A run whose training windows are those of a table; what names it to a command, and a rare event."""
     monkeypatch.setattr("gssr.runs.twists.learn_twist", partial(learn_twist, steps=200))
     folder = here / "runs" / "mine" / "checkpoints"
     folder.mkdir(parents=True)
     shutil.copy("best.ckpt", folder)
-    times = pd.date_range("2024-01-01", periods=60, freq="6h").strftime("%Y-%m-%dT%H:%MZ")
-    wave = np.sin(np.arange(60) / 5)
+    times = pd.date_range("2024-01-01", periods=rows, freq="6h").strftime("%Y-%m-%dT%H:%MZ")
+    wave = np.sin(np.arange(rows) / 5)
     pd.DataFrame({"time": times, "wind": 60 + 30 * wave, "pressure": 980 - 20 * wave}).to_csv("table.csv", index=False)
     options = {"path": "table.csv", "time_column": "time", "context": 3, "horizon": 2, "goals": None}
     data = {"class_path": "datamodules.TableSequences", "init_args": options} | data
@@ -141,6 +141,24 @@ def test_particles_find_a_rare_event_by_a_twist_that_is_learned_once(
     assert plan["with_goal"]["samples"] == 32 and all(path[1][0] >= level for path in plan["with_goal"]["rollouts"])
     assert plan["chance"]["method"] == "particles" and plan["chance"]["probability"] == pytest.approx(0.01, rel=0.5)
     assert "particles satisfy it, as good as" in capsys.readouterr().out
+
+
+def test_chances_are_corrected_by_validation_windows(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, _ = make_run(here, monkeypatch, rows=300)
+    asked = ["chance", *given, "--event", "wind >= 60 at 2", "--budget", "2000", "--json"]
+    assert main(asked) == 0
+    (own,) = json.loads(capsys.readouterr().out)["events"]
+    assert main([*asked, "--recalibrate"]) == 0
+    shown = capsys.readouterr()
+    (corrected,) = json.loads(shown.out)["events"]
+    known = corrected["validation"]
+    assert f"came true behind {known['came_true']} of {known['windows']} validation windows" in shown.err
+    assert corrected["uncorrected"] == {name: own[name] for name in corrected["uncorrected"]}
+    assert corrected["probability"] != own["probability"]
+    assert main(["chance", *GIVEN[1:5], "--event", EVENTS[0], "--recalibrate"]) == 2
+    assert "lies in no run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,17 @@ from gssr.search.beliefs.goals import goal_chances
 from gssr.search.beliefs.ladder import Conditioned, Weighed, chance, condition
 from gssr.search.beliefs.learning import learn_twist
 from gssr.search.beliefs.over_time import Moment, over_time
+from gssr.search.beliefs.recalibration import Corrected, Recalibration, recalibrate
 from gssr.search.beliefs.rejection import Chance, Estimate
 from gssr.search.beliefs.twist import Twist
 
 __all__ = [
     "Chance",
     "Conditioned",
+    "Corrected",
     "Estimate",
     "Moment",
+    "Recalibration",
     "Twist",
     "Weighed",
     "chance",
@@ -19,4 +22,5 @@ __all__ = [
     "goal_chances",
     "learn_twist",
     "over_time",
+    "recalibrate",
 ]

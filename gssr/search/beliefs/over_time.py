@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import inf
 
 import numpy as np
 import torch
 
 from gssr.search.beliefs.ladder import Searched, Twister, chance
-from gssr.search.beliefs.rejection import BUDGET, Asked, Estimate, event_of, last_values
+from gssr.search.beliefs.rejection import BUDGET, Asked, Estimate, came_true, event_of, last_values
 from gssr.sequences.collate import collate
-from gssr.sequences.conditions import Condition, ConditionEvent
+from gssr.sequences.conditions import Condition
 from gssr.sequences.record import Record
 
 
@@ -72,30 +71,14 @@ def over_time(
     Raises ValueError as `chance` does, for all moments before the first rollout.
     """
     asked = [Condition(e, network.value_names, network.value_units) if isinstance(e, str) else e for e in events]
-    came_true = []
+    true = []
     for known, came in moments(record, context):
         batch, path = collate([known]), torch.from_numpy(came.value[known.goal_start + 1 :])[None]
-        came_true.append([_came_true(event_of(e, batch), path, last_values(batch)) for e in asked])
+        true.append([came_true(event_of(e, batch), path, last_values(batch)) for e in asked])
 
     def found() -> Iterator[Moment]:
-        for (known, _), true in zip(moments(record, context), came_true, strict=True):
+        for (known, _), came_true_then in zip(moments(record, context), true, strict=True):
             (chances,) = chance(network, collate([known]), asked, budget=budget, seed=seed, twist=twist)
-            yield Moment(float(known.time[known.goal_start]), chances, true)
+            yield Moment(float(known.time[known.goal_start]), chances, came_true_then)
 
     return found()
-
-
-def _came_true(event: object, path: torch.Tensor, last: torch.Tensor) -> bool | None:
-    """Whether an event holds for a path (1, H, Y) that may lack values; None where that depends on them."""
-    missing = path.isnan()
-    if not missing.any():
-        return bool(event(path, last)[0])  # type: ignore[operator]
-    if not isinstance(event, ConditionEvent):
-        return None
-    try:
-        low, high = (float(event.margin(path, last, torch.ones_like(last), unknown)) for unknown in (-inf, inf))
-    except ValueError:  # the change of a value that was never observed
-        return None
-    if low == high:  # no missing value counts
-        return bool(event(path.masked_fill(missing, 0.0), last)[0])
-    return True if low > 0 else False if high < 0 else None

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gssr.network.forecaster import Rollouts
-from gssr.sequences.conditions import Condition
+from gssr.sequences.conditions import Condition, ConditionEvent
 from gssr.sequences.context import context_length, first_steps, last_observed
 from gssr.sequences.events import Event
 from gssr.sequences.record import Batch
@@ -202,3 +202,19 @@ def event_of(asked: Condition | Event, one: Batch) -> Event:
         return asked
     time: np.ndarray = one.time[0, context_length(one) - 1 :].cpu().numpy()
     return asked.over(time)
+
+
+def came_true(event: Event, path: Tensor, last: Tensor) -> bool | None:
+    """Whether an event holds for a path (1, H, Y) that may lack values (NaN); None where that depends on them."""
+    missing = path.isnan()
+    if not missing.any():
+        return bool(event(path, last)[0])
+    if not isinstance(event, ConditionEvent):
+        return None
+    try:
+        low, high = (float(event.margin(path, last, torch.ones_like(last), unknown)) for unknown in (-inf, inf))
+    except ValueError:  # the change of a value that was never observed
+        return None
+    if low == high:  # no missing value counts
+        return bool(event(path.masked_fill(missing, 0.0), last)[0])
+    return True if low > 0 else False if high < 0 else None
