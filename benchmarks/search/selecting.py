@@ -30,8 +30,8 @@ from gssr.states.learned_state import learn_state
 ROWS = 4  # K
 EVERY = 12  # tokens of a block, and between two looks of particles
 PROMPTS_A_CALL = 40
-WAYS = ("one", f"best of {ROWS}", f"blockwise best of {ROWS}", f"{ROWS} particles")
-STEERED = ("plain", "learned state")
+WAYS = (f"best of {ROWS}", "one", f"blockwise best of {ROWS}", f"{ROWS} particles")
+STEERED = ("learned state", "plain")
 
 
 def train_scorer(steering: Steering, count: int) -> Pipeline:

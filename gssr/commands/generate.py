@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gssr import shown
 from gssr.commands import options as shared
-from gssr.commands import selecting
+from gssr.commands import planned, selecting
 from gssr.commands.options import Subparsers
 from gssr.files import require_file
 
@@ -25,6 +25,8 @@ EXAMPLES = [
     'gssr generate --prompt "The Congress shall" --learned storms.safetensors --strength 0.8 --json',
     'gssr generate --prompt "The Congress shall" --best-of 4 --scorer builtins:len',
     'gssr generate --prompt "The Congress shall" --draft ngram',
+    'gssr generate --prompt "The Congress shall" --plan --scorer builtins:len --pace 10',
+    'gssr generate --prompt "The Congress shall" --plan --scorer builtins:len --lag 8 --ahead 8',
 ]
 SOURCES = ("learn", "learned", "towards", "like", "state", "random")
 
@@ -64,6 +66,7 @@ def add_commands(subparsers: Subparsers) -> None:
     rule.add_argument("--half-life", type=shared.positive, metavar="TOKENS", help="tokens in which the strength halves")
 
     selecting.add_options(parser)
+    planned.add_options(parser)
     shared.decoding_options(parser)
     shared.json_option(parser)
     parser.set_defaults(run=run)
@@ -82,6 +85,9 @@ def run(options: argparse.Namespace) -> int:
         selecting.write_drafted(backbone, options, _prompt(backbone, options))
         return 0
     rules = [] if _source(options) is None else _rules(backbone, options)
+    if options.plan:
+        planned.write(backbone, options, _prompt(backbone, options), rules)
+        return 0
     unsteered = _write(backbone, options)
     if selecting.rows_of(options):
         found = selecting.select_texts(backbone, options, _prompt(backbone, options), rules)
@@ -118,12 +124,14 @@ def _source(options: argparse.Namespace) -> str | None:
 def _check(options: argparse.Namespace) -> None:
     if not options.prompt:
         raise ValueError("the prompt is empty; give a text of at least one character")
-    if _source(options) is None and not selecting.rows_of(options) and options.draft is None:
+    if _source(options) is None and not (selecting.rows_of(options) or options.draft or options.plan):
         names = ", ".join(f"--{name}" for name in SOURCES)
         raise ValueError(
-            f"there is nothing to do beside the plain text; give one of {names}, --best-of, --particles, --draft"
+            f"there is nothing to do beside the plain text; give one of {names}, --best-of, --particles, --draft, "
+            "--plan"
         )
     selecting.check(options, is_steered=_source(options) is not None)
+    planned.check(options)
     if (options.towards is None) != (options.away is None):
         raise ValueError("--towards and --away belong together: the direction is the difference of their mean states")
     if options.save is not None:

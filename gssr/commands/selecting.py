@@ -28,6 +28,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--draft", metavar="ngram|FILE",
         help="plain text by speculative decoding, with its speed: drafts of n-grams or of a trained drafter",
     )  # fmt: skip
+    kinds.add_argument(
+        "--plan", action="store_true", help="one text, while a process of its own looks ahead for better tokens"
+    )
     group.add_argument(
         "--scorer", metavar="MODULE:FUNCTION",
         help="a Python function of the new text, higher is better; without it, the likeliest text is best",
@@ -51,9 +54,10 @@ def check(options: argparse.Namespace, is_steered: bool) -> None:
     """Raises ValueError for options that do not belong together."""
     if options.draft is not None and is_steered:
         raise ValueError("--draft writes the plain text of the model; leave the steering out")
-    for name in ("scorer", "every"):
-        if getattr(options, name) is not None and not rows_of(options):
-            raise ValueError(f"--{name} belongs to --best-of or --particles, which is missing; add one")
+    if options.scorer is not None and not (rows_of(options) or options.plan):
+        raise ValueError("--scorer belongs to --best-of, --particles or --plan, which is missing; add one")
+    if options.every is not None and not rows_of(options):
+        raise ValueError("--every belongs to --best-of or --particles, which is missing; add one")
     if options.sharpness is not None and not options.particles:
         raise ValueError("--sharpness belongs to --particles, which is missing; add it")
     if rows_of(options) > 1 and options.temperature == 0:

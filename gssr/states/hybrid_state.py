@@ -145,10 +145,7 @@ class HybridState:
         Raises ValueError if the file cannot be written, or the states are not finite.
         """
         check_values(self.layers, self.tokens)
-        tensors = {"tokens": self.tokens, "mask": self.mask}
-        for i, layer in enumerate(self.layers):
-            tensors |= {f"layers.{i}.{name}": part for name, part in layer.parts()}
-        about = {"fingerprint": self.fingerprint, "backbone": self.backbone, "layers": str(len(self.layers))}
+        tensors, about = to_file(self)
         state_file.write(path, FORMAT, tensors, {**(notes or {}), **about})
 
     @classmethod
@@ -158,6 +155,14 @@ class HybridState:
         Raises ValueError if the file is missing, damaged or of another model, or its shapes do not fit.
         """
         return state_file.read(path, FORMAT, lambda tensors, about: from_file(tensors, about, backbone))
+
+
+def to_file(state: HybridState) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and strings that ``from_file`` makes the state of again; they share its storage."""
+    tensors = {"tokens": state.tokens, "mask": state.mask}
+    for i, layer in enumerate(state.layers):
+        tensors |= {f"layers.{i}.{name}": part for name, part in layer.parts()}
+    return tensors, {"fingerprint": state.fingerprint, "backbone": state.backbone, "layers": str(len(state.layers))}
 
 
 def from_file(tensors: dict[str, Tensor], about: Mapping[str, str], backbone: FrozenBackbone | None) -> HybridState:

@@ -70,6 +70,10 @@ def test_errors_say_what_to_do(prompt: list[str], tmp_path: Path) -> None:
         "prompt is empty": ["--random", "--prompt", ""],
         "nothing to do": [],
         "--scorer belongs to": ["--random", "--scorer", "builtins:len"],
+        "--ahead belongs to --plan": ["--random", "--ahead", "4"],
+        "--plan works on the CPU": ["--plan", "--device", "cuda"],
+        "all candidates of a plan are the same": ["--plan", "--temperature", "0"],
+        "no module:function": ["--plan", "--scorer", "length"],
         "--every belongs to": ["--random", "--every", "2"],
         "--sharpness belongs to": ["--best-of", "2", "--sharpness", "2"],
         "leave the steering out": ["--random", "--draft", "ngram"],
@@ -105,6 +109,16 @@ def test_a_draft_writes_the_plain_text(prompt: list[str], capsys: pytest.Capture
     assert found["drafted"] == found["plain"] and found["draft"]["tokens"] == 5
     assert _run(*prompt, "--draft", "ngram") == 0
     assert "with the draft" in capsys.readouterr().out
+
+
+def test_plans_with_a_lag_are_the_same_each_time(prompt: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    plan = [*prompt, "--plan", "--scorer", "builtins:len", "--tokens", "12", "--block", "3", "--json", "--ahead", "3"]
+    found = []
+    for lag in ("2", "2", "4"):
+        assert _run(*plan, "--lag", lag) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0]["planned"] == found[1]["planned"] and found[0]["plans"]["applied"] > 0
+    assert found[2]["planned"] == found[2]["plain"] and found[2]["plans"]["late"] == found[2]["plans"]["received"] > 0
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from gssr.backbone import FrozenBackbone
 from gssr.search.decoding.rows import Rows
 
 Scorer = Callable[[str], float]
@@ -61,6 +62,16 @@ def scored(scorer: Scorer, texts: list[str]) -> Tensor:
 def of_texts(scorer: Scorer) -> Callable[[Rows], Tensor]:
     """The value of rows by the text that they have so far."""
     return lambda rows: scored(scorer, rows.texts())
+
+
+def named(name: str, backbone: FrozenBackbone) -> Callable[[Rows], Tensor]:
+    """``of_texts`` of the function that ``module:function`` names, for a process that loads it itself."""
+    return of_texts(load_scorer(name))
+
+
+def plain(backbone: FrozenBackbone) -> Callable[[Rows], Tensor]:
+    """``likelihood``, for such a process."""
+    return likelihood
 
 
 def likelihood(rows: Rows) -> Tensor:

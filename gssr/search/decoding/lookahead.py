@@ -1,0 +1,170 @@
+"""Look ahead from a snapshot of a text that is being written, by PUCT over blocks of tokens.
+
+The planner first writes what the text itself will write up to the plan's position, and searches from there: the rest
+of an earlier plan, which one call reads, and tokens drawn by the text's own generator. A node is a state behind some
+tokens; its candidates are blocks that the model draws, and a candidate's prior P is its share of the draws. A
+simulation descends by
+
+    Q + c · P · √N / (1 + n),
+
+n visits of the candidate, N of its node and Q its mean value, scaled by the smallest and the largest value seen
+(Schrittwieser et al. 2020; Hubert et al. 2021 for drawn candidates). It opens the node that it reaches, in one batch,
+and adds all values found there to the nodes above.
+
+Shapes: K candidates.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from gssr.backbone import FrozenBackbone
+from gssr.domains import Count, Few, Positive, checked
+from gssr.search.decoding.plans import Plan, digest
+from gssr.search.decoding.rows import Decoding, Rows
+from gssr.search.decoding.select import Value
+from gssr.states.hybrid_state import HybridState
+from gssr.states.rules import Rule
+
+
+@checked
+@dataclass(frozen=True)
+class Lookahead:
+    """How far and how wide a planner looks.
+
+    Args:
+        ahead: tokens from the snapshot to the plan's position. A plan that takes longer than the text takes to write
+            so many tokens comes too late.
+        candidates: K, blocks drawn at a node.
+        block: tokens of a block; 1 searches over tokens.
+        simulations: nodes that are opened.
+        depth: blocks from the plan's position on, at most.
+        exploration: c of PUCT.
+    """
+
+    ahead: Count = 32
+    candidates: Few = 4
+    block: Few = 8
+    simulations: Few = 4
+    depth: Few = 3
+    exploration: Positive = 1.25
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A snapshot of one text.
+
+    Args:
+        written: new tokens among those of the state.
+        generator: state of the generator that draws the text's tokens.
+        coming: tokens of an earlier plan that the text will write next.
+    """
+
+    state: HybridState
+    written: int
+    generator: Tensor
+    coming: tuple[int, ...] = ()
+
+
+@dataclass(eq=False)
+class _Node:
+    tokens: tuple[int, ...]
+    state: HybridState
+    prior: float
+    depth: int
+    is_end: bool
+    visits: int = 0
+    total: float = 0.0
+    children: list[_Node] = field(default_factory=list)
+
+    @property
+    def mean(self) -> float:
+        return self.total / max(1, self.visits)
+
+
+class Search:
+    """One look ahead.
+
+    Args:
+        value: of rows, finished or not; higher is better.
+        rules: of steering, as the text has them.
+    """
+
+    def __init__(
+        self, backbone: FrozenBackbone, options: Lookahead, decoding: Decoding, value: Value, rules: tuple[Rule, ...]
+    ) -> None:
+        self.backbone, self.options, self.decoding = backbone, options, decoding
+        self.value, self.rules = value, rules
+        self._low, self._high = math.inf, -math.inf
+
+    def plan(self, request: Request) -> Plan | None:
+        """None where the text ends before the plan's position, or every candidate is forbidden."""
+        foreseen = Rows(self.backbone, request.state, 1, self.decoding, self.rules, written=request.written)
+        foreseen.generator.set_state(request.generator)
+        foreseen.put(request.coming[: self.options.ahead])
+        foreseen.write(self.options.ahead - len(request.coming))
+        if foreseen.finished:
+            return None
+        self._low, self._high = math.inf, -math.inf
+        root, position = _Node((), foreseen.snapshot(), 1.0, 0, False), foreseen.length
+        # The search draws from a generator of its own, which the snapshot decides.
+        seeds = torch.Generator().manual_seed(int(digest(foreseen.tokens[0].tolist())[:8], 16))
+        for _ in range(self.options.simulations):
+            path = self._descend(root)
+            seed, leaf = int(torch.randint(2**31, (), generator=seeds)), path[-1]
+            if leaf.mean == -math.inf:
+                break
+            if leaf.is_end or leaf.depth == self.options.depth:
+                _add(path, leaf.mean)
+            else:
+                self._open(path, position, seed)
+        best = max(root.children, key=lambda node: (node.visits, node.mean))
+        if best.mean == -math.inf:
+            return None
+        between = digest(foreseen.tokens[0, request.written :].tolist())
+        return Plan(request.written, position, between, best.tokens, best.mean)
+
+    def _descend(self, node: _Node) -> list[_Node]:
+        path = [node]
+        while path[-1].children:
+            path.append(max(path[-1].children, key=lambda child, parent=path[-1]: self._bound(parent, child)))
+        return path
+
+    def _bound(self, parent: _Node, child: _Node) -> float:
+        if child.mean == -math.inf:
+            return -math.inf
+        width = self._high - self._low
+        mean = (child.mean - self._low) / width if width > 0 else 0.5
+        return mean + self.options.exploration * child.prior * math.sqrt(parent.visits) / (1 + child.visits)
+
+    def _open(self, path: list[_Node], position: int, seed: int) -> None:
+        """Draw the candidates behind the last node of a path, and add their values to the nodes of the path."""
+        node, options = path[-1], self.options
+        written = position + sum(len(each.tokens) for each in path)
+        rows = Rows(
+            self.backbone, node.state, options.candidates, self.decoding, self.rules, seed=seed, written=written
+        )
+        rows.write(options.block)
+        values, lengths, after = self.value(rows).double().tolist(), rows.lengths.tolist(), rows.snapshot()
+        same: dict[tuple[int, ...], list[int]] = {}
+        for row in range(options.candidates):
+            same.setdefault(tuple(rows.tokens[row, written : lengths[row]].tolist()), []).append(row)
+        is_full = rows.length >= self.decoding.tokens
+        for tokens, drawn in same.items():
+            row, share = drawn[0], len(drawn) / options.candidates
+            child = _Node(tokens, after.select([row]), share, node.depth + 1, is_full or bool(rows.ended[row]))
+            child.visits, child.total = 1, values[row]
+            node.children.append(child)
+            # A forbidden candidate says nothing of its node.
+            if math.isfinite(values[row]):
+                self._low, self._high = min(self._low, values[row]), max(self._high, values[row])
+                _add(path, values[row])
+
+
+def _add(path: list[_Node], value: float) -> None:
+    for node in path:
+        node.visits, node.total = node.visits + 1, node.total + value
