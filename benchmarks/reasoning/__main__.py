@@ -1,22 +1,23 @@
 """How deep do thoughts go? Accuracy by lookups for each way back, where the head halts, and bytes by thoughts.
 
-    python train.py fit --config configs/pretrain_thoughts.yaml     # the model, once
     python -m benchmarks.reasoning
-    python -m benchmarks.reasoning --quick --tasks chains           # three minutes
+    python -m benchmarks.reasoning --quick           # chains alone; minutes
 
-Each way back is trained anew for each seed, around the same frozen model, on the same problems. What is finished is
-read from --out; an interrupted call goes on.
+For each kind of problem and each seed a small model is trained, and around it, frozen, each way back. What is finished
+is read from --out; an interrupted call goes on.
 
 soft token   softmax of what would be said, by the embeddings, and a learned correction
 untrained    the same without the correction
 linear       a learned linear map of the hidden state
 spacer       a learned constant, written: more positions, no way back
 written      the likeliest token, written: a chain of thought in words
+control      another model, all of whose weights learn to answer at once, or behind constant tokens
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from benchmarks.reasoning import measures
+from benchmarks.reasoning.models import model
 from benchmarks.short_training import train
 from datamodules.lookups import ThoughtChains
 from datamodules.lookups.tasks import TASKS
@@ -35,6 +37,7 @@ from gssr.backbone import FrozenBackbone
 from gssr.backbone.config import BackboneConfig
 from gssr.backbone.cpu import prepare_cpu
 from gssr.files import atomic_write
+from gssr.reasoning.halting import HaltingHead
 from gssr.reasoning.saved import load_thinker
 from gssr.reasoning.thinker import Memory, Thinker
 from gssr.reasoning.thoughts import LinearThought, SoftToken, Spacer, Thought, WrittenToken
@@ -42,120 +45,144 @@ from gssr.reasoning.training import ThoughtTraining
 
 WAYS: dict[str, tuple[type[Thought], Memory]] = {
     "soft token": (SoftToken, "read_only"),
-    "linear": (LinearThought, "read_only"),
     "spacer": (Spacer, "write"),
     "written": (WrittenToken, "write"),
+    "linear": (LinearThought, "read_only"),
+    "untrained": (SoftToken, "read_only"),
 }
+UNTRAINED = ("written", "untrained")  # nothing to learn but a head, which is not looked at
 RESULTS = "reasoning.json"
 EXTRA = 4  # steps beyond those that are needed
+LONG = 14  # steps of the longest course
 THRESHOLD = 0.9
 
 
-def trained(way: str, seed: int, options: argparse.Namespace, backbone: FrozenBackbone) -> Thinker:
+def trained(way: str, task: str, seed: int, options: argparse.Namespace, backbone: FrozenBackbone) -> Thinker:
     """The way back and its head, from --out or trained now."""
-    file = options.out / f"{way.replace(' ', '-')}-{seed}.safetensors"
-    if file.exists():
-        return load_thinker(file, backbone)
     kind, memory = WAYS[way]
-    # A written token learns nothing; its head does.
-    data = ThoughtChains(tuple(options.tasks), 32, 32 * options.steps, 32, seed + 1)
-    module = partial(ThoughtTraining, BackboneConfig(options.backbone), kind, memory, export=str(file))
-    train(module, data, options.steps, seed)
+    if way in UNTRAINED:
+        thought = kind()
+        thought.prepare(backbone)
+        return Thinker(backbone, thought, memory, HaltingHead(backbone.hidden_size))
+    file = options.out / f"{way.replace(' ', '-')}-{task}-{seed}.safetensors"
+    if not file.exists():
+        data = ThoughtChains((task,), 32, 32 * options.steps, 32, seed + 1)
+        config = BackboneConfig(backbone.name, dtype="float32")
+        train(partial(ThoughtTraining, config, kind, memory, export=str(file)), data, options.steps, seed)
     return load_thinker(file, backbone)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    backbone = FrozenBackbone(options.backbone)
-    cells = {
-        (task, d): measures.problems(task, d, options.cases, seed=1000)
-        for task in options.tasks
-        for d in measures.SIZES[task]
-    }
     file = options.out / RESULTS
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    for way, seed in tqdm([(way, seed) for way in options.ways for seed in options.seeds], unit="training"):
-        if way == "untrained" and seed != options.seeds[0]:
+    todo = [(task, way, seed) for seed in options.seeds for way in options.ways for task in options.tasks]
+    for task, way, seed in tqdm(todo, unit="row"):
+        ways = found.setdefault(task, {}).setdefault("ways", {})
+        if _is_done(ways, way, task, seed, options.cases):
             continue
-        done = [
-            found.get(task, {}).get(way, {}).get(str(d), {}).get(str(seed), {}).get("cases") == options.cases
-            for task, d in cells
-        ]
-        if all(done):
-            continue
-        thinker = trained("soft token" if way == "untrained" else way, seed, options, backbone)
-        if way == "untrained":
-            plain = SoftToken()
-            plain.prepare(backbone)
-            thinker = replace(thinker, thought=plain.requires_grad_(False))
-        more = EXTRA if way == "soft token" else 0
-        courses = {
-            # Problems of trained depths take equally many steps, so that they can be looked at together.
-            (task, d): measures.course(thinker, batches, (max(d, measures.TRAINED[task]) if more else d) + more)
-            for (task, d), batches in cells.items()
-        }
-        for (task, d), each in courses.items():
-            result = measures.by_step(measures.Course(*(part[:, : d + more] for part in each)), THRESHOLD)
-            found.setdefault(task, {}).setdefault(way, {}).setdefault(str(d), {})[str(seed)] = result
-        for task in options.tasks if way == "soft token" else ():
-            deepest = measures.TRAINED[task]
-            known = [courses[task, d] for d in measures.SIZES[task] if d <= deepest]
-            together = measures.Course(*map(torch.cat, zip(*known, strict=True)))
-            about = found.setdefault("about", {}).setdefault(task, {})
-            about.setdefault("halting", {})[str(seed)] = measures.halting(together, deepest, THRESHOLD)
-            for memory in ("read_only", "write"):
-                policy = replace(thinker, memory=memory)
-                share = measures.swapped(policy, task, deepest, options.cases, seed=2000)
-                about.setdefault(f"swapped, {memory}", {})[str(seed)] = share
+        batches = {d: measures.problems(task, d, options.cases, seed=1000) for d in measures.SIZES[task]}
+        if way == "control":
+            backbone = model(options.out, task, seed, options.model_steps, is_control=True)
+            for d, cells in batches.items():
+                for name, spacers in (("answer at once, trained", 0), ("constant tokens, trained", d - 1)):
+                    result = measures.answered(backbone.model, cells, spacers)
+                    ways.setdefault(name, {}).setdefault(str(d), {})[str(seed)] = result
+        else:
+            backbone = (
+                FrozenBackbone(options.backbone, dtype="float32")
+                if options.backbone
+                else model(options.out, task, seed, options.model_steps)
+            )
+            thinker = trained(way, task, seed, options, backbone)
+            courses = {d: measures.course(thinker, cells, _steps(task, way, d)) for d, cells in batches.items()}
+            for d, each in courses.items():
+                ways.setdefault(way, {}).setdefault(str(d), {})[str(seed)] = measures.by_step(each, THRESHOLD)
+            if way == "soft token":
+                about = found[task].setdefault("about", {})
+                for name, result in causes(task, courses, thinker, options.cases).items():
+                    about.setdefault(name, {})[str(seed)] = result
         with atomic_write(file) as draft:
             json.dump(found, draft, indent=1)
     return found
 
 
+def _is_done(ways: dict[str, Any], way: str, task: str, seed: int, cases: int) -> bool:
+    by_depth = ways.get("answer at once, trained" if way == "control" else way, {})
+    return all(by_depth.get(str(d), {}).get(str(seed), {}).get("cases") == cases for d in measures.SIZES[task])
+
+
+def _steps(task: str, way: str, lookups: int) -> int:
+    """Steps that are taken; problems that are looked at together take equally many."""
+    if way != "soft token":
+        return lookups
+    deepest = measures.TRAINED[task]
+    return (deepest if lookups <= deepest else max(measures.SIZES[task])) + EXTRA
+
+
+def causes(task: str, courses: dict[int, measures.Course], thinker: Thinker, cases: int) -> dict[str, Any]:
+    """Where the head halts, at trained depths and at deeper ones, and thoughts that change places."""
+    deepest = measures.TRAINED[task]
+    groups = {"trained depths": [d for d in courses if d <= deepest], "deeper": [d for d in courses if d > deepest]}
+    found, position = {}, None
+    for name, depths in groups.items():
+        together = measures.Course(*map(torch.cat, zip(*(courses[d] for d in depths), strict=True)))
+        if position is None:
+            position = measures.by_position(together)
+        known = torch.nn.functional.pad(position, (0, max(0, together.right.shape[1] - len(position))), value=1.0)
+        found[f"halting, {name}"] = measures.halting(together, max(depths), THRESHOLD, known)
+    long = measures.course(thinker, measures.problems(task, deepest, cases, seed=1000), LONG)
+    found[f"{deepest} lookups"] = {
+        f"right after {steps} steps": long.right[:, steps - 1].mean().item() for steps in (deepest, deepest + 1, LONG)
+    }
+    for memory in ("read_only", "write"):
+        policy = replace(thinker, memory=memory)
+        found[f"swapped, {memory}"] = measures.swapped(policy, task, deepest, cases, seed=2000)
+    return found
+
+
 def tables(found: dict[str, Any]) -> list[Table]:
     made = []
-    for task, ways in found.items():
-        if task == "about":
-            continue
-        depths = list(next(iter(ways.values())))
+    for task, parts in found.items():
+        ways = parts["ways"]
+        depths = [str(d) for d in measures.SIZES[task]]
         title = (
             f"{task}: right with as many steps as lookups; chance {measures.CHANCE[task]:.2f}; training has at most "
-            f"{measures.TRAINED[task]} lookups in such problems"
+            f"{measures.TRAINED[task]} lookups in a row"
         )
-        table = Table("way back", *depths, title=title)
+        table = Table("way back", "seeds", *depths, title=title)
         for way, by_depth in ways.items():
-            table.add_row(way, *(_range([r["right"][int(d) - 1] for r in by_depth[d].values()]) for d in depths))
-        if (soft := ways.get("soft token")) is None:
+            seeds = str(len(by_depth[depths[0]]))
+            cells = {d: [_after(result["right"], int(d)) for result in by_depth[d].values()] for d in depths}
+            table.add_row(way, seeds, *(_range(cells[d]) for d in depths))
+            if way != "soft token":
+                continue
+            shown: dict[str, Callable[[dict[str, Any], int], float]] = {
+                "no thought": lambda result, d: result["right"][0],
+                "one step fewer": lambda result, d: _after(result["right"], max(d - 1, 1)),
+                f"{EXTRA} steps more": lambda result, d: _after(result["right"], d + EXTRA),
+                "halted by the head": lambda result, d: result["halted_right"],
+                "its steps": lambda result, d: result["halted_steps"],
+                "its calibration error": lambda result, d: result["calibration_error"],
+            }
+            for name, value in shown.items():
+                digits = {"its steps": 1, "its calibration error": 3}.get(name, 2)
+                table.add_row(
+                    f"  {name}",
+                    seeds,
+                    *(_range([value(result, int(d)) for result in by_depth[d].values()], digits) for d in depths),
+                )
+        made.append(table)
+        if about := parts.get("about"):
+            table = Table("", "measure", "seeds", title=f"{task}: where to end, and thoughts that change places")
+            for what, by_seed in about.items():
+                for name in next(iter(by_seed.values())):
+                    table.add_row(what, name.replace("_", " "), _range([one[name] for one in by_seed.values()], 3))
             made.append(table)
-            continue
-        table.add_row("no thought", *(_range([r["right"][0] for r in soft[d].values()]) for d in depths))
-        table.add_row(
-            "soft, one step fewer",
-            *(_range([r["right"][max(int(d) - 2, 0)] for r in soft[d].values()]) for d in depths),
-        )
-        table.add_row(
-            f"soft, {EXTRA} steps more", *(_range([r["right"][-1] for r in soft[d].values()]) for d in depths)
-        )
-        table.add_row(
-            "soft, halted by the head", *(_range([r["halted_right"] for r in soft[d].values()]) for d in depths)
-        )
-        table.add_row("its steps", *(_range([r["halted_steps"] for r in soft[d].values()], 1) for d in depths))
-        table.add_row(
-            "its calibration error", *(_range([r["calibration_error"] for r in soft[d].values()], 3) for d in depths)
-        )
-        made.append(table)
-    for task, about in found.get("about", {}).items():
-        table = Table(title=f"{task}: where to end, all trained depths together; and thoughts that change places")
-        rows = [
-            (what, name, [result[name] for result in about[what].values()])
-            for what in about
-            for name in next(iter(about[what].values()))
-        ]
-        for head in ("", "measure", "seeds"):
-            table.add_column(head)
-        for what, name, values in rows:
-            table.add_row(what, name, _range(values, 3))
-        made.append(table)
     return made
+
+
+def _after(right: list[float], steps: int) -> float:
+    return right[min(steps, len(right)) - 1]
 
 
 def _range(values: list[float], digits: int = 2) -> str:
@@ -166,25 +193,27 @@ def _range(values: list[float], digits: int = 2) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="corpus/lookups", help="folder of the model; default corpus/lookups")
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all")
+    parser.add_argument("--backbone", help="folder of a model to measure in place of small ones trained here")
     parser.add_argument(
-        "--ways", nargs="+", choices=(*WAYS, "untrained"), default=[*WAYS, "untrained"], help="default: all"
+        "--tasks", nargs="+", choices=TASKS, default=["chains", "pointers", "permutations"], help="kinds of problems"
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the trainings; default 0 1 2")
-    parser.add_argument("--steps", type=int, default=300, help="optimizer steps of a training; default 300")
+    parser.add_argument(
+        "--ways", nargs="+", choices=(*WAYS, "control"), default=["soft token", "spacer", "written", "control"],
+        help="rows; default soft token, spacer, written, control",
+    )  # fmt: skip
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of all trainings; default 0 1 2")
+    parser.add_argument("--model-steps", type=int, default=800, help="optimizer steps of a small model; default 800")
+    parser.add_argument("--steps", type=int, default=150, help="optimizer steps of a way back; default 150")
     parser.add_argument("--cases", type=int, default=2000, help="problems a cell; default 2000")
     parser.add_argument("--out", type=Path, default=Path("reasoning"), help="folder of the results; default reasoning")
-    parser.add_argument("--quick", action="store_true", help="one seed, 100 steps, 250 problems a cell")
+    parser.add_argument("--quick", action="store_true", help="chains, one seed, 250 problems a cell")
     options = parser.parse_args(arguments)
     if options.quick:
-        options.seeds, options.steps, options.cases = options.seeds[:1], 100, 250
-    if min(options.steps, options.cases) < 1:
-        parser.error("--steps and --cases are counts of at least 1")
-    if not Path(options.backbone).is_dir():
-        parser.error(
-            f"no model at {options.backbone}; train it: python train.py fit --config configs/pretrain_thoughts.yaml"
-        )
+        options.tasks, options.seeds, options.cases = options.tasks[:1], options.seeds[:1], 250
+    if min(options.steps, options.model_steps, options.cases) < 1:
+        parser.error("--steps, --model-steps and --cases are counts of at least 1")
+    if options.backbone and not Path(options.backbone).is_dir():
+        parser.error(f"there is no folder {options.backbone}; leave --backbone out, and small models are trained")
     options.out.mkdir(parents=True, exist_ok=True)
     prepare_cpu()
     found = measure(options)

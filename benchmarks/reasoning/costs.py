@@ -3,8 +3,11 @@
     python -m benchmarks.reasoning.costs
     python -m benchmarks.reasoning.costs --most 1000        # a minute
 
-Three models of equal size with random weights: costs do not depend on them. Where bytes grow, they grow by the same
-number with each thought, so that the last columns are computed from the thousandth (marked c).
+Models have random weights, on which costs do not depend: bytes are those of two layers (1M parameters), times those of
+six or eight (4 to 5M). Every thought is taken, up to 100,000, where it writes and the bytes should stay. Where they
+grow, they grow by the same number with each thought, so that the last columns are computed from the thousandth
+(marked c); so are those of thoughts that only read, which hand on the very same states. A row that is finished is kept
+in --out; an interrupted call goes on behind it.
 """
 
 import argparse
@@ -13,37 +16,54 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from tqdm import tqdm
+from transformers import GraniteMoeHybridForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from datamodules.lookups.data import make_tokenizer
+from datamodules.lookups.tasks import WORDS as KNOWN
 from gssr.backbone import FrozenBackbone
 from gssr.backbone.cpu import prepare_cpu
 from gssr.files import atomic_write
 from gssr.reasoning.thinker import Memory, Thinker
 from gssr.reasoning.thoughts import SoftToken
-from gssr.states.cache import any_cache, cache_name, layer_states
-from gssr.training.architectures import Nano, PureMamba2
+from gssr.states.cache import any_cache, cache_name
+from gssr.training.architectures import PureMamba2, nano_config
 
-WORDS, PROMPT = 258, 64
+WORDS, PROMPT = len(KNOWN), 64
 COUNTS = (1, 10, 1000, 100_000)
-MEASURED_GROWING = 1000
+MEASURED_GROWING, ROUNDS = 1000, 7
+# Mamba-2 has no keys, so that "write" is the same as "write_without_keys"; so is "read_only" for a transformer.
+ROWS: tuple[tuple[str, Memory], ...] = (
+    ("Mamba-2", "read_only"),
+    ("Mamba-2", "write"),
+    ("hybrid", "read_only"),
+    ("hybrid", "write"),
+    ("hybrid", "write_without_keys"),
+    ("transformer", "read_only"),
+    ("transformer", "write"),
+)
 
 
-def models() -> dict[str, PreTrainedModel]:
-    """About 0.9M parameters each."""
+def models(small: bool) -> dict[str, PreTrainedModel]:
+    """About 1M parameters each in two layers, or 4.5M in six or eight."""
+    width, layers = (192, 2) if small else (256, 6)
     llama = LlamaConfig(
-        vocab_size=WORDS, hidden_size=128, num_hidden_layers=5, num_attention_heads=4, num_key_value_heads=2,
-        intermediate_size=352, bos_token_id=1, eos_token_id=3, pad_token_id=0, tie_word_embeddings=True,
+        vocab_size=WORDS, hidden_size=width, num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=704, bos_token_id=1, eos_token_id=3, pad_token_id=0, tie_word_embeddings=True,
     )  # fmt: skip
+    hybrid = nano_config(WORDS, 192, 8)
+    if small:
+        hybrid.num_hidden_layers, hybrid.layer_types = 2, ["linear_attention", "full_attention"]
     return {
-        "Mamba-2": PureMamba2(WORDS, 128, 8).build(),
-        "hybrid": Nano(WORDS, 96, 8).build(),
+        "Mamba-2": (PureMamba2(WORDS, 272, 2) if small else PureMamba2(WORDS, 304, 8)).build(),
+        "hybrid": GraniteMoeHybridForCausalLM(hybrid),
         "transformer": LlamaForCausalLM(llama),
     }
 
@@ -76,16 +96,18 @@ def a_second(steps: Iterator[Any], count: int) -> float:
 def kept(thinker: Thinker, prompt: Tensor, most: int) -> tuple[dict[int, int], set[int]]:
     """Bytes after each of COUNTS, and those that were computed."""
     sizes: dict[int, int] = {}
-    last = 0
-    grows = False
-    for done, state in enumerate(thinker.states(prompt), 1):
+    last, before, stays = 0, None, False
+    thoughts = tqdm(thinker.states(prompt), total=most, desc=f"{thinker.memory} thoughts", leave=False)
+    for done, state in enumerate(thoughts, 1):
         if done in (1, 2, *COUNTS) or done == most:
-            parts = [part for layer in layer_states(state.kept) for _, part in layer.parts()]
-            now = sum(part.numel() * part.element_size() for part in parts)
-            grows, last = grows or (done > 1 and now != last), now
+            now = sum(part.numel() * part.element_size() for layer in state.kept for _, part in layer.parts())
+            stays = done == 1 or now == last
+            last = now
             if done in COUNTS:
                 sizes[done] = now
-        if done >= most or (grows and done >= min(most, MEASURED_GROWING)):
+        is_same = state.kept is before
+        before = state.kept
+        if done >= most or (done >= min(most, MEASURED_GROWING) and (is_same or not stays)):
             break
     computed = {count for count in COUNTS if count not in sizes}
     a, b = sorted(sizes)[-2:]
@@ -94,10 +116,22 @@ def kept(thinker: Thinker, prompt: Tensor, most: int) -> tuple[dict[int, int], s
     return dict(sorted(sizes.items())), computed
 
 
+def timed(backbone: FrozenBackbone, memory: Memory, prompt: Tensor, steps: int) -> dict[str, float]:
+    """Thoughts and decoding steps a second: medians of rounds that take turns."""
+    thought = SoftToken()
+    thought.prepare(backbone)
+    thinker = Thinker(backbone, thought, memory)
+    with torch.no_grad():
+        pairs = [
+            (a_second(thinker.steps(prompt), steps), a_second(decoding(backbone, prompt), steps)) for _ in range(ROUNDS)
+        ]
+    return dict(zip(("thoughts", "decoding"), map(median, zip(*pairs, strict=True)), strict=True))
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--most", type=int, default=COUNTS[-1], help="thoughts at most that are taken; default 100000")
-    parser.add_argument("--timed", type=int, default=300, help="steps that are timed, three times; default 300")
+    parser.add_argument("--timed", type=int, default=100, help="steps of a timed round; default 100")
     parser.add_argument("--out", type=Path, default=Path("reasoning"), help="folder of the results; default reasoning")
     options = parser.parse_args(arguments)
     if options.most < 10 or options.timed < 1:
@@ -106,32 +140,34 @@ def main(arguments: list[str] | None = None) -> None:
     prepare_cpu()
     torch.manual_seed(0)
     prompt = torch.randint(4, WORDS, (1, PROMPT))
-    found: dict[str, Any] = {}
-    table = Table("model", "memory", *(f"{n:,}" for n in COUNTS), "thoughts/s", "decoding/s", "times", title="bytes")
-    for name, model in models().items():
-        backbone = save(model, options.out / f"model-{name}")
+    file = options.out / "costs.json"
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    small = {name: save(model, options.out / f"small-{name}") for name, model in models(small=True).items()}
+    large = {name: save(model, options.out / f"large-{name}") for name, model in models(small=False).items()}
+    for name, memory in tqdm(ROWS, unit="row"):
+        row = found.get(f"{name}, {memory}", {})
+        if row.get("most") == options.most and row.get("timed") == options.timed:
+            continue
         thought = SoftToken()
-        thought.prepare(backbone)
-        policies: tuple[Memory, ...] = ("read_only", "write", "write_without_keys")
-        for memory in policies:
-            thinker = Thinker(backbone, thought, memory)
-            sizes, computed = kept(thinker, prompt, options.most)
-            with torch.no_grad():
-                pairs = [
-                    (
-                        a_second(thinker.steps(prompt), options.timed),
-                        a_second(decoding(backbone, prompt), options.timed),
-                    )
-                    for _ in range(3)
-                ]
-            thoughts, plain = (sorted(column)[1] for column in zip(*pairs, strict=True))
-            row = {"bytes": sizes, "computed": sorted(computed), "thoughts": thoughts, "decoding": plain}
-            found[f"{name}, {memory}"] = row | {"parameters": model.num_parameters()}
-            cells = [f"{size:,}{' c' if n in computed else ''}" for n, size in sizes.items()]
-            about = f"{name} ({model.num_parameters() / 1e6:.2f}M)"
-            table.add_row(about, memory, *cells, f"{thoughts:.0f}", f"{plain:.0f}", f"{plain / thoughts:.2f}")
-    with atomic_write(options.out / "costs.json") as file:
-        json.dump(found, file, indent=1)
+        thought.prepare(small[name])
+        sizes, computed = kept(Thinker(small[name], thought, memory), prompt, options.most)
+        found[f"{name}, {memory}"] = {
+            "most": options.most,
+            "timed": options.timed,
+            "bytes": {str(count): size for count, size in sizes.items()},
+            "computed": sorted(computed),
+            "parameters": [models[name].model.num_parameters() for models in (small, large)],
+            **timed(large[name], memory, prompt, options.timed),
+        }
+        with atomic_write(file) as draft:
+            json.dump(found, draft, indent=1)
+    table = Table("model", "memory", *(f"{n:,}" for n in COUNTS), "thoughts/s", "decoding/s", "times", title="bytes")
+    for row_name, row in found.items():
+        name, memory = row_name.split(", ")
+        cells = [f"{size:,}{' c' if int(n) in row['computed'] else ''}" for n, size in row["bytes"].items()]
+        sizes = " and ".join(f"{count / 1e6:.1f}M" for count in row["parameters"])
+        times = f"{row['decoding'] / row['thoughts']:.2f}"
+        table.add_row(f"{name} ({sizes})", memory, *cells, f"{row['thoughts']:.0f}", f"{row['decoding']:.0f}", times)
     Console(width=160).print(table)
 
 

@@ -9,23 +9,24 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
+from transformers import PreTrainedModel
 
-from datamodules.lookups.data import thought_row
-from datamodules.lookups.tasks import TASKS
+from datamodules.lookups.data import IDS, thought_row
+from datamodules.lookups.tasks import END, TASKS
 from gssr.backbone import FrozenBackbone
 from gssr.reasoning.thinker import Thinker
 from gssr.reasoning.thoughts import Thought
-from gssr.states.cache import layer_states
 
 # Sizes by lookups: chains of equal length, so that the answer is found by no elimination.
 SIZES = {
-    "chains": {d: (d, d, d) for d in range(1, 9)},
+    "chains": {d: (d, d, d) for d in (1, 2, 3, 4, 5, 6, 8)},
     "arithmetic": {d: (d, d) for d in range(1, 7)},
-    "permutations": {d: (d,) for d in (1, 2, 4, 6, 8, 10, 12, 16)},
+    "permutations": {d: (d,) for d in (1, 2, 4, 6, 8, 10, 12)},
+    "pointers": {d: (d,) for d in (1, 2, 3, 4, 5, 6, 8)},
 }
-# The largest number of lookups of problems that training can have, of this size.
-TRAINED = {"chains": 4, "arithmetic": 4, "permutations": 8}
-CHANCE = {"chains": 1 / 3, "arithmetic": 1 / 7, "permutations": 1 / 5}
+# The largest number of lookups in a row that training has.
+TRAINED = {"chains": 4, "arithmetic": 4, "permutations": 8, "pointers": 4}
+CHANCE = {"chains": 1 / 3, "arithmetic": 1 / 7, "permutations": 1 / 5, "pointers": 1 / 10}
 BATCH = 250
 
 
@@ -84,11 +85,21 @@ def halted(found: Course, measure: Tensor, threshold: float) -> tuple[float, flo
     return found.right.gather(1, at[:, None]).mean().item(), (at + 1.0).mean().item()
 
 
-def halting(found: Course, deepest: int, threshold: float) -> dict[str, float]:
-    """Ways to end, on problems of all depths together: the head; as many steps for all as the deepest needs; and at the
-    head's mean number of steps, confidence, and one number of steps for all.
+def by_position(found: Course) -> Tensor:
+    """Share of right answers after each step (S,): all that a head could know which sees the step's number alone."""
+    return found.right.mean(0)
+
+
+def halting(found: Course, deepest: int, threshold: float, position: Tensor | None = None) -> dict[str, float]:
+    """Ways to end, on problems of several depths together: the head; a head that sees the step's number alone; as many
+    steps for all as the deepest needs; and at the head's mean number of steps, confidence, and one number for all.
+
+    Args:
+        position: (S,), what `by_position` found on problems of trained depths; by default on these.
     """
     right, steps = halted(found, found.chance, threshold)
+    known = (by_position(found) if position is None else position).expand_as(found.right)
+    positional, its_place = halted(found, known, threshold)
     levels = found.confidence.flatten().sort().values
     low, high = 0, len(levels) - 1
     while low < high:  # mean steps rise with the threshold
@@ -104,7 +115,9 @@ def halting(found: Course, deepest: int, threshold: float) -> dict[str, float]:
         "saved": 1 - (steps - 1) / (deepest - 1),
         "confidence": confident,
         "steps_of_confidence": its_steps,
-        "position": found.right[:, round(steps) - 1].mean().item(),
+        "same_for_all": found.right[:, round(steps) - 1].mean().item(),
+        "position": positional,
+        "steps_of_position": its_place,
         "calibration_error": calibration_error(found.chance.flatten(), found.right.flatten()),
     }
 
@@ -156,14 +169,24 @@ def calibration_error(chance: Tensor, happened: Tensor, bins: int = 15) -> float
 
 
 @torch.no_grad()
+def answered(model: PreTrainedModel, batches: Sequence[dict[str, Tensor]], spacers: int) -> dict[str, object]:
+    """Share of right answers of a model that answers behind so many constant tokens; ``cases`` of them."""
+    right = []
+    for batch in batches:
+        between = torch.full((len(batch["prompt"]), spacers), IDS[END])
+        said = model(input_ids=torch.cat([batch["prompt"], between], 1), logits_to_keep=1).logits[:, -1].argmax(-1)
+        right.append((said == batch["answer"]).float())
+    found = torch.cat(right)
+    return {"cases": len(found), "right": [found.mean().item()]}
+
+
+@torch.no_grad()
 def bytes_kept(thinker: Thinker, prompt: Tensor, counts: Sequence[int]) -> dict[int, int]:
     """Bytes of all states that the next thought reads, after so many thoughts."""
     sizes = {}
     steps, done = thinker.states(prompt), 0
     for count in counts:
-        cache = next(islice(steps, count - done - 1, None)).kept
+        layers = next(islice(steps, count - done - 1, None)).kept
         done = count
-        sizes[count] = sum(
-            part.numel() * part.element_size() for layer in layer_states(cache) for _, part in layer.parts()
-        )
+        sizes[count] = sum(part.numel() * part.element_size() for layer in layers for _, part in layer.parts())
     return sizes

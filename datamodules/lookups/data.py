@@ -22,6 +22,7 @@ from gssr.sequences.batches import EpochBatches, EpochLoader, Key
 PARTS = {"train": 0, "val": 1, "test": 2}
 IDS = {word: i for i, word in enumerate(WORDS)}
 Row = dict[str, Tensor]
+Kind = Literal["chains", "arithmetic", "permutations", "pointers"]
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -73,11 +74,12 @@ class WrittenProblems(Problems):
     chains = 0.4
 
     def row(self, problem: Problem, shared: np.random.Generator, own: np.random.Generator) -> Row:
-        is_chain = shared.random() < self.chains
         longest = max(map(len, problem.chains))
+        lookups = min(longest, problem.written or longest) if shared.random() < self.chains else 1
         chain = problem.chains[int(own.integers(len(problem.chains)))]
-        start = 0 if is_chain else int(own.integers(len(chain)))
-        said = looked_up(chain, start, longest if is_chain else 1)
+        # What may be written out as a whole is; else it begins anywhere.
+        start = 0 if lookups == longest else int(own.integers(len(chain)))
+        said = looked_up(chain, start, lookups)
         tokens = torch.tensor(ids([*problem.facts, *said]))
         weights = torch.zeros(len(tokens))
         weights[len(problem.facts) + 1 :] = 1.0
@@ -120,7 +122,7 @@ class WrittenChains(LightningDataModule):
     """Written problems, for `gssr.training.language_model`.
 
     Args:
-        tasks: some of chains, arithmetic and permutations; each batch has one of them.
+        tasks: some of chains, arithmetic, permutations and pointers; each batch has one of them.
         batch_size: problems in a batch.
         rows: training problems, batch_size x optimizer steps.
         heldout_rows: problems of each task that validate.
@@ -131,7 +133,7 @@ class WrittenChains(LightningDataModule):
 
     def __init__(
         self,
-        tasks: Annotated[tuple[Literal["chains", "arithmetic", "permutations"], ...], Different()] = tuple(TASKS),
+        tasks: Annotated[tuple[Kind, ...], Different()] = ("chains", "permutations", "pointers"),
         batch_size: Items = 32,
         rows: Count = 96_000,
         heldout_rows: Items = 512,

@@ -9,6 +9,8 @@ an answer, which is looked up as itself. Every word is one token.
 - *permutations*: rounds that permute five places. A word such as ``r3.2`` is a place before a round. By theory (Merrill
   et al. 2024, "The illusion of state in state-space models") no pass of fixed depth follows permutations of five for
   any number of rounds.
+- *pointers*: cells that point at each other in a ring, and a number of hops. A word such as ``@3x5`` is a cell with the
+  hops that are left. Facts are always equally many, and chains are written out for four lookups at most.
 """
 
 from collections.abc import Sequence
@@ -19,15 +21,21 @@ import numpy as np
 PAD, BEGIN, IS, END, ASK = "<pad>", "<begin>", "=", ";", "?"
 MARKS = (PAD, BEGIN, IS, END, ASK)
 VARIABLES, DIGITS = "abcdefghijklmnopqrstuvwx", "0123456789"  # of chains
+DEEPEST = 4  # lookups of a chain in training
 NAMES, MODULUS = "ABCDEFGHIJKL", 7  # of arithmetic
 PLACES, ROUNDS = 5, 16  # of permutations
+CELLS, RING, HOPS, WRITTEN = 16, 10, 8, 4  # of pointers
 
 
 class Problem(NamedTuple):
-    """Words of the facts, up to the question mark, and chains of words, of which one is asked for."""
+    """Words of the facts, up to the question mark, and chains of words, of which one is asked for.
+
+    ``written``: lookups at most of a chain that is written out; None for all.
+    """
 
     facts: list[str]
     chains: list[list[str]]
+    written: int | None = None
 
 
 class Task:
@@ -53,7 +61,10 @@ class Chains(Task):
     words = (*VARIABLES, *DIGITS)
 
     def size(self, generator: np.random.Generator) -> tuple[int, ...]:
-        return split(generator, int(generator.integers(6, 13)), 3)
+        total = int(generator.integers(6, 13))
+        while max(found := split(generator, total, 3)) > DEEPEST:
+            pass
+        return found
 
     def problem(self, generator: np.random.Generator, size: Sequence[int]) -> Problem:
         names = _draw(generator, VARIABLES, sum(size), "variables")
@@ -129,7 +140,31 @@ class Permutations(Task):
         return Problem([*facts, ASK], chains)
 
 
-TASKS: dict[str, Task] = {"chains": Chains(), "arithmetic": Arithmetic(), "permutations": Permutations()}
+class Pointers(Task):
+    """``@3 @7 ; @7 @1 ; ? @3x2`` is ``@1x0``; chance is one over the cells of a ring."""
+
+    words = (*(f"@{c}" for c in range(CELLS)), *(f"@{c}x{hops}" for c in range(CELLS) for hops in range(HOPS + 1)))
+
+    def size(self, generator: np.random.Generator) -> tuple[int, ...]:
+        return (HOPS,)
+
+    def problem(self, generator: np.random.Generator, size: Sequence[int]) -> Problem:
+        (hops,) = size
+        if not 1 <= hops <= HOPS:
+            raise ValueError(f"{hops} hops were asked for; expected 1 to {HOPS}")
+        ring = generator.permutation(CELLS)[:RING]
+        facts = [[f"@{a}", f"@{b}", END] for a, b in zip(ring, np.roll(ring, -1), strict=True)]
+        chains = [[f"@{ring[(i + k) % RING]}x{hops - k}" for k in range(hops + 1)] for i in range(RING)]
+        return Problem(_said(generator, facts), chains, WRITTEN)
+
+
+# A new kind stands behind the others, so that words keep their ids.
+TASKS: dict[str, Task] = {
+    "chains": Chains(),
+    "arithmetic": Arithmetic(),
+    "permutations": Permutations(),
+    "pointers": Pointers(),
+}
 WORDS = (*MARKS, *(word for task in TASKS.values() for word in task.words))
 
 

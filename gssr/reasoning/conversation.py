@@ -16,9 +16,14 @@ class Conversation:
     ``tokens`` (1, L+1) are all of it. The model has read the first L of them; the last one is read with the next turn.
     """
 
-    def __init__(self, backbone: FrozenBackbone) -> None:
-        self.backbone, self.cache = backbone, any_cache(backbone.model)
-        self.tokens = torch.tensor([[backbone.start_id]], device=backbone.device)
+    def __init__(self, backbone: FrozenBackbone, behind: HybridState | None = None) -> None:
+        """``behind``: a state of one row to go on from, see ``resume``."""
+        self.backbone = backbone
+        if behind is None:
+            self.cache, tokens = any_cache(backbone.model), torch.tensor([[backbone.start_id]])
+        else:
+            self.cache, tokens = behind.to_cache(backbone.model), behind.tokens
+        self.tokens = tokens.to(backbone.device)
 
     @classmethod
     def resume(cls, backbone: FrozenBackbone, state: HybridState) -> "Conversation":
@@ -29,9 +34,7 @@ class Conversation:
         check_backbone(state, backbone)
         if state.rows != 1:
             raise ValueError(f"the state is behind {state.rows} texts, and a conversation is one")
-        begun = cls(backbone)
-        begun.cache, begun.tokens = state.to_cache(backbone.model), state.tokens.to(backbone.device)
-        return begun
+        return cls(backbone, state)
 
     def state(self) -> HybridState:
         """A copy of the states. Raises ValueError before anything was read, or for a model without recurrent states."""

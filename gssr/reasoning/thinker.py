@@ -24,7 +24,7 @@ from gssr.backbone import FrozenBackbone
 from gssr.reasoning.halting import HaltingHead
 from gssr.reasoning.thoughts import Thought
 from gssr.states.advance import advance
-from gssr.states.cache import ATTENTION, any_cache, fill_cache, layer_states
+from gssr.states.cache import ATTENTION, LayerState, any_cache, layer_states
 
 Memory = Literal["read_only", "write", "write_without_keys"]
 
@@ -42,12 +42,12 @@ class Step(NamedTuple):
 
 
 class State(NamedTuple):
-    """Of one step: ``kept`` is the cache that the next step reads, ``read`` the one behind this thought, of the
+    """Of one step: ``kept`` are the states that the next step reads, ``read`` the cache behind this thought, of the
     positions in ``mask`` (B, K), behind which an answer is written.
     """
 
     step: Step
-    kept: Cache
+    kept: tuple[LayerState, ...]
     read: Cache
     mask: Tensor
 
@@ -91,7 +91,7 @@ class Thinker:
         embedded = self.backbone.embed(prompt)
         with torch.no_grad():
             _, cache = advance(self.backbone, any_cache(self.backbone.model), embedded[:, :-1], mask[:, :-1])
-        return self._think(cache, mask[:, :-1], embedded[:, -1].float())
+        return self._think(layer_states(cache), mask[:, :-1], embedded[:, -1].float())
 
     @torch.no_grad()
     def readouts(
@@ -135,21 +135,17 @@ class Thinker:
                 return state, taken
         raise ValueError(f"{steps} steps were asked for; expected 1 or more")
 
-    def _think(self, cache: Cache, mask: Tensor, thought: Tensor) -> Iterator[State]:
+    def _think(self, kept: tuple[LayerState, ...], mask: Tensor, thought: Tensor) -> Iterator[State]:
         before: Tensor | None = None
         while True:
             seen = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-            hidden, read = advance(self.backbone, cache, thought[:, None], seen)
+            hidden, read = advance(self.backbone, kept, thought[:, None], seen)
             logits = self.backbone.logits(hidden[:, -1]).float()
             if self.memory == "write":
-                cache, mask = read, seen
+                kept, mask = layer_states(read), seen
             elif self.memory == "write_without_keys":
-                cache = self._without_last_keys(read)
+                kept = tuple(layer.map(lambda part: part[:, :, :-1], ATTENTION) for layer in layer_states(read))
             said = logits.detach().softmax(-1)
             again = logits.new_zeros(len(logits)) if before is None else (said * before).sum(-1)
-            yield State(Step(thought, hidden[:, -1].float(), logits, again), cache, read, seen)
+            yield State(Step(thought, hidden[:, -1].float(), logits, again), kept, read, seen)
             before, thought = said, self.thought(hidden[:, -1], logits, self.backbone)
-
-    def _without_last_keys(self, cache: Cache) -> Cache:
-        layers = [layer.map(lambda part: part[:, :, :-1], ATTENTION) for layer in layer_states(cache)]
-        return fill_cache(self.backbone.model, layers)

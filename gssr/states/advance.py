@@ -46,13 +46,15 @@ def left_padded(backbone: FrozenBackbone, texts: Sequence[str], padding: int, la
     return tokens, mask
 
 
-def advance(backbone: FrozenBackbone, cache: Cache, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, DynamicCache]:
+def advance(
+    backbone: FrozenBackbone, cache: Cache | tuple[LayerState, ...], embeddings: Tensor, mask: Tensor
+) -> tuple[Tensor, DynamicCache]:
     """Read L positions behind the K positions of a cache. The given cache stays as it is.
 
     Gradients pass to the embeddings and to the states in the cache, for a single token, too.
 
     Args:
-        cache: from ``empty_cache``, ``fill_cache`` or an earlier call.
+        cache: from ``empty_cache``, ``fill_cache`` or an earlier call; or the states of its layers.
         embeddings: (B, L, E), as ``backbone.embed`` gives them.
         mask: (B, K + L), False at padding: the positions in the cache, then the new ones.
 
@@ -63,7 +65,8 @@ def advance(backbone: FrozenBackbone, cache: Cache, embeddings: Tensor, mask: Te
     Raises:
         ValueError: shapes that do not fit each other, or a row without a token in front of an empty cache.
     """
-    mask, layers = mask.to(backbone.device, torch.bool), layer_states(cache)
+    mask = mask.to(backbone.device, torch.bool)
+    layers = cache if isinstance(cache, tuple) else layer_states(cache)
     _check(layers, embeddings, mask)
     embeddings = embeddings.to(backbone.table.weight.dtype)
     new = mask[:, -embeddings.shape[1] :]
@@ -84,12 +87,15 @@ def _read(
 ) -> tuple[Tensor, DynamicCache]:
     """One call of the decoder with a cache that holds copies of ``layers``."""
     cache, name, length = fill_cache(backbone.model, layers), cache_name(backbone.model), embeddings.shape[1]
+    padded = not mask.all()
     if name == "cache_params":
-        about = {"attention_mask": mask[:, -length:].long()}
-    else:
+        about = {"attention_mask": mask[:, -length:].long()} if padded else {}
+    elif padded:
         # As ``generate`` counts positions, so that rotary keys agree: padding has none.
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -length:]
         about = {"attention_mask": mask.long(), "position_ids": positions}
+    else:
+        about = {"position_ids": torch.arange(mask.shape[1] - length, mask.shape[1], device=mask.device)[None]}
     out = backbone.decoder(inputs_embeds=embeddings, use_cache=True, **about, **{name: cache})
     return out.last_hidden_state, cache
 

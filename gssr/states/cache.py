@@ -8,7 +8,8 @@ layer. Other recurrent layers of transformers have shapes of their own.
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionCacheLayerMixin
 
 ATTENTION = ("keys", "values")
+PARTS = ("recurrent", "conv", *ATTENTION)  # the fields of LayerState, in their order
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +38,9 @@ class LayerState:
 
     def parts(self) -> Iterator[tuple[str, Tensor]]:
         """Name and tensor of each state that the layer has."""
-        for field in fields(self):
-            if (tensor := getattr(self, field.name)) is not None:
-                yield field.name, tensor
+        for name in PARTS:
+            if (tensor := getattr(self, name)) is not None:
+                yield name, tensor
 
     def map(self, change: Callable[[Tensor], Tensor], only: tuple[str, ...] = ()) -> "LayerState":
         """Apply ``change`` to every state, or to the states named in ``only``."""
@@ -86,17 +88,17 @@ def fill_cache(model: PreTrainedModel, layers: Sequence[LayerState]) -> DynamicC
 
     Raises ValueError for a model with another number of layers, and as ``any_cache``.
     """
-    cache = any_cache(model)
+    cache, device, dtype = any_cache(model), model.device, model.dtype
     if len(cache.layers) != len(layers):
         raise ValueError(f"these are states of {len(layers)} layers, the model has {len(cache.layers)}")
     for i, layer in enumerate(layers):
         # The model's own order: the conv state marks the layer as begun. Both updates copy what they get.
         if layer.conv is not None:
-            cache.update_conv_state(layer.conv.to(model.device, model.dtype), i)
+            cache.update_conv_state(layer.conv.to(device, dtype), i)
         if layer.recurrent is not None:
-            cache.update_recurrent_state(layer.recurrent.to(model.device), i)
+            cache.update_recurrent_state(layer.recurrent.to(device), i)
         if layer.keys is not None and layer.values is not None:
-            cache.update(*(part.to(model.device, model.dtype, copy=True) for part in (layer.keys, layer.values)), i)
+            cache.update(*(part.to(device, dtype) for part in (layer.keys, layer.values)), i)
     return cache
 
 
@@ -113,7 +115,12 @@ def layer_states(cache: Cache) -> tuple[LayerState, ...]:
 
 def cache_name(model: PreTrainedModel) -> str:
     """The argument by which the model takes a cache: models without attention call it ``cache_params``."""
-    return "cache_params" if "cache_params" in inspect.signature(model.forward).parameters else "past_key_values"
+    return _cache_name(type(model))
+
+
+@lru_cache
+def _cache_name(kind: type[PreTrainedModel]) -> str:
+    return "cache_params" if "cache_params" in inspect.signature(kind.forward).parameters else "past_key_values"
 
 
 def inputs(model: PreTrainedModel, cache: Cache, tokens: Tensor, mask: Tensor) -> dict[str, Any]:

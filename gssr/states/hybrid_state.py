@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from gssr.states.cache import ATTENTION, LayerState, empty_cache, fill_cache, in
 from gssr.states.checks import check_consistent, check_layout, check_mask, check_values, layers_of
 
 FORMAT = "gssr hybrid state 1"
+_LAYOUTS: "WeakKeyDictionary[FrozenBackbone, tuple[LayerState, ...]]" = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +226,15 @@ def _check_fits(state: HybridState, backbone: FrozenBackbone) -> None:
         if int(state.tokens.max()) >= (known := backbone.table.num_embeddings):
             raise ValueError(f"it holds token ids that are not among the {known}")
         return
-    model = capture_tokens(backbone, torch.full((1, 2), backbone.start_id)).layers
+    model = _layout(backbone)
     if len(state.layers) != len(model):
         raise ValueError(f"it has {len(state.layers)} layers, the model {len(model)}")
     check_layout(dict(enumerate(state.layers)), dict(enumerate(model)))
+
+
+def _layout(backbone: FrozenBackbone) -> tuple[LayerState, ...]:
+    """What the model keeps behind one token, on meta; the model reads it once."""
+    if (found := _LAYOUTS.get(backbone)) is None:
+        layers = capture_tokens(backbone, torch.full((1, 2), backbone.start_id)).layers
+        found = _LAYOUTS[backbone] = tuple(layer.map(lambda part: part.to("meta")) for layer in layers)
+    return found

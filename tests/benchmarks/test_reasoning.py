@@ -4,6 +4,9 @@ import pytest
 import torch
 
 from benchmarks.reasoning import costs, measures
+from benchmarks.reasoning.models import AnswersAtOnce
+from datamodules.lookups.data import IDS
+from datamodules.lookups.tasks import ASK, END
 from gssr.backbone import FrozenBackbone
 from gssr.reasoning.thinker import Memory, Thinker
 from gssr.reasoning.thoughts import SoftToken, WrittenToken
@@ -22,7 +25,8 @@ def test_a_head_that_knows_saves_what_can_be_saved() -> None:
     found = measures.halting(known(), deepest=4, threshold=0.9)
     assert found["head"] == found["fixed"] == 1.0
     assert found["steps"] == 2.5 and found["saved"] == pytest.approx(0.5)
-    assert found["position"] == pytest.approx(0.5)  # two steps for all solve the first two
+    assert found["same_for_all"] == pytest.approx(0.5)  # two steps for all solve the first two
+    assert found["position"] == 1.0 and found["steps_of_position"] == 4.0  # the number alone saves nothing
     assert found["calibration_error"] == pytest.approx(0.01, abs=1e-5)
 
 
@@ -41,6 +45,21 @@ def test_bytes_that_are_computed_are_those_that_would_be_measured(
     sizes, found = costs.kept(thinker, prompt, 20)
     assert found == computed
     assert sizes[1000] == measures.bytes_kept(thinker, prompt, [1000])[1000]
+
+
+def test_the_control_learns_answers_of_trained_depths_alone() -> None:
+    words = {token: word for word, token in IDS.items()}
+    for task, deepest in (("chains", 4), ("pointers", 4), ("permutations", 8)):
+        rows = AnswersAtOnce([task], "train", 200, 4, seed=0)
+        for i in range(200):
+            row = rows[i]
+            said = [words[token] for token in row["tokens"].tolist()]
+            begin = said.index(ASK) + 1
+            asked, answer, between = said[begin], said[-1], said[begin + 1 : -1]
+            assert row["weights"].sum() == row["weights"][-1] == 1
+            assert set(between) <= {END} and len(between) < deepest and asked != answer
+            if task == "pointers":
+                assert 1 <= int(asked.split("x")[1]) <= deepest and answer.endswith("x0")
 
 
 def test_thoughts_change_places_once(tiny: FrozenBackbone) -> None:

@@ -41,7 +41,16 @@ def permutations(text: str) -> str:
     return f"r{r}.{place}"
 
 
-SOLVERS = {"chains": chains, "arithmetic": arithmetic, "permutations": permutations}
+def pointers(text: str) -> str:
+    facts, asked = text.split(" ? ")
+    goes = dict(re.findall(r"@(\d+) @(\d+) ;", facts))
+    cell, hops = asked[1:].split("x")
+    for _ in range(int(hops)):
+        cell = goes[cell]
+    return f"@{cell}x0"
+
+
+SOLVERS = {"chains": chains, "arithmetic": arithmetic, "permutations": permutations, "pointers": pointers}
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -69,6 +78,8 @@ def test_what_is_written_is_looked_up_and_alone_counts(name: str) -> None:
             words = said.split(" ")
             assert weights.sum() == len(words) - 1 and weights[-len(words) + 1 :].all()
             assert len({SOLVERS[name](f"{facts} ? {word}") for word in words}) == 1
+            if name in ("chains", "pointers"):  # what is deeper is held out
+                assert len(set(words)) <= 5
 
 
 def test_a_batch_has_one_size_and_seed_part_and_row_decide_it() -> None:
@@ -86,13 +97,15 @@ def test_a_batch_has_one_size_and_seed_part_and_row_decide_it() -> None:
 @pytest.mark.parametrize("task", TASKS.values())
 def test_answers_are_balanced(task: Task) -> None:
     g = np.random.default_rng(0)
-    size = {"Chains": (4, 4, 4), "Arithmetic": (4, 4), "Permutations": (8,)}[type(task).__name__]
+    size = {"Chains": (4, 4, 4), "Arithmetic": (4, 4), "Permutations": (8,), "Pointers": (8,)}[type(task).__name__]
     ends = [task.problem(g, size).chains[0][-1].split(".")[-1] for _ in range(2000)]
     shares = np.unique(ends, return_counts=True)[1] / len(ends)
     assert shares.max() < 1.35 * shares.mean()
 
 
-@pytest.mark.parametrize("name, size", [("chains", (20, 5)), ("arithmetic", (13,)), ("permutations", (17,))])
+@pytest.mark.parametrize(
+    "name, size", [("chains", (20, 5)), ("arithmetic", (13,)), ("permutations", (17,)), ("pointers", (9,))]
+)
 def test_more_lookups_than_there_are_names_are_refused(name: str, size: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="were asked for"):
         TASKS[name].problem(np.random.default_rng(0), size)

@@ -18,7 +18,8 @@ from transformers import (
 from gssr.backbone import FrozenBackbone
 from gssr.states import state_file
 from gssr.states.blend import blend
-from gssr.states.cache import empty_cache
+from gssr.states.cache import LayerState, empty_cache
+from gssr.states.checks import check_values
 from gssr.states.hybrid_state import FORMAT, HybridState, capture_tokens, from_cache, repeat_rows
 from gssr.states.inspect import nbytes
 from tests.states.conftest import PROMPTS, other_hybrid
@@ -311,6 +312,26 @@ def test_what_cannot_be_read_or_written_is_refused(tiny: FrozenBackbone, tmp_pat
         HybridState.capture(tiny, ["x"]).save(tmp_path / "no" / "folder" / "x.safetensors")
     with pytest.raises(ValueError, match="has no token"):
         HybridState.capture(tiny, ["x"]).read_on(tiny, "")
+
+
+def test_the_model_tells_once_what_its_states_look_like(
+    tiny: FrozenBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, file = HybridState.capture(tiny, PROMPTS[:1]), tmp_path / "state.safetensors"
+    state.save(file)
+    HybridState.load(file, tiny)
+    monkeypatch.setattr(tiny, "decoder", None)  # a second reading would call it
+    assert same(HybridState.load(file, tiny), state)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("odd", [[torch.nan], [torch.inf], [-torch.inf], [torch.inf, -torch.inf]])
+def test_one_number_that_is_not_finite_is_found_and_large_ones_are_not(odd: list[float], dtype: torch.dtype) -> None:
+    tokens, part = torch.zeros(1, 2, dtype=torch.int64), torch.full((1, 64), 3e38, dtype=dtype)
+    check_values([LayerState(conv=part)], tokens)  # whose sum is infinite
+    part[0, : len(odd)] = torch.tensor(odd)
+    with pytest.raises(ValueError, match="conv of layer 0 holds numbers that are not finite"):
+        check_values([LayerState(conv=part)], tokens)
 
 
 def test_models_without_such_states_are_refused() -> None:
