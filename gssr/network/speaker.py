@@ -11,6 +11,7 @@ into the cache (`gssr.states.intervention.steer`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -66,6 +67,11 @@ class SpeechConfig:
     rows: bool = fixed(False)
     own: bool = fixed(True)
     values: bool = fixed(False)
+
+    def __post_init__(self) -> None:
+        # On the command line, quotes keep a colon, a brace or a line break.
+        for name in ("between", "row"):
+            object.__setattr__(self, name, _unquoted(getattr(self, name)))
 
 
 class Speaker(nn.Module):
@@ -213,6 +219,15 @@ class Speaker(nn.Module):
             yield prompted, ReadPrompts(self.backbone, [prompts[row].rstrip(" ") for row in prompted])
         if (bare := [row for row in range(count) if not has[row]]) or not prompted:
             yield bare, None
+
+
+def _unquoted(text: str | None) -> str | None:
+    """What a JSON text stands for; any other text as it is."""
+    try:
+        found = json.loads(text or "")
+    except ValueError:
+        return text
+    return found if isinstance(found, str) else text
 
 
 def _of(numbers: Tensor | None, rows: list[int]) -> Tensor | None:

@@ -9,6 +9,7 @@ from transformers import DynamicCache
 
 from gssr.network import GoalNetwork
 from gssr.network.prompt import Prompts, Said
+from gssr.network.speaker import SpeechConfig
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch, Record
 from gssr.sequences.row_in_words import RowInWords
@@ -197,6 +198,14 @@ def test_a_checkpoint_fixes_history_and_row(tiny_folder: Path) -> None:
     assert made.speaker.prompts([Said("a", [2.0])], [3.0]) == "a\nwind 3: "
     with pytest.raises(ValueError, match="the row in words"):
         make_network(tiny_folder, row="{pressure}", text_layers=(2,), goal_layer=2, names=["wind"])
+
+
+@pytest.mark.parametrize(
+    ("given", "row"),
+    [('"{values}:"', "{values}:"), ('"{values}\\n"', "{values}\n"), ("{values}", "{values}"), ("7", "7"), (None, None)],
+)
+def test_quotes_of_the_command_line_are_no_part_of_a_row(given: str | None, row: str | None) -> None:
+    assert SpeechConfig(row=given).row == row and SpeechConfig(between=given or "").between == (row or "")
 
 
 @pytest.mark.parametrize("own", [True, False])
