@@ -44,7 +44,7 @@ def latent_health(network: SpeakingNetwork, batch: Batch, windows: int = 384, se
 @dataclass(frozen=True)
 class TextEvidence:
     """Nats per token of a text behind the belief of its own series (`own`), of another series (`other`) and behind no
-    belief (`none`), each behind the text's own prompt; `gain` is other - own.
+    belief (`none`), each behind the text's own prompt and values; `gain` is other - own.
     """
 
     gain: Estimate
@@ -74,19 +74,20 @@ def text_evidence(
         return None
     device = network.device
     with evaluating(network, seed_of(seed, "text evidence")):
-        x, noise = [], torch.Generator().manual_seed(seed_of(seed, "prior samples"))
+        x, numbers, noise = [], [], torch.Generator().manual_seed(seed_of(seed, "prior samples"))
         for start in range(0, len(rows), batch_size):
             part = slice(start, start + batch_size)
-            samples = network.forecaster.prior_samples(
-                move_data_to_device(batch.select(rows[part]), device), generator=noise
-            )
-            x.append(samples[torch.arange(len(samples)), torch.as_tensor(times[part])])
-        x = torch.cat(x)
+            picked = move_data_to_device(batch.select(rows[part]), device)
+            samples = network.forecaster.prior_samples(picked, generator=noise)
+            at = torch.arange(len(samples)), torch.as_tensor(times[part])
+            x.append(samples[at])
+            numbers.append(network.forecaster.numbers(picked)[at])
+        x, numbers = torch.cat(x), torch.cat(numbers)
         own_at, other_at = (torch.as_tensor(side) for side in zip(*partners, strict=True))
         texts = [batch.text[rows[i]][times[i]] for i in own_at.tolist()]
         prompts = network.speaker.prompts.of(batch, [(rows[i], times[i]) for i in own_at.tolist()])
         (own, tokens), (other, _) = (
-            _nats(network, x[side], texts, prompts, batch_size // 4) for side in (own_at, other_at)
+            _nats(network, x[side], texts, prompts, numbers[own_at], batch_size // 4) for side in (own_at, other_at)
         )
         none = network.speaker.silent_nats(texts, prompts)[0].double().cpu().numpy()
     series = [batch.series[rows[i]] for i in own_at.tolist()]
@@ -121,11 +122,16 @@ def _partners(batch: Batch, rows: list[int], times: list[int], generator: np.ran
 
 
 def _nats(
-    network: SpeakingNetwork, x: torch.Tensor, texts: list[str], prompts: list[str | None], size: int
+    network: SpeakingNetwork,
+    x: torch.Tensor,
+    texts: list[str],
+    prompts: list[str | None],
+    numbers: torch.Tensor,
+    size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     nats, tokens = [], []
     for start in range(0, len(texts), size):
-        part = network.speaker.text_nats(*(each[start : start + size] for each in (x, texts, prompts)))
+        part = network.speaker.text_nats(*(each[start : start + size] for each in (x, texts, prompts, numbers)))
         nats.append(part[0].double().cpu().numpy())
         tokens.append(part[1].double().cpu().numpy())
     return np.concatenate(nats), np.concatenate(tokens)

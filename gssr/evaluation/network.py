@@ -90,6 +90,9 @@ class BeliefForecaster(Protocol):
     def prior_samples(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """x_t ~ p(x_t | h_t), (B, T, D), the goal off; h_t has read values and texts before t only."""
 
+    def numbers(self, batch: Batch) -> Tensor:
+        """What speaks reads of each step's values, (B, T, N)."""
+
 
 class PromptMaker(Protocol):
     """What stands in front of texts beside a belief."""
@@ -103,9 +106,11 @@ class BeliefSpeaker(Protocol):
 
     prompts: PromptMaker
 
-    def text_nats(self, x: Tensor, texts: Sequence[str], prompts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
-        """Negative log-likelihood of each text behind its prompt and x (N, D), and its number of tokens, end included;
-        (N) each.
+    def text_nats(
+        self, x: Tensor, texts: Sequence[str], prompts: Sequence[str | None], numbers: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Negative log-likelihood of each text behind its prompt, x (N, D) and what `numbers` gives, and its number of
+        tokens, end included; (N) each.
         """
 
     def silent_nats(self, texts: Sequence[str], prompts: Sequence[str | None]) -> tuple[Tensor, Tensor]:

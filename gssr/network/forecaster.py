@@ -15,7 +15,7 @@ from gssr.network.losses import kl_terms, masked_mean
 from gssr.network.noise import WindowNoise
 from gssr.network.normalisation import WindowScale
 from gssr.network.prompt import Said
-from gssr.network.rssm import Belief
+from gssr.network.rssm import Belief, numbers_of
 from gssr.network.speaker import Speaker
 from gssr.network.world_model import WorldModel
 from gssr.sequences.context import context_length, first_steps
@@ -190,18 +190,30 @@ class Forecaster:
     def _written(self, batch: Batch, x: Tensor, spoken: Tensor, max_new_tokens: int) -> list[list[str]]:
         """Texts of beliefs x (B, H, D) at values (B, H, Y): all at once, or step by step behind those before."""
         (size, steps), prompts = x.shape[:2], self.speaker.prompts
-        said = prompts.observed(batch)
+        said, numbers = prompts.observed(batch), self._numbers(batch, spoken)
         values, written = spoken.tolist(), [[] for _ in range(size)]
         at_once = 1 if prompts.history and prompts.own else steps
         for first in range(0, steps, at_once):
             places = [(b, t) for b in range(size) for t in range(first, first + at_once)]
             asked = [prompts(said[b], values[b][t]) for b, t in places]
-            texts = self.speaker.write(x[:, first : first + at_once].flatten(0, 1), max_new_tokens, asked)
+            behind = (part[:, first : first + at_once].flatten(0, 1) for part in (x, numbers))
+            texts = self.speaker.write(next(behind), max_new_tokens, asked, next(behind))
             for (b, t), text in zip(places, texts, strict=True):
                 written[b].append(text)
                 if text and prompts.own:
                     said[b].append(Said(text, values[b][t]))
         return written
+
+    def _numbers(self, batch: Batch, spoken: Tensor) -> Tensor:
+        """What speaks reads of imagined values (B, H, Y), which follow the context: (B, H, 3 Y)."""
+        first = batch.value.shape[1] - spoken.shape[1]
+        value = torch.cat([batch.value[:, :first], spoken.to(batch.value)], 1)
+        seen = torch.cat([batch.value_mask[:, :first], torch.ones_like(spoken, dtype=torch.bool)], 1)
+        return self.numbers(replace(batch, value=value, value_mask=seen))[:, first:]
+
+    def numbers(self, batch: Batch) -> Tensor:
+        """What speaks reads of the batch's values, (B, T, 3 Y)."""
+        return numbers_of(self.world.scaled_values(batch), batch.value_mask)
 
     @torch.no_grad()
     def prior_samples(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:

@@ -104,7 +104,7 @@ class GoalNetwork(LightningModule):
         return {
             "world": WorldModel(options.world, options.steering, self.backbone, width),
             "calibration": Calibration(width),
-            "speaker": Speaker(options.speech, self.backbone, *sizes, row or None),
+            "speaker": Speaker(options.speech, self.backbone, *sizes, row or None, width),
         }
 
     def _weights(self) -> dict[str, Tensor]:

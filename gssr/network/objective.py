@@ -14,7 +14,7 @@ from gssr.network.goal_encoder import LatentGoal
 from gssr.network.layers import exact
 from gssr.network.losses import antithetic_crps, goal_distance, kl_terms, masked_mean, value_nll
 from gssr.network.noise import WindowNoise
-from gssr.network.rssm import Filtered
+from gssr.network.rssm import Filtered, numbers_of
 from gssr.network.speaker import Speaker
 from gssr.network.world_model import WorldModel
 from gssr.sequences.context import context_length
@@ -212,28 +212,38 @@ class Objective:
             rows = [rows[i] for i in torch.randperm(len(rows), generator=generator)[:most].tolist()]
         if not rows:
             return nothing
-        found = []
+        numbers, found = numbers_of(self.world.scaled_values(batch), batch.value_mask), []
         for start in range(0, len(rows), most):
             b, t = torch.tensor(part := rows[start : start + most], device=x.device).T
             prompts = self.speaker.prompts.of(batch, part, heard, generator if training else None)
-            found.append(self.speaker.text_nats(x[b, t], [batch.text[i][j] for i, j in part], prompts))
+            said = [batch.text[i][j] for i, j in part]
+            found.append(self.speaker.text_nats(x[b, t], said, prompts, numbers[b, t]))
         nats, tokens = (sum(each.sum() for each in column) for column in zip(*found, strict=True))
         if isinstance(generator, WindowNoise):
-            self.text_gain = self._gain(batch, x, rows[:most], found[0], heard)
+            b, t = torch.tensor(rows[:most], device=x.device).T
+            self.text_gain = self._gain(batch, x, rows[:most], found[0], heard, numbers[b, t])
         return Measured(nats / tokens + nothing.mean, tokens)
 
     def _gain(
-        self, batch: Batch, x: Tensor, rows: list[tuple[int, int]], own: tuple[Tensor, Tensor], heard: Tensor | None
+        self,
+        batch: Batch,
+        x: Tensor,
+        rows: list[tuple[int, int]],
+        own: tuple[Tensor, Tensor],
+        heard: Tensor | None,
+        numbers: Tensor,
     ) -> Measured | None:
-        """Nats a token by which the texts of some steps cost more behind the belief of another one of these steps.
+        """Nats a token by which the texts of some steps cost more behind the belief of another one of these steps, at
+        their own values.
 
-        own: nats and tokens (N) behind their own beliefs. None for a single text.
+        own: nats and tokens (N) behind their own beliefs. numbers: of the steps, (N, 3 Y). None for a single text.
         """
         if len(rows) < 2:
             return None
         b, t = torch.tensor(rows, device=x.device).T
         prompts = self.speaker.prompts.of(batch, rows, heard, None)
-        nats, tokens = self.speaker.text_nats(x[b, t].roll(1, 0), [batch.text[i][j] for i, j in rows], prompts)
+        said = [batch.text[i][j] for i, j in rows]
+        nats, tokens = self.speaker.text_nats(x[b, t].roll(1, 0), said, prompts, numbers)
         return Measured((nats - own[0]).sum() / tokens.sum(), tokens.sum())
 
     def first_imagined(self, batch: Batch, generator: torch.Generator | WindowNoise) -> int:

@@ -11,6 +11,7 @@ into the cache (`gssr.states.intervention.steer`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from gssr.network.config import fixed
 from gssr.network.heads import PrefixProjector
 from gssr.network.layers import exact
 from gssr.network.prompt import Prompts
+from gssr.network.rssm import NUMBERS
 from gssr.network.state_projector import StateProjector
 from gssr.sequences.row_in_words import RowInWords
 from gssr.states.hybrid_state import HybridState
@@ -52,6 +54,7 @@ class SpeechConfig:
         row: The values of the text's own step, in words behind them, such as "{values}:", see RowInWords; null: none.
         rows: Each of the history's texts has the values of its own step in front of it, too.
         own: What a plan has written itself counts among its last texts; false: only texts that were observed.
+        values: Prefix and change of states come from the values of the text's own step and their last change, too.
     """
 
     injection: Literal["prefix", "state", "both"] = fixed("prefix")
@@ -63,6 +66,12 @@ class SpeechConfig:
     row: str | None = fixed(None)
     rows: bool = fixed(False)
     own: bool = fixed(True)
+    values: bool = fixed(False)
+
+    def __post_init__(self) -> None:
+        # On the command line, quotes keep a colon, a brace or a line break.
+        for name in ("between", "row"):
+            object.__setattr__(self, name, _unquoted(getattr(self, name)))
 
 
 class Speaker(nn.Module):
@@ -72,6 +81,7 @@ class Speaker(nn.Module):
         config: how the belief speaks. backbone: the frozen model; it is no submodule.
         latent_dim: D. hidden_dim: width of the projectors.
         row: writes values in words, where the config has a row.
+        value_dim: Y, where the config has values.
 
     Raises:
         ValueError: a layer without a recurrent state is to be changed.
@@ -87,13 +97,16 @@ class Speaker(nn.Module):
         latent_dim: int,
         hidden_dim: int,
         row: RowInWords | None = None,
+        value_dim: int = 0,
     ) -> None:
         super().__init__()
         self.backbone, self.prefix, self.state = backbone, None, None
+        self.numbers = NUMBERS * value_dim if config.values else 0
+        inputs = latent_dim + self.numbers
         self.prompts = Prompts(config.history, config.between, row, config.rows, config.own)
         if config.injection != "state":
             width, scale = backbone.hidden_size, backbone.embedding_scale
-            self.prefix = PrefixProjector(latent_dim, hidden_dim, config.prefix_tokens, width, scale)
+            self.prefix = PrefixProjector(inputs, hidden_dim, config.prefix_tokens, width, scale)
         if config.injection != "prefix":
             states = _states(backbone)
             chosen = sorted(states if config.state_layers is None else config.state_layers)
@@ -101,18 +114,25 @@ class Speaker(nn.Module):
                 raise ValueError(f"state_layers {wrong} have no recurrent state; expected some of {sorted(states)}")
             shapes = {layer: states[layer].shape[1:] for layer in chosen}
             scales = {layer: norm(states[layer]).item() for layer in chosen}
-            self.state = StateProjector(latent_dim, hidden_dim, config.state_rank, shapes, scales)
+            self.state = StateProjector(inputs, hidden_dim, config.state_rank, shapes, scales)
 
     @property
     def device(self) -> torch.device:
         return self.backbone.device
 
-    def forward(self, x: Tensor, prompted: bool = False) -> tuple[Tensor, dict[int, LowRank]]:
+    def forward(
+        self, x: Tensor, prompted: bool = False, numbers: Tensor | None = None
+    ) -> tuple[Tensor, dict[int, LowRank]]:
         """The prefix (N, P, E) and the change of states by layer (none without a projector) of beliefs x (N, D).
 
         Without a prefix and a prompt, a text stands behind one more start token: only states of something read can
         change.
+
+        Args:
+            numbers: (N, 3 Y), see `gssr.network.rssm.numbers_of`; None where no value is known.
         """
+        if self.numbers:
+            x = torch.cat([x, x.new_zeros(len(x), self.numbers) if numbers is None else numbers], -1)
         change = {} if self.state is None else self.state(x)
         if self.prefix is not None:
             return self.prefix(x), change
@@ -120,10 +140,14 @@ class Speaker(nn.Module):
         return self.backbone.embed(start), change
 
     def text_nats(
-        self, x: Tensor, texts: Sequence[str], prompts: Sequence[str | None] | None = None
+        self,
+        x: Tensor,
+        texts: Sequence[str],
+        prompts: Sequence[str | None] | None = None,
+        numbers: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Nats (N,) and tokens (N,) of texts behind their prompts (None: nothing) and beliefs x (N, D)."""
-        return self._nats(lambda rows, prompted: self(x[rows], prompted), texts, prompts)
+        """Nats (N,) and tokens (N,) of texts behind their prompts (None: nothing), beliefs x (N, D) and numbers."""
+        return self._nats(lambda rows, prompted: self(x[rows], prompted, _of(numbers, rows)), texts, prompts)
 
     def silent_nats(self, texts: Sequence[str], prompts: Sequence[str | None] | None = None) -> tuple[Tensor, Tensor]:
         """Nats (N,) and tokens (N,) of texts behind their prompts alone: their cost without a belief."""
@@ -137,11 +161,17 @@ class Speaker(nn.Module):
 
     @exact
     @torch.no_grad()
-    def write(self, x: Tensor, max_new_tokens: int = 64, prompts: Sequence[str | None] | None = None) -> list[str]:
-        """The most likely text, token by token, behind each prompt (None: nothing) and belief x (N, D)."""
+    def write(
+        self,
+        x: Tensor,
+        max_new_tokens: int = 64,
+        prompts: Sequence[str | None] | None = None,
+        numbers: Tensor | None = None,
+    ) -> list[str]:
+        """The most likely text, token by token, behind each prompt (None: nothing), belief x (N, D) and its numbers."""
         written = [""] * len(x)
         for rows, read in self._read(len(x), prompts):
-            prefix, change = self(x[rows], read is not None)
+            prefix, change = self(x[rows], read is not None, _of(numbers, rows))
             with steer(self.backbone.model, Offset(change)) if change else nullcontext():
                 texts = self.backbone.generate(prefix, max_new_tokens, None if read is None else read.write)
             for row, text in zip(rows, texts, strict=True):
@@ -189,6 +219,19 @@ class Speaker(nn.Module):
             yield prompted, ReadPrompts(self.backbone, [prompts[row].rstrip(" ") for row in prompted])
         if (bare := [row for row in range(count) if not has[row]]) or not prompted:
             yield bare, None
+
+
+def _unquoted(text: str | None) -> str | None:
+    """What a JSON text stands for; any other text as it is."""
+    try:
+        found = json.loads(text or "")
+    except ValueError:
+        return text
+    return found if isinstance(found, str) else text
+
+
+def _of(numbers: Tensor | None, rows: list[int]) -> Tensor | None:
+    return None if numbers is None else numbers[rows]
 
 
 def _gap(prompt: str) -> str:

@@ -101,7 +101,12 @@ class FakeSpeaker(FakeNetwork):
         own = torch.tensor([float(name.split()[1]) for name in batch.series])
         return own[:, None, None].expand(-1, steps, 1) + 0.01 * torch.randn(len(own), steps, 1, generator=generator)
 
-    def text_nats(self, x: Tensor, texts: list[str], prompts: list[str | None]) -> tuple[Tensor, Tensor]:
+    def numbers(self, batch: Batch) -> Tensor:
+        return batch.value
+
+    def text_nats(
+        self, x: Tensor, texts: list[str], prompts: list[str | None], numbers: Tensor
+    ) -> tuple[Tensor, Tensor]:
         said = torch.tensor([float(text.split()[1]) for text in texts])
         return (x[:, 0] - said) ** 2, torch.full((len(texts),), 2)
 

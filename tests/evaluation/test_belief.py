@@ -18,13 +18,15 @@ def test_a_belief_that_knows_its_series_gains_and_pairs_share_label_but_not_seri
     asked = []
 
     class Asked(FakeSpeaker):
-        def text_nats(self, x, texts, prompts):
-            asked.append((x[:, 0].round().int().tolist(), texts))
-            return super().text_nats(x, texts, prompts)
+        def text_nats(self, x, texts, prompts, numbers):
+            asked.append((x[:, 0].round().int().tolist(), texts, numbers.tolist()))
+            return super().text_nats(x, texts, prompts, numbers)
 
     evidence = text_evidence(Asked(), batch, steps=50, batch_size=400)
-    (own, texts), (other, same_texts) = asked
+    (own, texts, numbers), (other, same_texts, same_numbers) = asked
     assert texts == same_texts and 30 < len(texts) <= 50
+    at = {batch.text[b][t]: batch.value[b, t].tolist() for b in range(len(batch)) for t in range(len(batch.text[b]))}
+    assert numbers == same_numbers == [at[text] for text in texts]  # the other belief speaks at the own values
     labels = {(s, t): label for s, times, row in _steps(batch) for t, label in zip(times, row, strict=True)}
     said = [(text.split(" at ")[0], int(text.split(" at ")[1])) for text in texts]
     assert all(f"Storm {x}" == name for x, (name, _) in zip(own, said, strict=True))

@@ -9,6 +9,7 @@ from transformers import DynamicCache
 
 from gssr.network import GoalNetwork
 from gssr.network.prompt import Prompts, Said
+from gssr.network.speaker import SpeechConfig
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch, Record
 from gssr.sequences.row_in_words import RowInWords
@@ -163,7 +164,7 @@ def test_texts_that_a_plan_has_written_stand_before_its_next_ones(
     batch: Batch = collate([record(SAID), record([None] * 4)])
     asked: list[list[str | None]] = []
 
-    def write(x: torch.Tensor, max_new_tokens: int, prompts: list[str | None]) -> list[str]:
+    def write(x: torch.Tensor, most: int, prompts: list[str | None], numbers: torch.Tensor) -> list[str]:
         asked.append(prompts)
         return ["" if len(asked) == 1 and row else f"own {len(asked)} {row}" for row in range(len(x))]
 
@@ -199,6 +200,14 @@ def test_a_checkpoint_fixes_history_and_row(tiny_folder: Path) -> None:
         make_network(tiny_folder, row="{pressure}", text_layers=(2,), goal_layer=2, names=["wind"])
 
 
+@pytest.mark.parametrize(
+    ("given", "row"),
+    [('"{values}:"', "{values}:"), ('"{values}\\n"', "{values}\n"), ("{values}", "{values}"), ("7", "7"), (None, None)],
+)
+def test_quotes_of_the_command_line_are_no_part_of_a_row(given: str | None, row: str | None) -> None:
+    assert SpeechConfig(row=given).row == row and SpeechConfig(between=given or "").between == (row or "")
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_a_plan_reads_its_own_texts_with_the_values_they_were_written_at_or_observed_ones_alone(
     own: bool, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -206,7 +215,7 @@ def test_a_plan_reads_its_own_texts_with_the_values_they_were_written_at_or_obse
     net = prompting(tiny_folder, history=1, row=ROW, rows=True, own=own)
     asked: list[list[str | None]] = []
 
-    def write(x: torch.Tensor, most: int, prompts: list[str | None]) -> list[str]:
+    def write(x: torch.Tensor, most: int, prompts: list[str | None], numbers: torch.Tensor) -> list[str]:
         asked.append(prompts)
         return [f"text {len(asked)}" for _ in prompts]
 
@@ -218,3 +227,52 @@ def test_a_plan_reads_its_own_texts_with_the_values_they_were_written_at_or_obse
     else:
         assert asked == [[f"wind 30 kt: one\n{first} ", f"wind 30 kt: one\n{second} "]]
     assert len(plan.text[0]) == 2
+
+
+@pytest.mark.parametrize("injection", ["prefix", "state"])
+def test_what_speaks_reads_the_values_of_the_texts_step_and_their_change(tiny_folder: Path, injection: str) -> None:
+    net = network(tiny_folder, injection, values=True)
+    net.world.scaler.fit(torch.tensor([[20.0], [150.0]]))
+    steps = [30.0, 35.0, 50.0, 35.0]
+    numbers = net.forecaster.numbers(collate([record(SAID, steps)]))[0]
+    mean, std = net.world.scaler.mean.item(), net.world.scaler.std.item()
+    assert numbers[3].tolist() == pytest.approx([(35 - mean) / std, 1, -4 * 15 / std], abs=1e-5)
+    assert torch.equal(numbers[1, :2], numbers[3, :2])
+    unknown = net.forecaster.numbers(collate([record(SAID, [30, float("nan"), 50, 35])]))[0]
+    assert unknown[1].tolist() == [0, 0, 0] and unknown[2, 2] == 0 and torch.equal(unknown[3], numbers[3])
+    x, texts = noise(1, 4).expand(4, -1), TEXTS[:1] * 4
+    nats, _ = net.speaker.text_nats(x, texts, None, numbers)
+    assert (nats[1] - nats[3]).abs() > 1e-4  # of the same value, risen or fallen
+    torch.testing.assert_close(
+        net.speaker.text_nats(x[:1], texts[:1], PROMPTS[:1], numbers[1:2])[0],
+        net.speaker.text_nats(x[:2], texts[:2], PROMPTS[:1] * 2, numbers[:2])[0][1:],
+        rtol=1e-4,
+        atol=1e-4,
+    )
+    without = network(tiny_folder, injection)
+    assert torch.equal(*(without.speaker.text_nats(x, texts, None, given)[0] for given in (None, numbers)))
+
+
+def test_a_plan_speaks_from_its_imagined_values_and_training_from_true_ones(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, given = network(tiny_folder, "prefix", values=True), []
+    net.world.scaler.fit(torch.tensor([[20.0], [150.0]]))
+    batch = collate([record(["one"] * 4), record(["one"] * 4)])
+    forward = net.speaker.forward
+
+    def noted(x: torch.Tensor, prompted: bool = False, numbers: torch.Tensor | None = None) -> object:
+        given.append(numbers)
+        return forward(x, prompted, numbers)
+
+    monkeypatch.setattr(net.speaker, "forward", noted)
+    plan = net.plan(batch, [None, None], samples=2, max_new_tokens=2)
+    told = torch.cat([torch.full((2, 1), 35.0), plan.spoken[..., 0]], 1)
+    scaled = net.world.scaler.transform(told[..., None])[..., 0]
+    expected = torch.stack([scaled[:, 1:], torch.ones(2, 2), 4 * scaled.diff(dim=1)], -1)
+    torch.testing.assert_close(torch.cat(given).view(2, 2, 3), expected, rtol=1e-4, atol=1e-4)
+    given.clear()
+    net.objective(batch, torch.Generator().manual_seed(0), training=False)
+    true = net.forecaster.numbers(batch).flatten(0, 1).tolist()
+    assert sum(len(part) for part in given if part is not None) == 3  # text_steps
+    assert all(row in true for part in given if part is not None for row in part.tolist())

@@ -18,12 +18,13 @@ from tests.networks import make_network
 TEXTS = ["Hurricane Ian near 20.1 north.", "Weaken to 35 knots"]
 
 
-def network(folder: Path, injection: str, loud: bool = True) -> GoalNetwork:
+def network(folder: Path, injection: str, loud: bool = True, values: bool = False) -> GoalNetwork:
     made = make_network(
         folder,
         latent_dim=4,
         hidden_dim=8,
         injection=injection,
+        values=values,
         prefix_tokens=2,
         state_rank=2,
         text_layers=(2,),
