@@ -65,8 +65,8 @@ class Calibration(nn.Module):
     def fit(self, goal: bool, needed: Sequence[Tensor]) -> None:
         """Set the factors without or under a goal from the ``stretch`` of batches, (N, H, Y) each; H may differ.
 
-        A step's factor is drawn to that of all steps, and from below to 1, the more the fewer stretches of H steps there
-        are: fans that a quiet validation part makes too narrow mislead more than fans that are too wide.
+        A step's factor is drawn to that of all steps, and from below to 1, the more the fewer stretches of H steps
+        there are: fans that a quiet validation part makes too narrow mislead more than fans that are too wide.
         """
         furthest = min(self.factor.shape[1], max(part.shape[1] for part in needed))
         own, stretches = [], []
