@@ -26,7 +26,7 @@ from gssr.understanding.mentions import masked, mentions
 from gssr.understanding.reader import FILE, Reader
 from gssr.understanding.writing import Sentence, sentences
 
-COUNT, EPOCHS, BATCH, RATE, CLEARED = 64_000, 6, 32, 2e-3, 0.05
+COUNT, EPOCHS, BATCH, RATE, CLEARED = 48_000, 6, 32, 2e-3, 0.05
 # Their documentation is English of any kind, and on every machine that has Python.
 MODULES = (
     *("argparse", "ast", "calendar", "cmd", "collections", "configparser", "contextlib", "copy", "csv", "datetime"),
