@@ -18,7 +18,8 @@ FILES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("
 DATA_SETS = re.compile(r"storm|strikes\b|\bsines\b|time.?mmd|hurricane", re.IGNORECASE)
 
 LEAVES = {
-    f"gssr{leaf}" for leaf in ("", ".checkpoint", ".domains", ".files", ".metrics", ".ranks", ".shown", ".yaml_files")
+    f"gssr{leaf}"
+    for leaf in ("", ".checkpoint", ".domains", ".files", ".metrics", ".ranks", ".shown", ".threads", ".yaml_files")
 }
 BELOW = {
     f"gssr.{room}"

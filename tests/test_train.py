@@ -573,3 +573,15 @@ def test_the_printed_commands_name_classes_of_ones_own(here: Path, capsys: pytes
     assert go_on is not None and go_on[1] == "fit --ckpt_path last --trust own_data.Mine"
     call(*go_on[1].split(), "--trainer.max_epochs", "3")
     assert len(losses(runs()[0])) == 12
+
+
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second thread that spins makes training many times slower beside other programs."""
+    for given in (None, "active"):
+        if given is None:
+            monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        else:
+            monkeypatch.setenv("OMP_WAIT_POLICY", given)
+        with pytest.raises(SystemExit):
+            train.main(["fit", "--no_such_option", "1"])
+        assert os.environ["OMP_WAIT_POLICY"] == (given or "passive")

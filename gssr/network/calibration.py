@@ -18,9 +18,9 @@ from gssr.metrics import plotting_quantiles
 LEVEL = 0.8
 # With 20 windows the standard error of a share of 0.8 is 0.09; fewer give no useful factor.
 FEWEST = 20
-# Stretches of a horizon's length that count for a factor of 1, and for one factor of all steps: windows overlap, and a
-# few stretches may all be quiet ones.
-FOR_NONE, FOR_ALL = 3.0, 10.0
+# Stretches of a horizon's length that count for one factor of all steps, and for a factor of 1 where fans would become
+# narrower: windows overlap, and a few stretches may all be quiet ones.
+BEFOREHAND = 10.0
 SMALLEST, LARGEST = 0.25, 4.0
 LEAST_GAIN = 0.005  # nats a token
 
@@ -65,7 +65,8 @@ class Calibration(nn.Module):
     def fit(self, goal: bool, needed: Sequence[Tensor]) -> None:
         """Set the factors without or under a goal from the ``stretch`` of batches, (N, H, Y) each; H may differ.
 
-        A step's factor is drawn to that of all steps, and both to 1, the more the fewer stretches of H steps there are.
+        A step's factor is drawn to that of all steps, and from below to 1, the more the fewer stretches of H steps
+        there are: fans that a quiet validation part makes too narrow mislead more than fans that are too wide.
         """
         furthest = min(self.factor.shape[1], max(part.shape[1] for part in needed))
         own, stretches = [], []
@@ -77,8 +78,9 @@ class Calibration(nn.Module):
             own.append(torch.where(count >= FEWEST, factor, torch.zeros_like(factor)))
             stretches.append(count / furthest)
         log, count = torch.stack(own), torch.stack(stretches)
-        log = (count * log + FOR_ALL * log.mean(0)) / (count + FOR_ALL)
-        self.factor[int(goal), :furthest] = (log * count / (count + FOR_NONE)).exp()
+        log = (count * log + BEFOREHAND * log.mean(0)) / (count + BEFOREHAND)
+        narrower = log * count / (count + BEFOREHAND)
+        self.factor[int(goal), :furthest] = torch.where(log < 0, narrower, log).exp()
         self.factor[int(goal), furthest:] = self.factor[int(goal), furthest - 1]
 
 
