@@ -1,4 +1,4 @@
-"""Selection on top of steering, and speculative decoding, on the nano model.
+"""Selection on top of steering, speculative decoding, and a planner beside a text, on the nano model.
 
     python -m benchmarks.search                    # three seeds; hours on one core
     python -m benchmarks.search --seeds 0          # one seed
@@ -10,6 +10,7 @@ Prompts are 24 tokens of held-out text of one domain, the text should belong to 
 """
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Callable
@@ -23,11 +24,11 @@ from rich.table import Table
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from benchmarks.search import drafts, selecting
+from benchmarks.search import drafts, planning, selecting
 from benchmarks.steering.__main__ import Benchmark as Steering
 from gssr.files import atomic_write
 
-PARTS = ("selection", "drafts")
+PARTS = ("selection", "drafts", "planner")
 
 
 class Benchmark:
@@ -91,6 +92,16 @@ class Benchmark:
         for name in (self.options.backbone, *self.options.shape):
             self.piece(f"calls|{name}", partial(drafts.cost_of_calls, name, 3 if self.options.quick else 15))
 
+    def planner(self) -> None:
+        scorer = selecting.train_scorer(self.steering, 60 if self.options.quick else 2000)
+        texts, count, tokens = (1, 2, 16) if self.options.quick else (2, 20, 64)
+        self.piece("planner cost", lambda: planning.cost(self.steering, count, tokens))
+        cells = itertools.product(self.options.seeds, selecting.STEERED, planning.WAYS)
+        for seed, steered, way in tqdm(list(cells), unit="cell"):
+            states = self._states(seed) if steered == "learned state" else None
+            measure = partial(planning.measure, self.steering, scorer, states, way, texts, seed)
+            self.piece(f"planner|{steered}|{way}|{seed}", measure)
+
 
 def tables(pieces: dict[str, Any]) -> list[Table]:
     made = []
@@ -134,6 +145,30 @@ def tables(pieces: dict[str, Any]) -> list[Table]:
             table = Table("tokens", *(n for n in found if n != "seconds"), title=f"time of a call, {key[6:]}")
             table.add_row("over one token", *(f"{x:.2f}" for n, x in found.items() if n != "seconds"))
             made.append(table)
+    plans: dict[tuple[str, str], list[Any]] = {}
+    for key, result in pieces.items():
+        if key.startswith("planner|"):
+            plans.setdefault(tuple(key.split("|")[1:3]), []).append(result)
+    if plans:
+        table = Table("steering", "planner", "target domain", "nats a token", "distinct-2", "plans a text",
+            "seconds a text", "texts", title="a planner beside one row",
+        )  # fmt: skip
+        for names, results in plans.items():
+            row = planning.summary(results)
+            table.add_row(
+                *names, f"{row['target']:.1%} ± {row['error']:.1%}", f"{row['nats']:.2f}", f"{row['distinct']:.3f}",
+                f"{row['applied']:.1f}", f"{row['seconds']:.2f}", str(row["texts"]),
+            )  # fmt: skip
+        made.append(table)
+    if "planner cost" in pieces:
+        heads = ("worker", "CPU time over plain", "the same text", "snapshots", "plans", "applied")
+        table = Table(*heads, title="what a planner without a plan in time costs")
+        for name, row in pieces["planner cost"].items():
+            table.add_row(
+                name, f"{row['ratio']:.3f}", f"{row['same']} of {row['texts']}",
+                *(str(row[key]) for key in ("asked", "received", "applied")),
+            )  # fmt: skip
+        made.append(table)
     if "chi-square" in pieces:
         found = pieces["chi-square"]
         table = Table("texts", "chi-square", "degrees of freedom", "p", title="texts with a draft against enumeration")
