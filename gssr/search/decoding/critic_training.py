@@ -9,7 +9,7 @@ The model goes on from them at temperature 1, and every so many tokens the criti
 Shapes: B rows, n places of a text.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from gssr.domains import Count, Few, Layers, Positive, Width, checked
 from gssr.search.decoding.critic import Critic
 from gssr.search.decoding.rows import Decoding, Rows
 from gssr.search.decoding.scoring import load_scorer, scored
-from gssr.states.cache import layer_states
+from gssr.states.cache import LayerState, layer_states
 from gssr.training.around_frozen import AroundFrozen
 
 
@@ -101,8 +101,11 @@ class CriticTraining(AroundFrozen):
             if not rows.finished:
                 # Writing on changes the states in place.
                 states = [state.map(torch.clone) for state in layer_states(rows.cache)]
-                values.append(self.critic(states))
+                values.append(self._values(states))
         return torch.stack(values), scored(self.scorer, rows.texts()).float().to(tokens.device)
+
+    def _values(self, states: Sequence[LayerState]) -> Tensor:
+        return self.critic(states)
 
     def write(self, file: Path) -> None:
         self.critic.save(file, self.backbone)
