@@ -1,4 +1,4 @@
-"""Selection on top of steering, and speculative decoding, on the nano model.
+"""Selection on top of steering, speculative decoding, and a planner beside a text, on the nano model.
 
     python -m benchmarks.search                    # three seeds; hours on one core
     python -m benchmarks.search --seeds 0          # one seed
@@ -10,6 +10,7 @@ Prompts are 24 tokens of held-out text of one domain, the text should belong to 
 """
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Callable
@@ -23,11 +24,13 @@ from rich.table import Table
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from benchmarks.search import drafts, selecting
+from benchmarks.search import aggregation, critics, drafts, injections, planning, selecting
 from benchmarks.steering.__main__ import Benchmark as Steering
+from datamodules.facts.language import Language
+from gssr.backbone import FrozenBackbone
 from gssr.files import atomic_write
 
-PARTS = ("selection", "drafts")
+PARTS = ("selection", "drafts", "critic", "planner", "injections", "aggregation")
 
 
 class Benchmark:
@@ -80,7 +83,7 @@ class Benchmark:
         return states
 
     def drafts(self) -> None:
-        steps, count, tokens = (5, 2, 16) if self.options.quick else (600, 30, 128)
+        steps, count, tokens = (5, 2, 16) if self.options.quick else (600, self.options.texts, 128)
         for seed in self.options.seeds:
             file = self.folder / f"draft-{seed}.safetensors"
             drafter = drafts.trained(self.steering, file, steps, seed)
@@ -90,6 +93,34 @@ class Benchmark:
         self.piece("chi-square", lambda: drafts.same_distribution(self.steering.backbone, drafter, prompt, texts))
         for name in (self.options.backbone, *self.options.shape):
             self.piece(f"calls|{name}", partial(drafts.cost_of_calls, name, 3 if self.options.quick else 15))
+
+    def critic(self) -> None:
+        steps, texts = (3, 8) if self.options.quick else (80, 60)
+        for seed in self.options.seeds:
+            self.piece(f"critic|{seed}", partial(critics.measure, self.steering, steps, texts, seed))
+
+    def planner(self) -> None:
+        scorer = selecting.train_scorer(self.steering, 60 if self.options.quick else 2000)
+        texts, count, tokens = (1, 2, 16) if self.options.quick else (2, 20, 64)
+        self.piece("planner cost", lambda: planning.cost(self.steering, count, tokens))
+        cells = itertools.product(self.options.seeds, selecting.STEERED, planning.WAYS)
+        for seed, steered, way in tqdm(list(cells), unit="cell"):
+            states = self._states(seed) if steered == "learned state" else None
+            measure = partial(planning.measure, self.steering, scorer, states, way, texts, seed)
+            self.piece(f"planner|{steered}|{way}|{seed}", measure)
+
+    def injections(self) -> None:
+        tokens = 64 if self.options.quick else 1008
+        for seed, way in tqdm(list(itertools.product(self.options.seeds, injections.WAYS)), unit="cell"):
+            measure = partial(injections.measure, self.steering, self._states(seed), way, tokens, seed)
+            self.piece(f"injections|{way}|{seed}", measure)
+
+    def aggregation(self) -> None:
+        facts = FrozenBackbone(self.options.facts)
+        language, states = Language(), 25 if self.options.quick else 125
+        for seed in self.options.seeds:
+            key = f"aggregation|{facts.fingerprint}|{seed}"
+            self.piece(key, partial(aggregation.measure, facts, language, states, seed))
 
 
 def tables(pieces: dict[str, Any]) -> list[Table]:
@@ -134,6 +165,60 @@ def tables(pieces: dict[str, Any]) -> list[Table]:
             table = Table("tokens", *(n for n in found if n != "seconds"), title=f"time of a call, {key[6:]}")
             table.add_row("over one token", *(f"{x:.2f}" for n, x in found.items() if n != "seconds"))
             made.append(table)
+    if found := [result for key, result in pieces.items() if key.startswith("critic|")]:
+        table = Table("critic", *map(str, critics.PLACES), title="pairs in the right order, by tokens written of 48")
+        for way in critics.WAYS:
+            cells = [critics.summary(found, way, place) for place in critics.PLACES]
+            table.add_row(f"{way}, within a kind", *(f"{x:.2f} ± {error:.2f}" for x, error, _ in cells))
+            table.add_row("all kinds together", *(f"{x:.2f}" for *_, x in cells))
+        made.append(table)
+    plans: dict[tuple[str, str], list[Any]] = {}
+    for key, result in pieces.items():
+        if key.startswith("planner|"):
+            plans.setdefault(tuple(key.split("|")[1:3]), []).append(result)
+    if plans:
+        table = Table("steering", "planner", "target domain", "nats a token", "distinct-2", "plans a text",
+            "seconds a text", "texts", title="a planner beside one row",
+        )  # fmt: skip
+        for names, results in plans.items():
+            row = planning.summary(results)
+            table.add_row(
+                *names, f"{row['target']:.1%} ± {row['error']:.1%}", f"{row['nats']:.2f}", f"{row['distinct']:.3f}",
+                f"{row['applied']:.1f}", f"{row['seconds']:.2f}", str(row["texts"]),
+            )  # fmt: skip
+        made.append(table)
+    if "planner cost" in pieces:
+        heads = ("worker", "CPU time over plain", "the same text", "snapshots", "plans", "applied")
+        table = Table(*heads, title="what a planner without a plan in time costs")
+        for name, row in pieces["planner cost"].items():
+            table.add_row(
+                name, f"{row['ratio']:.3f}", f"{row['same']} of {row['texts']}",
+                *(str(row[key]) for key in ("asked", "received", "applied")),
+            )  # fmt: skip
+        made.append(table)
+    pulls: dict[str, list[Any]] = {}
+    for key, result in pieces.items():
+        if key.startswith("injections|"):
+            pulls.setdefault(key.split("|")[1], []).append(result)
+    if len({len(results) for results in pulls.values()}) == 1:
+        heads = ("states", "windows on target", "nats a token", "distinct-2 / off", "largest norm / off")
+        table = Table(*heads, "injections", "texts", title="an injection before every token of one text")
+        for name, results in pulls.items():
+            row = injections.summary(results, pulls["off"])
+            table.add_row(
+                name, f"{row['target']:.1%} ± {row['error']:.1%}", f"{row['nats']:.2f}", f"{row['distinct']:.2f}",
+                f"{row['norm']:.2f}", str(row["injections"]), str(row["texts"]),
+            )  # fmt: skip
+        made.append(table)
+    facts = [key.split("|")[1] for key in pieces if key.startswith("aggregation|")]
+    if facts:  # of the model that was measured last
+        together = [found for key, found in pieces.items() if key.startswith(f"aggregation|{facts[-1]}|")]
+        title = f"{aggregation.DOCUMENTS} documents, {sum(len(found['read in order']) for found in together)} states"
+        table = Table("documents", "right answers", "minus reading in order", title=title)
+        for name in together[0]:
+            share, difference, error = aggregation.summary(together, name)
+            table.add_row(name, f"{share:.1%}", f"{difference:+.1%} ± {error:.1%}")
+        made.append(table)
     if "chi-square" in pieces:
         found = pieces["chi-square"]
         table = Table("texts", "chi-square", "degrees of freedom", "p", title="texts with a draft against enumeration")
@@ -148,6 +233,8 @@ def main(arguments: list[str] | None = None) -> None:
         "--corpus", type=Path, default=Path("corpus/corpus.parquet"), help="made by datamodules.text.build"
     )
     parser.add_argument("--backbone", default="nano", help="nano or a local folder of a model trained on the corpus")
+    parser.add_argument("--facts", default="nano-facts", help="model of the part aggregation; default nano-facts")
+    parser.add_argument("--texts", type=int, default=30, help="texts behind drafts; default 30")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default 0 1 2")
     parser.add_argument("--steps", type=int, help="steps in which states are learned; default 150")
@@ -155,8 +242,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="folder of the results; default runs/search, or -quick behind it")
     parser.add_argument("--quick", action="store_true", help="a trial of the machinery, one seed")
     options = parser.parse_args(arguments)
-    if options.steps is not None and options.steps < 1:
-        parser.error("--steps is a count of at least 1")
+    for name in ("steps", "texts"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            parser.error(f"--{name} is a count of at least 1")
     options.out = options.out or Path("runs/search-quick" if options.quick else "runs/search")
     options.seeds = options.seeds[:1] if options.quick else options.seeds
     torch.set_num_threads(1)

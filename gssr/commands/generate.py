@@ -24,6 +24,7 @@ EXAMPLES = [
     'gssr generate --prompt "The Congress shall" --learn storms.txt --save storms.safetensors',
     'gssr generate --prompt "The Congress shall" --learned storms.safetensors --strength 0.8 --json',
     'gssr generate --prompt "The Congress shall" --best-of 4 --scorer builtins:len',
+    'gssr generate --prompt "The Congress shall" --best-of 4 --every 8 --critic critic.safetensors',
     'gssr generate --prompt "The Congress shall" --draft ngram',
     'gssr generate --prompt "The Congress shall" --plan --scorer builtins:len --pace 10',
     'gssr generate --prompt "The Congress shall" --plan --scorer builtins:len --lag 8 --ahead 8',

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from gssr.search.decoding.lookahead import Lookahead
     from gssr.search.decoding.planned import Planned
     from gssr.search.decoding.rows import Decoding, Rows
+    from gssr.search.decoding.select import Value
     from gssr.states.rules import Rule
 
 NAMES = ("ahead", "candidates", "block", "simulations", "depth", "lag", "pace")
@@ -77,11 +79,16 @@ def _planned(
     from gssr.backbone.config import BackboneConfig
     from gssr.backbone.precision import name_of
     from gssr.search.decoding import scoring
+    from gssr.search.decoding.critic import of_file
     from gssr.search.decoding.lookahead import Search
     from gssr.search.decoding.planned import write_planned
     from gssr.search.decoding.planners import Job, SeededPlanner, WorkerPlanner
 
-    value = scoring.plain if options.scorer is None else partial(scoring.named, options.scorer)
+    value: Callable[[FrozenBackbone], Value] = scoring.plain
+    if options.critic is not None:
+        value = partial(of_file, options.critic)
+    elif options.scorer is not None:
+        value = partial(scoring.named, options.scorer)
     here = value(backbone)  # a wrong name is refused before a process is begun
     if options.lag is not None:
         search = Search(backbone, looks, decoding, here, tuple(rules))

@@ -36,6 +36,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="a Python function of the new text, higher is better; without it, the likeliest text is best",
     )  # fmt: skip
     group.add_argument(
+        "--critic", type=Path, metavar="FILE",
+        help="a trained critic values unfinished texts, and finished ones where there is no --scorer",
+    )  # fmt: skip
+    group.add_argument(
         "--every", type=shared.count, metavar="TOKENS",
         help="select each time so many tokens are written; default 8 for particles, and the end for --best-of",
     )  # fmt: skip
@@ -54,8 +58,9 @@ def check(options: argparse.Namespace, is_steered: bool) -> None:
     """Raises ValueError for options that do not belong together."""
     if options.draft is not None and is_steered:
         raise ValueError("--draft writes the plain text of the model; leave the steering out")
-    if options.scorer is not None and not (rows_of(options) or options.plan):
-        raise ValueError("--scorer belongs to --best-of, --particles or --plan, which is missing; add one")
+    for name in ("scorer", "critic"):
+        if getattr(options, name) is not None and not (rows_of(options) or options.plan):
+            raise ValueError(f"--{name} belongs to --best-of, --particles or --plan, which is missing; add one")
     if options.every is not None and not rows_of(options):
         raise ValueError("--every belongs to --best-of or --particles, which is missing; add one")
     if options.sharpness is not None and not options.particles:
@@ -68,15 +73,21 @@ def select_texts(
     backbone: "FrozenBackbone", options: argparse.Namespace, prompt: "Tensor", rules: "list[Rule]"
 ) -> "Selected":
     from gssr.search.decoding import scoring, select
+    from gssr.search.decoding.critic import Critic
     from gssr.search.decoding.rows import Decoding, Rows
 
-    score = scoring.likelihood if options.scorer is None else scoring.of_texts(scoring.load_scorer(options.scorer))
+    value = None if options.critic is None else Critic.load(options.critic, backbone).value
+    score = value or scoring.likelihood
+    if options.scorer is not None:
+        score = scoring.of_texts(scoring.load_scorer(options.scorer))
     decoding = Decoding(options.tokens, options.temperature, options.top_p)
     rows = Rows(backbone, prompt, rows_of(options), decoding, rules, options.seed)
     if options.particles:
         sharpness = 1.0 if options.sharpness is None else options.sharpness
-        return select.particles(rows, score, options.every or 8, sharpness)
-    return select.best_of(rows, score) if options.every is None else select.blockwise(rows, score, options.every)
+        return select.particles(rows, score, options.every or 8, sharpness, value)
+    if options.every is None:
+        return select.best_of(rows, score)
+    return select.blockwise(rows, score, options.every, value)
 
 
 def show_selected(options: argparse.Namespace, unsteered: str, found: "Selected", is_steered: bool) -> None:
@@ -100,7 +111,7 @@ def show_selected(options: argparse.Namespace, unsteered: str, found: "Selected"
     table = Table("plain", f"{what}, steered" if is_steered else what, title=Text(shown.lines(options.prompt)))
     table.add_row(Text(shown.lines(unsteered)), Text(shown.lines(best)))
     Console().print(table)
-    kind = "mean log-likelihood" if options.scorer is None else "score"
+    kind = "score" if options.scorer is not None or options.critic is not None else "mean log-likelihood"
     print(
         f"{kind} {found.scores[0, row]:.4g}, mean of all {found.scores.mean():.4g}; {found.calls} calls of the "
         f"model, {found.read:,} tokens read"

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from gssr.backbone import FrozenBackbone
 from gssr.commands import generate as generate_command
+from gssr.search.decoding.critic import Critic
 
 
 def _run(*arguments: str) -> int:
@@ -62,7 +64,7 @@ def test_errors_say_what_to_do(prompt: list[str], tmp_path: Path) -> None:
         "outside \\[0, 1\\]": ["--like", "Tropical", "--strength", "2"],
         "cannot be read": ["--learn", str(tmp_path / "none.txt")],
         "holds no text": ["--learn", str(empty)],
-        "there is no file": ["--learned", str(tmp_path / "none.safetensors")],
+        "there is no file \\S*none": ["--learned", str(tmp_path / "none.safetensors")],
         "belong together": ["--towards", str(empty)],
         "belongs to --learn": ["--random", "--save", str(tmp_path / "x")],
         "--strength is its bound": ["--like", "Tropical", "--max-share", "1"],
@@ -70,6 +72,8 @@ def test_errors_say_what_to_do(prompt: list[str], tmp_path: Path) -> None:
         "prompt is empty": ["--random", "--prompt", ""],
         "nothing to do": [],
         "--scorer belongs to": ["--random", "--scorer", "builtins:len"],
+        "--critic belongs to": ["--random", "--critic", "critic.safetensors"],
+        "there is no file none.safetensors": ["--best-of", "2", "--critic", "none.safetensors"],
         "--ahead belongs to --plan": ["--random", "--ahead", "4"],
         "--plan works on the CPU": ["--plan", "--device", "cuda"],
         "all candidates of a plan are the same": ["--plan", "--temperature", "0"],
@@ -109,6 +113,19 @@ def test_a_draft_writes_the_plain_text(prompt: list[str], capsys: pytest.Capture
     assert found["drafted"] == found["plain"] and found["draft"]["tokens"] == 5
     assert _run(*prompt, "--draft", "ngram") == 0
     assert "with the draft" in capsys.readouterr().out
+
+
+def test_a_critic_values_texts(
+    prompt: list[str], tiny: FrozenBackbone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "critic.safetensors"
+    Critic(tiny, width=4).save(file, tiny)
+    for arguments in (["--best-of", "3", "--every", "2"], ["--particles", "3"]):
+        assert _run(*prompt, *arguments, "--critic", str(file), "--json") == 0
+        found = json.loads(capsys.readouterr().out)["selection"]
+        assert found["scores"][found["chosen"]] == max(found["scores"])
+    assert _run(*prompt, "--plan", "--lag", "1", "--ahead", "1", "--block", "2", "--critic", str(file)) == 0
+    assert "plans:" in capsys.readouterr().out
 
 
 def test_plans_with_a_lag_are_the_same_each_time(prompt: list[str], capsys: pytest.CaptureFixture[str]) -> None:
