@@ -1,9 +1,14 @@
 """Measures of thoughts on cases that are known beforehand."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
+from rich.console import Console
 
-from benchmarks.reasoning import costs, measures
+from benchmarks.reasoning import costs, measures, pictures
+from benchmarks.reasoning.__main__ import tables
 from benchmarks.reasoning.models import AnswersAtOnce
 from datamodules.lookups.data import IDS
 from datamodules.lookups.tasks import ASK, END
@@ -60,6 +65,21 @@ def test_the_control_learns_answers_of_trained_depths_alone() -> None:
             assert set(between) <= {END} and len(between) < deepest and asked != answer
             if task == "pointers":
                 assert 1 <= int(asked.split("x")[1]) <= deepest and answer.endswith("x0")
+
+
+def test_a_table_and_pictures_of_what_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cell = measures.by_step(known(), threshold=0.9)
+    about = {"halting, trained depths": {"0": measures.halting(known(), deepest=4, threshold=0.9)}}
+    ways = {"soft token": {str(d): {"0": cell, "1": cell} for d in measures.SIZES["chains"]}}
+    (tmp_path / "reasoning.json").write_text(json.dumps({"chains": {"ways": ways, "about": about}}))
+    row = {"bytes": {"1": 10, "10": 100}, "computed": []}
+    (tmp_path / "costs.json").write_text(json.dumps({"Mamba-2, write": row}))
+    pictures.main(["--results", str(tmp_path), "--out", str(tmp_path)])
+    assert {file.name for file in tmp_path.glob("*.png")} == {"thoughts-depth.png", "thoughts-bytes.png"}
+    for table in tables({"chains": {"ways": ways, "about": about}}):
+        Console(width=160).print(table)
+    shown = capsys.readouterr().out
+    assert "0.25" in shown and "1.00" in shown  # a fourth after one step, all after four
 
 
 def test_thoughts_change_places_once(tiny: FrozenBackbone) -> None:
