@@ -27,7 +27,7 @@ SIZES = {
 # The largest number of lookups in a row that training has.
 TRAINED = {"chains": 4, "arithmetic": 4, "permutations": 8, "pointers": 4}
 CHANCE = {"chains": 1 / 3, "arithmetic": 1 / 7, "permutations": 1 / 5, "pointers": 1 / 10}
-BATCH = 250
+BATCH = 50  # states of more rows fit into no cache of a CPU
 
 
 def problems(task: str, lookups: int, cases: int, seed: int) -> list[dict[str, Tensor]]:

@@ -1,13 +1,15 @@
 """Measures of thoughts on cases that are known beforehand."""
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
-from benchmarks.reasoning import costs, measures, pictures
+from benchmarks.reasoning import costs, measures, pictures, plain_models
 from benchmarks.reasoning.__main__ import tables
 from benchmarks.reasoning.models import AnswersAtOnce
 from datamodules.lookups.data import IDS
@@ -93,3 +95,16 @@ def test_thoughts_change_places_once(tiny: FrozenBackbone) -> None:
 
     plain, swapped = steps(None), steps(2)
     assert torch.equal(plain[1], swapped[1]) and torch.equal(plain[2], swapped[2].flip(0))
+
+
+@pytest.mark.parametrize("lookups", [1, 2, 4])
+def test_problems_in_sentences_have_the_answer_that_their_text_gives(lookups: int) -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        item = plain_models.problem(lookups, generator)
+        like = dict(re.findall(r"The (\w+) is like the (\w+)\.", item.prompt))
+        colours = dict(re.findall(r"The (\w+) is (\w+)\.", item.prompt))
+        asked = item.prompt.removesuffix(" is").split()[-1]
+        for _ in range(lookups - 1):
+            asked = like[asked]
+        assert item.answer == f" {colours[asked]}" and set(item.choices) == {f" {c}" for c in colours.values()}
