@@ -54,6 +54,7 @@ UNTRAINED = ("written", "untrained")  # nothing to learn but a head, which is no
 RESULTS = "reasoning.json"
 EXTRA = 4  # steps beyond those that are needed
 LONG = 14  # steps of the longest course
+FEWER = 500  # problems at most of the longest course, and pairs that change places
 THRESHOLD = 0.9
 
 
@@ -130,6 +131,7 @@ def causes(task: str, courses: dict[int, measures.Course], thinker: Thinker, cas
             position = measures.by_position(together)
         known = torch.nn.functional.pad(position, (0, max(0, together.right.shape[1] - len(position))), value=1.0)
         found[f"halting, {name}"] = measures.halting(together, max(depths), THRESHOLD, known)
+    cases = min(cases, FEWER)
     long = measures.course(thinker, measures.problems(task, deepest, cases, seed=1000), LONG)
     found[f"{deepest} lookups"] = {
         f"right after {steps} steps": long.right[:, steps - 1].mean().item() for steps in (deepest, deepest + 1, LONG)

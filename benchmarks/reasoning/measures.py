@@ -27,7 +27,7 @@ SIZES = {
 # The largest number of lookups in a row that training has.
 TRAINED = {"chains": 4, "arithmetic": 4, "permutations": 8, "pointers": 4}
 CHANCE = {"chains": 1 / 3, "arithmetic": 1 / 7, "permutations": 1 / 5, "pointers": 1 / 10}
-BATCH = 250
+BATCH = 50  # states of more rows fit into no cache of a CPU
 
 
 def problems(task: str, lookups: int, cases: int, seed: int) -> list[dict[str, Tensor]]:
@@ -92,7 +92,7 @@ def by_position(found: Course) -> Tensor:
 
 def halting(found: Course, deepest: int, threshold: float, position: Tensor | None = None) -> dict[str, float]:
     """Ways to end, on problems of several depths together: the head; a head that sees the step's number alone; as many
-    steps for all as the deepest needs; and at the head's mean number of steps, confidence, and one number for all.
+    steps for all as the deepest needs; and at the head's mean number of steps, confidence, and the same for all.
 
     Args:
         position: (S,), what `by_position` found on problems of trained depths; by default on these.
@@ -100,6 +100,8 @@ def halting(found: Course, deepest: int, threshold: float, position: Tensor | No
     right, steps = halted(found, found.chance, threshold)
     known = (by_position(found) if position is None else position).expand_as(found.right)
     positional, its_place = halted(found, known, threshold)
+    by_number, whole = by_position(found), int(steps)
+    rest = steps - whole  # a share of the problems that takes one step more
     levels = found.confidence.flatten().sort().values
     low, high = 0, len(levels) - 1
     while low < high:  # mean steps rise with the threshold
@@ -115,7 +117,7 @@ def halting(found: Course, deepest: int, threshold: float, position: Tensor | No
         "saved": 1 - (steps - 1) / (deepest - 1),
         "confidence": confident,
         "steps_of_confidence": its_steps,
-        "same_for_all": found.right[:, round(steps) - 1].mean().item(),
+        "same_for_all": ((1 - rest) * by_number[whole - 1] + rest * by_number[min(whole, len(by_number) - 1)]).item(),
         "position": positional,
         "steps_of_position": its_place,
         "calibration_error": calibration_error(found.chance.flatten(), found.right.flatten()),

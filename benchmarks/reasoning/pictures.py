@@ -8,28 +8,42 @@ import json
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.reasoning import measures
 
 
-def depth(found: dict[str, Any], task: str) -> Figure:
-    """Accuracy over steps for each number of lookups, and where the head halts; the first seed."""
-    cells = {int(d): next(iter(seeds.values())) for d, seeds in found[task]["soft token"].items()}
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for d, cell in cells.items():
-        shade = 0.15 + 0.75 * d / max(cells)
-        left.plot(range(1, len(cell["right"]) + 1), cell["right"], color=(0.1, 0.3, shade), label=str(d))
-    left.axhline(measures.CHANCE[task], color="grey", linestyle=":")
-    left.set(xlabel="steps", ylabel="share of right answers", title=task, ylim=(0, 1.03))
-    left.legend(title="lookups", fontsize=7, ncols=2)
-    right.plot(list(cells), [cell["halted_steps"] for cell in cells.values()], marker="o", label="where the head halts")
-    right.plot(list(cells), list(cells), color="grey", linestyle=":", label="as many steps as lookups")
-    right.axvline(measures.TRAINED[task], color="tab:red", linewidth=0.8, label="deepest in training")
-    right.set(xlabel="lookups", ylabel="steps", title="steps until it halts")
-    right.legend(fontsize=7)
+def depth(found: dict[str, Any]) -> Figure:
+    """For each kind of problem, accuracy over steps by lookups, and the steps at which the head halts; the means of
+    all seeds.
+    """
+    tasks = [task for task, parts in found.items() if "soft token" in parts["ways"]]
+    figure = Figure(figsize=(3.6 * len(tasks), 6), layout="constrained")
+    for column, task in zip(figure.subplots(2, len(tasks), squeeze=False).T, tasks, strict=True):
+        cells = {int(d): list(seeds.values()) for d, seeds in found[task]["ways"]["soft token"].items()}
+        _accuracy(column[0], task, cells)
+        _halting(column[1], task, cells)
     return figure
+
+
+def _accuracy(axes: Axes, task: str, cells: dict[int, list[dict[str, Any]]]) -> None:
+    for d, seeds in cells.items():
+        right = [_mean(values) for values in zip(*(seed["right"] for seed in seeds), strict=True)]
+        color = (0.1, 0.3, 0.15 + 0.75 * d / max(cells)) if d <= measures.TRAINED[task] else (0.8, 0.5 - d / 40, 0.1)
+        axes.plot(range(1, len(right) + 1), right, color=color, label=str(d))
+    axes.axhline(measures.CHANCE[task], color="grey", linestyle=":")
+    axes.set(xlabel="steps", ylabel="share of right answers", title=task, ylim=(0, 1.03))
+    axes.legend(title="lookups (orange: deeper than training)", title_fontsize=7, fontsize=7, ncols=3)
+
+
+def _halting(axes: Axes, task: str, cells: dict[int, list[dict[str, Any]]]) -> None:
+    halted = [_mean([seed["halted_steps"] for seed in seeds]) for seeds in cells.values()]
+    axes.plot(list(cells), halted, marker="o", label="where the head halts")
+    axes.plot(list(cells), list(cells), color="grey", linestyle=":", label="as many steps as lookups")
+    axes.axvline(measures.TRAINED[task], color="tab:red", linewidth=0.8, label="deepest in training")
+    axes.set(xlabel="lookups", ylabel="steps", ylim=(0, None))
+    axes.legend(fontsize=7)
 
 
 def memory(costs: dict[str, Any]) -> Figure:
@@ -42,18 +56,19 @@ def memory(costs: dict[str, Any]) -> Figure:
     return figure
 
 
-def main() -> None:
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("reasoning"), help="folder of the results")
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder of the pictures")
-    options = parser.parse_args()
-    found = json.loads((options.results / "reasoning.json").read_text(encoding="utf-8"))
-    for task in measures.SIZES:
-        if task in found:
-            depth(found, task).savefig(options.out / f"thoughts-{task}.png", dpi=110)
-    if (options.results / "costs.json").exists():
-        costs = json.loads((options.results / "costs.json").read_text(encoding="utf-8"))
-        memory(costs).savefig(options.out / "thoughts-bytes.png", dpi=110)
+    options = parser.parse_args(arguments)
+    for file, name, picture in (("reasoning.json", "depth", depth), ("costs.json", "bytes", memory)):
+        if (options.results / file).exists():
+            found = json.loads((options.results / file).read_text(encoding="utf-8"))
+            picture(found).savefig(options.out / f"thoughts-{name}.png", dpi=110)
 
 
 if __name__ == "__main__":

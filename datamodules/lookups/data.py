@@ -122,7 +122,7 @@ class WrittenChains(LightningDataModule):
     """Written problems, for `gssr.training.language_model`.
 
     Args:
-        tasks: some of chains, arithmetic, permutations and pointers; each batch has one of them.
+        tasks: some of chains, permutations, pointers and arithmetic; each batch has one of them.
         batch_size: problems in a batch.
         rows: training problems, batch_size x optimizer steps.
         heldout_rows: problems of each task that validate.

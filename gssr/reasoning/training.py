@@ -16,6 +16,7 @@ trained, so that what works there was not learned there.
 from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +46,8 @@ class ThoughtTraining(AroundFrozen):
         most: steps at most in validation.
         threshold: chance of being right at which validation halts.
         export: safetensors file of thought and head, written at the end of ``fit``.
-        lr: peak learning rate of AdamW.
+        lr: peak learning rate of AdamW for the way back.
+        halting_lr: that for the head, whose weights have further to go.
         warmup_steps: steps of linear warm-up; the rate then falls linearly to zero.
     """
 
@@ -60,6 +62,7 @@ class ThoughtTraining(AroundFrozen):
         threshold: Fraction = 0.9,
         export: str = "thoughts.safetensors",
         lr: Positive = 3e-3,
+        halting_lr: Positive = 2e-2,
         warmup_steps: Count = 20,
     ) -> None:
         super().__init__(backbone, export, lr, warmup_steps)
@@ -68,6 +71,12 @@ class ThoughtTraining(AroundFrozen):
         self.halting = HaltingHead(self.backbone.hidden_size)
         self.thinker = Thinker(self.backbone, self.thought, memory, self.halting)
         self.unrolled, self.watched, self.most, self.threshold = unrolled, watched, most, threshold
+        self.halting_lr = halting_lr
+
+    def groups(self) -> list[dict[str, Any]]:
+        head = {"params": list(self.halting.parameters()), "lr": self.halting_lr}
+        back = list(self.thought.parameters())
+        return [{"params": back}, head] if back else [head]
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         said, halted = torch.zeros((), device=self.device), torch.zeros((), device=self.device)

@@ -31,8 +31,12 @@ class AroundFrozen(LightningModule):
     def on_fit_start(self) -> None:
         self.backbone.to(self.device)
 
+    def groups(self) -> list[dict[str, Any]]:
+        """Parameters for the optimizer, which may have peak rates (``lr``) of their own."""
+        return [{"params": list(self.parameters())}]
+
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(self.groups(), lr=self.lr, weight_decay=0.0)
         steps = self.trainer.estimated_stepping_batches
 
         def rate(step: int) -> float:

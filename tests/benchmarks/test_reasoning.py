@@ -1,9 +1,16 @@
 """Measures of thoughts on cases that are known beforehand."""
 
+import json
+import re
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
-from benchmarks.reasoning import costs, measures
+from benchmarks.reasoning import costs, measures, pictures, plain_models
+from benchmarks.reasoning.__main__ import tables
 from benchmarks.reasoning.models import AnswersAtOnce
 from datamodules.lookups.data import IDS
 from datamodules.lookups.tasks import ASK, END
@@ -25,7 +32,7 @@ def test_a_head_that_knows_saves_what_can_be_saved() -> None:
     found = measures.halting(known(), deepest=4, threshold=0.9)
     assert found["head"] == found["fixed"] == 1.0
     assert found["steps"] == 2.5 and found["saved"] == pytest.approx(0.5)
-    assert found["same_for_all"] == pytest.approx(0.5)  # two steps for all solve the first two
+    assert found["same_for_all"] == pytest.approx(0.625)  # two steps solve the first two, three the third
     assert found["position"] == 1.0 and found["steps_of_position"] == 4.0  # the number alone saves nothing
     assert found["calibration_error"] == pytest.approx(0.01, abs=1e-5)
 
@@ -62,6 +69,21 @@ def test_the_control_learns_answers_of_trained_depths_alone() -> None:
                 assert 1 <= int(asked.split("x")[1]) <= deepest and answer.endswith("x0")
 
 
+def test_a_table_and_pictures_of_what_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cell = measures.by_step(known(), threshold=0.9)
+    about = {"halting, trained depths": {"0": measures.halting(known(), deepest=4, threshold=0.9)}}
+    ways = {"soft token": {str(d): {"0": cell, "1": cell} for d in measures.SIZES["chains"]}}
+    (tmp_path / "reasoning.json").write_text(json.dumps({"chains": {"ways": ways, "about": about}}))
+    row = {"bytes": {"1": 10, "10": 100}, "computed": []}
+    (tmp_path / "costs.json").write_text(json.dumps({"Mamba-2, write": row}))
+    pictures.main(["--results", str(tmp_path), "--out", str(tmp_path)])
+    assert {file.name for file in tmp_path.glob("*.png")} == {"thoughts-depth.png", "thoughts-bytes.png"}
+    for table in tables({"chains": {"ways": ways, "about": about}}):
+        Console(width=160).print(table)
+    shown = capsys.readouterr().out
+    assert "0.25" in shown and "1.00" in shown  # a fourth after one step, all after four
+
+
 def test_thoughts_change_places_once(tiny: FrozenBackbone) -> None:
     def steps(at: int | None) -> list[torch.Tensor]:
         thought = SoftToken()
@@ -73,3 +95,16 @@ def test_thoughts_change_places_once(tiny: FrozenBackbone) -> None:
 
     plain, swapped = steps(None), steps(2)
     assert torch.equal(plain[1], swapped[1]) and torch.equal(plain[2], swapped[2].flip(0))
+
+
+@pytest.mark.parametrize("lookups", [1, 2, 4])
+def test_problems_in_sentences_have_the_answer_that_their_text_gives(lookups: int) -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        item = plain_models.problem(lookups, generator)
+        like = dict(re.findall(r"The (\w+) is like the (\w+)\.", item.prompt))
+        colours = dict(re.findall(r"The (\w+) is (\w+)\.", item.prompt))
+        asked = item.prompt.removesuffix(" is").split()[-1]
+        for _ in range(lookups - 1):
+            asked = like[asked]
+        assert item.answer == f" {colours[asked]}" and set(item.choices) == {f" {c}" for c in colours.values()}

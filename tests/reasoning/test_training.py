@@ -19,7 +19,7 @@ from gssr.commands.main import main
 from gssr.reasoning.evaluation import interval
 from gssr.reasoning.saved import load_thinker
 from gssr.reasoning.thinker import Memory, Thinker
-from gssr.reasoning.thoughts import LinearThought, SoftToken, Thought
+from gssr.reasoning.thoughts import LinearThought, SoftToken, Thought, WrittenToken
 from gssr.reasoning.training import ThoughtTraining
 from gssr.training.architectures import PureMamba2
 
@@ -59,6 +59,13 @@ def test_training_lowers_the_loss_and_leaves_the_backbone(folder: Path, tmp_path
     assert losses[40] < losses[1] - 0.1
     assert all(torch.equal(part, before[name]) for name, part in module.backbone.model.state_dict().items())
     assert {name.split(".")[0] for name, _ in module.named_parameters()} == {"thought", "halting"}
+
+
+def test_the_head_has_a_rate_of_its_own_and_a_way_back_without_parameters_trains_it_alone(folder: Path) -> None:
+    for thought, rates in ((SoftToken, [3e-3, 2e-2]), (WrittenToken, [2e-2])):
+        groups = ThoughtTraining(BackboneConfig(str(folder)), thought).groups()
+        assert [group.get("lr", 3e-3) for group in groups] == rates
+        assert len({id(p) for group in groups for p in group["params"]}) == sum(len(g["params"]) for g in groups)
 
 
 def test_validation_counts_the_readout_at_as_many_steps_as_lookups(folder: Path, tmp_path: Path) -> None:
