@@ -35,10 +35,11 @@ class SequenceData(LightningDataModule):
     options and passes the window options below on (`**windows`); so only this class documents them. All options are
     hyper-parameters.
 
-    Five attributes are not in that contract:
+    Six attributes are not in that contract:
 
     default_config: a config that `--data` reads for this class when no `--config` is given, as a path relative to the
         file of the class; None: configs/default.yaml only.
+    value_row: how `speech.row auto` puts the values of a step in words (see `RowInWords`); None: each by its name.
     shares_itself: the loaders deal windows to the processes of a run, so Lightning must add no sampler of its own.
     predicts_future: `predict` knows nothing after its contexts, so no goal is written from what came to pass.
     chosen: options that were auto, as they were chosen; there after `setup`.
@@ -68,6 +69,7 @@ class SequenceData(LightningDataModule):
     value_names: tuple[str, ...]
     value_units: tuple[str, ...]
     value_resolution: tuple[float, ...]
+    value_row: str | None = None
     value_guides: tuple[tuple[float, str], ...] = ()
     goal_dim: int = 0
     known_values: int = 0

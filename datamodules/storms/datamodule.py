@@ -54,6 +54,7 @@ class Storms(SequenceData):
     value_names: tuple[str, ...] = ("wind", "pressure", "latitude", "longitude")
     value_units: tuple[str, ...] = ("kt", "hPa", "deg", "deg")
     value_resolution: tuple[float, ...] = (5.0, 1.0, 0.1, 0.1)
+    value_row = "wind {wind} kt, pressure {pressure} hPa, {latitude:north|south} {longitude:east|west}:"
     step: str | None = STEP
     # Saffir-Simpson scale, for charts of the wind.
     value_guides: tuple[tuple[float, str], ...] = (

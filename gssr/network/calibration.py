@@ -31,8 +31,8 @@ class Calibration(nn.Module):
     Args:
         value_dim: Y. reach: R; a step further ahead takes the last factor.
 
-    ``text_gain``: nats a token by which a text is likelier behind its own belief than behind another one, as validation
-    measured it; 1 until then.
+    ``text_gain``: nats a token by which a text is likelier behind its own belief, with its values, than behind another
+    one, as validation measured it; 1 until then.
     """
 
     factor: Tensor

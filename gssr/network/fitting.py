@@ -12,6 +12,7 @@ from gssr import ranks
 from gssr.network.calendar import expected, fit_waves, scale_of
 from gssr.network.linear_fit import MANY, fit_each
 from gssr.network.normalisation import SCALES, WindowScale, fit_usual
+from gssr.network.speaker import AUTO
 from gssr.sequences.collate import collate
 from gssr.sequences.context import context_length
 from gssr.sequences.record import Batch, Record
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from gssr.network.module import GoalNetwork
     from gssr.network.world_model import WorldModel
 
+EVERY = "{values}:"  # the row in words of data that bring none
 MOST_WINDOWS, LEAST_WINDOWS = 1000, 200  # that a linear autoregression is fitted to: of one value, and of many
 CLEARLY = 0.99  # times the CRPS without the calendar, which some waves fit by chance
 LAGS = 64  # by which normalisations are compared where the network has no linear part
@@ -65,6 +67,8 @@ def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None
         network.options.set_values(data.value_names, data.value_units, data.value_resolution, step, words)
         if stage == "fit" and not data.has_goals:
             choose_options(network, "objective", goal_dropout=1.0)
+        if network.options.speech.row == AUTO:
+            choose_options(network, "speech", row=getattr(data, "value_row", None) or EVERY)
         fit_numbers(network, data, stage)
     elif list(data.value_names) != network.value_names:
         raise ValueError(
@@ -93,7 +97,9 @@ def fit_numbers(network: GoalNetwork, data: SequenceSource, stage: str) -> None:
     """
     scaler, season, world = deepcopy(data.scaler), getattr(data, "season_steps", None), network.options.world
     windows, lags, auto = None, world.linear_lags or LAGS, "auto" in (world.normalisation, world.calendar)
-    if auto or (stage == "fit" and (world.linear_lags or world.calendar or world.normalisation == "mixed")):
+    fitted = world.linear_lags or world.calendar or world.normalisation == "mixed"
+    fitted = fitted or (network.options.speech.values and data.has_text)
+    if auto or (stage == "fit" and fitted):
         windows = Fitted.of(data)
     if world.calendar == "auto" and (data.has_goals or getattr(data, "step", None) is None):
         choose_options(network, "world", calendar=False)

@@ -14,8 +14,9 @@ from gssr.network.futures import Future, representatives
 from gssr.network.losses import kl_terms, masked_mean
 from gssr.network.noise import WindowNoise
 from gssr.network.normalisation import WindowScale
+from gssr.network.numbers import numbers_of
 from gssr.network.prompt import Said
-from gssr.network.rssm import Belief, numbers_of
+from gssr.network.rssm import Belief
 from gssr.network.speaker import Speaker
 from gssr.network.world_model import WorldModel
 from gssr.sequences.context import context_length, first_steps
@@ -42,7 +43,7 @@ class Plan:
     """Rollouts, their mean (B, H, Y), quantiles (B, H, Y, Q) of ``sample`` at ``quantile_levels``, and a text a step.
 
     ``futures``: the rollouts that are told, the typical one first, whose text is ``text`` and whose values are
-    ``spoken`` (B, H, Y); none without texts.
+    ``spoken`` (B, H, Y), rounded as data are where the speaker reads a row; none without texts.
     """
 
     rollouts: Rollouts
@@ -180,6 +181,8 @@ class Forecaster:
         rows = torch.arange(sequences, device=rollouts.x.device)
         # All futures are written at once, as if they were more sequences.
         x, values = (part[chosen, rows].flatten(0, 1) for part in (rollouts.x, rollouts.mean))
+        if (row := self.speaker.prompts.row) is not None:
+            values = row.rounded(values)  # text and row are about the same numbers
         said = self._written(batch.select([*range(sequences)] * self.told), x, values, max_new_tokens)
         told = values.unflatten(0, (self.told, sequences))
         futures = tuple(
@@ -213,7 +216,7 @@ class Forecaster:
 
     def numbers(self, batch: Batch) -> Tensor:
         """What speaks reads of the batch's values, (B, T, 3 Y)."""
-        return numbers_of(self.world.scaled_values(batch), batch.value_mask)
+        return numbers_of(self.world, batch)
 
     @torch.no_grad()
     def prior_samples(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:

@@ -16,7 +16,7 @@ class Future:
     """A rollout of each sequence that is told in words.
 
     ``rollout`` (B,): its number. ``share`` (B,): share of all rollouts that it is the nearest to among those told.
-    ``values`` (B, H, Y): its values without noise, in data units. ``text``: for each sequence H texts.
+    ``values`` (B, H, Y): its values without noise, in data units, as it is told. ``text``: for each sequence H texts.
     """
 
     rollout: Tensor

@@ -14,7 +14,8 @@ from gssr.network.goal_encoder import LatentGoal
 from gssr.network.layers import exact
 from gssr.network.losses import antithetic_crps, goal_distance, kl_terms, masked_mean, value_nll
 from gssr.network.noise import WindowNoise
-from gssr.network.rssm import Filtered, numbers_of
+from gssr.network.numbers import numbers_of
+from gssr.network.rssm import Filtered
 from gssr.network.speaker import Speaker
 from gssr.network.world_model import WorldModel
 from gssr.sequences.context import context_length
@@ -212,7 +213,7 @@ class Objective:
             rows = [rows[i] for i in torch.randperm(len(rows), generator=generator)[:most].tolist()]
         if not rows:
             return nothing
-        numbers, found = numbers_of(self.world.scaled_values(batch), batch.value_mask), []
+        numbers, found = numbers_of(self.world, batch), []
         for start in range(0, len(rows), most):
             b, t = torch.tensor(part := rows[start : start + most], device=x.device).T
             prompts = self.speaker.prompts.of(batch, part, heard, generator if training else None)
@@ -233,17 +234,17 @@ class Objective:
         heard: Tensor | None,
         numbers: Tensor,
     ) -> Measured | None:
-        """Nats a token by which the texts of some steps cost more behind the belief of another one of these steps, at
-        their own values.
+        """Nats a token by which the texts of some steps cost more behind belief, numbers and row of another of these
+        steps, and behind what was said before themselves.
 
         own: nats and tokens (N) behind their own beliefs. numbers: of the steps, (N, 3 Y). None for a single text.
         """
         if len(rows) < 2:
             return None
         b, t = torch.tensor(rows, device=x.device).T
-        prompts = self.speaker.prompts.of(batch, rows, heard, None)
+        prompts = self.speaker.prompts.of(batch, rows, heard, None, rows[-1:] + rows[:-1])
         said = [batch.text[i][j] for i, j in rows]
-        nats, tokens = self.speaker.text_nats(x[b, t].roll(1, 0), said, prompts, numbers)
+        nats, tokens = self.speaker.text_nats(x[b, t].roll(1, 0), said, prompts, numbers.roll(1, 0))
         return Measured((nats - own[0]).sum() / tokens.sum(), tokens.sum())
 
     def first_imagined(self, batch: Batch, generator: torch.Generator | WindowNoise) -> int:

@@ -59,12 +59,14 @@ class Prompts:
         steps: Sequence[tuple[int, int]],
         heard: Tensor | None = None,
         generator: torch.Generator | None = None,
+        told: Sequence[tuple[int, int]] | None = None,
     ) -> list[str | None]:
         """The prompts of texts at N (sequence, step) pairs of a batch.
 
         Args:
             heard: (B,), False for a sequence of which nothing counts as said.
             generator: draws prompts for training, some of them without the newest texts.
+            told: N pairs whose values the rows tell in place of the texts' own.
         """
         if self.history == 0 and self.row is None:
             return [None] * len(steps)
@@ -75,7 +77,7 @@ class Prompts:
             for before, (drawn, share) in zip(said, draws, strict=True):
                 if drawn < OLDER and len(before) > 1:
                     del before[1 + int(share * (len(before) - 1)) :]
-        return [self(before, values[b][t]) for before, (b, t) in zip(said, steps, strict=True)]
+        return [self(before, values[b][t]) for before, (b, t) in zip(said, told or steps, strict=True)]
 
     def observed(self, batch: Batch) -> list[list[Said]]:
         """What was said in the contexts of a batch."""

@@ -22,7 +22,6 @@ from gssr.network.posterior import Posterior, ProductPosterior, gaussian_from, o
 from gssr.network.steering import Pull
 
 CHANGE_SCALE = 4.0  # changes of a smooth series are small beside its values
-NUMBERS = 3  # for each of Y values, see numbers_of
 
 
 class Belief(NamedTuple):
@@ -187,13 +186,6 @@ class RSSM(nn.Module):
             belief = belief.followed_by(step.h, x, value.sample)
             path.append((x, *value))
         return Imagined(*(torch.stack(parts, 1) for parts in zip(*path, strict=True)))
-
-
-def numbers_of(value: Tensor, value_mask: Tensor) -> Tensor:
-    """Values (B, T, Y), where they were seen, and their changes from the step before, side by side: (B, T, 3 Y)."""
-    seen = value_mask.to(value.dtype)
-    known = torch.where(value_mask, value, torch.zeros_like(value))
-    return torch.cat([known, seen, CHANGE_SCALE * _changes(known, seen)], -1)
 
 
 def _changes(known: Tensor, seen: Tensor) -> Tensor:

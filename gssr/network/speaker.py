@@ -25,8 +25,8 @@ from gssr.domains import Few, Layers, Range, checked
 from gssr.network.config import fixed
 from gssr.network.heads import PrefixProjector
 from gssr.network.layers import exact
+from gssr.network.numbers import NUMBERS
 from gssr.network.prompt import Prompts
-from gssr.network.rssm import NUMBERS
 from gssr.network.state_projector import StateProjector
 from gssr.sequences.row_in_words import RowInWords
 from gssr.states.hybrid_state import HybridState
@@ -35,6 +35,7 @@ from gssr.states.offset_scan import scan_offsets
 from gssr.states.prompts import ReadPrompts
 from gssr.states.rules import LowRank, Offset, Schedule, norm
 
+AUTO = "auto"  # a row that the data bring
 # The norm of a state hardly depends on the text.
 SAMPLE = "Time goes on, and what has been said before is kept in the state."
 
@@ -51,7 +52,8 @@ class SpeechConfig:
         state_layers: Layers whose states are changed; null: all that have a recurrent state.
         history: Last texts of a sequence that the frozen model reads before it writes the next one; 0: none.
         between: What follows each of these texts.
-        row: The values of the text's own step, in words behind them, such as "{values}:", see RowInWords; null: none.
+        row: The values of the text's own step, in words behind them, such as "{values}:", see RowInWords; auto: as the
+            data module writes them, or that one; null: none.
         rows: Each of the history's texts has the values of its own step in front of it, too.
         own: What a plan has written itself counts among its last texts; false: only texts that were observed.
         values: Prefix and change of states come from the values of the text's own step and their last change, too.
@@ -129,7 +131,7 @@ class Speaker(nn.Module):
         change.
 
         Args:
-            numbers: (N, 3 Y), see `gssr.network.rssm.numbers_of`; None where no value is known.
+            numbers: (N, 3 Y), see `gssr.network.numbers.numbers_of`; None where no value is known.
         """
         if self.numbers:
             x = torch.cat([x, x.new_zeros(len(x), self.numbers) if numbers is None else numbers], -1)

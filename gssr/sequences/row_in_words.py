@@ -7,6 +7,9 @@ import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 
+import torch
+from torch import Tensor
+
 from gssr.shown import listed, quoted
 
 FIELD = re.compile(r"\{([^{}]*)\}")
@@ -59,6 +62,11 @@ class RowInWords:
         if not any(says for says, _ in written):
             return None
         return ", ".join(words for _, words in written) + self._closing
+
+    def rounded(self, values: Tensor) -> Tensor:
+        """Values (…, Y) as the row tells them: multiples of their resolution, where it is known."""
+        steps = torch.tensor(self._resolution, dtype=values.dtype, device=values.device)
+        return torch.where(steps > 0, (values / steps.clamp(min=1e-9)).round() * steps, values)
 
     def _field(self, field: str) -> Piece:
         name, _, sides = (field, "", "") if field in self._names else field.rpartition(":")

@@ -127,3 +127,18 @@ def test_goals_name_levels(network: GoalNetwork, tiny_folder: Path) -> None:
     other = make_network(tiny_folder, latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2, calendar=True)
     with pytest.raises(ValueError, match="the goals of these data name levels; leave one of the two out"):
         adopt(other, data, "fit")
+
+
+@pytest.mark.parametrize(("own", "row"), [(None, "{values}:"), ("level {y}:", "level {y}:")])
+def test_the_data_say_how_a_row_is_put_into_words(own: str | None, row: str, tiny_folder: Path) -> None:
+    data = source(*daily(4, 3.0))
+    data.has_text, data.value_row = True, own
+    options = {"latent_dim": 4, "hidden_dim": 16, "text_layers": (2,), "goal_layer": 2, "history": 1}
+    made = make_network(tiny_folder, row="auto", values=True, **options)
+    adopt(made, data, "fit")
+    assert made.hparams["speech"]["row"] == row and made.speaker.prompts.row([2.0]).endswith(" 2:")
+    change = collate(data.windows("train")).value.diff(dim=1).abs().mean()
+    assert 0.2 < made.world.scaler.usual_change.item() / change < 5
+    made = make_network(tiny_folder, row="auto", **options)
+    adopt(made, data, "fit")
+    assert made.world.scaler.usual_change.item() == 1  # nothing reads it

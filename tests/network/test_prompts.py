@@ -171,6 +171,9 @@ def test_texts_that_a_plan_has_written_stand_before_its_next_ones(
     monkeypatch.setattr(net.speaker, "write", write)
     plan = net.plan(batch, [None, None], samples=2)
     rows = [[f"{ROW([v])} " for v in values] for values in plan.spoken[..., 0].tolist()]
+    assert torch.equal(plan.spoken, 5 * (plan.spoken / 5).round())
+    told = plan.rollouts.mean.gather(0, plan.futures[0].rollout[None, :, None, None].expand(1, -1, 2, 1))[0]
+    assert 0 < (plan.spoken - told).abs().max() <= 2.5
     assert plan.text == [["own 1 0", "own 2 0"], ["", "own 2 1"]]
     # The horizon's own texts are never read; an empty text says nothing.
     assert asked == [[f"one\n{rows[0][0]}", rows[1][0]], [f"own 1 0\n{rows[0][1]}", rows[1][1]]]
@@ -234,9 +237,10 @@ def test_what_speaks_reads_the_values_of_the_texts_step_and_their_change(tiny_fo
     net = network(tiny_folder, injection, values=True)
     net.world.scaler.fit(torch.tensor([[20.0], [150.0]]))
     steps = [30.0, 35.0, 50.0, 35.0]
+    net.world.scaler.usual_change.fill_(5.0)
     numbers = net.forecaster.numbers(collate([record(SAID, steps)]))[0]
     mean, std = net.world.scaler.mean.item(), net.world.scaler.std.item()
-    assert numbers[3].tolist() == pytest.approx([(35 - mean) / std, 1, -4 * 15 / std], abs=1e-5)
+    assert numbers[3].tolist() == pytest.approx([(35 - mean) / std, 1, -15 / 5], abs=1e-5)
     assert torch.equal(numbers[1, :2], numbers[3, :2])
     unknown = net.forecaster.numbers(collate([record(SAID, [30, float("nan"), 50, 35])]))[0]
     assert unknown[1].tolist() == [0, 0, 0] and unknown[2, 2] == 0 and torch.equal(unknown[3], numbers[3])
@@ -269,7 +273,7 @@ def test_a_plan_speaks_from_its_imagined_values_and_training_from_true_ones(
     plan = net.plan(batch, [None, None], samples=2, max_new_tokens=2)
     told = torch.cat([torch.full((2, 1), 35.0), plan.spoken[..., 0]], 1)
     scaled = net.world.scaler.transform(told[..., None])[..., 0]
-    expected = torch.stack([scaled[:, 1:], torch.ones(2, 2), 4 * scaled.diff(dim=1)], -1)
+    expected = torch.stack([scaled[:, 1:], torch.ones(2, 2), told.diff(dim=1)], -1)
     torch.testing.assert_close(torch.cat(given).view(2, 2, 3), expected, rtol=1e-4, atol=1e-4)
     given.clear()
     net.objective(batch, torch.Generator().manual_seed(0), training=False)

@@ -1,6 +1,7 @@
 """Rows of values in words: by name, unit and resolution, by a template, and what is refused."""
 
 import pytest
+import torch
 
 from datamodules.storms import Storms
 from datamodules.storms.best_tracks import read_storms
@@ -43,6 +44,15 @@ def test_numbers_have_the_resolution_and_unknown_ones_are_left_out(values: list[
 )
 def test_any_resolution_is_kept(resolution: float, value: float, words: str) -> None:
     assert RowInWords("{a}", ["a"], [""], [resolution])([value]) == words
+
+
+def test_rounded_values_are_those_that_are_told() -> None:
+    write, given = RowInWords(SIDES, *STORMS), torch.tensor([63.2, 974.6, -17.44, 78.36])
+    told = write.rounded(given)
+    torch.testing.assert_close(told, torch.tensor([65.0, 975.0, -17.4, 78.4]))
+    assert write(told.tolist()) == write(given.tolist())
+    unknown = RowInWords("{a}", ["a"], [""], [0.0])
+    assert torch.equal(unknown.rounded(torch.tensor([1.23456])), torch.tensor([1.23456]))
 
 
 def test_names_may_hold_what_a_template_uses() -> None:
