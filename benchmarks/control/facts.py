@@ -61,10 +61,12 @@ def in_context(backbone: FrozenBackbone, batch: Row) -> Layers:
 
 
 @torch.no_grad()
-def composed(backbone: FrozenBackbone, batch: Row, change: Written | None = None) -> Layers:
-    """States into which the facts are written, each piece changed first."""
+def composed(
+    backbone: FrozenBackbone, batch: Row, change: Written | None = None, written: Piece | None = None
+) -> Layers:
+    """States into which the facts are written, each piece changed first; ``written``: the pieces, if known."""
     count = batch["facts"].shape[1]
-    written = piece(backbone, batch["facts"].flatten(0, 1))
+    written = piece(backbone, batch["facts"].flatten(0, 1)) if written is None else written
     written = written if change is None else change(written)
     layers = beginning(backbone, len(batch["facts"]))
     for k in range(count):
@@ -85,15 +87,14 @@ def recall(
     found: dict[str, Shares] = {}
     natural = _directions(backbone, language) if controls else {}
     for batch in made:
-        ways: dict[str, Layers] = {
-            "read": in_context(backbone, batch),
-            "composed": composed(backbone, batch),
-            "nothing": beginning(backbone, len(batch["facts"])),
-        }
-        ways |= {name: composed(backbone, batch, projector) for name, projector in projectors.items()}
-        if controls:
-            ways |= {name: composed(backbone, batch, way) for name, way in _controls(batch, natural).items()}
-        for name, layers in ways.items():
+        changes: dict[str, Written | None] = {"composed": None, **projectors}
+        changes |= _controls(batch, natural) if controls else {}
+        for name in ("read", "nothing"):
+            layers = in_context(backbone, batch) if name == "read" else beginning(backbone, len(batch["facts"]))
+            found.setdefault(name, []).extend(shares(backbone, layers, batch))
+        written = piece(backbone, batch["facts"].flatten(0, 1))
+        for name, change in changes.items():
+            layers = composed(backbone, batch, change, written)
             found.setdefault(name, []).extend(shares(backbone, layers, batch))
     return found
 

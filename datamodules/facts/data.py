@@ -18,10 +18,10 @@ from gssr.sequences.batches import EpochBatches, EpochLoader, Key
 PARTS = {"train": 0, "val": 1, "test": 2}
 # Until a share of the training: lengths with their chances, facts of an episode at most, easy documents alone.
 STAGES: tuple[tuple[float, dict[int, float], int, bool], ...] = (
-    (0.08, {64: 1.0}, 2, True),
-    (0.2, {64: 0.3, 128: 0.7}, 4, True),
-    (0.4, {64: 0.1, 128: 0.5, 256: 0.4}, 8, False),
-    (1.0, {64: 0.1, 128: 0.3, 256: 0.35, 512: 0.15, 1024: 0.1}, 10, False),
+    (0.02, {64: 1.0}, 2, True),
+    (0.05, {64: 0.3, 128: 0.7}, 4, True),
+    (0.12, {64: 0.1, 128: 0.5, 256: 0.4}, 8, False),
+    (1.0, {64: 0.05, 128: 0.25, 256: 0.35, 512: 0.2, 1024: 0.15}, 10, False),
 )
 SOURCES = ("names", "phrasings")
 Row = dict[str, Tensor]

@@ -11,8 +11,8 @@ import numpy as np
 
 from datamodules.facts.language import CHAINED, UNKNOWN, Fact, Words, Writer
 
-CORRECTED, FORGOTTEN, CHAINS, NEVER_SAID, ASKED_AGAIN = 0.08, 0.03, 0.08, 0.1, 0.5
-SAID = 0.1  # weight of what is no answer
+CORRECTED, FORGOTTEN, CHAINS, NEVER_SAID, ASKED_AGAIN = 0.1, 0.03, 0.08, 0.1, 0.5
+SAID = 0.03  # weight of what is no answer
 
 
 @dataclass

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from gssr.backbone import FrozenBackbone
 from gssr.control.compose import Piece, beginning, compose, piece
 from gssr.control.force import After
-from gssr.control.functional import Layers, asked_by, bounded, logits, read, rows
+from gssr.control.functional import Layers, asked_by, bounded, logits, mixers, read, rows
 from gssr.domains import Few, Positive, Width, checked
 
 Batch = Mapping[str, Tensor]
@@ -105,6 +105,17 @@ class TokenProjector(Projector):
             {str(i): nn.Linear(self.hidden, m * n * self.rank) for i, (m, _, n) in shapes.items()}
         )
         _check_size(self)
+        self._begin(backbone)
+
+    @torch.no_grad()
+    def _begin(self, backbone: FrozenBackbone) -> None:
+        """Values begin as those that a layer's output projection turns into the target's embedding."""
+        found = mixers(backbone)
+        for i, (m, r, _) in self.shapes.items():
+            weight = self.values[str(i)].weight.view(m * r, self.rank, -1)
+            size = weight[:, 0].norm()
+            weight[:, 0] = F.normalize(found[i].out_proj.weight.float().T, dim=(0, 1)) * size
+            nn.init.zeros_(self.corrections[str(i)].weight)
 
     def forward(self, layers: Layers, hidden: Tensor, asked: dict[int, Tensor], target: Tensor) -> Layers:
         """States with the change.

@@ -10,7 +10,7 @@ from datamodules.facts import FactQuestions, ForcedTokens
 from gssr.backbone import FrozenBackbone
 from gssr.backbone.config import BackboneConfig
 from gssr.control.compose import beginning, compose, piece
-from gssr.control.functional import read, say
+from gssr.control.functional import logits, read, say
 from gssr.control.projector import FactProjector, Projector, TokenProjector, answered, shapes_of
 from gssr.control.saved import load_projector, parameters, save_projector
 from gssr.control.training import ProjectorTraining
@@ -43,6 +43,17 @@ def test_a_projector_of_words_keeps_to_its_bound(facts: FrozenBackbone) -> None:
     for own, other in zip(layers, found, strict=True):
         change = (other.recurrent - own.recurrent).norm()
         assert 0 < change <= 0.2 * own.recurrent.norm() * 1.001
+
+
+def test_a_projector_of_words_begins_with_what_says_the_word(facts: FrozenBackbone) -> None:
+    torch.manual_seed(0)
+    projector, target = made(TokenProjector, facts), torch.arange(20, 52)
+    with torch.no_grad():
+        layers, last = read(facts, None, torch.randint(4, 900, (32, 6))).layers, torch.randint(4, 900, (32,))
+        changed = projector.change(facts, layers, last, target)
+        before, after = (logits(facts, own, last[:, None])[:, 0].log_softmax(-1) for own in (layers, changed))
+        gain = (after - before).gather(1, target[:, None]).squeeze(1)
+    assert (gain > 0).float().mean() > 0.8, gain
 
 
 def test_an_answer_counts_when_all_its_words_are_the_likeliest(facts: FrozenBackbone) -> None:
