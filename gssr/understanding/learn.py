@@ -1,6 +1,6 @@
 """Learn the reading of typed goals, from sentences whose meaning is known because they were written from it.
 
-python -m gssr.understanding.learn            # of the bundled nano model, some ten minutes on a core
+python -m gssr.understanding.learn            # of the bundled nano model, some five minutes on a core
 python -m gssr.understanding.learn --backbone FOLDER --to FILE
 """
 
@@ -26,7 +26,7 @@ from gssr.understanding.mentions import masked, mentions
 from gssr.understanding.reader import FILE, Reader
 from gssr.understanding.writing import Sentence, sentences
 
-COUNT, EPOCHS, BATCH, RATE, CLEARED = 48_000, 6, 32, 2e-3, 0.05
+COUNT, EPOCHS, BATCH, RATE, CLEARED = 32_000, 6, 32, 2e-3, 0.05
 # Their documentation is English of any kind, and on every machine that has Python.
 MODULES = (
     *("argparse", "ast", "calendar", "cmd", "collections", "configparser", "contextlib", "copy", "csv", "datetime"),
