@@ -6,8 +6,9 @@
 Models have random weights, on which costs do not depend: bytes are those of two layers (1M parameters), times those of
 six or eight (4 to 5M). Every thought is taken, up to 100,000, where it writes and the bytes should stay. Where they
 grow, they grow by the same number with each thought, so that the last columns are computed from the thousandth
-(marked c); so are those of thoughts that only read, which hand on the very same states. A row that is finished is kept
-in --out; an interrupted call goes on behind it.
+(marked c); so are those of thoughts that only read, which hand on the very same states. Seconds are CPU time of one
+thread, so that others on the machine do not matter. What is finished is kept in --out; an interrupted call goes on
+behind it.
 """
 
 import argparse
@@ -87,9 +88,9 @@ def decoding(backbone: FrozenBackbone, prompt: Tensor) -> Iterator[None]:
 
 def a_second(steps: Iterator[Any], count: int) -> float:
     next(islice(steps, 20, None))
-    began = time.perf_counter()
+    began = time.process_time()
     next(islice(steps, count - 1, None))
-    return count / (time.perf_counter() - began)
+    return count / (time.process_time() - began)
 
 
 @torch.no_grad()
@@ -138,6 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--most is at least 10, --timed at least 1")
     options.out.mkdir(parents=True, exist_ok=True)
     prepare_cpu()
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     prompt = torch.randint(4, WORDS, (1, PROMPT))
     file = options.out / "costs.json"
@@ -145,20 +147,16 @@ def main(arguments: list[str] | None = None) -> None:
     small = {name: save(model, options.out / f"small-{name}") for name, model in models(small=True).items()}
     large = {name: save(model, options.out / f"large-{name}") for name, model in models(small=False).items()}
     for name, memory in tqdm(ROWS, unit="row"):
-        row = found.get(f"{name}, {memory}", {})
-        if row.get("most") == options.most and row.get("timed") == options.timed:
-            continue
-        thought = SoftToken()
-        thought.prepare(small[name])
-        sizes, computed = kept(Thinker(small[name], thought, memory), prompt, options.most)
-        found[f"{name}, {memory}"] = {
-            "most": options.most,
-            "timed": options.timed,
-            "bytes": {str(count): size for count, size in sizes.items()},
-            "computed": sorted(computed),
-            "parameters": [models[name].model.num_parameters() for models in (small, large)],
-            **timed(large[name], memory, prompt, options.timed),
-        }
+        row = found.setdefault(f"{name}, {memory}", {})
+        if row.get("most") != options.most:
+            thought = SoftToken()
+            thought.prepare(small[name])
+            sizes, computed = kept(Thinker(small[name], thought, memory), prompt, options.most)
+            row |= {"most": options.most, "bytes": {str(count): size for count, size in sizes.items()}}
+            row |= {"computed": sorted(computed)}
+        if row.get("timed") != options.timed:
+            row |= timed(large[name], memory, prompt, options.timed) | {"timed": options.timed}
+        row["parameters"] = [models[name].model.num_parameters() for models in (small, large)]
         with atomic_write(file) as draft:
             json.dump(found, draft, indent=1)
     table = Table("model", "memory", *(f"{n:,}" for n in COUNTS), "thoughts/s", "decoding/s", "times", title="bytes")
