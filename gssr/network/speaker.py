@@ -71,9 +71,11 @@ class SpeechConfig:
     values: bool = fixed(False)
 
     def __post_init__(self) -> None:
-        # On the command line, quotes keep a colon, a brace or a line break.
+        # On the command line, quotes keep a colon, a brace or a line break, and the parser writes null as a text.
         for name in ("between", "row"):
             object.__setattr__(self, name, _unquoted(getattr(self, name)))
+        if self.row in ("None", "null", ""):
+            object.__setattr__(self, "row", None)
 
 
 class Speaker(nn.Module):
