@@ -12,7 +12,9 @@ from gssr.search.decoding.rows import Decoding, Rows
 from gssr.search.decoding.scoring import likelihood, load_scorer, of_texts, scored
 from gssr.search.decoding.select import best_of, blockwise, particles
 from gssr.states.directions import random_like, recurrent_states
+from gssr.states.hybrid_state import HybridState
 from gssr.states.intervention import steer
+from gssr.states.learned_state import LearnedState
 from gssr.states.rules import Offset, Schedule
 from tests.conftest import enliven
 
@@ -217,3 +219,24 @@ def test_a_scorer_that_is_none_is_refused(name: str, message: str) -> None:
 def test_a_scorer_that_returns_no_number_is_refused(wrong) -> None:
     with pytest.raises(ValueError, match="the scorer"):
         scored(wrong, ["a text"])
+
+
+def test_a_thousand_gated_injections_stay_bounded_and_do_not_collapse(lively: FrozenBackbone, prompt: Tensor) -> None:
+    """Before every token the second text's states are pulled to those of another text, by a gate for each layer."""
+    target = HybridState.capture(lively, ["Be a category 3 hurricane two days from now."]).layers
+    parts = {part: [i for i, x in enumerate(target) if getattr(x, part) is not None] for part in ("recurrent", "conv")}
+    targets = {part: {i: getattr(target[i], part)[0] for i in layers} for part, layers in parts.items()}
+    gates = {part: {i: torch.tensor(0.02 + 0.02 * i) for i in layers} for part, layers in parts.items()}
+    rules = LearnedState(targets, gates).rules(torch.tensor([0.0, 1.0]), schedule=Schedule())
+    decoding = Decoding(1000, 2.0, suppressed=(lively.tokenizer.eos_token_id,))
+    rows = Rows(lively, prompt.repeat(2, 1), 1, decoding, rules, seed=0)
+    largest = {i: torch.zeros(2) for i in parts["recurrent"]}
+    while not rows.finished:
+        rows.write(20)
+        for i, norms in largest.items():
+            largest[i] = norms.maximum(rows.cache.get_recurrent_state(i).flatten(1).norm(dim=1))
+    for i, (plain, pulled) in largest.items():
+        assert pulled <= 1.1 * max(plain, targets["recurrent"][i].norm())
+    pairs = [list(itertools.pairwise(row)) for row in rows.tokens.tolist()]
+    plain, pulled = (len(set(row)) / len(row) for row in pairs)
+    assert pulled == pytest.approx(plain, rel=0.2) and plain > 0.3 and rows.tokens[0].ne(rows.tokens[1]).any()
