@@ -89,7 +89,7 @@ def recall(
     for batch in made:
         changes: dict[str, Written | None] = {"composed": None, **projectors}
         changes |= _controls(batch, natural) if controls else {}
-        for name in ("read", "nothing"):
+        for name in ("read", "nothing") if controls else ("read",):
             layers = in_context(backbone, batch) if name == "read" else beginning(backbone, len(batch["facts"]))
             found.setdefault(name, []).extend(shares(backbone, layers, batch))
         written = piece(backbone, batch["facts"].flatten(0, 1))
