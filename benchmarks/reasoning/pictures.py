@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from benchmarks.reasoning import measures
 
@@ -34,7 +35,10 @@ def _accuracy(axes: Axes, task: str, cells: dict[int, list[dict[str, Any]]]) -> 
         axes.plot(range(1, len(right) + 1), right, color=color, label=str(d))
     axes.axhline(measures.CHANCE[task], color="grey", linestyle=":")
     axes.set(xlabel="steps", ylabel="share of right answers", title=task, ylim=(0, 1.03))
-    axes.legend(title="lookups (orange: deeper than training)", title_fontsize=7, fontsize=7, ncols=3)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": len(cells), "columnspacing": 1.0}
+    title = "lookups (orange: deeper than training)"
+    axes.legend(title=title, title_fontsize=7, fontsize=7, handlelength=0.8, **below)
 
 
 def _halting(axes: Axes, task: str, cells: dict[int, list[dict[str, Any]]]) -> None:
@@ -43,6 +47,7 @@ def _halting(axes: Axes, task: str, cells: dict[int, list[dict[str, Any]]]) -> N
     axes.plot(list(cells), list(cells), color="grey", linestyle=":", label="as many steps as lookups")
     axes.axvline(measures.TRAINED[task], color="tab:red", linewidth=0.8, label="deepest in training")
     axes.set(xlabel="lookups", ylabel="steps", ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=7)
 
 
