@@ -103,6 +103,7 @@ class Benchmark:
         scorer = selecting.train_scorer(self.steering, 60 if self.options.quick else 2000)
         texts, count, tokens = (1, 2, 16) if self.options.quick else (2, 20, 64)
         self.piece("planner cost", lambda: planning.cost(self.steering, count, tokens))
+        self.piece("planner snapshot", lambda: planning.snapshot_cost(self.steering, 5 if self.options.quick else 100))
         cells = itertools.product(self.options.seeds, selecting.STEERED, planning.WAYS)
         for seed, steered, way in tqdm(list(cells), unit="cell"):
             states = self._states(seed) if steered == "learned state" else None
@@ -187,9 +188,11 @@ def tables(pieces: dict[str, Any]) -> list[Table]:
                 f"{row['applied']:.1f}", f"{row['seconds']:.2f}", str(row["texts"]),
             )  # fmt: skip
         made.append(table)
-    if "planner cost" in pieces:
+    if "planner snapshot" in pieces:
         heads = ("worker", "CPU time over plain", "the same text", "snapshots", "plans", "applied")
-        table = Table(*heads, title="what a planner without a plan in time costs")
+        snapshot = pieces["planner snapshot"]
+        share = snapshot["snapshot"] / snapshot["token"]
+        table = Table(*heads, title=f"what a planner without a plan in time costs; a snapshot: {share:.2f} tokens")
         for name, row in pieces["planner cost"].items():
             table.add_row(
                 name, f"{row['ratio']:.3f}", f"{row['same']} of {row['texts']}",

@@ -19,9 +19,9 @@ from benchmarks.steering.methods import state_of
 from gssr.backbone.config import BackboneConfig
 from gssr.backbone.precision import name_of
 from gssr.search.decoding import scoring
-from gssr.search.decoding.lookahead import Lookahead, Search
+from gssr.search.decoding.lookahead import Lookahead, Request, Search
 from gssr.search.decoding.planned import write_planned
-from gssr.search.decoding.planners import Job, Planner, SeededPlanner, WorkerPlanner
+from gssr.search.decoding.planners import Job, Planner, SeededPlanner, WorkerPlanner, packed
 from gssr.search.decoding.rows import Decoding, Rows
 
 # A plan begins where the last one ends, and is made in time.
@@ -82,6 +82,21 @@ def cost(steering: Steering, texts: int, tokens: int) -> dict[str, Any]:
                 os.kill(worker.process.pid or 0, act)
             found[name] = _ratios(steering, decoding, Late(worker), texts)
     return found
+
+
+def snapshot_cost(steering: Steering, repeats: int) -> dict[str, float]:
+    """CPU time of a token, and of a snapshot up to the bytes that are sent, in seconds: medians."""
+    rows = Rows(steering.backbone, steering.prompts[0, :1], 1, Decoding(2 * repeats + 8), seed=0)
+    rows.write(8)
+    seconds: dict[str, list[float]] = {"token": [], "snapshot": []}
+    for _ in range(repeats):
+        began = time.process_time()
+        rows.write(1)
+        between = time.process_time()
+        packed(Request(rows.snapshot(), rows.length, rows.generator.get_state()))
+        seconds["token"].append(between - began)
+        seconds["snapshot"].append(time.process_time() - between)
+    return {name: float(np.median(times)) for name, times in seconds.items()}
 
 
 class Late:

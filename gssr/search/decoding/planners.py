@@ -135,7 +135,7 @@ class WorkerPlanner:
 
     def _send(self, request: Request) -> None:
         try:
-            self._connection.send(_packed(request))
+            self._connection.send(packed(request))
         except (OSError, ValueError):
             self.failure = self.failure or "the worker was ended"
 
@@ -164,7 +164,8 @@ class WorkerPlanner:
 Message = tuple[bytes, dict[str, str], int, tuple[int, ...]]
 
 
-def _packed(request: Request) -> Message:
+def packed(request: Request) -> Message:
+    """A snapshot as bytes and plain values, for the worker."""
     tensors, about = to_file(request.state)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = save_bytes({**tensors, "generator": request.generator.cpu()})
