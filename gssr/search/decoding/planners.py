@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import torch
 from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
+from tqdm import tqdm
 
 from gssr.backbone import FrozenBackbone
 from gssr.backbone.config import BackboneConfig
@@ -183,6 +184,7 @@ def _serve(connection: Connection, job: Job) -> None:
     """The worker: loads its model, and answers each snapshot with a plan or None, until the other side is gone."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+    tqdm.set_lock(threading.RLock())  # its own lock is one between processes, which a killed worker would leave behind
     try:
         backbone = job.backbone.load()
         search = Search(backbone, job.options, job.decoding, job.value(backbone), job.rules)
