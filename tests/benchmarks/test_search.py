@@ -1,9 +1,10 @@
 """Parts of the benchmark of search that compute something of their own."""
 
 import numpy as np
+import pytest
 import torch
 
-from benchmarks.search import aggregation, injections
+from benchmarks.search import aggregation
 from datamodules.facts.language import Language
 from gssr.backbone import FrozenBackbone
 
@@ -28,6 +29,9 @@ def test_documents_that_were_read_apart_are_put_together() -> None:
 
 
 def test_norms_are_compared_layer_by_layer() -> None:
+    pytest.importorskip("sklearn", reason="the extra bench is not installed")
+    from benchmarks.search import injections
+
     off = {"distinct": [0.5, 0.7], "target": [0.0, 0.0], "nats": [2.0, 2.0], "norms": {"0": 2.0, "1": 4.0}}
     own = {"distinct": [0.3, 0.3], "target": [1.0, 0.5], "nats": [3.0, 1.0], "norms": {"0": 3.0, "1": 2.0}}
     found = injections.summary([{**own, "injections": 9}], [off])
