@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from lightning.fabric.utilities import move_data_to_device
+from tqdm import tqdm
 
 from gssr.evaluation.imagining import evaluating, seed_of
 from gssr.evaluation.intervals import Estimate, cluster_mean
@@ -98,7 +99,8 @@ def write_plans(
     """Plans under the windows' own goals, every gain times ``gain``, or without goals."""
     texts, winds = [], []
     with evaluating(network, seed_of(seed, "plan texts")):
-        for start in range(0, len(batch), batch_size):
+        starts = range(0, len(batch), batch_size)
+        for start in tqdm(starts, desc="plans in words", leave=False, disable=None):
             rows = list(range(start, min(start + batch_size, len(batch))))
             part = move_data_to_device(batch.select(rows), network.device)
             generator = torch.Generator().manual_seed(seed_of(seed, "plan texts", start))
