@@ -225,6 +225,7 @@ def run(options: argparse.Namespace) -> None:
     if evidence is not None:
         rows = {"its prompt alone": evidence.none, "its prompt and another storm's belief": evidence.other}
         rows |= {"its prompt and the own belief": evidence.own, "gain of the own belief over another's": evidence.gain}
+        rows |= {"gain of the own belief, values and row over another's": evidence.gain_of_all}
         show_nats("an advisory, of the run, behind …", rows)
 
 

@@ -33,6 +33,7 @@ CLEAR, CLEAR_TRULY = (
 )
 STRONG = (1.6, 2.4)  # times the gain: 2 and 3 times that of training, where the network has its usual strength of 1.25
 GAINED = "text: nats a token gained over another storm's belief"
+GAINED_BY_ALL = "text: nats a token gained over another storm's belief, values and row"
 
 
 def forecasts(evaluation: Evaluation) -> Table:
@@ -165,14 +166,15 @@ def belief(evaluation: Evaluation, validation: Batch, quick: bool) -> Table:
         seed=evaluation.seed,
     )
     if text is not None:
-        low, high = text.gain.low, text.gain.high
-        interval = f"{low:.3f} to {high:.3f}" if np.isfinite(low) else "too few storms"
-        rows[GAINED] = {"value": text.gain, "95 % interval": interval}
+        for name, gain in ((GAINED, text.gain), (GAINED_BY_ALL, text.gain_of_all)):
+            interval = f"{gain.low:.3f} to {gain.high:.3f}" if np.isfinite(gain.low) else "too few storms"
+            rows[name] = {"value": gain, "95 % interval": interval}
         rows["text: nats a token behind its own belief"] = {"value": text.own}
         rows["text: nats a token behind another storm's belief"] = {"value": text.other}
     note = (
         "Text t behind x drawn from the prior given values and texts before t, without a goal, against such an x of "
-        "another storm at a step of the same status; here windows are steps."
+        "another storm at a step of the same status, both behind the text's own history, row and values; and against "
+        "that storm's belief with its row and values. Here windows are steps."
     )
     return Table("belief", "What the belief holds and expresses", note, rows, digits=3)
 

@@ -44,10 +44,12 @@ def latent_health(network: SpeakingNetwork, batch: Batch, windows: int = 384, se
 @dataclass(frozen=True)
 class TextEvidence:
     """Nats per token of a text behind the belief of its own series (`own`), of another series (`other`) and behind no
-    belief (`none`), each behind the text's own prompt and values; `gain` is other - own.
+    belief (`none`), each behind the text's own prompt and values; `gain` is other - own. `gain_of_all` is that of the
+    belief with the values and the row that its step tells: a row may say all that a belief knows.
     """
 
     gain: Estimate
+    gain_of_all: Estimate
     own: Estimate
     other: Estimate
     none: Estimate
@@ -85,13 +87,20 @@ def text_evidence(
         x, numbers = torch.cat(x), torch.cat(numbers)
         own_at, other_at = (torch.as_tensor(side) for side in zip(*partners, strict=True))
         texts = [batch.text[rows[i]][times[i]] for i in own_at.tolist()]
-        prompts = network.speaker.prompts.of(batch, [(rows[i], times[i]) for i in own_at.tolist()])
-        (own, tokens), (other, _) = (
-            _nats(network, x[side], texts, prompts, numbers[own_at], batch_size // 4) for side in (own_at, other_at)
+        own_steps, other_steps = ([(rows[i], times[i]) for i in side.tolist()] for side in (own_at, other_at))
+        prompts = network.speaker.prompts.of(batch, own_steps)
+        behind = (
+            (own_at, prompts, own_at),
+            (other_at, prompts, own_at),
+            (other_at, network.speaker.prompts.of(batch, own_steps, told=other_steps), other_at),
+        )
+        (own, tokens), (other, _), (changed, _) = (
+            _nats(network, x[side], texts, asked, numbers[told], batch_size // 4) for side, asked, told in behind
         )
         none = network.speaker.silent_nats(texts, prompts)[0].double().cpu().numpy()
     series = [batch.series[rows[i]] for i in own_at.tolist()]
-    return TextEvidence(*(cluster_ratio(nats, tokens, series) for nats in (other - own, own, other, none)))
+    found = (other - own, changed - own, own, other, none)
+    return TextEvidence(*(cluster_ratio(nats, tokens, series) for nats in found))
 
 
 def _pick_steps(batch: Batch, steps: int, generator: np.random.Generator) -> tuple[list[int], list[int]]:

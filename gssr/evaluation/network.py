@@ -97,8 +97,14 @@ class BeliefForecaster(Protocol):
 class PromptMaker(Protocol):
     """What stands in front of texts beside a belief."""
 
-    def of(self, batch: Batch, steps: Sequence[tuple[int, int]]) -> list[str | None]:
-        """The prompt, None for nothing, of the texts at N (sequence, step) pairs of a batch."""
+    def of(
+        self, batch: Batch, steps: Sequence[tuple[int, int]], *, told: Sequence[tuple[int, int]] | None = None
+    ) -> list[str | None]:
+        """The prompt, None for nothing, of the texts at N (sequence, step) pairs of a batch.
+
+        Args:
+            told: N pairs whose values rows tell in place of the texts' own.
+        """
 
 
 class BeliefSpeaker(Protocol):

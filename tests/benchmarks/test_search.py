@@ -19,7 +19,7 @@ def test_documents_that_were_read_apart_are_put_together() -> None:
         assert torch.equal(own.recurrent, same.recurrent)
     first, second = (found[name][0].recurrent.float() for name in ("read in order", "composed, in order"))
     # The lowest layer reads the tokens alone; its first ones see the convolution of a text's beginning.
-    assert (first - second).norm() < 0.1 * first.norm()
+    assert (first - second).norm() < 0.15 * first.norm()
     assert (first - found["mean of states"][0].recurrent.float()).norm() > 0.3 * first.norm()
     right = aggregation.measure(facts, Language(), 4, 0)
     assert np.mean(right["apart, the right document (told)"]) > 0.9

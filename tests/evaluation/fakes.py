@@ -90,7 +90,7 @@ class FakeSpeaker(FakeNetwork):
     def __init__(self, noise: float = 0.0, value_noise: float = 1.0) -> None:
         super().__init__(noise, value_noise)
         self.forecaster = self.speaker = self
-        self.prompts = SimpleNamespace(of=lambda batch, steps: [None] * len(steps))
+        self.prompts = SimpleNamespace(of=lambda batch, steps, told=None: [None] * len(steps))
 
     def latent_health(self, batch: Batch) -> dict[str, object]:
         self.health_batch = batch

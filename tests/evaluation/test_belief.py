@@ -23,8 +23,10 @@ def test_a_belief_that_knows_its_series_gains_and_pairs_share_label_but_not_seri
             return super().text_nats(x, texts, prompts, numbers)
 
     evidence = text_evidence(Asked(), batch, steps=50, batch_size=400)
-    (own, texts, numbers), (other, same_texts, same_numbers) = asked
+    (own, texts, numbers), (other, same_texts, same_numbers), (changed, _, other_numbers) = asked
     assert texts == same_texts and 30 < len(texts) <= 50
+    # Of what tells all, the values are of the other belief's step, too.
+    assert changed == other and all(a != b for a, b in zip(other_numbers, numbers, strict=True))
     at = {batch.text[b][t]: batch.value[b, t].tolist() for b in range(len(batch)) for t in range(len(batch.text[b]))}
     assert numbers == same_numbers == [at[text] for text in texts]  # the other belief speaks at the own values
     labels = {(s, t): label for s, times, row in _steps(batch) for t, label in zip(times, row, strict=True)}
@@ -39,8 +41,26 @@ def test_a_belief_that_knows_its_series_gains_and_pairs_share_label_but_not_seri
     assert len(set(said)) == len(said)  # a step once, although windows overlap
     expected = np.mean([(x - int(name.split()[1])) ** 2 for x, (name, _) in zip(other, said, strict=True)]) / 2
     assert evidence.gain.value == pytest.approx(expected, rel=0.02)
-    assert evidence.gain.low > 0
+    assert evidence.gain.low > 0 and evidence.gain_of_all == evidence.gain
     assert evidence.other.value - evidence.own.value == pytest.approx(evidence.gain.value)
+
+
+def test_a_row_that_says_all_is_what_gains(batch):
+    """The belief knows nothing here, and the prompt tells the wind of a step."""
+
+    class Told(FakeSpeaker):
+        def __init__(self):
+            super().__init__()
+            self.prompts.of = lambda batch, steps, told=None: [f"{batch.value[b, t, 0]}" for b, t in told or steps]
+
+        def text_nats(self, x, texts, prompts, numbers):
+            own = [at[text] for text in texts]
+            nats = torch.tensor([float(float(prompt) != wind) for prompt, wind in zip(prompts, own, strict=True)])
+            return nats, torch.ones(len(texts))
+
+    at = {batch.text[b][t]: float(batch.value[b, t, 0]) for b in range(len(batch)) for t in range(len(batch.text[b]))}
+    evidence = text_evidence(Told(), batch, steps=50)
+    assert evidence.gain.value == 0 and evidence.gain_of_all.value == 1
 
 
 def _steps(batch):

@@ -62,6 +62,7 @@ OTHERS: dict[str, Any] = {
     "row": "{a}:",
     "rows": True,
     "own": False,
+    "values": True,
     "names": ["a", "c"],
     "units": ["u", "w"],
     "resolution": [2.0, 2.0],

@@ -129,7 +129,7 @@ def test_checks_compare_with_the_bars(report):
     checks = {check.name: check for check in report.checks}
     assert checks[f"hits, {OWN}"].passed and checks[f"hits, {LENT}"].passed
     assert checks["share of latent dimensions in use"].value == 0.5
-    assert checks["text, nats a token gained, lower end of the 95 % interval"].passed
+    assert checks["text, nats a token gained by belief, values and row, lower end of the 95 % interval"].passed
     linear = report.table("forecast").rows[LINEAR]["48 h"]
     first = report.checks[0]
     assert first.bar == pytest.approx(linear.value + linear.error)
