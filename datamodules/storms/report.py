@@ -150,5 +150,6 @@ def _checks(made: Sequence[tables.Table], evaluation: Evaluation) -> list[Check]
     checks.append(Check("share of latent dimensions in use", number("belief", tables.USED, "value"), 0.25))
     checks.append(Check("value error with x permuted, times its own", number("belief", tables.PERMUTED, "value"), 2.0))
     gained = number("belief", tables.GAINED_BY_ALL, "value", "low")
-    checks.append(Check("text, nats a token gained by belief, values and row, lower end of the 95 % interval", gained, 0.0))
+    name = "text, nats a token gained by belief, values and row, lower end of the 95 % interval"
+    checks.append(Check(name, gained, 0.0))
     return checks
