@@ -16,7 +16,7 @@ from gssr import shown
 from gssr.runs.folders import RunError
 from gssr.runs.options import STAGES, general_help, paragraph
 from gssr.runs.signals import Terminated, signals_as_exceptions
-from gssr.threads import sleep_at_barriers
+from gssr.threads import wait_briefly
 
 if TYPE_CHECKING:
     from gssr.runs.command_line import RunCLI
@@ -30,7 +30,7 @@ def main(args: list[str] | None = None) -> RunCLI:
         sys.exit(0)
     if args[0] not in STAGES:
         sys.exit(f"train.py: {args[0]!r} is no stage; expected {', '.join(STAGES)}, such as python train.py fit --help")
-    sleep_at_barriers()
+    wait_briefly()
     try:
         with signals_as_exceptions():
             from gssr.runs.command_line import RunCLI, prepare  # imports torch and Lightning, which help does not need

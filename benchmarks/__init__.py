@@ -1,5 +1,5 @@
 """Measurements of speed and quality, run by hand from a checkout; the test suite never runs them at full size."""
 
-from gssr.threads import sleep_at_barriers
+from gssr.threads import wait_briefly
 
-sleep_at_barriers()
+wait_briefly()

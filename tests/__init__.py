@@ -1,5 +1,5 @@
 """Tests; torch is imported after this."""
 
-from gssr.threads import sleep_at_barriers
+from gssr.threads import wait_briefly
 
-sleep_at_barriers()
+wait_briefly()

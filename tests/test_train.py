@@ -575,13 +575,13 @@ def test_the_printed_commands_name_classes_of_ones_own(here: Path, capsys: pytes
     assert len(losses(runs()[0])) == 12
 
 
-def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_spin_briefly_unless_the_user_says_how_they_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second thread that spins makes training many times slower beside other programs."""
-    for given in (None, "active"):
-        if given is None:
-            monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-        else:
-            monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    for policy, spins, expected in ((None, None, "1000"), (None, "5", "5"), ("active", None, None)):
+        for name, value in (("OMP_WAIT_POLICY", policy), ("GOMP_SPINCOUNT", spins)):
+            monkeypatch.setenv(name, value or "")
+            if value is None:
+                monkeypatch.delenv(name)
         with pytest.raises(SystemExit):
             train.main(["fit", "--no_such_option", "1"])
-        assert os.environ["OMP_WAIT_POLICY"] == (given or "passive")
+        assert os.environ.get("GOMP_SPINCOUNT") == expected

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from gssr import __version__, shown
 from gssr.commands import agent, chance, control, generate, plan, score, session, share, state, think
-from gssr.threads import sleep_at_barriers
+from gssr.threads import wait_briefly
 
 MODULES = (state, generate, plan, chance, think, score, session, agent, control, share)
 
@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. The exit code is 0, 2 after a user error, 130 after Ctrl-C."""
     options = build_parser().parse_args(arguments)
-    sleep_at_barriers()
+    wait_briefly()
     shown.clean_warnings()
     try:
         return options.run(options) or 0
