@@ -70,6 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=Path("reasoning"), help="folder of the results")
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder of the pictures")
     options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
     for file, name, picture in (("reasoning.json", "depth", depth), ("costs.json", "bytes", memory)):
         if (options.results / file).exists():
             found = json.loads((options.results / file).read_text(encoding="utf-8"))
