@@ -136,11 +136,10 @@ def _over_time(
     from gssr.search.beliefs import over_time
     from gssr.sequences.clock import iso_time
 
-    count = max(1, record.goal_start + 2 - context)
     asked = over_time(network, record, events, context, **search)
     found = [
         replace(moment, chances=_corrected(moment.chances, corrections))
-        for moment in tqdm(asked, total=count, unit="step", leave=False)
+        for moment in tqdm(asked, total=record.goal_start, unit="step", leave=False)
     ]
     names = [event.text for event in events]
     if options.plot:

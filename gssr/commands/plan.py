@@ -259,7 +259,7 @@ def _table(found: "Forecast", network: "GoalNetwork", times: list[str], dimensio
 
     plan = found.with_goal or found.without_goal
     title = shown.line(f"{found.batch.series[0]}: {found.batch.goal[0] or 'no goal'}")
-    caption = "mean [central 80 %] of rollouts"
+    caption = Text("mean [central 80 %] of rollouts")
     table = Table(title=Text(title), caption=caption, box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("time", no_wrap=True)
     # A tenth of a standard deviation is shown.

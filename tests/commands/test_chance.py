@@ -73,8 +73,8 @@ def test_chances_over_time_end_with_those_of_now(here: Path, capsys: pytest.Capt
     (now,) = json.loads(capsys.readouterr().out)["events"]
     assert main([*GIVEN, "--event", EVENTS[0], "--over-time", "--json", "--plot", "chances.png"]) == 0
     steps = json.loads(capsys.readouterr().out)["steps"]
-    assert [step["time"] for step in steps] == ["2024-09-01T12:00Z", "2024-09-01T18:00Z"]
-    assert steps[-1]["events"] == [{**now, "came_true": None}] and steps[0]["events"][0]["came_true"] is None
+    assert [step["time"] for step in steps] == ["2024-09-01T06:00Z", "2024-09-01T12:00Z", "2024-09-01T18:00Z"]
+    assert steps[-1]["events"] == [{**now, "came_true": None}] and steps[1]["events"][0]["came_true"] is None
     assert Path("chances.png").read_bytes().startswith(b"\x89PNG")
     assert main([*GIVEN, "--event", EVENTS[0], "--over-time"]) == 0
     shown = capsys.readouterr().out

@@ -83,6 +83,7 @@ def test_the_plan_is_the_networks_own(checkpoint: Path, tmp_path: Path, capsys: 
     assert line["with_goal"]["mean"] != line["without_goal"]["mean"]
     assert (tmp_path / "fan.png").read_bytes()[:4] == b"\x89PNG"
     printed = capsys.readouterr().out
+    assert "mean [central 80 %] of rollouts" in printed
     assert GOAL in printed and "wind" in printed and "2024-09-02T12:00Z" in printed
 
 

@@ -14,6 +14,8 @@ from gssr.sequences.collate import collate
 from gssr.sequences.conditions import Condition
 from gssr.sequences.record import Record
 
+FIRST = 1  # step: one value alone says nothing of where a series goes
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -28,28 +30,30 @@ class Moment:
 
 
 def moments(record: Record, context: int) -> list[tuple[Record, Record]]:
-    """What was known at each step, and the same steps with what came: a context of C steps and H further ones.
+    """What was known at each step from the second on, and the same steps with what came.
+
+    Each has a context of C steps, or of those that there are until then, and H further ones.
 
     Args:
         record: all steps that are known, up to ``goal_start``, followed by H unknown ones.
-        context: C; the first moment is behind so many steps, or behind all where there are fewer.
+        context: C.
 
     Steps whose context holds no value are left out.
     """
-    last, horizon = record.goal_start, len(record) - record.goal_start - 1
-    context, found = min(context, last + 1), []
-    for now in range(context - 1, last + 1):
-        part = slice(now + 1 - context, now + 1 + horizon)
+    last, horizon, found = record.goal_start, len(record) - record.goal_start - 1, []
+    for now in range(min(FIRST, last), last + 1):
+        seen = min(context, now + 1)
+        part = slice(now + 1 - seen, now + 1 + horizon)
         value, text = record.value[part].copy(), list(record.text[part])
-        if np.isnan(value[:context]).all():
+        if np.isnan(value[:seen]).all():
             continue
         came = replace(
             record, time=record.time[part], value=value, text=text, step_label=None,
-            goal=None, goal_low=None, goal_high=None, goal_start=context - 1, goal_step=context + horizon - 1,
+            goal=None, goal_low=None, goal_high=None, goal_start=seen - 1, goal_step=seen + horizon - 1,
         )  # fmt: skip
         known = value.copy()
-        known[context:] = np.nan
-        found.append((replace(came, value=known, text=text[:context] + [None] * horizon), came))
+        known[seen:] = np.nan
+        found.append((replace(came, value=known, text=text[:seen] + [None] * horizon), came))
     return found
 
 
