@@ -31,6 +31,25 @@ def read(file: Path, identity: str, width: int) -> tuple[Tensor, Tensor]:
 
     Raises FileNotFoundError for no file, and ValueError for one that is damaged or something else.
     """
+    while True:
+        before = _version(file)
+        try:
+            return _read(file, identity, width)
+        except ValueError:
+            # safetensors opens a file for its header and for its tensors: another process may replace it in between.
+            if _version(file) == before:
+                raise
+
+
+def _version(file: Path) -> tuple[int, int] | None:
+    try:
+        about = file.stat()
+    except OSError:
+        return None
+    return about.st_ino, about.st_mtime_ns
+
+
+def _read(file: Path, identity: str, width: int) -> tuple[Tensor, Tensor]:
     try:
         if not file.is_file():
             if file.is_symlink() or file.exists():
