@@ -7,7 +7,7 @@ import torch
 from benchmarks.goals.events import calibration_error, chances, features, truths
 from gssr.sequences.conditions import Condition
 from gssr.sequences.record import Record
-from tests.search.test_recalibration import Walk
+from tests.search.test_rejection import Walk
 
 EVENTS = [Condition(text, ["y"], ["m"]) for text in ("y >= 3 within 2", "y +1 at 1", "y >= 9 at 2")]
 

@@ -1,29 +1,14 @@
-"""Corrections of chances: against a network whose chances are known to be wrong, and against scikit-learn's limits."""
+"""Corrections of chances: against a network whose chances are known, and known to be wrong."""
 
 import numpy as np
 import pytest
 import torch
 
-from gssr.network.forecaster import Rollouts
 from gssr.search.beliefs import Chance, Corrected, Recalibration, recalibrate
-from gssr.sequences.record import Batch, Record
+from gssr.sequences.record import Record
+from tests.search.test_rejection import Walk
 
 DRIFT = 1.0  # that the network does not know of
-
-
-class Walk:
-    """Values walk on from the last one by standard normal steps, and the network knows that for each sequence."""
-
-    value_names, value_units = ["y"], ["m"]
-
-    def rollout(
-        self, batch: Batch, goals: list, samples: int, generator: torch.Generator, calibrated: bool
-    ) -> Rollouts:
-        start, steps = int(batch.context[0]), batch.value.shape[1] - int(batch.context[0])
-        path = batch.value[:, start - 1 : start] + torch.randn(
-            samples, len(batch), steps, 1, generator=generator
-        ).cumsum(2)
-        return Rollouts(path, path, path)
 
 
 def windows(count: int, drift: float, horizon: int = 1) -> list[Record]:

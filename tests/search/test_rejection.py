@@ -32,8 +32,9 @@ class Walk:
         self, batch: Batch, goals: list, samples: int, generator: torch.Generator, calibrated: bool
     ) -> Rollouts:
         start, steps = int(batch.context[0]), batch.value.shape[1] - int(batch.context[0])
-        assert goals == [None] and not calibrated and len(batch) == 1
-        path = batch.value[0, start - 1] + torch.randn(samples, 1, steps, 1, generator=generator).cumsum(2)
+        assert goals == [None] * len(batch) and not calibrated
+        noise = torch.randn(samples, len(batch), steps, 1, generator=generator)
+        path = batch.value[:, start - 1 : start] + noise.cumsum(2)
         return Rollouts(path, path, path)
 
 
