@@ -1,11 +1,14 @@
 """The table of texts: its memory is bounded, and other readings take the place of the mean."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
 import gssr.backbone.table as module
 from benchmarks.ablations.readings import ConstantReading, NoReading
-from gssr.backbone import FrozenBackbone
+from gssr.backbone import FrozenBackbone, text_file
 from gssr.backbone.readings import Reading
 from gssr.backbone.table import TextTable, cache_folder
 
@@ -48,3 +51,24 @@ def test_a_reading_of_one_s_own_is_kept_in_its_own_file(tiny: FrozenBackbone) ->
     assert states[0, :, 0].tolist() == [7.0, 4.0]
     mean, _ = TextTable(tiny, [1]).look_up([["a storm"]])
     torch.testing.assert_close(mean[0], tiny.mean_states(["a storm"], [1]))
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, keys, states = tmp_path / "texts.safetensors", torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 4)
+    text_file.write(file, "one", keys, states)
+    opened = text_file.safe_open
+
+    def replaced(*given: Any, **more: Any) -> Any:
+        """Another process writes between the header and the tensors; once."""
+        monkeypatch.setattr(text_file, "safe_open", opened)
+        text_file.write(file, "one", keys + 1, states + 1)
+        raise RuntimeError("half of one file and half of another")
+
+    monkeypatch.setattr(text_file, "safe_open", replaced)
+    found = text_file.read(file, "one", 4)
+    assert torch.equal(found[0], keys + 1) and torch.equal(found[1], states + 1)
+    file.write_bytes(b"damaged")  # and stays as it is
+    with pytest.raises(ValueError):
+        text_file.read(file, "one", 4)
