@@ -24,6 +24,7 @@ STAGES: tuple[tuple[float, dict[int, float], int, bool], ...] = (
     (1.0, {64: 0.05, 128: 0.25, 256: 0.35, 512: 0.2, 1024: 0.15}, 10, False),
 )
 SOURCES = ("names", "phrasings")
+SLIPS = 0.3  # share of training's statements and questions with a word left out or put in the place of another
 Row = dict[str, Tensor]
 
 
@@ -58,7 +59,9 @@ class Batches(Dataset[Row]):
         stage = 1.0 if held_out else self.start + (1 - self.start) * index / self.count
         _, lengths, most, easy = next(each for each in STAGES if stage <= each[0])
         length = int(generator.choice(list(lengths), p=list(lengths.values())))
-        writer = Writer(self.language, generator, held_out, self.source == "phrasings")
+        writer = Writer(
+            self.language, generator, held_out, self.source == "phrasings", slips=0.0 if held_out else SLIPS
+        )
         documents = [write(writer, length, most, easy) for _ in range(max(1, self.tokens // length))]
         weights = np.array([[0.0, *document.weights] for document in documents], np.float32)
         return {

@@ -12,6 +12,7 @@ import numpy as np
 from datamodules.facts.language import CHAINED, UNKNOWN, Fact, Words, Writer
 
 CORRECTED, FORGOTTEN, CHAINS, NEVER_SAID, ASKED_AGAIN = 0.1, 0.03, 0.08, 0.1, 0.5
+CROWDED = 0.5  # share of episodes whose facts have one or two relations, so that only the subject tells them apart
 SAID = 0.03  # weight of what is no answer
 
 
@@ -47,7 +48,8 @@ def write(writer: Writer, length: int, most_facts: int, easy: bool) -> Document:
 def episode(writer: Writer, made: Document, length: int, most_facts: int, easy: bool) -> None:
     """Facts, other text, and a question for each fact in random order."""
     g = writer.generator
-    begin, facts = len(made.words), writer.facts(int(g.integers(1, most_facts + 1)))
+    few = [writer.choose(writer.language.relations) for _ in range(2)] if g.random() < CROWDED else None
+    begin, facts = len(made.words), writer.facts(int(g.integers(1, most_facts + 1)), relations=few)
     questions = [_asking(writer, fact) for fact in facts]
     if not easy and g.random() < CHAINS:
         home, of_town = chain(writer)

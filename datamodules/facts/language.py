@@ -15,6 +15,7 @@ PAD, BEGIN, UNREAD, END = MARKS = ("<pad>", "<begin>", "<unread>", "<end>")
 UNKNOWN = "unknown"
 NAMES_HELD_OUT = 0.1
 PLAIN = 0.4  # share of sentences in the plain frame
+SIGNS = (".", ",", ":", "?")
 CHAINED = "home"  # the relation whose answer is the subject of others
 
 Words = list[str]
@@ -33,7 +34,7 @@ class Language:
     """Phrases and words as the file has them, split into words once.
 
     ``statements`` and ``questions`` of a relation, and ``frames``, are pairs: those of training, those held out.
-    ``ids`` has the token of each word.
+    ``ids`` has the token of each word, ``spoken`` the words of statements and questions of training.
     """
 
     def __init__(self, file: Path = LANGUAGE_FILE) -> None:
@@ -52,6 +53,8 @@ class Language:
         self.chains = {relation: _split(phrases, 0)[0] for relation, phrases in self.about["chains"].items()}
         self.filler = {kind: [phrase.split() for phrase in phrases] for kind, phrases in self.about["filler"].items()}
         self.ids = {word: i for i, word in enumerate(self.words())}
+        spoken = [word for phrases, _ in self.phrases.values() for phrase in phrases for word in phrase]
+        self.spoken = list(dict.fromkeys(word for word in spoken if word[0] != "{" and word not in SIGNS))
 
     def words(self) -> Words:
         """All words, each once, in the order of the file; marks first."""
@@ -92,22 +95,34 @@ class Writer:
     Args:
         held_out: subjects of two or three words that training leaves out, in place of those that it has.
         new_phrases: statements and questions that training leaves out, in frames that it leaves out.
+        slips: share of statements and questions in which one word, of neither subject nor answer, is left out or
+            another stands in its place. Training has them, so that a phrasing never seen is no sign of a fact never
+            said.
     """
 
     def __init__(
-        self, language: Language, generator: np.random.Generator, held_out: bool = False, new_phrases: bool = False
+        self,
+        language: Language,
+        generator: np.random.Generator,
+        held_out: bool = False,
+        new_phrases: bool = False,
+        slips: float = 0.0,
     ) -> None:
-        self.language, self.generator = language, generator
+        self.language, self.generator, self.slips = language, generator, slips
         self.held_out, self.new_phrases = held_out, new_phrases
 
     def choose(self, options: Any) -> Any:
         return options[int(self.generator.integers(len(options)))]
 
-    def facts(self, count: int, same: float = 0.3) -> list[Fact]:
-        """Different facts, no two with the same relation and subject; ``same`` is the chance of a known subject."""
+    def facts(self, count: int, same: float = 0.3, relations: list[str] | None = None) -> list[Fact]:
+        """Different facts, no two with the same relation and subject.
+
+        Args:
+            same: chance of a known subject. relations: to draw from, all if not given.
+        """
         found: dict[tuple[str, tuple[str, ...]], Fact] = {}
         while len(found) < count:
-            relation = self.choose(self.language.relations)
+            relation = self.choose(relations or self.language.relations)
             kind = self.language.about["relations"][relation]["subject"]
             known = [fact.subject for fact in found.values() if self._kind(fact.relation) == kind]
             subject = self.choose(known) if known and self.generator.random() < same else self.subject(kind)
@@ -176,8 +191,15 @@ class Writer:
         frames = self.language.frames[kind][self.new_phrases and kind in ("statement", "question")]
         frame = frames[0] if not self.new_phrases and self.generator.random() < PLAIN else self.choose(frames)
         slots = {"{x}": phrase, "{s}": fact.subject, "{o}": fact.answer}
-        filled = (word for part in frame for word in (phrase if part == "{x}" else [part]))
+        filled = [word for part in frame for word in (phrase if part == "{x}" else [part])]
+        if kind in ("statement", "question") and self.generator.random() < self.slips:
+            self._slip(filled)
         return [word for part in filled for word in slots.get(part, (part,))]
+
+    def _slip(self, words: Words) -> None:
+        """Leave a word of a sentence out, or put another in its place."""
+        place = self.choose([i for i, word in enumerate(words) if word[0] != "{" and word not in SIGNS])
+        words[place : place + 1] = [] if self.generator.random() < 0.5 else [self.choose(self.language.spoken)]
 
 
 def is_held_out(name: tuple[str, ...]) -> bool:

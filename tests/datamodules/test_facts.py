@@ -60,6 +60,31 @@ def test_every_sentence_is_made_of_known_words(language: Language) -> None:
     assert tokenizer.convert_ids_to_tokens(ids) == ["where", "does", "mira", "live", "?"]
 
 
+def test_a_slip_changes_one_word_and_neither_subject_nor_answer(language: Language) -> None:
+    generator = np.random.default_rng(3)
+    lengths = set()
+    for _ in range(200):
+        (fact,) = Writer(language, generator).facts(1)
+        state = generator.bit_generator.state
+        meant = Writer(language, generator, slips=0.0).statement(fact)
+        generator.bit_generator.state = state
+        said = Writer(language, generator, slips=1.0).statement(fact)
+        for words in (fact.subject, fact.answer):
+            assert " ".join(words) in " ".join(said)
+        same = next((i for i, (a, b) in enumerate(zip(meant, said, strict=False)) if a != b), len(said))
+        left = len(said) - len(meant)
+        assert left in (-1, 0) and meant[same + 1 :] == said[same + 1 + left :]
+        assert said[-1] == "." and set(said) <= set(language.ids)
+        lengths.add(left)
+    assert lengths == {-1, 0}
+
+
+def test_crowded_facts_have_the_relations_given_and_different_subjects(language: Language) -> None:
+    writer = Writer(language, np.random.default_rng(0))
+    facts = writer.facts(8, relations=["home"])
+    assert {fact.relation for fact in facts} == {"home"} and len({fact.subject for fact in facts}) == 8
+
+
 @pytest.mark.parametrize("held_out", [False, True])
 def test_names_stay_on_their_side_of_the_split(language: Language, held_out: bool) -> None:
     writer = Writer(language, np.random.default_rng(1), held_out)
