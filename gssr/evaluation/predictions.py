@@ -87,7 +87,9 @@ class Forecast:
             goals[row] = f"{goals[row]} – {said['condition']}, by {said['mode']}"
             batch = replace(batch, goal=goals)
         plans, names = (self.with_goal, self.without_goal), (self.value_names, self.value_units)
-        return fan_chart_of(batch, row, *plans, dimension, *names, guides=guides)
+        chance = None if self.chances is None else self.chances[row]
+        likely = None if chance is None else _in_words(chance)
+        return fan_chart_of(batch, row, *plans, dimension, *names, guides=guides, chance=likely)
 
     def write(
         self,
@@ -167,6 +169,13 @@ class Forecast:
             "with_goal": written(self.with_goal),
             "without_goal": written(self.without_goal),
         }
+
+
+def _in_words(chance: dict[str, Any]) -> str:
+    """A chance as it is written, in words; without a hit its upper bound."""
+    if chance["probability"]:
+        return f"{chance['probability']:.2g} ± {chance['error']:.1g}"
+    return f"less than 1 in {int(1 / chance['interval'][1]):,}"
 
 
 def _numbers(values: Tensor) -> Any:
