@@ -14,11 +14,13 @@ is read (`gssr.understanding`) and followed:
     conditioned     paths given what was understood, weighted
     exact bounds    paths given the goal's own bounds, weighted
 
+All fans are as wide as validation found that they must be, those of conditioned paths as forecasts without a pull.
+
 Columns: CRPS of each value before the goal's step and at it; truths in fans of 80 %, over all values and steps;
 goals that the mean path hits. Where conditioning finds no path the pulled ones stand in, as in `gssr plan`. Errors are
-standard errors over windows, of the mean of runs where there are several. `above 1e-4`: goals to which the network
-gives such a chance. A sentence that says "within" or "over" names no step, though its goal is about one; so goals whose
-words name their step are shown by themselves, too.
+standard errors over windows; of shares the least and the greatest of several runs are shown. `above 1e-4`: goals to
+which the network gives such a chance. A sentence that says "within" or "over" names no step, though its goal is about
+one; so goals whose words name their step are shown by themselves, too.
 
 Chances of true and borrowed goals are compared by how often that of the true one is greater, with what was understood:
 within a window, where a goal borrowed from a like start is about as likely; with a goal drawn from all windows; and
@@ -128,7 +130,7 @@ def follow(run: Path, part: str, windows: int, budget: int) -> Found:
                 found.add(other.goal, method, "borrowed, above 1e-4", row["hit"])
         batch, drawn = collate([record]), with_goal(record, records[generator.integers(len(records))])
         own = {
-            "network": true.ensembles["no goal"].paths,
+            "network": follower.free(batch),
             "linear": linear.paths(batch, 4096, torch.Generator().manual_seed(0)),
         }
         asked = [true.read.condition, lent.read.condition, follower.read(drawn).condition]
@@ -140,7 +142,7 @@ def follow(run: Path, part: str, windows: int, budget: int) -> Found:
 
 
 def rows(runs: Sequence[Found], group: str) -> list[dict[str, str]]:
-    """A row a method: the mean of runs, and the standard error over windows of that mean."""
+    """A row a method: the mean of runs, and the standard error over the windows of one."""
     lines = []
     for method in METHODS:
         cells = {"paths": method}
@@ -152,8 +154,9 @@ def rows(runs: Sequence[Found], group: str) -> list[dict[str, str]]:
                 shown += f" ({100 * min(means):.0f}–{100 * max(means):.0f})" if len(runs) > 1 else ""
                 cells[name] = shown + (f" of {len(parts[0])}" if "above" in name else "")
             else:
-                whole = np.mean(parts, axis=0)
-                cells[name] = f"{whole.mean():.2f} ± {whole.std() / len(whole) ** 0.5:.2f}"
+                # Runs have the same windows, so that more runs tell no more of other windows.
+                error = np.concatenate(parts).std() / np.mean([len(part) for part in parts]) ** 0.5
+                cells[name] = f"{np.mean(means):.2f} ± {error:.2f}"
         lines.append(cells)
     names = list(dict.fromkeys(name for line in lines for name in line))
     return [{name: line.get(name, "–") for name in names} for line in lines]
@@ -180,7 +183,14 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=8192)
     options = parser.parse_args()
     prepare_cpu()
-    found = [follow(run, options.part, options.windows, options.budget) for run in options.runs]
+    found: list[Found] = []
+    for run in options.runs:
+        found.append(follow(run, options.part, options.windows, options.budget))
+        show(found)
+
+
+def show(found: Sequence[Found]) -> None:
+    """The tables of the runs so far."""
     for group in (ALL, NAMED):
         count = len(next(iter(found[0].scores[group]["no goal"].values()), []))
         print(f"\n{group}: {count} windows, {len(found)} run{'s' * (len(found) > 1)}\n")
@@ -188,7 +198,7 @@ def main() -> None:
             print("\n".join(table(rows(found, group))))
     print("\nchance of the true goal above that of another:\n")
     print("\n".join(table(compared(found))))
-    print(f"\ntrue goals that were read as none: {', '.join(str(each.unread) for each in found)}")
+    print(f"\ntrue goals that were read as none: {', '.join(str(each.unread) for each in found)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ class Ensemble:
     def mean(self) -> Tensor:
         return (self.weights.view(-1, 1, 1) * self.paths).sum(0)
 
+    def stretched(self, factor: Tensor) -> Ensemble:
+        """Around the median by factors (H, Y), as fans are."""
+        middle = weighted_quantiles(self.paths, self.weights, (0.5,))[0]
+        return Ensemble(middle + factor * (self.paths - middle), self.weights)
+
 
 @dataclass
 class Followed:
@@ -75,8 +80,8 @@ class Follower:
         found, chances = {"pull": Ensemble.equal(self._rollouts(batch, record.goal))}, {}
         if {"no goal", "nearest"} & {*methods}:
             free = self.free(batch)
-            found["no goal"] = Ensemble.equal(free)
-            found["nearest"] = Ensemble.equal(free[self._miss(free, record).argsort()[:NEAREST]])
+            found["no goal"] = self._fan(Ensemble.equal(free))
+            found["nearest"] = self._fan(Ensemble.equal(free[self._miss(free, record).argsort()[:NEAREST]]))
         for name, text in (("conditioned", read.condition), ("exact bounds", self.bounds(record))):
             if name not in methods:
                 continue
@@ -85,8 +90,8 @@ class Follower:
         return Followed(found, read, chances)
 
     def bounds(self, record: Record) -> str:
-        """The goal's own bounds as a condition; an exact number with the tolerance of hits."""
-        slack = self.network.validation.tolerance.tolist()
+        """The goal's own bounds as a condition; an exact number with what is close to it."""
+        slack = self.network.validation.closeness.tolist()
         parts = []
         for y, name in enumerate(self.network.value_names):
             low, high = float(record.goal_low[y]), float(record.goal_high[y])
@@ -98,6 +103,10 @@ class Follower:
     def _rollouts(self, batch: Batch, goal: str | None) -> Tensor:
         generator = torch.Generator().manual_seed(0)
         return self.network.rollout(batch, [goal], ROLLOUTS, generator, calibrated=goal is not None).sample[:, 0]
+
+    def _fan(self, ensemble: Ensemble) -> Ensemble:
+        """As wide as validation found that forecasts without a pull must be."""
+        return ensemble.stretched(self.network.forecaster.calibration.factor[0, : ensemble.paths.shape[1]])
 
     def _miss(self, paths: Tensor, record: Record) -> Tensor:
         """Distance (S) of the ends of paths from the goal's bounds, in standard deviations."""
@@ -113,7 +122,8 @@ class Follower:
             return None, 0.0
         if len(given.weights) < 2:
             return None, given.chance.probability
-        return Ensemble(given.rollouts.sample[:, 0], given.weights.float()), given.chance.probability
+        found = self._fan(Ensemble(given.rollouts.sample[:, 0], given.weights.float()))
+        return found, given.chance.probability
 
 
 def share(text: str | None, paths: Tensor, network: GoalNetwork, batch: Batch) -> float:

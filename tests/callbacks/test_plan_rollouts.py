@@ -108,7 +108,7 @@ class Judge(Planner):
 
     def __init__(self) -> None:
         super().__init__()
-        self.validation = SimpleNamespace(tolerance=torch.tensor([0.1]))
+        self.validation = SimpleNamespace(closeness=torch.tensor([0.1]))
 
     def rollout(self, batch: Batch, goals: list[str | None], samples: int, *_: Any, calibrated: bool) -> Rollouts:
         assert goals == [None] and not calibrated
