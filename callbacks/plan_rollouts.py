@@ -16,6 +16,7 @@ from gssr.evaluation.fan_chart import fan_chart_of
 from gssr.evaluation.network import Plan
 from gssr.evaluation.report import digits_for
 from gssr.evaluation.told import telling, told
+from gssr.search.beliefs import goal_chances
 from gssr.sequences.clock import count_of, unit_of
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch, Record
@@ -30,6 +31,8 @@ class PlanRollouts(Callback):
     of another series where possible; where none has such a goal, any windows are shown without a goal. Rollouts have
     their own generator, so training is the same without this callback. What cannot be drawn ends no run: a warning says
     why, once, and nothing is drawn from then on.
+
+    Beside a goal whose bounds are known stands how likely it is without any pull. It is a scalar, too: `chance/0`.
 
     Args:
         every_n_epochs: Epochs between two pictures; the last epoch always has one.
@@ -85,11 +88,17 @@ class PlanRollouts(Callback):
         if given:
             steered = pl_module.plan(batch, batch.goal, self.samples, texts=texts, generator=self._generator())
         free = pl_module.plan(batch, none, self.samples, texts=texts and not given, generator=self._generator())
+        chances: list[Any] = [None] * len(batch)
+        if given and hasattr(pl_module, "validation") and hasattr(pl_module, "rollout"):
+            chances = goal_chances(pl_module, batch, seed=self.seed)
+        values = (data.goal_dim, data.value_names, data.value_units)
         for i in range(len(batch)):
+            likely = None if chances[i] is None else str(chances[i])
             for board in boards:
-                values = (data.goal_dim, data.value_names, data.value_units)
-                figure = fan_chart_of(batch, i, steered, free, *values, guides=data.value_guides)
+                figure = fan_chart_of(batch, i, steered, free, *values, guides=data.value_guides, chance=likely)
                 board.add_figure(f"plan/{i}", figure, trainer.global_step)
+                if chances[i] is not None:
+                    board.add_scalar(f"chance/{i}", chances[i].probability, trainer.global_step)
                 if texts:
                     board.add_text(f"plan/{i}", in_words(batch, i, steered or free, data), trainer.global_step)
 

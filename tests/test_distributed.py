@@ -21,8 +21,8 @@ from gssr.runs import command_line
 from gssr.runs.folders import LAST, checkpoint_file, runs
 from tests.callbacks.training import same
 from tests.distributed import gradients, toy, validated
-from tests.test_train import CONFIG
 from tests.toy import ToyRows
+from tests.train.command_line import CONFIG
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore:.*:UserWarning")]
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,7 +6,9 @@
 Windows of the test part, 256 rollouts each. The regression is fitted to each event on windows of the training part: the
 last values, their changes over one, two and four steps, and their squares. Skill is 1 - Brier score / that of the
 event's share in the training part, over all windows; its difference has a 95 % interval over series. The calibration
-error is the mean distance of chance and share over ten bins of chances, weighted by their windows.
+error is the mean distance of chance and share over ten bins of chances, weighted by their windows. Beside it stands
+that of right chances, drawn with one number for all windows of a series that start in one horizon's length of time:
+they see much of the same.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ EVENTS = (
     *("wind < 35 within 48h", "pressure <= 960 within 48h"),
 )
 ROLLOUTS, TOGETHER, TRAINING, BINS, LAGS = 256, 32, 4000, 10, (1, 2, 4)
+TRIALS = 200
 
 
 def features(record: Record) -> np.ndarray:
@@ -86,6 +89,23 @@ def calibration_error(chance: np.ndarray, true: np.ndarray) -> float:
     return float(sum(sums) / len(chance))
 
 
+def places(windows: Sequence[Record]) -> np.ndarray:
+    """Numbers (N) that windows share which see much of the same."""
+    found: dict[tuple[str, int], int] = {}
+    keys = []
+    for record in windows:
+        length = float(record.time[-1] - record.time[record.goal_start])
+        keys.append(found.setdefault((record.series, int(record.time[0] // length)), len(found)))
+    return np.array(keys)
+
+
+def error_of_right_chances(chance: np.ndarray, place: np.ndarray, seed: int = 0) -> float:
+    """The mean calibration error of chances (N) that are right, where windows of a place come true together."""
+    generator, most = np.random.default_rng(seed), int(place.max()) + 1
+    drawn = generator.random((TRIALS, most))[:, place] < chance
+    return float(np.mean([calibration_error(chance, true.astype(float)) for true in drawn]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="folder of a run")
@@ -110,8 +130,9 @@ def main() -> None:
     corrections = recalibrate(network, every["val"], events, options.seed)
     own, known = chances(network, test, events, options.seed), truths(test, events)
     learned, seen = truths(train, events), np.stack([features(record) for record in train])
+    place = places(test)
     asked, series = np.stack([features(record) for record in test]), np.array([record.series for record in test])
-    rows, skills = [], []
+    rows, skills, calibration = [], [], []
     for column, event in enumerate(events):
         there, taught = ~np.isnan(known[:, column] + own[:, column]), ~np.isnan(learned[:, column])
         true, usual = known[there, column], learned[taught, column].mean()
@@ -127,15 +148,18 @@ def main() -> None:
         more = ((given["regression"] - true) ** 2 - (given["recalibrated"] - true) ** 2) / climatology.mean()
         gain = cluster_mean(more, series[there])
         errors = [calibration_error(given[name], true) for name in ("network", "recalibrated")]
+        errors.append(error_of_right_chances(given["recalibrated"], place[there]))
+        calibration.append(errors)
         skills.append([skill[name] for name in given])
         rows.append(
             [event.text, f"{len(true)}", f"{true.mean():.3f}", *(f"{skill[name]:.3f}" for name in given)]
             + [f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})", *(f"{error:.3f}" for error in errors)]
         )
     mean = np.mean(skills, 0)
-    rows.append(["mean", "", "", *(f"{each:.3f}" for each in mean), f"{mean[1] - mean[2]:+.3f}", "", ""])
+    errors = [f"{each:.3f}" for each in np.mean(calibration, 0)]
+    rows.append(["mean", "", "", *(f"{each:.3f}" for each in mean), f"{mean[1] - mean[2]:+.3f}", *errors])
     names = ["event", "windows", "came true", "skill: network", "recalibrated", "regression"]
-    names += ["recalibrated − regression", "calibration error: network", "of the recalibrated"]
+    names += ["recalibrated − regression", "calibration error: network", "of the recalibrated", "of right chances"]
     print("\n".join(table([dict(zip(names, row, strict=True)) for row in rows])))
 
 

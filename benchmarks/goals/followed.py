@@ -2,9 +2,11 @@
 
     python -m benchmarks.goals.followed runs/storms-20250131-142501              # some minutes on a core
     python -m benchmarks.goals.followed runs/storms-20250131-142501 --windows 8  # a smoke test
+    python -m benchmarks.goals.followed runs/seed0 runs/seed1 runs/seed2         # with the spread over runs
 
-Goals are sentences in forms that training leaves out, of test windows of different storms; a borrowed one is that of
-the window of another storm with the nearest wind at the start. Each is read (`gssr.understanding`) and followed:
+Goals are sentences in forms that training leaves out, of windows of the test part; a borrowed one is that of the window
+of another series (of another stretch of time where there is one series) with the nearest first value at the start. Each
+is read (`gssr.understanding`) and followed:
 
     no goal         1,024 rollouts
     pull            1,024 rollouts, pulled by the text, calibrated
@@ -12,211 +14,191 @@ the window of another storm with the nearest wind at the start. Each is read (`g
     conditioned     paths given what was understood, weighted
     exact bounds    paths given the goal's own bounds, weighted
 
+All fans are as wide as validation found that they must be, those of conditioned paths as forecasts without a pull.
+
 Columns: CRPS of each value before the goal's step and at it; truths in fans of 80 %, over all values and steps;
 goals that the mean path hits. Where conditioning finds no path the pulled ones stand in, as in `gssr plan`. Errors are
-standard errors over windows. AUC: how often a true goal has a greater chance than the borrowed one of its window.
+standard errors over windows; of shares the least and the greatest of several runs are shown. `above 1e-4`: goals to
+which the network gives such a chance. A sentence that says "within" or "over" names no step, though its goal is about
+one; so goals whose words name their step are shown by themselves, too.
+
+Chances of true and borrowed goals are compared by how often that of the true one is greater, with what was understood:
+within a window, where a goal borrowed from a like start is about as likely; with a goal drawn from all windows; and
+over all pairs of windows. Beside the network stands a linear autoregression with normal errors.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.goals.follower import METHODS, Follower, scores, share
+from benchmarks.goals.linear import LinearGaussian
 from benchmarks.quality.report import table
 from gssr.backbone.cpu import prepare_cpu
-from gssr.metrics import goal_hits, weighted_crps, weighted_quantiles
-from gssr.network import GoalNetwork
+from gssr.evaluation.forecast_report import stretches
 from gssr.runs.folders import BEST, find_checkpoint
 from gssr.runs.trained import load_trained
 from gssr.runs.twists import training_data, twist_of
-from gssr.search.beliefs import Twist, condition
 from gssr.sequences.collate import collate
-from gssr.sequences.record import Batch, Record
+from gssr.sequences.record import Record
 from gssr.sequences.vocabulary import Vocabulary
-from gssr.understanding.asking import setting
-from gssr.understanding.reader import Reader, Setting, Understood
 
-ROLLOUTS, NEAREST, LEAST = 1024, 32, 1e-4
-METHODS = ("no goal", "pull", "nearest", "conditioned", "exact bounds")
-
-
-@dataclass
-class Ensemble:
-    """Paths (S, H, Y) with weights (S)."""
-
-    paths: Tensor
-    weights: Tensor
-
-    @classmethod
-    def equal(cls, paths: Tensor) -> Ensemble:
-        return cls(paths, torch.full((len(paths),), 1 / len(paths)))
-
-    @property
-    def mean(self) -> Tensor:
-        return (self.weights.view(-1, 1, 1) * self.paths).sum(0)
+LEAST = 1e-4
+SHARES = ("in 80 %", "hit", "hit, above 1e-4", "borrowed hit", "borrowed, above 1e-4")
+LOOSE = re.compile(r"\b(within|over|by|before|during|until)\b", re.IGNORECASE)
+ALL, NAMED = "all goals", "goals whose words name their step"
+COMPARED = ("a like start", "any start")
 
 
 @dataclass
-class Followed:
-    """A window under a goal: ensembles by method, the chance, and what was understood."""
+class Found:
+    """Of one run: scores by group of goals, method and name, and chances of true and of borrowed goals."""
 
-    ensembles: dict[str, Ensemble]
-    chance: float
-    read: Understood
-    reached: bool  # by a path of the network
+    scores: dict[str, dict[str, dict[str, list[float]]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    )
+    chances: dict[tuple[str, str], list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
+    unread: int = 0
 
-
-class Follower:
-    """Follows goals with one network.
-
-    Args:
-        words: of the values, which older checkpoints lack.
-    """
-
-    def __init__(self, network: GoalNetwork, twist: Twist | None, words: Vocabulary, budget: int) -> None:
-        self.network, self.twist, self.words, self.budget = network, twist, words, budget
-        self.reader = Reader.bundled()
-
-    def __call__(self, record: Record, exact: bool = True) -> Followed:
-        batch, first = collate([record]), record.goal_start
-        free, pulled = (
-            self.network.rollout(
-                batch, [goal], ROLLOUTS, torch.Generator().manual_seed(0), calibrated=goal is not None
-            ).sample[:, 0]
-            for goal in (None, record.goal)
-        )
-        known = setting(self.network, record.time[first:], record.value[: first + 1], record.goal_step - first)
-        known = Setting(**{**known.__dict__, "words": self.words})
-        read = self.reader.read(record.goal, known)
-        found = {"no goal": Ensemble.equal(free), "pull": Ensemble.equal(pulled)}
-        low, high = (torch.tensor(end) for end in (record.goal_low, record.goal_high))
-        at = record.goal_step - first - 1
-        miss = torch.relu(torch.maximum(low - free[:, at], free[:, at] - high)).nan_to_num() / self._std
-        nearest = miss.sum(-1).argsort()[:NEAREST]
-        found["nearest"] = Ensemble.equal(free[nearest])
-        chance, reached = 0.0, False
-        texts = {"conditioned": read.condition} | ({"exact bounds": self._bounds(record)} if exact else {})
-        for name, text in texts.items():
-            ensemble = found["pull"]
-            if text is not None:
-                given, probability = self._conditioned(batch, text)
-                ensemble = given or ensemble
-                if name == "conditioned":
-                    chance, reached = probability, given is not None
-            found[name] = ensemble
-        return Followed(found, chance, read, reached)
-
-    def _conditioned(self, batch: Batch, text: str) -> tuple[Ensemble | None, float]:
-        try:
-            (given,) = condition(self.network, batch, text, 64, self.budget, twist=self.twist)
-        except ValueError:  # a time that is no step
-            return None, 0.0
-        if len(given.weights) < 2:
-            return None, given.chance.probability
-        return Ensemble(given.rollouts.sample[:, 0], given.weights.float()), given.chance.probability
-
-    def _bounds(self, record: Record) -> str:
-        slack = self.network.validation.tolerance.tolist()
-        parts = []
-        for y, name in enumerate(self.network.value_names):
-            low, high = float(record.goal_low[y]), float(record.goal_high[y])
-            if np.isfinite(low):
-                low, high = (low - slack[y], high + slack[y]) if low == high else (low, high)
-                parts.append(f"{name} {low:.6g}..{high:.6g} at {record.goal_step - record.goal_start} steps")
-        return " and ".join(parts)
-
-    @property
-    def _std(self) -> Tensor:
-        return self.network.world.scaler.std
+    def add(self, goal: str | None, method: str, name: str, value: float) -> None:
+        for group in (ALL, NAMED):
+            if group == ALL or not LOOSE.search(goal or ""):
+                self.scores[group][method][name].append(value)
 
 
-def scores(found: Followed, record: Record, tolerance: Tensor, names: list[str]) -> dict[str, dict[str, float]]:
-    """By method: CRPS before the goal's step and at it for each value, coverage and hits."""
-    truth = torch.tensor(record.value[record.goal_start + 1 :])
-    at = record.goal_step - record.goal_start - 1
-    low, high = (torch.tensor(end)[None] for end in (record.goal_low, record.goal_high))
-    rows = {}
-    for method, ensemble in found.ensembles.items():
-        crps = weighted_crps(ensemble.paths, ensemble.weights, truth)
-        least, most = weighted_quantiles(ensemble.paths, ensemble.weights, (0.1, 0.9))
-        row = {f"{name}, before": crps[:at, y].mean().item() for y, name in enumerate(names)}
-        row |= {f"{name}, at": crps[at, y].item() for y, name in enumerate(names)}
-        row["in 80 %"] = ((least <= truth) & (truth <= most)).float().mean().item()
-        row["hit"] = goal_hits(ensemble.mean[None, at], low, high, tolerance).float().item()
-        rows[method] = row
-    return rows
-
-
-def borrowed(records: list[Record]) -> list[Record]:
-    """Each window with the goal of the window of another storm whose wind at the start is nearest."""
+def borrowed(records: Sequence[Record]) -> list[Record]:
+    """Each window with the goal of the window of another series whose first value at the start is nearest."""
     starts = [float(record.value[record.goal_start, 0]) for record in records]
+    places = stretches(collate(list(records)))
     found = []
     for i, record in enumerate(records):
-        others = [j for j, other in enumerate(records) if other.series != record.series and other.goal != record.goal]
-        j = min(others, key=lambda j: abs(starts[j] - starts[i]))
-        given = {name: getattr(records[j], name) for name in ("goal", "goal_low", "goal_high")}
-        found.append(Record(**{**record.__dict__, **given}))
+        others = [j for j, other in enumerate(records) if places[j] != places[i] and other.goal != record.goal]
+        found.append(with_goal(record, records[min(others, key=lambda j: abs(starts[j] - starts[i]))]))
     return found
 
 
-def spread(records: list[Record], count: int) -> list[Record]:
+def with_goal(record: Record, other: Record) -> Record:
+    given = {name: getattr(other, name) for name in ("goal", "goal_low", "goal_high")}
+    return replace(record, **given)
+
+
+def spread(records: Sequence[Record], count: int) -> list[Record]:
     """So many windows, evenly spaced, with values at every step."""
     full = [record for record in records if np.isfinite(record.value).all()]
     return [full[i * len(full) // count] for i in range(min(count, len(full)))]
 
 
+def above(pairs: Sequence[tuple[float, float]], every: bool = False) -> float:
+    """How often the first of a pair is greater, ties counted half; ``every`` first with every second: the AUC."""
+    firsts, seconds = np.array(pairs).T
+    if every:
+        firsts, seconds = firsts[:, None], seconds[None]
+    return float(((firsts > seconds) + 0.5 * (firsts == seconds)).mean())
+
+
+def follow(run: Path, part: str, windows: int, budget: int) -> Found:
+    """All scores of a run."""
+    checkpoint = str(run / "checkpoints" / f"{BEST}.ckpt")
+    network, _ = load_trained(checkpoint)
+    data = training_data(run)
+    words = Vocabulary.of(data.value_names, data.value_units, data.goal_writer, data.goal_dim)
+    follower = Follower(network, twist_of(network, find_checkpoint(checkpoint, None)), words, budget)
+    records = spread(data.windows_evaluation(part, "forms"), windows)
+    linear = LinearGaussian(data.windows("train"))
+    tolerance, names = network.validation.tolerance, network.value_names
+    generator, found = np.random.default_rng(0), Found()
+    for record, other in zip(tqdm(records, leave=False), borrowed(records), strict=True):
+        true, lent = follower(record), follower(other, ("conditioned",))
+        found.unread += true.read.condition is None
+        for method, row in scores(true.ensembles, record, tolerance, names).items():
+            for name, value in row.items():
+                found.add(record.goal, method, name, value)
+            if true.chances.get(method, true.chances["conditioned"]) > LEAST:
+                found.add(record.goal, method, "hit, above 1e-4", row["hit"])
+        for method, row in scores(lent.ensembles, other, tolerance, names).items():
+            found.add(other.goal, method, "borrowed hit", row["hit"])
+            if lent.chances["conditioned"] > LEAST:
+                found.add(other.goal, method, "borrowed, above 1e-4", row["hit"])
+        batch, drawn = collate([record]), with_goal(record, records[generator.integers(len(records))])
+        own = {
+            "network": follower.free(batch),
+            "linear": linear.paths(batch, 4096, torch.Generator().manual_seed(0)),
+        }
+        asked = [true.read.condition, lent.read.condition, follower.read(drawn).condition]
+        for name, paths in own.items():
+            first, *seconds = (share(text, paths, network, batch) for text in asked)
+            for kind, second in zip(COMPARED, seconds, strict=True):
+                found.chances[name, kind].append((first, second))
+    return found
+
+
+def rows(runs: Sequence[Found], group: str) -> list[dict[str, str]]:
+    """A row a method: the mean of runs, and the standard error over the windows of one."""
+    lines = []
+    for method in METHODS:
+        cells = {"paths": method}
+        for name in runs[0].scores[group][method]:
+            parts = [run.scores[group][method][name] for run in runs]
+            means = [float(np.mean(part)) for part in parts if part]
+            if name in SHARES:
+                shown = f"{100 * np.mean(means):.0f} %"
+                shown += f" ({100 * min(means):.0f}–{100 * max(means):.0f})" if len(runs) > 1 else ""
+                cells[name] = shown + (f" of {len(parts[0])}" if "above" in name else "")
+            else:
+                # Runs have the same windows, so that more runs tell no more of other windows.
+                error = np.concatenate(parts).std() / np.mean([len(part) for part in parts]) ** 0.5
+                cells[name] = f"{np.mean(means):.2f} ± {error:.2f}"
+        lines.append(cells)
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    return [{name: line.get(name, "–") for name in names} for line in lines]
+
+
+def compared(runs: Sequence[Found]) -> list[dict[str, str]]:
+    """How often a true goal has a greater chance than a borrowed one, a row a forecaster."""
+    lines = []
+    for name in ("network", "linear"):
+        cells = {"chances of": name}
+        for kind in COMPARED:
+            for what, every in ((f"goal of {kind}", False), (f"{kind}, all pairs", True)):
+                found = [above(run.chances[name, kind], every) for run in runs]
+                cells[what] = f"{np.mean(found):.2f}" + (f" ± {np.std(found):.2f}" if len(runs) > 1 else "")
+        lines.append(cells)
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="a run of storms")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="run", help="folders of runs on the same data")
+    parser.add_argument("--part", choices=["val", "test"], default="test", help="whose windows; default test")
     parser.add_argument("--windows", type=int, default=64)
     parser.add_argument("--budget", type=int, default=8192)
     options = parser.parse_args()
     prepare_cpu()
-    network, _ = load_trained(str(options.run / "checkpoints" / f"{BEST}.ckpt"))
-    file = find_checkpoint(str(options.run / "checkpoints" / f"{BEST}.ckpt"), None)
-    data = training_data(options.run)
-    words = Vocabulary.of(data.value_names, data.value_units, data.goal_writer, data.goal_dim)
-    follower = Follower(network, twist_of(network, file), words, options.budget)
-    records = spread(data.windows_evaluation("test", "forms"), options.windows)
-    tolerance, names = network.validation.tolerance, network.value_names
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    chances: list[tuple[float, float]] = []
-    reach: dict[str, list[float]] = defaultdict(list)
-    misread = []
-    for record, other in zip(tqdm(records, leave=False), borrowed(records), strict=True):
-        true, lent = follower(record), follower(other, exact=False)
-        misread += [record.goal] if true.read.condition is None else []
-        for method, row in scores(true, record, tolerance, names).items():
-            for name, value in row.items():
-                found[method][name].append(value)
-        for method, row in scores(lent, other, tolerance, names).items():
-            if method in ("no goal", "pull", "conditioned"):
-                found[method]["borrowed hit"].append(row["hit"])
-                if lent.chance > LEAST:
-                    reach[method].append(row["hit"])
-        chances.append((true.chance, lent.chance))
-    lines = []
-    for method in METHODS:
-        cells = {"paths": method}
-        for name, values in found[method].items():
-            mean, error = np.mean(values), np.std(values) / len(values) ** 0.5
-            shown = f"{100 * mean:.0f} %" if name in ("in 80 %", "hit", "borrowed hit") else f"{mean:.2f} ± {error:.2f}"
-            cells[name] = shown
-        if reach[method]:
-            cells["borrowed hit, P > 1e-4"] = f"{100 * np.mean(reach[method]):.0f} % of {len(reach[method])}"
-        lines.append(cells)
-    print("\n".join(table(lines)))
-    wins = [float(true > lent) + 0.5 * float(true == lent) for true, lent in chances]
-    every = [float(a > b) + 0.5 * float(a == b) for a, _ in chances for _, b in chances]
-    print(f"\nP(true) above P(borrowed): {np.mean(wins):.2f} within windows, AUC over all {np.mean(every):.2f}")
-    print(f"true goals that were read as none: {len(misread)} of {len(records)}", *misread[:5], sep="\n  ")
+    found: list[Found] = []
+    for run in options.runs:
+        found.append(follow(run, options.part, options.windows, options.budget))
+        show(found)
+
+
+def show(found: Sequence[Found]) -> None:
+    """The tables of the runs so far."""
+    for group in (ALL, NAMED):
+        count = len(next(iter(found[0].scores[group]["no goal"].values()), []))
+        print(f"\n{group}: {count} windows, {len(found)} run{'s' * (len(found) > 1)}\n")
+        if count:
+            print("\n".join(table(rows(found, group))))
+    print("\nchance of the true goal above that of another:\n")
+    print("\n".join(table(compared(found))))
+    print(f"\ntrue goals that were read as none: {', '.join(str(each.unread) for each in found)}", flush=True)
 
 
 if __name__ == "__main__":

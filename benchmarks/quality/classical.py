@@ -1,8 +1,8 @@
-"""AutoETS and AutoARIMA of statsforecast, fitted at every origin to the series up to it.
+"""AutoETS, AutoARIMA and AutoTheta of statsforecast, fitted at every origin to the series up to it.
 
 Their distribution is a Gaussian at each step, with the width of their 80 % interval. STL removes a long season first
 (MSTL): more than 24 steps for ETS, as is usual; more than 4 for ARIMA, whose search among seasonal models takes seconds
-an origin. A history shorter than two seasons has none.
+an origin. Theta decomposes any season itself. A history shorter than two seasons has none.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ SHORT = 150  # beyond, ARIMA compares its candidates by conditional sums of squa
 Z80 = 1.2815515655446004
 
 
-def classical(origins: Origins, samples: int, seed: int = 0) -> dict[str, Callable[[Callable[[], Any]], Forecast]]:
-    """Each method by name, a function of what to call after each origin (a progress bar).
+def classical(
+    origins: Origins, samples: int, seed: int = 0, theta: bool = False
+) -> dict[str, Callable[[Callable[[], Any]], Forecast]]:
+    """Each method by name, a function of what to call after each origin (a progress bar); with or without Theta.
 
     Empty if statsforecast is not installed.
     """
     try:
-        from statsforecast.models import MSTL, AutoARIMA, AutoETS
+        from statsforecast.models import MSTL, AutoARIMA, AutoETS, AutoTheta
     except ImportError:
         return {}
 
@@ -53,7 +55,10 @@ def classical(origins: Origins, samples: int, seed: int = 0) -> dict[str, Callab
         point = torch.from_numpy(mean)
         return Forecast(point + noise * torch.from_numpy(spread), point)
 
-    return {"AutoETS": lambda tick: run(ets, tick), "AutoARIMA": lambda tick: run(arima, tick)}
+    found = {"AutoETS": ets, "AutoARIMA": arima}
+    if theta:
+        found["AutoTheta"] = lambda season, length: AutoTheta(season_length=season)
+    return {name: lambda tick, build=build: run(build, tick) for name, build in found.items()}
 
 
 def gaussian(

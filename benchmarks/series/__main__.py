@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,21 @@ from tqdm import tqdm
 
 from benchmarks.quality.cells import Cells
 from benchmarks.quality.classical import classical
-from benchmarks.quality.origins import find_origins
+from benchmarks.quality.origins import Origins, find_origins
 from benchmarks.quality.scores import Forecast, score
 from benchmarks.quality.simple import simple
 from benchmarks.quality.training import load, train
 from benchmarks.series.report import NETWORK, report
 from benchmarks.series.sets import SERIES, Series
 from datamodules import TableSequences
-from gssr.evaluation.imagining import imagine, seed_of
+from gssr.evaluation.imagining import imagine, pick_evenly, seed_of
 from gssr.files import atomic_write
 from gssr.network import GoalNetwork
 from gssr.network.fitting import adopt
 from gssr.runs.folders import CONFIG
 
 QUICK, ORIGINS, SAMPLES = 10, 100, 100
+CLASSICAL_ORIGINS = 12  # of those: a seasonal model takes seconds at each
 # What configs/any_table.yaml says, for a network that is not trained.
 UNTRAINED = {"goals": None, "time_column": "auto", "context": "auto", "lead_in": True}
 WORLD = {"linear_lags": 64, "normalisation": "auto", "calendar": "auto", "latent_dim": 8, "hidden_dim": 64}
@@ -51,7 +53,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="of training")
     parser.add_argument("--options", action="append", default=[], help="a further option of train.py fit")
-    parser.add_argument("--classical", action="store_true", help="AutoETS and AutoARIMA, too, which take longest")
+    parser.add_argument("--classical", action="store_true", help="AutoETS, AutoARIMA and AutoTheta, too")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     kept = {"options": args.options, "untrained": args.untrained}
@@ -70,7 +72,7 @@ def main() -> None:
 def measure(series: Series, folder: Path, args: argparse.Namespace) -> None:
     """Make the cells of one series: the scores of each method, and of the network, which is trained if it is not."""
     cells, network = Cells(folder), f"{NETWORK}-seed{args.seed}"
-    if cells.get(network) and (not args.classical or cells.get("AutoARIMA")):
+    if cells.get(network) and (not args.classical or cells.get("AutoTheta")):
         return
     table = folder / "table.csv"
     series.write(table)
@@ -90,12 +92,19 @@ def measure(series: Series, folder: Path, args: argparse.Namespace) -> None:
             rollouts = imagine(model, origins.batch, None, SAMPLES, seed_of(args.seed, "no goal"))
             return score(Forecast(rollouts.sample[..., 0]), origins.truth) | {"about": about}
 
-        methods = simple(origins, SAMPLES)
-        if args.classical:
-            methods |= {n: lambda m=m: m(lambda: None) for n, m in classical(origins, SAMPLES).items()}
-        for method, work in methods.items():
+        for method, work in simple(origins, SAMPLES).items():
             cells.make(method, {}, lambda work=work: score(work(), origins.truth))
+        if args.classical:
+            fit_classical(origins, cells)
         cells.make(network, {}, ours)
+
+
+def fit_classical(origins: Origins, cells: Cells) -> None:
+    """The cells of the classical methods, from some of the origins: `rows` are their numbers."""
+    rows = pick_evenly(len(origins.history), CLASSICAL_ORIGINS)
+    few = replace(origins, history=[origins.history[row] for row in rows], truth=origins.truth[rows])
+    for method, work in classical(few, SAMPLES, theta=True).items():
+        cells.make(method, {}, lambda work=work: score(work(lambda: None), few.truth) | {"rows": rows})
 
 
 def trained(folder: Path, options: dict[str, Any], args: argparse.Namespace) -> Path:

@@ -159,7 +159,8 @@ def residual(
                 weight[-1] = schedule.weight(seen[layer])
                 seen[layer] += 1
             vector = vectors[layer]
-            hidden = hidden + weight[:, None] * (vector if vector.ndim == 1 else vector[:, None])
+            added = weight[:, None] * (vector if vector.ndim == 1 else vector[:, None])
+            hidden = hidden + added.to(hidden.dtype)
             return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
         return hook

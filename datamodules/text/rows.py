@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from gssr.sequences.batches import Key
+from gssr.sequences.batches import MOST_SHUFFLED, Key
+from gssr.sequences.shuffle import Shuffle
 
 ANSWER_WEIGHT = 4.0
 SEGMENTS = 32, 512  # shortest and longest mean stretch between two cuts of attention, in tokens
@@ -149,10 +150,12 @@ class MixedRows(Dataset[dict[str, Tensor]]):
         self.source = generator.choice(len(self.names), size=length, p=share / share.sum())
         self.row = np.zeros(length, dtype=np.int64)
         for k, name in enumerate(self.names):
-            wanted = np.flatnonzero(self.source == k)
-            rounds = -(-len(wanted) // len(rows[name])) if len(wanted) else 0
-            order = [generator.permutation(len(rows[name])) for _ in range(rounds)]
-            self.row[wanted] = np.concatenate(order)[: len(wanted)] if order else 0
+            wanted, size = np.flatnonzero(self.source == k), len(rows[name])
+            for number, start in enumerate(range(0, len(wanted), size)):
+                places = wanted[start : start + size]
+                large = size > MOST_SHUFFLED
+                order = Shuffle(size, [seed, k, number]) if large else generator.permutation(size)
+                self.row[places] = order[: len(places)]
 
     def __len__(self) -> int:
         return len(self.source)

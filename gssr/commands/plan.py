@@ -1,7 +1,6 @@
 """`gssr plan`: from a history and a goal in words to a plan on the terminal, as JSON and as a picture."""
 
 import argparse
-import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,15 +18,13 @@ from gssr.commands.options import (
     seed_option,
     steps,
 )
+from gssr.commands.plan_table import print_plan
 from gssr.files import atomic_write, require_file, writing
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from gssr.evaluation.forecasting import Forecast
     from gssr.network import GoalNetwork
     from gssr.sequences.conditions import Condition
-    from gssr.sequences.record import Record
+    from gssr.sequences.record import Batch, Record
 
 CONDITION, PULL = "condition", "pull"
 FEW = 1024  # rollouts by which the chance of a goal is told beside paths that are pulled
@@ -41,7 +38,7 @@ def add_commands(subparsers: Subparsers) -> None:
         [
             'gssr plan --input ian.csv --goal "Become a category 3 hurricane in 48 hours"',
             'gssr plan --input ian.csv --goal "Weaken to 35 knots in 48 hours" --mode pull --strength 2',
-            'gssr plan --input ian.csv --where "wind +30 within 24h"',
+            'gssr plan --input ian.csv --where "wind +30 within 24h" --likeliest',
             "gssr plan --ckpt_path runs/mine/checkpoints/best.ckpt --input mine.jsonl --plot fan.png --json plan.json",
         ],
         HISTORY,
@@ -54,6 +51,11 @@ def add_commands(subparsers: Subparsers) -> None:
         help="paths of the network's own in which the goal holds (default), or paths that are pulled towards it",
     )
     parser.add_argument("--where", metavar="EVENT", help="paths in which an event holds; see gssr chance")
+    parser.add_argument(
+        "--likeliest",
+        action="store_true",
+        help="show the likeliest path under the goal or event, too; it is no typical one",
+    )
     parser.add_argument("--goal_step", type=steps, metavar="N", help="step of the goal, from 1; default the last")
     parser.add_argument("--strength", type=number, metavar="X", help="factor of the goal's pull; default the network's")
     parser.add_argument("--samples", type=items, default=64, metavar="S", help="rollouts; default 64")
@@ -97,7 +99,7 @@ def run(options: argparse.Namespace) -> None:
         found = replace(found, batch=replace(found.batch, goal=[f"where {options.where.strip()}"]))
     found = replace(found, **{name: value for name, value in given.items() if value is not None})
     found = replace(found, chances=None if chance is None else [chance.plain()])
-    _print(found, network, dimension)
+    print_plan(found, network, dimension)
     if options.json is not None:
         with writing(options.json), atomic_write(options.json) as file:
             file.write(found.lines()[0] + "\n")
@@ -118,6 +120,8 @@ def _check(options: argparse.Namespace) -> None:
             f"--samples-in-words is {options.samples_in_words} and --samples {options.samples}; tell fewer, or imagine "
             "more"
         )
+    if options.likeliest and options.goal is None and options.where is None:
+        raise ValueError("--likeliest asks for the likeliest path under a goal; give one by --goal or --where")
     for name in ("goal", "goal_step", "strength", "mode"):
         if options.where is not None and getattr(options, name) is not None:
             raise ValueError(f"--where pulls towards no goal; leave out --{name}, or --where")
@@ -164,7 +168,8 @@ def _understood(
         below = mode == CONDITION
         why = "no path of the network reaches it, so these are none of its own" if below else "by --mode pull"
         print(f"paths are pulled towards the goal ({why})")
-        return record, {"understood": [plain(found, PULL)], "chance": given.get("chance")}
+        given = {name: given.get(name) for name in ("chance", "likeliest")}
+        return record, given | {"understood": [plain(found, PULL)]}
     return record, given | {"understood": [plain(found, CONDITION)]}
 
 
@@ -189,16 +194,19 @@ def _conditioned(
     """The plan of paths of the network's own in which a condition holds (None where there is none, or ``paths`` is
     False), and its chance.
     """
+    import torch
+
     from gssr.runs.folders import find_checkpoint
     from gssr.runs.twists import twist_of
     from gssr.search.beliefs import chance, condition
     from gssr.sequences.collate import collate
 
     file, batch = find_checkpoint(options.ckpt_path, options.run_folder), collate([record])
+    beside = _likeliest(where, batch, network, options)
     if not paths:
         ((only,),) = chance(network, batch, [where], budget=min(FEW, options.budget), seed=options.seed)
         print(shown.line(f"where {where.text}: chance {only}"))
-        return {"with_goal": None, "chance": only}
+        return beside | {"with_goal": None, "chance": only}
     (given,) = condition(
         network,
         batch,
@@ -212,71 +220,41 @@ def _conditioned(
     said = f"where {where.text}: chance {found}"
     if not found.hits:
         print(shown.line(said))
-        return {"with_goal": None, "chance": found}
+        return beside | {"with_goal": None, "chance": found}
     said += f"; {found.hits:,} of {found.rollouts:,} {found.method} satisfy it"
     if found.method == "particles":
         said += f", as good as {given.effective_samples:.0f} paths, of {given.ancestors:,} beginnings"
     print(shown.line(said))
-    # A condition depends on the noise of values as well, so that paths without it need not satisfy it.
+    # A condition depends on the noise of values as well, so that paths without it need not satisfy it. The fan is as
+    # wide as validation found that forecasts must be; stretched paths need not satisfy a condition, so none is written.
     rollouts = given.equally(options.samples, options.seed)
-    plan = network.forecaster.described(batch, replace(rollouts, mean=rollouts.sample), not options.no_texts)
-    return {"with_goal": plan, "chance": found}
+    pulled = torch.zeros(1, dtype=torch.bool, device=rollouts.sample.device)
+    fan = network.forecaster.calibration(rollouts.sample, pulled)
+    rollouts = replace(rollouts, mean=rollouts.sample, sample=fan)
+    plan = network.forecaster.described(batch, rollouts, not options.no_texts)
+    return beside | {"with_goal": plan, "chance": found}
+
+
+def _likeliest(
+    where: "Condition", batch: "Batch", network: "GoalNetwork", options: argparse.Namespace
+) -> dict[str, Any]:
+    """The likeliest path, where it is asked for and there is one; how likely it is is printed."""
+    from gssr.search.beliefs import likeliest
+
+    if not options.likeliest:
+        return {}
+    (found,) = likeliest(network, batch, where, options.seed)
+    if found is None:
+        print("likeliest path: none was found")
+        return {}
+    print(
+        f"likeliest path: {found.nats:.1f} nats below the network's own likeliest; a typical rollout lies "
+        f"{found.typical:.0f} below it"
+    )
+    return {"likeliest": [found.plain()]}
 
 
 def _dimension(name: str | None, names: list[str]) -> int:
     if name is not None and name not in names:
         raise ValueError(f"--dimension is {name!r}; expected one of the network's values {names}")
     return 0 if name is None else names.index(name)
-
-
-def _print(found: "Forecast", network: "GoalNetwork", dimension: int = 0) -> None:
-    """A line for each step, the values first and then the words."""
-    from rich.console import Console
-    from rich.text import Text
-
-    from gssr.evaluation.told import told
-    from gssr.sequences.clock import iso_time
-
-    batch, plan = found.batch, found.with_goal or found.without_goal
-    times = [iso_time(hours) for hours in batch.time[0, int(batch.context[0]) :].tolist()]
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    for y in (None, dimension):
-        table = _table(found, network, times, dimension, y)
-        if console.measure(table).maximum <= console.width:
-            break
-    console.print(table)
-    for what, texts in told(plan, 0):
-        console.print(f"in words, {what}:")
-        for moment, text in zip(times, texts, strict=False):
-            console.print(Text.assemble((moment, "bold"), " ", shown.line(text)), soft_wrap=True)
-
-
-def _table(found: "Forecast", network: "GoalNetwork", times: list[str], dimension: int, ranges: int | None) -> "Table":
-    """Means with the central 80 % of the value ``ranges`` (None: of all), and the ``dimension`` without the goal."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    plan = found.with_goal or found.without_goal
-    title = shown.line(f"{found.batch.series[0]}: {found.batch.goal[0] or 'no goal'}")
-    caption = Text("mean [central 80 %] of rollouts")
-    table = Table(title=Text(title), caption=caption, box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("time", no_wrap=True)
-    # A tenth of a standard deviation is shown.
-    digits = [min(6, max(0, 1 - math.floor(math.log10(max(std, 1e-9))))) for std in network.world.scaler.std.tolist()]
-    columns = []
-    for y, (name, unit) in enumerate(zip(network.value_names, network.value_units, strict=True)):
-        head = Text(shown.line(f"{name} ({unit})" if unit else name), no_wrap=False)
-        table.add_column(head, justify="right", no_wrap=True)
-        columns.append((plan, y))
-        if found.with_goal is not None and y == dimension:
-            table.add_column("without goal", justify="right", style="dim", no_wrap=True)
-            columns.append((found.without_goal, y))
-    for step, moment in enumerate(times):
-        cells = []
-        for made, y in columns:
-            low, high = made.quantiles[0, step, y, 0], made.quantiles[0, step, y, -1]
-            spread = f" \\[{low:.{digits[y]}f}, {high:.{digits[y]}f}]" if ranges in (None, y) else ""
-            cells.append(f"{made.mean[0, step, y]:.{digits[y]}f}{spread}")
-        table.add_row(moment, *cells)
-    return table

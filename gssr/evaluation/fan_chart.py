@@ -50,6 +50,7 @@ def fan_chart_of(
     value_units: Sequence[str],
     *,
     guides: Sequence[tuple[float, str]] = (),
+    chance: str | None = None,
 ) -> Figure:
     """Draw one value dimension of sequence `index` of a batch; time counts from the end of the context.
 
@@ -62,6 +63,7 @@ def fan_chart_of(
         plan_without: Plan of the batch without goals.
         value_names: Names of the Y values, and `value_units` their units.
         guides: Named levels of the value.
+        chance: How likely the goal is without any pull, in words; it stands behind the goal.
     """
     row = batch.select([index])
     length, steps = int(row.context[0]), int(row.step_mask[0].sum())
@@ -112,7 +114,7 @@ def fan_chart_of(
     _limits(axes, [context, truth, *(np.quantile(f, (0.05, 0.95), axis=0).ravel() for f, _, _ in fans), mark or ()])
     _guides(axes, guides, when[:length], context)
     _label_ends(axes, ends)
-    _titles(figure, height, row.series[0] or name, goal)
+    _titles(figure, height, row.series[0] or name, goal, chance)
     _texts(figure, height, lines)
     caption = f"bands: 50 % and 80 % of {len(fans[0][0])} rollouts"
     caption += "; thin lines: single rollouts" if plan_with else ""
@@ -227,13 +229,15 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
         axes.annotate(label, (1, place), color=colour, **at, **style)
 
 
-def _titles(figure: Figure, height: float, title: str, goal: str | None) -> None:
+def _titles(figure: Figure, height: float, title: str, goal: str | None, chance: str | None) -> None:
     style = {"va": "center", **LITERAL}
     title = shown.line(title, LONGEST)
     figure.text(0.022, 1 - 0.30 / height, title, fontsize=12.5, fontweight="bold", color=INK, **style)
     if goal:
         sentence = textwrap.shorten(shown.line(goal, 4 * WIDTH), 105, placeholder=" …")
         figure.text(0.022, 1 - 0.56 / height, f"“{sentence}”", fontsize=10.5, color=GOAL, style="italic", **style)
+        if chance:
+            figure.text(0.978, 1 - 0.30 / height, f"chance {chance}", fontsize=10.5, color=GOAL, ha="right", **style)
 
 
 def _texts(figure: Figure, height: float, lines: Sequence[tuple[str, list[str]]]) -> None:

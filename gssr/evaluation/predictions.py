@@ -11,6 +11,8 @@ from its neighbours):
                     "problem", "outside", "mode"}; mode says what made the paths: "condition", "pull" or "none"
     chance          null, or how likely the goal or condition is without any pull: {"probability", "error", "interval"
                     (95 %), "log_probability", "log_error", "hits", "rollouts", "method"}
+    likeliest       null, or the likeliest path under the condition (`gssr plan --likeliest`): {"values": H x Y, "nats",
+                    "typical_nats"}, by how much it and a typical rollout are less likely than the network's likeliest
     quantile_levels Q numbers
     with_goal, without_goal     each null, or {"mean": H x Y, "quantiles": H x Y x Q, "samples": S,
                                 "rollouts": at most S x H x Y, "text": H texts or null, "futures": [{"share",
@@ -49,7 +51,7 @@ class Forecast:
     """Plans of a batch under its goals (None: it has none) and without goals.
 
     ``chances``: of the goal of each sequence, as they are written; None where they are unknown. ``understood``: what
-    the goal means, likewise.
+    the goal means, likewise. ``likeliest``: its likeliest path, likewise.
 
     Raises ValueError when a plan is of another batch size than the batch.
     """
@@ -61,6 +63,7 @@ class Forecast:
     value_units: Sequence[str]
     chances: Sequence[dict[str, Any] | None] | None = None
     understood: Sequence[dict[str, Any] | None] | None = None
+    likeliest: Sequence[dict[str, Any] | None] | None = None
 
     def __post_init__(self) -> None:
         for plan in filter(None, (self.with_goal, self.without_goal)):
@@ -87,7 +90,9 @@ class Forecast:
             goals[row] = f"{goals[row]} – {said['condition']}, by {said['mode']}"
             batch = replace(batch, goal=goals)
         plans, names = (self.with_goal, self.without_goal), (self.value_names, self.value_units)
-        return fan_chart_of(batch, row, *plans, dimension, *names, guides=guides)
+        chance = None if self.chances is None else self.chances[row]
+        likely = None if chance is None else _in_words(chance)
+        return fan_chart_of(batch, row, *plans, dimension, *names, guides=guides, chance=likely)
 
     def write(
         self,
@@ -161,12 +166,20 @@ class Forecast:
             "goal_high": _numbers(batch.goal_high[row]),
             "understood": None if self.understood is None else self.understood[row],
             "chance": None if self.chances is None else self.chances[row],
+            "likeliest": None if self.likeliest is None else self.likeliest[row],
             "value_names": list(self.value_names),
             "value_units": list(self.value_units),
             "quantile_levels": [float(level) for level in self.without_goal.quantile_levels],
             "with_goal": written(self.with_goal),
             "without_goal": written(self.without_goal),
         }
+
+
+def _in_words(chance: dict[str, Any]) -> str:
+    """A chance as it is written, in words; without a hit its upper bound."""
+    if chance["probability"]:
+        return f"{chance['probability']:.2g} ± {chance['error']:.1g}"
+    return f"less than 1 in {int(1 / chance['interval'][1]):,}"
 
 
 def _numbers(values: Tensor) -> Any:

@@ -208,14 +208,14 @@ class Forecaster:
         return written
 
     def _numbers(self, batch: Batch, spoken: Tensor) -> Tensor:
-        """What speaks reads of imagined values (B, H, Y), which follow the context: (B, H, 3 Y)."""
+        """What speaks reads of imagined values (B, H, Y), which follow the context: (B, H, 13 Y)."""
         first = batch.value.shape[1] - spoken.shape[1]
         value = torch.cat([batch.value[:, :first], spoken.to(batch.value)], 1)
         seen = torch.cat([batch.value_mask[:, :first], torch.ones_like(spoken, dtype=torch.bool)], 1)
         return self.numbers(replace(batch, value=value, value_mask=seen))[:, first:]
 
     def numbers(self, batch: Batch) -> Tensor:
-        """What speaks reads of the batch's values, (B, T, 3 Y)."""
+        """What speaks reads of the batch's values, (B, T, 13 Y)."""
         return numbers_of(self.world, batch)
 
     @torch.no_grad()

@@ -1,9 +1,35 @@
 """The terms of the objective. Means run over valid (sequence, step) pairs; masks act before arithmetic."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from gssr.network.gaussian import Gaussian, kl
+
+
+class Measured(NamedTuple):
+    """A mean, and the number of items (steps, tokens, goals) that it is over: 0 items have the mean 0."""
+
+    mean: Tensor
+    count: Tensor
+
+
+class Losses(NamedTuple):
+    """Unweighted losses by name, and their weighted sum; ``figures`` for the log: these losses, and KLs in nats."""
+
+    terms: dict[str, Tensor]
+    total: Tensor
+    figures: dict[str, Measured]
+
+    def means(self) -> dict[str, tuple[Tensor, int]]:
+        """The figures that were measured on anything, each with its number of items."""
+        counts = torch.stack([figure.count for figure in self.figures.values()]).tolist()  # waits for a GPU once
+        return {
+            name: (figure.mean, count)
+            for (name, figure), count in zip(self.figures.items(), counts, strict=True)
+            if count
+        }
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

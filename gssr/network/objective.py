@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from gssr.domains import CountOrNone, Fraction, NonNegative, Range, Steps, checked
 from gssr.network.goal_encoder import LatentGoal
 from gssr.network.layers import exact
-from gssr.network.losses import antithetic_crps, goal_distance, kl_terms, masked_mean, value_nll
+from gssr.network.losses import Losses, Measured, antithetic_crps, goal_distance, kl_terms, masked_mean, value_nll
 from gssr.network.noise import WindowNoise
 from gssr.network.numbers import numbers_of
+from gssr.network.own_words import respelled
 from gssr.network.rssm import Filtered
 from gssr.network.speaker import Speaker
 from gssr.network.world_model import WorldModel
@@ -73,30 +74,6 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         if self.open_samples % 2:
             raise ValueError(f"open_samples is {self.open_samples}; rollouts come in pairs: 4, 6 …")
-
-
-class Measured(NamedTuple):
-    """A mean, and the number of items (steps, tokens, goals) that it is over: 0 items have the mean 0."""
-
-    mean: Tensor
-    count: Tensor
-
-
-class Losses(NamedTuple):
-    """Unweighted losses by name, and their weighted sum; ``figures`` for the log: these losses, and KLs in nats."""
-
-    terms: dict[str, Tensor]
-    total: Tensor
-    figures: dict[str, Measured]
-
-    def means(self) -> dict[str, tuple[Tensor, int]]:
-        """The figures that were measured on anything, each with its number of items."""
-        counts = torch.stack([figure.count for figure in self.figures.values()]).tolist()  # waits for a GPU once
-        return {
-            name: (figure.mean, count)
-            for (name, figure), count in zip(self.figures.items(), counts, strict=True)
-            if count
-        }
 
 
 class Objective:
@@ -161,7 +138,7 @@ class Objective:
             "value": self.value_loss(batch, filtered),
             "open": self.open_loss(batch, filtered, kept, first, generator),
             "goal": self.goal_loss(batch, goal),
-            "text": self.text_loss(batch, filtered.belief.x, generator, keep_text, training),
+            "text": self.text_loss(batch, self.spoken_from(filtered, generator), generator, keep_text, training),
         }
         assert measured.keys() == self.weights.keys(), (sorted(measured), sorted(self.weights))
         terms = {name: loss.mean for name, loss in measured.items()}
@@ -185,6 +162,15 @@ class Objective:
         nll = value_nll(self.world.decode(filtered.belief.x), self.world.scaled_values(batch), batch.value_mask)
         return _measured(nll, any_value)
 
+    def spoken_from(self, filtered: Filtered, generator: torch.Generator | WindowNoise) -> Tensor:
+        """The beliefs x (B, T, D) that texts are learned behind: those that have read their step.
+
+        Where the speaker reads the values of the step, too, they are those before their step: they leave it to the
+        values to say what a step is like, as in a plan, whose values are rounded and whose beliefs have read no text.
+        """
+        x = filtered.belief.x
+        return filtered.prior.sample(self.world.draw(*x.shape, generator=generator)) if self.speaker.numbers else x
+
     def text_loss(
         self,
         batch: Batch,
@@ -197,7 +183,7 @@ class Objective:
 
         Args:
             heard: (B,), False for sequences whose texts were not observed: they are in no prompt either.
-            training: some prompts lack the newest texts, see Prompts.
+            training: some prompts lack the newest texts, see Prompts, and some words are spelled anew, see respelled.
         """
         nothing = Measured(self.speaker.zero(x[0, :1]), torch.zeros((), dtype=torch.int64, device=x.device))
         most, self.text_gain = self.config.text_steps, None
@@ -213,6 +199,8 @@ class Objective:
             rows = [rows[i] for i in torch.randperm(len(rows), generator=generator)[:most].tolist()]
         if not rows:
             return nothing
+        if training and self.speaker.prompts.history:
+            batch = respelled(batch, [b for b, t in rows if t > texts[b][0] and (heard is None or heard[b])], generator)
         numbers, found = numbers_of(self.world, batch), []
         for start in range(0, len(rows), most):
             b, t = torch.tensor(part := rows[start : start + most], device=x.device).T
@@ -237,7 +225,7 @@ class Objective:
         """Nats a token by which the texts of some steps cost more behind belief, numbers and row of another of these
         steps, and behind what was said before themselves.
 
-        own: nats and tokens (N) behind their own beliefs. numbers: of the steps, (N, 3 Y). None for a single text.
+        own: nats and tokens (N) behind their own beliefs. numbers: of the steps, (N, 13 Y). None for a single text.
         """
         if len(rows) < 2:
             return None

@@ -133,7 +133,7 @@ class Speaker(nn.Module):
         change.
 
         Args:
-            numbers: (N, 3 Y), see `gssr.network.numbers.numbers_of`; None where no value is known.
+            numbers: (N, 13 Y), see `gssr.network.numbers.numbers_of`; None where no value is known.
         """
         if self.numbers:
             x = torch.cat([x, x.new_zeros(len(x), self.numbers) if numbers is None else numbers], -1)

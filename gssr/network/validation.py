@@ -182,6 +182,11 @@ class Validation:
         std = self.objective.world.scaler.std
         return torch.maximum(2 * torch.tensor(self.resolution, device=std.device), 0.2 * std)
 
+    @property
+    def closeness(self) -> Tensor:
+        """A number in a goal means values within this distance (Y): half of the tolerance, in which a mean may miss."""
+        return self.tolerance / 2
+
 
 def batch_number(loader: object, index: int) -> int | None:
     """The number of a loader's batch among those of all processes; None where another process measures it."""

@@ -58,7 +58,7 @@ def setting(network: Network, time: np.ndarray, value: np.ndarray, step: int) ->
         ),
         time=time,
         last=_last(value),
-        tolerance=network.validation.tolerance.tolist(),
+        tolerance=network.validation.closeness.tolist(),
         seen=seen if all(np.isfinite(end) for ends in seen for end in ends) else None,
         step=step,
     )

@@ -18,6 +18,7 @@ from gssr.understanding.mentions import VALUES, Mention
 from gssr.understanding.writing import BASES, BOUNDS, WHENS
 
 LARGEST_CHANGE = 0.5  # part of a change that its tolerance may be
+NEVER_SEEN = 1e-3  # how much less likely it is that a goal leads out of all that training saw
 _LABEL = re.compile(r"\b(category|cat|class|stage|grade|phase|type|level)[\s#-]*$", re.IGNORECASE)
 _SIGNS = {"least": ">=", "above": ">", "most": "<=", "below": "<"}
 _OPPOSITE = {"least": "most", "most": "least", "above": "below", "below": "above", "exact": "exact"}
@@ -30,7 +31,7 @@ class Setting:
     words:      for the Y values
     time:       hours (1 + H) since 1970, or since any time, of the last known step and of the steps ahead
     last:       Y last observed values, NaN where there is none
-    tolerance:  Y distances within which an exact number is reached
+    tolerance:  Y distances within which values are meant by an exact number
     seen:       Y ranges that training has seen, or None
     step:       step ahead, from 1, at which a goal without a time should hold; default the last
     """
@@ -149,6 +150,8 @@ def clauses_of(answers: Any, found: list[Mention], setting: Setting) -> tuple[li
             before.ends += sizes
             continue
         basis, when = (getattr(answers, name)[0, i].softmax(-1) for name in ("basis", "when"))
+        if sizes and sizes[0].kind == "number":
+            basis = _plausible(basis, sizes[0].value, column, setting)
         negated = float(answers.negated[0, i].sigmoid())
         sure *= float(basis.max()) * float(when.max()) * max(negated, 1 - negated)
         time = int(at.argmax())
@@ -164,6 +167,23 @@ def clauses_of(answers: Any, found: list[Mention], setting: Setting) -> tuple[li
             clause.bound = {"low": "least", "high": "most"}.get(clause.bound, clause.bound)
     numbered = [clause for clause in clauses if clause.ends]
     return numbered or [clause for clause in clauses if clause.basis != "level"], sure
+
+
+def _plausible(basis: torch.Tensor, size: float, column: int, setting: Setting) -> torch.Tensor:
+    """Probabilities (3) of a level, a rise and a fall by a number, in the light of where they lead: 95 knots below 60
+    is no wind, so that 95 is a level. Where a change leads never tells a rise from a fall.
+    """
+    if setting.seen is None:
+        return basis
+    (low, high), last = setting.seen[column], setting.last[column]
+    change = size if basis[BASES.index("rise")] > basis[BASES.index("fall")] else -size
+
+    def likely(end: float) -> float:
+        return NEVER_SEEN if np.isfinite(end) and not low <= end <= high else 1.0
+
+    prior = {"level": likely(size), "rise": likely(last + change), "fall": likely(last + change)}
+    weighed = basis * torch.tensor([prior[name] for name in BASES])
+    return weighed / weighed.sum()
 
 
 def _column(about: torch.Tensor, found: list[Mention], sizes: list[Mention], words: Vocabulary) -> int:

@@ -1,6 +1,6 @@
 """From a sentence to the condition that it means, or to the news that it means none.
 
-    Reader.bundled().read("Strengthen to 90 knots in 48 hours", words)        # wind 80..100 kt at 48h
+    Reader.bundled().read("Strengthen to 90 knots in 48 hours", words)        # wind 85..95 kt at 48h
 
 The reader of the package looks through the bundled nano model, whatever model a goal network has: so goals are
 understood at once, and alike, everywhere.

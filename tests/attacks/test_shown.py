@@ -24,7 +24,7 @@ from callbacks.quiet import quiet
 from callbacks.results import PredictionWriter
 from gssr import shown
 from gssr.commands.main import main
-from gssr.commands.plan import _print
+from gssr.commands.plan_table import print_plan
 from gssr.evaluation.intervals import Estimate
 from gssr.evaluation.predictions import Forecast
 from gssr.evaluation.report import Check, Report, Table
@@ -142,7 +142,7 @@ def test_markdown_shows_it_as_it_stands(hostile: str) -> None:
 def test_the_plan_on_the_terminal(hostile: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = hostile_forecast(hostile)
     world = SimpleNamespace(scaler=SimpleNamespace(std=torch.ones(2)))
-    _print(found, SimpleNamespace(value_names=found.value_names, value_units=found.value_units, world=world))
+    print_plan(found, SimpleNamespace(value_names=found.value_names, value_units=found.value_units, world=world))
     printed = capsys.readouterr().out
     assert_plain(printed)
     assert "".join(shown.line(hostile).split()) in "".join(printed.split())

@@ -34,3 +34,4 @@ def test_a_row_tells_errors_and_bias() -> None:
     cells = row.cells(plain=0.5)
     assert cells["relative error, 64"] == f"{0.5**0.5:.2f}" and cells["256"] == "0.00"
     assert cells["bias"] == "1.00 ± 0.00" and cells["estimates of 0"] == "25 %" and cells["time"] == "4.0"
+    assert cells["for 0.05"] == f"{0.5 / 0.05**2 * 64 * 4 / 1000:.0f}"

@@ -67,3 +67,15 @@ def test_the_command_scores_a_series_once(
     monkeypatch.setattr("sys.argv", given + ["--options=--data.goals=null"])
     with pytest.raises(SystemExit, match="other options"):
         command.main()
+
+
+def test_a_method_of_some_origins_is_compared_from_these_alone(tmp_path: Path) -> None:
+    crps = {"persistence": [2.0, 4.0, 4.0], f"{NETWORK}-seed0": [1.0, 4.0, 4.0], "AutoTheta": [1.5]}
+    for method, each in crps.items():
+        windows = {"crps": np.array(each)[:, None], "covered_80": np.ones((len(each), 1))}
+        rows = {"rows": [0]} if method == "AutoTheta" else {}
+        cell = {"windows": windows, "about": {"windows": 9, "context": 4, "seconds": 1}} | rows
+        Cells(tmp_path).make(method, {}, lambda cell=cell: cell)
+    text = report({"one": Cells(tmp_path)})
+    assert "| one | 9 | 4 | 0.90 | 1.00 | 0.75 | 1 |" in text  # behind 0.75 over all origins, ahead of it from its own
+    assert "| AutoTheta | 1 | 0.667 |" in text

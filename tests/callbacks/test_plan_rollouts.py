@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from callbacks import PlanRollouts, ScalarLayout
 from callbacks.plan_rollouts import in_words, spread
 from gssr.network.forecaster import QUANTILE_LEVELS, Plan, Rollouts
 from gssr.network.futures import Future
+from gssr.search.beliefs import goal_chances
 from gssr.sequences.collate import collate
 from gssr.sequences.record import Batch, Record
 from tests.callbacks.training import same, train, weights
@@ -97,6 +99,30 @@ def test_pictures_and_words_in_tensorboard(tmp_path: Path) -> None:
     assert "reach" in text
     assert "step 1 &#124; of a plan |" in text
     assert "| +6 h |" in text
+
+
+class Judge(Planner):
+    """Half of its rollouts end at 1, and the others at 5."""
+
+    value_names, value_units = ["y"], [""]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.validation = SimpleNamespace(closeness=torch.tensor([0.1]))
+
+    def rollout(self, batch: Batch, goals: list[str | None], samples: int, *_: Any, calibrated: bool) -> Rollouts:
+        assert goals == [None] and not calibrated
+        paths = torch.where(torch.arange(samples) % 2 == 0, 1.0, 5.0).view(-1, 1, 1, 1).expand(-1, 1, HORIZON, 1)
+        return Rollouts(paths, paths, paths)
+
+
+def test_the_chance_of_a_goal_is_a_scalar(tmp_path: Path) -> None:
+    callback = PlanRollouts(windows=2, samples=4, texts=False)
+    train(tmp_path, network=Judge(), data=Windows(), callbacks=[callback], logger=board(tmp_path), max_epochs=1)
+    found = [[event.value for event in events(tmp_path).Scalars(f"chance/{i}")] for i in range(2)]
+    assert found == [[0.0], [0.0]]  # their goals are to reach 4 and 10
+    drawn = collate([record("a", 0.0)])
+    assert goal_chances(Judge(), drawn)[0].probability == 0.5  # type: ignore[union-attr]
 
 
 def test_further_futures_are_told_below_the_table() -> None:

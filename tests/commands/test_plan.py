@@ -206,7 +206,7 @@ def test_python_and_the_command_give_the_same_plan(checkpoint: Path, tmp_path: P
     network, trained = load_trained(str(checkpoint))
     history = read_history(tmp_path / "a.csv", network.value_names, 2, 3, goal=GOAL, trained=trained)
     found = forecast(network, [history])
-    told = {"understood": None, "chance": None}  # by the command alone
+    told = {"understood": None, "chance": None, "likeliest": None}  # by the command alone
     assert json.loads(found.lines()[0]) == lines(tmp_path / "plan.json") | told
     predicted = network.predict_step(found.batch, 0)  # as `train.py predict` does
     for own, other in zip(predicted, (found.with_goal, found.without_goal), strict=True):
@@ -270,6 +270,18 @@ def test_paths_of_a_typed_goal_satisfy_what_is_understood(
     pulled = planned(checkpoint, tmp_path, "--mode", "pull")
     assert pulled["understood"]["mode"] == "pull" and pulled["chance"] is not None
     assert pulled["with_goal"]["mean"] != line["with_goal"]["mean"]
+
+
+def test_the_likeliest_path_stands_beside_the_plan(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    reads(monkeypatch, condition="wind >= 80 at 12h")
+    line = planned(checkpoint, tmp_path, "--likeliest")
+    assert line["likeliest"]["values"][-1][0] >= 80 and 0 <= line["likeliest"]["nats"] < 20
+    printed = capsys.readouterr().out
+    assert "likeliest path:" in printed and "likeliest\n" in printed.replace(" ", "")
+    with pytest.raises(ValueError, match="give one by --goal or --where"):
+        run("--input", tmp_path / "ian.csv", "--ckpt_path", checkpoint, "--likeliest")
 
 
 @pytest.mark.parametrize("kind", ["none", "other"])

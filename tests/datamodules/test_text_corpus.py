@@ -124,6 +124,19 @@ def test_a_mixture_has_its_shares_and_repeats_no_row_before_all_were_seen() -> N
     assert len(set(of_b)) == len(of_b)
 
 
+def test_a_large_source_is_shuffled_without_a_list_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datamodules.text.rows.MOST_SHUFFLED", 40)
+    tokens = torch.arange(50)[:, None]
+    rows = {"a": Rows(tokens, torch.ones(tokens.shape))}
+    drawn, again, other = (
+        [int(mixture[0, i]["tokens"]) for i in range(120)]
+        for mixture in (MixedRows(rows, {"a": 1.0}, 120, seed) for seed in (0, 0, 1))
+    )
+    assert drawn == again != other
+    assert all(sorted(drawn[start : start + 50]) == list(range(50)) for start in (0, 50))
+    assert len(set(drawn[100:])) == 20 and drawn[:50] not in (drawn[50:100], list(range(50)))
+
+
 def test_a_loader_goes_on_in_the_middle(corpus: TextCorpus) -> None:
     loader = corpus.train_dataloader()
     iterator = iter(loader)

@@ -1,5 +1,6 @@
 """Texts behind what was said before and the values in words: measured, written, fed back, and off by default."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -247,10 +248,13 @@ def test_what_speaks_reads_the_values_of_the_texts_step_and_their_change(tiny_fo
     net.world.scaler.usual_change.fill_(5.0)
     numbers = net.forecaster.numbers(collate([record(SAID, steps)]))[0]
     mean, std = net.world.scaler.mean.item(), net.world.scaler.std.item()
-    assert numbers[3].tolist() == pytest.approx([(35 - mean) / std, 1, -15 / 5], abs=1e-5)
+    level = (35 - mean) / std
+    assert numbers[3, :3].tolist() == pytest.approx([level, 1, -15 / 5], abs=1e-5)
+    waves = [wave(2 * math.pi * level / period) for period in (8, 4, 2, 1, 0.5) for wave in (math.sin, math.cos)]
+    assert numbers[3, 3:].tolist() == pytest.approx(waves, abs=1e-4)
     assert torch.equal(numbers[1, :2], numbers[3, :2])
     unknown = net.forecaster.numbers(collate([record(SAID, [30, float("nan"), 50, 35])]))[0]
-    assert unknown[1].tolist() == [0, 0, 0] and unknown[2, 2] == 0 and torch.equal(unknown[3], numbers[3])
+    assert unknown[1].tolist() == [0] * 13 and unknown[2, 2] == 0 and torch.equal(unknown[3], numbers[3])
     x, texts = noise(1, 4).expand(4, -1), TEXTS[:1] * 4
     nats, _ = net.speaker.text_nats(x, texts, None, numbers)
     assert (nats[1] - nats[3]).abs() > 1e-4  # of the same value, risen or fallen
@@ -281,9 +285,23 @@ def test_a_plan_speaks_from_its_imagined_values_and_training_from_true_ones(
     told = torch.cat([torch.full((2, 1), 35.0), plan.spoken[..., 0]], 1)
     scaled = net.world.scaler.transform(told[..., None])[..., 0]
     expected = torch.stack([scaled[:, 1:], torch.ones(2, 2), told.diff(dim=1)], -1)
-    torch.testing.assert_close(torch.cat(given).view(2, 2, 3), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.cat(given).view(2, 2, 13)[..., :3], expected, rtol=1e-4, atol=1e-4)
     given.clear()
     net.objective(batch, torch.Generator().manual_seed(0), training=False)
     true = net.forecaster.numbers(batch).flatten(0, 1).tolist()
     assert sum(len(part) for part in given if part is not None) == 3  # text_steps
     assert all(row in true for part in given if part is not None for row in part.tolist())
+
+
+@pytest.mark.parametrize("values", [True, False])
+def test_beside_values_words_are_learned_behind_beliefs_that_have_not_read_their_text(
+    tiny_folder: Path, values: bool
+) -> None:
+    net, seen = network(tiny_folder, "prefix", values=values), []
+    net.world.scaler.fit(torch.tensor([[20.0], [150.0]]))
+    for last in ("one", "three"):
+        batch = collate([record(["one", "one", "one", last])])
+        filtered = net.world.observe(batch, torch.zeros(1, 4, net.world.config.latent_dim))
+        seen.append(net.objective.spoken_from(filtered, torch.Generator().manual_seed(0))[0, 3])
+    assert torch.equal(*seen) == values
+    assert net.forecaster.prior_samples(batch).shape[-1] == len(seen[0])

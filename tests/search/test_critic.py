@@ -14,20 +14,7 @@ from gssr.search.decoding.critic_training import CriticTraining, concordance
 from gssr.search.decoding.rows import Decoding, Rows
 from gssr.search.decoding.scoring import of_texts
 from gssr.search.decoding.select import blockwise
-from tests.conftest import SENTENCES, enliven
-
-
-@pytest.fixture(scope="module")
-def lively_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    backbone, folder = enliven(FrozenBackbone(str(tiny_folder))), tmp_path_factory.mktemp("lively")
-    backbone.model.save_pretrained(folder)
-    backbone.tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def lively(lively_folder: Path) -> FrozenBackbone:
-    return FrozenBackbone(str(lively_folder))
+from tests.conftest import SENTENCES
 
 
 def _prompts(backbone: FrozenBackbone) -> torch.Tensor:

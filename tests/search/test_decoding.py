@@ -16,19 +16,7 @@ from gssr.states.hybrid_state import HybridState
 from gssr.states.intervention import steer
 from gssr.states.learned_state import LearnedState
 from gssr.states.rules import Offset, Schedule
-from tests.conftest import enliven
-
-PROMPT = "Hurricane Ian near 20.1 north"
-
-
-@pytest.fixture(scope="module")
-def lively(tiny_folder) -> FrozenBackbone:
-    return enliven(FrozenBackbone(str(tiny_folder)))
-
-
-@pytest.fixture(scope="module")
-def prompt(lively: FrozenBackbone) -> Tensor:
-    return torch.tensor([[lively.start_id, *lively.tokenize([PROMPT])[0]]])
+from tests.search.conftest import PROMPT
 
 
 def _rule(backbone: FrozenBackbone, strength: float = 300.0, schedule: Schedule | None = None) -> Offset:

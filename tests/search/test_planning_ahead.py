@@ -22,29 +22,10 @@ from gssr.search.decoding.rows import Decoding, Rows
 from gssr.search.decoding.scoring import named, of_texts
 from gssr.states.directions import random_like, recurrent_states
 from gssr.states.rules import Offset, Schedule
-from tests.conftest import enliven
+from tests.search.conftest import PROMPT
 
-PROMPT = "Hurricane Ian near 20.1 north"
 DECODING = Decoding(24, temperature=3.0)
 OPTIONS = Lookahead(ahead=4, candidates=5, block=4, simulations=1)
-
-
-@pytest.fixture(scope="module")
-def lively_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    backbone, folder = enliven(FrozenBackbone(str(tiny_folder))), tmp_path_factory.mktemp("lively")
-    backbone.model.save_pretrained(folder)
-    backbone.tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def lively(lively_folder: Path) -> FrozenBackbone:
-    return FrozenBackbone(str(lively_folder))
-
-
-@pytest.fixture(scope="module")
-def prompt(lively: FrozenBackbone) -> Tensor:
-    return torch.tensor([[lively.start_id, *lively.tokenize([PROMPT])[0]]])
 
 
 def _rows(backbone: FrozenBackbone, prompt: Tensor, decoding: Decoding = DECODING, **given: object) -> Rows:

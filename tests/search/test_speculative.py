@@ -21,16 +21,6 @@ from tests.conftest import SENTENCES, enliven
 ALLOWED = (5, 9, 40)
 
 
-@pytest.fixture(scope="module")
-def lively(tiny_folder: Path) -> FrozenBackbone:
-    return enliven(FrozenBackbone(str(tiny_folder)))
-
-
-@pytest.fixture(scope="module")
-def prompt(lively: FrozenBackbone) -> Tensor:
-    return torch.tensor([[lively.start_id, *lively.tokenize(["Hurricane Ian near 20.1"])[0]]])
-
-
 class Guesses:
     """Drafts of its own distribution over the allowed tokens, now and then as sure as an n-gram."""
 

@@ -1,5 +1,6 @@
 """What a sentence is assembled to, given what the head says of each mention; and the reader of the package."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from gssr.sequences.conditions import Condition
 from gssr.sequences.goals import GoalClass, GoalWriter
 from gssr.sequences.vocabulary import Vocabulary
 from gssr.understanding import reader as module
+from gssr.understanding.clauses import clauses_of
 from gssr.understanding.head import Answers
 from gssr.understanding.mentions import SUBJECTS, TIMES, mentions
 from gssr.understanding.reader import Reader, Setting, Understood
@@ -47,6 +49,23 @@ def read(text: str, meanings: dict[int, tuple[Any, ...]], monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "read", lambda backbone, sentences, layer: None)
     setting = how.pop("setting", SETTING)
     return Reader(None, Scripted(text, meanings, **how)).read(text, setting)  # type: ignore[arg-type]
+
+
+def test_where_a_number_leads_tells_a_level_from_a_change() -> None:
+    found, setting = mentions("95 kt", WORDS), SETTING
+    unsure = Scripted("95 kt", {1: ("most", "fall", False, "until", 2, 0)})(None)
+    unsure = unsure._replace(basis=torch.tensor([[[0.0, 0.0, 4.0]]]).repeat(1, 3, 1))  # 96 %
+    (clause,), sure = clauses_of(unsure, found, setting)
+    assert clause.basis == "level" and 0.9 < sure < 1  # 60 less 95 is no wind
+    (clause,), _ = clauses_of(unsure, found, replace(setting, last=[120.0, 1.5]))
+    assert clause.basis == "fall"
+    (clause,), _ = clauses_of(unsure, found, replace(setting, seen=None))
+    assert clause.basis == "fall"
+    (clause,), _ = clauses_of(unsure, mentions("900 kt", WORDS), setting)
+    assert clause.basis == "fall"  # both lead out
+    certain = unsure._replace(basis=5 * unsure.basis)
+    (clause,), _ = clauses_of(certain, found, setting)
+    assert clause.basis == "fall"  # it was said
 
 
 CASES: list[tuple[str, dict[int, tuple[Any, ...]], str]] = [

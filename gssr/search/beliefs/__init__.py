@@ -3,6 +3,7 @@
 from gssr.search.beliefs.goals import goal_chances
 from gssr.search.beliefs.ladder import Conditioned, Weighed, chance, condition
 from gssr.search.beliefs.learning import learn_twist
+from gssr.search.beliefs.likeliest import Likeliest, likeliest
 from gssr.search.beliefs.over_time import Moment, over_time
 from gssr.search.beliefs.recalibration import Corrected, Recalibration, recalibrate
 from gssr.search.beliefs.rejection import Chance, Estimate
@@ -13,6 +14,7 @@ __all__ = [
     "Conditioned",
     "Corrected",
     "Estimate",
+    "Likeliest",
     "Moment",
     "Recalibration",
     "Twist",
@@ -21,6 +23,7 @@ __all__ = [
     "condition",
     "goal_chances",
     "learn_twist",
+    "likeliest",
     "over_time",
     "recalibrate",
 ]

@@ -35,7 +35,7 @@ def goal_chances(
     """P(goal | history) of each sequence's goal; None without a goal, or where neither its bounds nor a condition is
     known, or the condition cannot be asked of the horizon.
 
-    A range is asked for as it stands, an exact number with the tolerance of hits (`Validation.tolerance`).
+    A range is asked for as it stands, an exact number with what is close to it (`Validation.closeness`).
 
     Args:
         conditions: what goals mean (B), where that is known.
@@ -53,14 +53,14 @@ def goal_chances(
         if batch.goal[row] is None or (low.isnan() | high.isnan()).all() or step < 0:
             found.append(None)
             continue
-        event = _reached(low, high, step, network.validation.tolerance)
+        event = _reached(low, high, step, network.validation.closeness)
         ((each,),) = chance(network, batch.select([row]), [event], budget=budget, seed=seed)
         found.append(each)
     return found
 
 
-def _reached(low: Tensor, high: Tensor, step: int, tolerance: Tensor) -> Event:
-    slack = torch.where(low == high, tolerance.to(low), torch.zeros_like(low))
+def _reached(low: Tensor, high: Tensor, step: int, closeness: Tensor) -> Event:
+    slack = torch.where(low == high, closeness.to(low), torch.zeros_like(low))
     silent = low.isnan() | high.isnan()
 
     def event(paths: Tensor, last: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ Shapes: B rows, l layers, M heads of dimension R, N state dimensions, k numbers 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,13 +18,11 @@ from torch import Tensor, nn
 
 from gssr.backbone import FrozenBackbone
 from gssr.search.decoding.rows import Rows
-from gssr.states import state_file
+from gssr.search.decoding.saved import Kind, whole
 from gssr.states.cache import LayerState, layer_states
 from gssr.states.hybrid_state import capture_tokens
 
-FORMAT = "gssr critic 1"
 NUMBERS = 4  # k
-LARGEST = 8192  # width that a file may declare
 
 
 class LayerHead(nn.Module):
@@ -90,41 +89,23 @@ class Critic(nn.Module):
 
     def save(self, path: Path, backbone: FrozenBackbone) -> None:
         """Write a safetensors file with the model's fingerprint. Raises ValueError if that fails."""
-        tensors = {name: part.detach().float().contiguous() for name, part in self.state_dict().items()}
-        layers = ",".join(map(str, self.layers))
-        about = {"fingerprint": backbone.fingerprint, "width": str(self.width), "layers": layers}
-        state_file.write(path, FORMAT, tensors, about)
+        about = {"width": str(self.width), "layers": ",".join(map(str, self.layers))}
+        KIND.save(path, self, backbone, about)
 
     @classmethod
     def load(cls, path: Path, backbone: FrozenBackbone) -> Critic:
         """Raises ValueError for a file that is damaged, of another kind, or of another model."""
-
-        def build(tensors: dict[str, Tensor], about: Mapping[str, str]) -> Critic:
-            if (made_for := about.get("fingerprint")) != backbone.fingerprint:
-                raise ValueError(
-                    f"it reads states of the model {made_for}, this is {backbone.fingerprint} ({backbone.name}); train "
-                    "one for this model: python train.py fit --config configs/critic.yaml"
-                )
-            width, layers = _shape(about.get("width", ""), about.get("layers", "").split(","))
-            critic = cls(backbone, layers, width)
-            expected = {name: part.shape for name, part in critic.state_dict().items()}
-            if {name: part.shape for name, part in tensors.items()} != expected:
-                raise ValueError(f"its tensors are not those of a critic of the layers {layers} of this model")
-            if not any(part.is_meta for part in tensors.values()):
-                if not all(part.isfinite().all() for part in tensors.values()):
-                    raise ValueError("it holds a number that is not finite")
-                critic.load_state_dict(tensors)
-            return critic.eval().requires_grad_(False)
-
-        return state_file.read(path, FORMAT, build)
+        return KIND.load(path, backbone)
 
 
-def _shape(width: str, layers: list[str]) -> tuple[int, list[int]]:
-    """Width and layers as a file names them. Raises ValueError for anything else."""
-    numbers = [width, *layers]
-    if not all(x.isascii() and x.isdecimal() and len(x) < 6 for x in numbers) or not 0 < int(width) <= LARGEST:
-        raise ValueError(f"it names the width {width[:20]!r} and the layers {','.join(layers)[:40]!r}")
-    return int(width), [int(x) for x in layers]
+def _of_strings(backbone: FrozenBackbone, about: Mapping[str, str]) -> Critic:
+    layers = about.get("layers", "")
+    if not re.fullmatch(r"\d{1,4}(,\d{1,4})*", layers, re.ASCII):
+        raise ValueError(f"it names the layers {layers[:40]!r}")
+    return Critic(backbone, [int(layer) for layer in layers.split(",")], whole(about.get("width", ""), "width"))
+
+
+KIND = Kind("gssr critic 1", "reads states of", "configs/critic.yaml", _of_strings)
 
 
 def of_file(path: Path, backbone: FrozenBackbone) -> Callable[[Rows], Tensor]:

@@ -14,10 +14,8 @@ from torch.nn import functional as F
 
 from gssr.backbone import FrozenBackbone
 from gssr.search.decoding.rows import Decoding
+from gssr.search.decoding.saved import Kind, whole
 from gssr.search.decoding.speculative import Draft
-from gssr.states import state_file
-
-FORMAT = "gssr draft 1"
 
 
 class NGramDrafter:
@@ -93,33 +91,19 @@ class HiddenDrafter(nn.Module):
 
     def save(self, path: Path, backbone: FrozenBackbone) -> None:
         """Write a safetensors file with the model's fingerprint. Raises ValueError if that fails."""
-        tensors = {name: part.detach().float().contiguous() for name, part in self.state_dict().items()}
-        state_file.write(path, FORMAT, tensors, {"fingerprint": backbone.fingerprint, "width": str(self.width)})
+        KIND.save(path, self, backbone, {"width": str(self.width)})
 
     @classmethod
     def load(cls, path: Path, backbone: FrozenBackbone) -> HiddenDrafter:
         """Raises ValueError for a file that is damaged, of another kind, or of another model."""
+        return KIND.load(path, backbone).bind(backbone)
 
-        def build(tensors: dict[str, Tensor], about: Mapping[str, str]) -> HiddenDrafter:
-            if (made_for := about.get("fingerprint")) != backbone.fingerprint:
-                raise ValueError(
-                    f"it drafts for the model {made_for}, this is {backbone.fingerprint} ({backbone.name}); train one "
-                    "for this model: python train.py fit --config configs/draft.yaml"
-                )
-            width = about.get("width", "")
-            if not (width.isascii() and width.isdecimal() and 0 < int(width) <= 8192):
-                raise ValueError(f"it names the width {width[:20]!r}")
-            drafter = cls(backbone.hidden_size, int(width))
-            expected = {name: part.shape for name, part in drafter.state_dict().items()}
-            if {name: part.shape for name, part in tensors.items()} != expected:
-                raise ValueError(f"its tensors are not those of a drafter for a model of width {backbone.hidden_size}")
-            if not any(part.is_meta for part in tensors.values()):
-                if not all(part.isfinite().all() for part in tensors.values()):
-                    raise ValueError("it holds a number that is not finite")
-                drafter.load_state_dict(tensors)
-            return drafter.eval().requires_grad_(False).bind(backbone)
 
-        return state_file.read(path, FORMAT, build)
+def _of_strings(backbone: FrozenBackbone, about: Mapping[str, str]) -> HiddenDrafter:
+    return HiddenDrafter(backbone.hidden_size, whole(about.get("width", ""), "width"))
+
+
+KIND = Kind("gssr draft 1", "drafts for", "configs/draft.yaml", _of_strings)
 
 
 def _size(hidden: Tensor) -> Tensor:

@@ -112,6 +112,7 @@ class Rows:
         self.ended = (self.tokens == backbone.tokenizer.eos_token_id).any(1)
         self.log_likelihood = torch.zeros(len(rows), device=backbone.device)
         self._logits: Tensor | None = None
+        self._is_pulled = False
         if unread is not None:
             if begun:
                 inject(self.cache, self.rules, 0)
@@ -173,6 +174,17 @@ class Rows:
         self.ended = self.ended | (~self.ended & (given == self.backbone.tokenizer.eos_token_id).any(1))
         self.tokens, self._logits = torch.cat([self.tokens, given], 1), behind[:, -1]
 
+    @torch.no_grad()
+    def pull(self, rules: Sequence[Rule]) -> None:
+        """Change the states now, once, as rules do at their first token; the next token is the first that it changes.
+
+        Raises ValueError before the first token.
+        """
+        if not self.length:
+            raise ValueError("no token is written yet; a pull acts on the token behind one that is not read")
+        inject(self.cache, rules)
+        self._is_pulled = True
+
     def select(self, rows: Tensor) -> None:
         """Go on with these rows (B,), each of the prompt that stood there."""
         if torch.equal(rows, torch.arange(len(rows), device=rows.device)):
@@ -207,7 +219,7 @@ class Rows:
     @torch.no_grad()
     def plain_log_likelihood(self) -> Tensor:
         """(B,), of the tokens under the model without steering; one more call of the model where it is steered."""
-        if not any(self._acts(token) for token in range(self.length)):
+        if not self._is_pulled and not any(self._acts(token) for token in range(self.length)):
             return self.log_likelihood
         plain = Rows(self.backbone, self.prompts, self.copies, self.decoding)
         first, logits = plain._logits, plain._read(self.tokens[:, :-1], all_logits=True) if self.length > 1 else None

@@ -1,0 +1,89 @@
+"""Sines, whose best forecasts are known: how near a network comes to them, without a goal and with one in words.
+
+    python train.py fit --data datamodules.Sines --run sines0
+    python -m benchmarks.goals.sines runs/sines0 [runs/sines1 ...]        # a minute on a core
+
+Mean absolute errors on test windows of the mean path, over the horizon and at the goal's step. The best possible path
+without a goal knows the phase and what the text announces; with a goal it knows the drift as well, and what is left is
+the noise of the value. Goals stand in forms that training leaves out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from benchmarks.goals.follower import Follower
+from benchmarks.quality.report import table
+from datamodules import Sines
+from gssr.backbone.cpu import prepare_cpu
+from gssr.runs.folders import BEST, find_checkpoint
+from gssr.runs.trained import load_trained
+from gssr.runs.twists import training_data, twist_of
+from gssr.sequences.collate import collate
+from gssr.sequences.vocabulary import Vocabulary
+
+ROLLOUTS = 256
+METHODS = ("pull", "conditioned", "exact bounds")
+
+
+def errors(run: Path, windows: int, budget: int) -> dict[str, tuple[float, float]]:
+    """By what is forecast: mean absolute errors over the horizon and at the goal's step."""
+    checkpoint = str(run / "checkpoints" / f"{BEST}.ckpt")
+    network, _ = load_trained(checkpoint)
+    data = training_data(run)
+    if not isinstance(data, Sines):
+        raise SystemExit("the best possible forecasts are known for a run on datamodules.Sines alone")
+    found: dict[str, list[np.ndarray]] = defaultdict(list)
+    every = [data.windows("test")[i] for i in range(len(data.windows("test")))]
+    means = []
+    for first in range(0, len(every), 64):
+        batch = collate(every[first : first + 64])
+        drawn = network.rollout(batch, [None] * len(batch), ROLLOUTS, calibrated=False)
+        means.append(drawn.mean.mean(0)[..., 0])
+    for record, mean in zip(every, torch.cat(means).numpy(), strict=True):
+        truth = record.value[record.goal_start + 1 :, 0]
+        found["without a goal: network"].append(abs(mean - truth))
+        found["without a goal: best possible"].append(abs(data.expected(record) - truth))
+    words = Vocabulary.of(data.value_names, data.value_units, data.goal_writer, data.goal_dim)
+    follower = Follower(network, twist_of(network, find_checkpoint(checkpoint, None)), words, budget)
+    goals = data.windows_evaluation("test", "forms")
+    for i in tqdm(range(min(windows, len(goals))), leave=False):
+        record = goals[i * len(goals) // min(windows, len(goals))]
+        truth = record.value[record.goal_start + 1 :, 0]
+        for name, ensemble in follower(record, METHODS).ensembles.items():
+            found[f"with a goal: {name}"].append(abs(ensemble.mean[:, 0].numpy() - truth))
+        found["with a goal: best possible"].append(abs(data.expected(record, knows_goal=True) - truth))
+    return {
+        name: (float(np.mean(parts)), float(np.mean([part[-1] for part in parts]))) for name, parts in found.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="run", help="folders of runs on sines")
+    parser.add_argument("--windows", type=int, default=64, help="windows with a goal; default 64")
+    parser.add_argument("--budget", type=int, default=8192)
+    options = parser.parse_args()
+    prepare_cpu()
+    runs = [errors(run, options.windows, options.budget) for run in options.runs]
+    lines = []
+    for name in runs[0]:
+        best = f"{name.split(':')[0]}: best possible"
+        cells = {"paths": name}
+        for place, what in enumerate(("over the horizon", "at the goal's step")):
+            each = [run[name][place] for run in runs]
+            ratio = np.mean([run[name][place] / run[best][place] for run in runs])
+            cells[what] = f"{np.mean(each):.2f}" + (f" ± {np.std(each):.2f}" if len(runs) > 1 else "")
+            cells[f"times the best {what}"] = f"{ratio:.2f}"
+        lines.append(cells)
+    print("\n".join(table(lines)))
+
+
+if __name__ == "__main__":
+    main()

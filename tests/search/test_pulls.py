@@ -1,0 +1,134 @@
+"""Gated pulls: what a critic's gradient says of states, the state behind a path, and texts that stay within bounds."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from gssr.backbone import FrozenBackbone
+from gssr.search.decoding.critic import Critic
+from gssr.search.decoding.pulls import Random, TowardsPath, TowardsValue, write_pulled
+from gssr.search.decoding.rows import Decoding, Rows
+from gssr.search.decoding.scoring import likelihood, of_texts
+from gssr.states.cache import layer_states, recurrent_layers
+from gssr.states.hybrid_state import capture_tokens
+from tests.conftest import SENTENCES
+
+DECODING = Decoding(24, temperature=3.0)
+
+
+@pytest.fixture(scope="module")
+def critic(lively: FrozenBackbone) -> Critic:
+    torch.manual_seed(1)
+    return Critic(lively).requires_grad_(False)
+
+
+def _rows(backbone: FrozenBackbone, written: int = 5, decoding: Decoding = DECODING, copies: int = 2) -> Rows:
+    prompts = torch.tensor([ids[:6] for ids in backbone.tokenize(SENTENCES[:3])])
+    rows = Rows(backbone, prompts, copies, decoding, seed=4)
+    rows.write(written)
+    return rows
+
+
+def _recurrent(rows: Rows) -> dict[int, Tensor]:
+    states = layer_states(rows.cache)
+    return {i: states[i].recurrent.clone() for i in recurrent_layers(rows.cache)}
+
+
+def letters(text: str) -> float:
+    return sum(letter in "aeiou" for letter in text)
+
+
+def test_a_small_pull_along_the_gradient_raises_each_value_and_a_random_one_does_not(
+    lively: FrozenBackbone, critic: Critic
+) -> None:
+    gains = []
+    for pull in (TowardsValue(critic, 0.001), Random(TowardsValue(critic, 0.001))):
+        rows = _rows(lively)
+        before = critic.value(rows)
+        rows.pull(pull(rows))
+        gains.append(critic.value(rows) - before)
+    assert (gains[0] > 0).all() and gains[1].abs().max() < gains[0].min()
+
+
+def test_gates_say_what_the_value_gains_in_each_layer(lively: FrozenBackbone, critic: Critic) -> None:
+    """By differences of the value, layer by layer."""
+    rows = _rows(lively)
+    (rule,) = TowardsValue(critic, 0.5)(rows)
+    step, gains = 1e-3, []
+    for layer in rule.acting_layers:
+        alone = _rows(lively)
+        state = layer_states(alone.cache)[layer].recurrent
+        before = critic.value(alone)
+        state += step * rule.change[layer]
+        gains.append((critic.value(alone) - before) / step)
+    expected = torch.stack(gains) / torch.stack(gains).amax(0)
+    found = torch.stack([rule.gate[layer] for layer in rule.acting_layers])
+    assert found.amax(0).tolist() == pytest.approx([0.5] * 6)
+    assert torch.allclose(found, 0.5 * expected, atol=0.03)
+
+
+def test_random_targets_are_as_far_and_have_the_same_gates(lively: FrozenBackbone, critic: Critic) -> None:
+    rows = _rows(lively)
+    for pull in (TowardsValue(critic, 0.3), TowardsPath(of_texts(letters), 0.3)):
+        (own,), (other,) = pull(rows), Random(pull, seed=2)(rows)
+        for layer, state in _recurrent(rows).items():
+            distances = [(rule.change[layer] - state).flatten(1).norm(dim=1) for rule in (own, other)]
+            assert torch.allclose(*distances, rtol=1e-4)
+            assert not torch.allclose(own.change[layer], other.change[layer], atol=1e-3)
+            gates = [torch.as_tensor(r.gate if isinstance(r.gate, float) else r.gate[layer]) for r in (own, other)]
+            assert torch.equal(*gates)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_full_pull_to_a_path_is_the_state_behind_it(lively: FrozenBackbone, depth: int) -> None:
+    rows = _rows(lively)
+    pull = TowardsPath(of_texts(letters), 1.0, candidates=3, block=4, depth=depth, seed=8)
+    ahead, best = pull.look(rows)
+    texts = ahead.texts()
+    assert ahead.length == rows.length + 4 * depth and len(texts) == 18
+    for row, chosen in enumerate(best.tolist()):
+        assert letters(texts[chosen]) == max(letters(text) for text in texts[3 * row : 3 * row + 3])
+    behind = capture_tokens(lively, torch.cat([rows.prompts.repeat_interleave(2, 0), ahead.tokens[best]], 1))
+    rows.pull(pull(rows))
+    for layer, state in _recurrent(rows).items():
+        assert torch.allclose(state, behind.layers[layer].recurrent, atol=1e-4)
+
+
+def test_looking_changes_nothing_and_late_pulls_are_none(lively: FrozenBackbone, critic: Critic) -> None:
+    plain, looked, late = _rows(lively, 24), _rows(lively, 1), _rows(lively, 1)
+    path = TowardsPath(critic.value, 0.5, candidates=2, block=3)
+    write_pulled(looked, lambda rows: path.look(rows) and [], every=3)
+    write_pulled(late, TowardsValue(critic, 0.5), every=24)
+    assert torch.equal(looked.tokens, plain.tokens) and torch.equal(late.tokens, plain.tokens)
+    assert path.calls > 0
+
+
+def test_a_pull_before_each_token_stays_within_bounds_and_changes_the_text(
+    lively: FrozenBackbone, critic: Critic
+) -> None:
+    plain, pulled = _rows(lively, 24), _rows(lively, 1)
+    largest = {i: state.flatten(1).norm(dim=1).max() for i, state in _recurrent(plain).items()}
+    write_pulled(pulled, TowardsValue(critic, 0.5), every=1)
+    assert not torch.equal(pulled.tokens, plain.tokens)
+    assert all(state.flatten(1).norm(dim=1).max() < 3 * largest[i] for i, state in _recurrent(pulled).items())
+    # The likelihood without pulls is that of a model that never had any.
+    ids = torch.cat([pulled.prompts.repeat_interleave(2, 0), pulled.tokens], 1)
+    with torch.no_grad():
+        logits = lively.model(input_ids=ids[:, :-1], use_cache=False).logits[:, 5:].log_softmax(-1)
+    own = logits.gather(2, pulled.tokens[..., None])[..., 0]
+    counted = torch.arange(24) < pulled.lengths[:, None]
+    expected = own.masked_fill(~counted, 0.0).sum(1) / pulled.lengths
+    assert torch.allclose(likelihood(pulled).float(), expected, atol=1e-3)
+
+
+def test_what_cannot_pull_is_refused(lively: FrozenBackbone, critic: Critic) -> None:
+    attention = [i for i in critic.layers if not critic.heads[str(i)].is_recurrent]
+    with pytest.raises(ValueError, match="none of them has a recurrent state"):
+        TowardsValue(Critic(lively, attention), 0.5)
+    for gate in (0.0, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="gate"):
+            TowardsValue(critic, gate)
+    with pytest.raises(ValueError, match="at least 1"):
+        write_pulled(_rows(lively), TowardsValue(critic, 0.5), every=0)
+    with pytest.raises(ValueError, match="no token is written"):
+        _rows(lively, 0).pull([])
