@@ -107,14 +107,15 @@ def above(pairs: Sequence[tuple[float, float]], every: bool = False) -> float:
     return float(((firsts > seconds) + 0.5 * (firsts == seconds)).mean())
 
 
-def follow(run: Path, part: str, goals: str, windows: int, budget: int) -> Found:
+def follow(run: Path, options: argparse.Namespace) -> Found:
     """All scores of a run."""
     checkpoint = str(run / "checkpoints" / f"{BEST}.ckpt")
     network, _ = load_trained(checkpoint)
     data = training_data(run)
     words = Vocabulary.of(data.value_names, data.value_units, data.goal_writer, data.goal_dim)
-    follower = Follower(network, twist_of(network, find_checkpoint(checkpoint, None)), words, budget)
-    records = spread(data.windows_evaluation(part, goals), windows)
+    twist = twist_of(network, find_checkpoint(checkpoint, None))
+    follower = Follower(network, twist, words, options.budget, options.closeness, not options.unstretched)
+    records = spread(data.windows_evaluation(options.part, options.goals), options.windows)
     linear = LinearGaussian(data.windows("train"))
     tolerance, names = network.validation.tolerance, network.value_names
     generator, found = np.random.default_rng(0), Found()
@@ -184,11 +185,13 @@ def main() -> None:
     parser.add_argument("--goals", choices=KINDS, default="forms", help="what training leaves out; default forms")
     parser.add_argument("--windows", type=int, default=64)
     parser.add_argument("--budget", type=int, default=8192)
+    parser.add_argument("--closeness", type=float, default=1.0, help="what a number means, in the default's (1)")
+    parser.add_argument("--unstretched", action="store_true", help="leave fans other than the pull's as they are")
     options = parser.parse_args()
     prepare_cpu()
     found: list[Found] = []
     for run in options.runs:
-        found.append(follow(run, options.part, options.goals, options.windows, options.budget))
+        found.append(follow(run, options))
         show(found)
 
 
