@@ -117,9 +117,21 @@ def test_a_pull_towards_better_blocks_makes_them_likelier_than_worse_ones(lively
 
 
 def test_blocks_of_equal_value_pull_nowhere(lively: FrozenBackbone) -> None:
-    rows, before = _rows(lively), _recurrent(_rows(lively))
-    rows.pull(TowardsBetter(Blocks(of_texts(lambda text: 1.0)), 0.5)(rows))
-    assert all(torch.equal(state, before[layer]) for layer, state in _recurrent(rows).items())
+    forbidden = of_texts(lambda text: -torch.inf)
+    for look in (Blocks(of_texts(lambda text: 1.0)), Blocks(forbidden), Blocks(of_texts(letters), candidates=1)):
+        rows, before = _rows(lively), _recurrent(_rows(lively))
+        rows.pull(TowardsBetter(look, 0.5)(rows))
+        assert all(torch.equal(state, before[layer]) for layer, state in _recurrent(rows).items())
+
+
+def test_a_forbidden_block_counts_as_the_worst(lively: FrozenBackbone) -> None:
+    found = []
+    for least in (0.0, -torch.inf):
+        look = Blocks(of_texts(lambda text, least=least: 1.0 + letters(text) if letters(text) > 3 else least))
+        (rule,) = TowardsBetter(look, 0.5)(_rows(lively))
+        assert all(target.isfinite().all() for target in rule.change.values())
+        found.append(rule.change[0])
+    assert not torch.equal(*found)
 
 
 def test_looking_changes_nothing_and_late_pulls_are_none(lively: FrozenBackbone, critic: Critic) -> None:

@@ -89,7 +89,7 @@ class Blocks:
             rows.backbone, rows.snapshot(), self.candidates, rows.decoding, rows.rules, self.seed + written, written
         )
         tried.write(self.block)
-        return tried, self.value(tried).float().view(-1, self.candidates)
+        return tried, self.value(tried).float().to(tried.tokens.device).view(-1, self.candidates)
 
 
 @checked
@@ -121,7 +121,10 @@ class TowardsBetter:
 
     def __call__(self, rows: Rows) -> list[Interpolation]:
         tried, values = self.look(rows)
-        better = (values - values.mean(1, keepdim=True)) / values.std(1, keepdim=True).clamp(min=1e-6)
+        # A forbidden block counts as the worst of the others.
+        worst = values.masked_fill(values.isinf(), torch.inf).amin(1, keepdim=True).nan_to_num(posinf=0.0)
+        values = torch.where(values.isinf(), worst, values)
+        better = (values - values.mean(1, keepdim=True)) / values.std(1, correction=0, keepdim=True).clamp(min=1e-6)
         backbone, before = rows.backbone, layer_states(rows.cache)
         states, own = _with_gradient(before, recurrent_layers(rows.cache))
         with torch.enable_grad():
