@@ -26,7 +26,7 @@ import yaml
 from torch import Tensor
 
 from benchmarks.quality.cells import Cells
-from benchmarks.quality.training import load, train
+from benchmarks.quality.training import NUMBERS_OPTIONS, load, train
 from datamodules import Sines, TableSequences
 from datamodules.sines import DRIFT, LEVEL, TEXTS
 from gssr.evaluation.baselines import horizon_truth
@@ -96,8 +96,8 @@ def of_table(folder: Path, table: Table, with_news: bool, args: argparse.Namespa
 
 
 def of_sines(folder: Path, args: argparse.Namespace) -> dict[str, tuple[float, float]]:
-    """The CRPS of a network that reads texts, and of one that reads none, each beside the best."""
-    run = fitted(folder, "datamodules.Sines", {}, args)
+    """The CRPS of a network with its texts and without, each beside the best; it was not taught to write any."""
+    run = fitted(folder, "datamodules.Sines", {}, args, NUMBERS_OPTIONS)
     data = Sines(**yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["data"]["init_args"])
     data.setup("test")
     windows, generator, network = list(data.windows("test")), np.random.default_rng(args.seed), load(run)
@@ -134,13 +134,15 @@ def forecasts(network: GoalNetwork, windows: Sequence[Record], seed: int) -> tup
     return rollouts.sample[..., 0], horizon_truth(batch)[..., 0]
 
 
-def fitted(folder: Path, data: str, options: dict[str, object], args: argparse.Namespace) -> Path:
+def fitted(
+    folder: Path, data: str, options: dict[str, object], args: argparse.Namespace, more: Sequence[str] = ()
+) -> Path:
     """The run in a folder by the default config of a data module."""
     seeds = [f"--{key}={args.seed}" for key in ("seed_everything", "model.seed", "data.seed")]
     given = [f"--data.{key}={value}" for key, value in options.items()]
     settings = {"options": args.options, "seed": args.seed}
     return train(
-        folder / f"run-seed{args.seed}", ["--data", data, *given, *seeds, *args.options], settings, args.threads
+        folder / f"run-seed{args.seed}", ["--data", data, *given, *seeds, *more, *args.options], settings, args.threads
     )
 
 
