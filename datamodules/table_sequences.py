@@ -14,6 +14,7 @@ from torch import Tensor
 from datamodules.sequence_data import SequenceData
 from datamodules.tables.build import Reading
 from datamodules.tables.choosing import AUTO, column_of_times, led_in, said_of_times, sizes
+from datamodules.tables.earlier import earlier_windows
 from datamodules.tables.goals import (
     GoalNotes,
     check_typed_goal,
@@ -205,12 +206,12 @@ class TableSequences(SequenceData):
         if name := column_of_series(self.source, self.reading.columns, 1):
             warnings.warn(f"all rows are one series; if {quoted(name)} names several, give series_column", stacklevel=2)
         self._by_series, parts = split(store, self.hparams, self._time)
+        self._leads = self.hparams.lead_in and not self._by_series
         self.parts = {split: together(parts[part] for part in self.parts_of(split)) for split in parts}
         self._choose_sizes()
         windows = {"train": TableWindows(self.cutter, self.parts["train"])}
         for name in ("val", "test"):
-            leads = self.hparams.lead_in and not self._by_series
-            segments = led_in(self.cutter, self.parts[name]) if leads else self.parts[name]
+            segments = led_in(self.cutter, self.parts[name]) if self._leads else self.parts[name]
             most = MOST_VALIDATED if name == "val" else self.most_evaluated
             windows[name] = TableWindows(self.cutter, segments, most)
         self.panel = Panel.of(self.cutter, windows, self._by_series)
@@ -230,8 +231,7 @@ class TableSequences(SequenceData):
         """Set a context and a horizon that are auto."""
         if AUTO not in ((p := self.hparams).context, p.horizon):
             return
-        leads = p.lead_in and not self._by_series
-        found = sizes(self.cutter, self.parts, self.goal_dim, self.season_steps, p.context, p.horizon, leads)
+        found = sizes(self.cutter, self.parts, self.goal_dim, self.season_steps, p.context, p.horizon, self._leads)
         self._choose(context=found.context, horizon=found.horizon)
         self.season_steps = self.season_steps or found.season
         self.window |= {"context": found.context, "horizon": found.horizon}
@@ -242,8 +242,11 @@ class TableSequences(SequenceData):
 
     def a_season_before(self, windows: Sequence[Record]) -> Tensor:
         """The values (B, H, Y) one season before each step of the windows' horizons, NaN where there is no row."""
-        assert self.season_steps is not None
         return torch.stack([self.cutter.a_season_before(window, self.season_steps) for window in windows])
+
+    def earlier(self, series: str, until: float, before: Sequence[int]) -> dict[int, Record]:
+        """See `SequenceSource.earlier`; none where each series is in one part, since most are short there."""
+        return {} if self._by_series else earlier_windows(self.cutter, self.parts["train"], series, until, before)
 
     def _time(self, text: str, option: str) -> float:
         times = self.reading.times()
@@ -262,8 +265,7 @@ class TableSequences(SequenceData):
         if p.goals is None or (p.goals == "hindsight" and p.goal_column is not None):
             self.goal_writer = None
         elif self.templates is None and p.goals != "hindsight":
-            times = self.reading.times()
-            times = times and replace(times, of=store.facts.clock)
+            times = (found := self.reading.times()) and replace(found, of=store.facts.clock)
             noted = read_goal_file(p.goals, p.series_column, times, store.facts.series, seen, self.reading.missing)
             self.cutter.notes = GoalNotes(y, seen, noted)
         else:
@@ -277,9 +279,7 @@ class TableSequences(SequenceData):
 
     def predict_windows(self) -> Sequence[Record]:
         p = self.hparams
-        until = np.inf
-        if p.predict_from is not None:
-            until = self._time(p.predict_from, "predict_from")
+        until = np.inf if p.predict_from is None else self._time(p.predict_from, "predict_from")
         segments = [part for part in everything(self.cutter.store) if part[0] not in self.panel.other_step]
         if self._by_series:
             tested = {series for series, _, _ in self.parts["test"]}

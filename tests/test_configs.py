@@ -150,3 +150,16 @@ def test_another_model_class_takes_nothing_over_from_the_default_job(capsys: pyt
     given = yaml.safe_load((CONFIGS[0].parent / "pretrain_nano.yaml").read_text(encoding="utf-8"))
     assert used["model"] == given["model"]
     assert used["data"] == given["data"]
+
+
+def test_small_data_stop_early_by_steps_and_may_keep_the_linear_part_alone() -> None:
+    """One recipe each for tables and for all domains of Time-MMD, with nothing to choose by hand."""
+    assert [file.name for file in CONFIGS if "mmd" in file.name] == ["time_mmd.yaml"]
+    for name in ("any_table.yaml", "time_mmd.yaml"):
+        config = yaml.safe_load((CONFIGS[0].parent / name).read_text(encoding="utf-8"))
+        trainer, world = config["trainer"], config["model"]["init_args"]["world"]
+        assert trainer["check_val_every_n_epoch"] is None and trainer["val_check_interval"] <= 30
+        assert trainer["max_steps"] <= 600 and config["checkpoint"]["patience"] <= 12
+        assert trainer["num_sanity_val_steps"] == -1
+        assert world["normalisation"] == "auto" and world["linear_lags"] > 0
+        assert config["model"]["init_args"]["objective"]["text_dropout"] > 0

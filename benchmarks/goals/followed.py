@@ -4,7 +4,8 @@
     python -m benchmarks.goals.followed runs/storms-20250131-142501 --windows 8  # a smoke test
     python -m benchmarks.goals.followed runs/seed0 runs/seed1 runs/seed2         # with the spread over runs
 
-Goals are sentences in forms that training leaves out, of windows of the test part; a borrowed one is that of the window
+Goals are sentences in forms that training leaves out (or `--goals combinations` of forms and numbers that it leaves
+out), of windows of the test part; a borrowed one is that of the window
 of another series (of another stretch of time where there is one series) with the nearest first value at the start. Each
 is read (`gssr.understanding`) and followed:
 
@@ -53,6 +54,7 @@ from gssr.sequences.record import Record
 from gssr.sequences.vocabulary import Vocabulary
 
 LEAST = 1e-4
+KINDS = ("forms", "combinations", "numbers")
 SHARES = ("in 80 %", "hit", "hit, above 1e-4", "borrowed hit", "borrowed, above 1e-4")
 LOOSE = re.compile(r"\b(within|over|by|before|during|until)\b", re.IGNORECASE)
 ALL, NAMED = "all goals", "goals whose words name their step"
@@ -105,14 +107,15 @@ def above(pairs: Sequence[tuple[float, float]], every: bool = False) -> float:
     return float(((firsts > seconds) + 0.5 * (firsts == seconds)).mean())
 
 
-def follow(run: Path, part: str, windows: int, budget: int) -> Found:
+def follow(run: Path, options: argparse.Namespace) -> Found:
     """All scores of a run."""
     checkpoint = str(run / "checkpoints" / f"{BEST}.ckpt")
     network, _ = load_trained(checkpoint)
     data = training_data(run)
     words = Vocabulary.of(data.value_names, data.value_units, data.goal_writer, data.goal_dim)
-    follower = Follower(network, twist_of(network, find_checkpoint(checkpoint, None)), words, budget)
-    records = spread(data.windows_evaluation(part, "forms"), windows)
+    twist = twist_of(network, find_checkpoint(checkpoint, None))
+    follower = Follower(network, twist, words, options.budget, options.closeness, not options.unstretched)
+    records = spread(data.windows_evaluation(options.part, options.goals), options.windows)
     linear = LinearGaussian(data.windows("train"))
     tolerance, names = network.validation.tolerance, network.value_names
     generator, found = np.random.default_rng(0), Found()
@@ -179,13 +182,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="run", help="folders of runs on the same data")
     parser.add_argument("--part", choices=["val", "test"], default="test", help="whose windows; default test")
+    parser.add_argument("--goals", choices=KINDS, default="forms", help="what training leaves out; default forms")
     parser.add_argument("--windows", type=int, default=64)
     parser.add_argument("--budget", type=int, default=8192)
+    parser.add_argument("--closeness", type=float, default=1.0, help="what a number means, in the default's (1)")
+    parser.add_argument("--unstretched", action="store_true", help="leave fans other than the pull's as they are")
     options = parser.parse_args()
     prepare_cpu()
     found: list[Found] = []
     for run in options.runs:
-        found.append(follow(run, options.part, options.windows, options.budget))
+        found.append(follow(run, options))
         show(found)
 
 

@@ -60,16 +60,27 @@ class Follower:
     Args:
         words: of the values, which older checkpoints lack.
         budget: rollouts and particles of a condition.
+        closeness: what an exact number means, in `Validation.closeness`.
+        stretched: whether fans are as wide as validation says.
     """
 
-    def __init__(self, network: GoalNetwork, twist: Twist | None, words: Vocabulary, budget: int) -> None:
+    def __init__(
+        self,
+        network: GoalNetwork,
+        twist: Twist | None,
+        words: Vocabulary,
+        budget: int,
+        closeness: float = 1.0,
+        stretched: bool = True,
+    ) -> None:
         self.network, self.twist, self.words, self.budget = network, twist, words, budget
+        self.closeness, self.stretched = closeness * network.validation.closeness, stretched
         self.reader = Reader.bundled()
 
     def read(self, record: Record) -> Understood:
         first = record.goal_start
         known = setting(self.network, record.time[first:], record.value[: first + 1], record.goal_step - first)
-        return self.reader.read(record.goal or "", replace(known, words=self.words))
+        return self.reader.read(record.goal or "", replace(known, words=self.words, tolerance=self.closeness.tolist()))
 
     def free(self, batch: Batch) -> Tensor:
         """Rollouts (S, H, Y) without a goal."""
@@ -91,7 +102,7 @@ class Follower:
 
     def bounds(self, record: Record) -> str:
         """The goal's own bounds as a condition; an exact number with what is close to it."""
-        slack = self.network.validation.closeness.tolist()
+        slack = self.closeness.tolist()
         parts = []
         for y, name in enumerate(self.network.value_names):
             low, high = float(record.goal_low[y]), float(record.goal_high[y])
@@ -106,6 +117,8 @@ class Follower:
 
     def _fan(self, ensemble: Ensemble) -> Ensemble:
         """As wide as validation found that forecasts without a pull must be."""
+        if not self.stretched:
+            return ensemble
         return ensemble.stretched(self.network.forecaster.calibration.factor[0, : ensemble.paths.shape[1]])
 
     def _miss(self, paths: Tensor, record: Record) -> Tensor:

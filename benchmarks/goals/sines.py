@@ -5,7 +5,8 @@
 
 Mean absolute errors on test windows of the mean path, over the horizon and at the goal's step. The best possible path
 without a goal knows the phase and what the text announces; with a goal it knows the drift as well, and what is left is
-the noise of the value. Goals stand in forms that training leaves out.
+the noise of the value. Goals stand in forms that training leaves out, or `--goals combinations` of forms and numbers
+that it leaves out.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from benchmarks.goals.followed import KINDS
 from benchmarks.goals.follower import Follower
 from benchmarks.quality.report import table
 from datamodules import Sines
@@ -32,7 +34,7 @@ ROLLOUTS = 256
 METHODS = ("pull", "conditioned", "exact bounds")
 
 
-def errors(run: Path, windows: int, budget: int) -> dict[str, tuple[float, float]]:
+def errors(run: Path, kind: str, windows: int, budget: int) -> dict[str, tuple[float, float]]:
     """By what is forecast: mean absolute errors over the horizon and at the goal's step."""
     checkpoint = str(run / "checkpoints" / f"{BEST}.ckpt")
     network, _ = load_trained(checkpoint)
@@ -52,7 +54,7 @@ def errors(run: Path, windows: int, budget: int) -> dict[str, tuple[float, float
         found["without a goal: best possible"].append(abs(data.expected(record) - truth))
     words = Vocabulary.of(data.value_names, data.value_units, data.goal_writer, data.goal_dim)
     follower = Follower(network, twist_of(network, find_checkpoint(checkpoint, None)), words, budget)
-    goals = data.windows_evaluation("test", "forms")
+    goals = data.windows_evaluation("test", kind)
     for i in tqdm(range(min(windows, len(goals))), leave=False):
         record = goals[i * len(goals) // min(windows, len(goals))]
         truth = record.value[record.goal_start + 1 :, 0]
@@ -67,11 +69,12 @@ def errors(run: Path, windows: int, budget: int) -> dict[str, tuple[float, float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="run", help="folders of runs on sines")
+    parser.add_argument("--goals", choices=KINDS, default="forms", help="what training leaves out; default forms")
     parser.add_argument("--windows", type=int, default=64, help="windows with a goal; default 64")
     parser.add_argument("--budget", type=int, default=8192)
     options = parser.parse_args()
     prepare_cpu()
-    runs = [errors(run, options.windows, options.budget) for run in options.runs]
+    runs = [errors(run, options.goals, options.windows, options.budget) for run in options.runs]
     lines = []
     for name in runs[0]:
         best = f"{name.split(':')[0]}: best possible"

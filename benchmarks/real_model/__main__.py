@@ -85,8 +85,8 @@ def followed(name: str, data: Storms, steps: int, seed: int) -> GoalNetwork:
     def make() -> GoalNetwork:
         backbone = {"name": random_weights(SMOLLM) if name == RANDOM else name, "dtype": "float32"}
         third = max(1, len(FrozenBackbone(**backbone).layers) // 3)
-        reading = f"{NoReading.__module__}.{NoReading.__name__}"
-        world = {"text_layers": [1], "text_reading": reading, "goal_layer": third}
+
+        world = {"text_layers": [1], "text_reading": NoReading, "goal_layer": third}
         objective = {"alpha_text": 0.0, "text_steps": 0}
         made.append(GoalNetwork(backbone=backbone, world=world, objective=objective, seed=seed))
         return made[0]
@@ -162,9 +162,10 @@ def row(name: str, data: Storms, options: argparse.Namespace) -> dict[str, str]:
     backbone, test = network.backbone, data.windows("test")
     cells["nats a byte"] = shown(nats_a_byte(backbone, data, test, options.texts), 1.0, 3)
     few = collate([forms[i] for i in pick_evenly(len(forms), options.plans)])
-    for part, right in follow(backbone, data, few, PROMPT).items():
-        if part in ("name", "place", "pressure", "status", "motion"):
-            cells[part] = "none" if np.isnan(right).all() else f"{100 * np.nanmean(right):.0f}"
+    told = follow(backbone, data, few, PROMPT) if name != RANDOM else {}  # which writes no words
+    for part in ("name", "place", "pressure", "status", "motion"):
+        right = told.get(part, np.array([np.nan]))
+        cells[part] = "none" if np.isnan(right).all() else f"{100 * np.nanmean(right):.0f}"
     cells["minutes"] = f"{(time.process_time() - start) / 60:.1f}"
     return cells
 

@@ -18,19 +18,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from benchmarks.search import aggregation, critics, drafts, injections, planning, selecting
+from benchmarks.search import aggregation, critics, drafts, injections, planning, pulling, refining, selecting
 from benchmarks.steering.__main__ import Benchmark as Steering
 from datamodules.facts.language import Language
 from gssr.backbone import FrozenBackbone
 from gssr.files import atomic_write
 
-PARTS = ("selection", "drafts", "critic", "planner", "injections", "aggregation")
+PARTS = ("selection", "drafts", "critic", "planner", "injections", "pulls", "refinement", "aggregation")
 
 
 class Benchmark:
@@ -91,8 +92,12 @@ class Benchmark:
         prompt = self.steering.prompts[0, :1]
         texts = 20 if self.options.quick else 1500
         self.piece("chi-square", lambda: drafts.same_distribution(self.steering.backbone, drafter, prompt, texts))
-        for name in (self.options.backbone, *self.options.shape):
-            self.piece(f"calls|{name}", partial(drafts.cost_of_calls, name, 3 if self.options.quick else 15))
+        self.piece(
+            f"calls|{self.options.backbone}",
+            partial(drafts.cost_of_calls, self.steering.backbone, 3 if self.options.quick else 15),
+        )
+        for name in self.options.shape:
+            self.piece(f"forced|{name}", partial(drafts.forced, name, 4 if self.options.quick else 16))
 
     def critic(self) -> None:
         steps, texts = (3, 8) if self.options.quick else (80, 60)
@@ -115,6 +120,19 @@ class Benchmark:
         for seed, way in tqdm(list(itertools.product(self.options.seeds, injections.WAYS)), unit="cell"):
             measure = partial(injections.measure, self.steering, self._states(seed), way, tokens, seed)
             self.piece(f"injections|{way}|{seed}", measure)
+
+    def pulls(self) -> None:
+        steps, texts = (2, 2) if self.options.quick else (40, 14)
+        for seed in self.options.seeds:
+            critic = pulling.trained(self.steering, self.folder / f"critic-{seed}.safetensors", steps, seed)
+            self.piece(f"order|{seed}", partial(pulling.order, self.steering, critic, 3 * texts, seed))
+            for way in tqdm(pulling.WAYS, unit="way"):
+                self.piece(f"pulls|{way}|{seed}", partial(pulling.measure, self.steering, critic, way, texts, seed))
+
+    def refinement(self) -> None:
+        for seed in self.options.seeds:
+            texts = 2 if self.options.quick else 14
+            self.piece(f"refinement|{seed}", partial(refining.measure, self.steering, texts, seed))
 
     def aggregation(self) -> None:
         facts = FrozenBackbone(self.options.facts)
@@ -213,6 +231,7 @@ def tables(pieces: dict[str, Any]) -> list[Table]:
                 f"{row['norm']:.2f}", str(row["injections"]), str(row["texts"]),
             )  # fmt: skip
         made.append(table)
+    made += _of_pulls(pieces)
     facts = [key.split("|")[1] for key in pieces if key.startswith("aggregation|")]
     if facts:  # of the model that was measured last
         together = [found for key, found in pieces.items() if key.startswith(f"aggregation|{facts[-1]}|")]
@@ -230,6 +249,39 @@ def tables(pieces: dict[str, Any]) -> list[Table]:
     return made
 
 
+def _of_pulls(pieces: dict[str, Any]) -> list[Table]:
+    made, ways = [], {way: [x for key, x in pieces.items() if key.startswith(f"pulls|{way}|")] for way in pulling.WAYS}
+    if counts := {len(found) for found in ways.values()} - {0}:
+        heads = ("states", "digits", "minus off", "minus random targets", "nats a token", "distinct-2", "CPU s a text")
+        right = np.mean([x for key, x in pieces.items() if key.startswith("order|")])
+        table = Table(*heads, "texts", title=f"pulls of one row; the critic orders {right:.2f} of pairs of a kind")
+        for way, found in ways.items() if len(counts) == 1 else ():
+            row, random = pulling.summary(found, ways[pulling.OFF]), ways.get(f"{way}{pulling.RANDOM}")
+            beside = None if random is None else pulling.summary(found, random)
+            table.add_row(
+                way, f"{row['digits']:.2%}", f"{row['minus']:+.2%} ± {row['half']:.2%}",
+                "" if beside is None else f"{beside['minus']:+.2%} ± {beside['half']:.2%}",
+                f"{row['nats']:.2f}", f"{row['distinct']:.3f}", f"{row['seconds']:.2f}", str(row["texts"]),
+            )  # fmt: skip
+        made.append(table)
+    if found := [x for key, x in pieces.items() if key.startswith("refinement|")]:
+        table = Table("rows and passes", "digits", "minus the first pass", "nats a token", "distinct-2", "texts")
+        for name in found[0]:
+            row = pulling.summary([x[name] for x in found], [x[refining.FIRST] for x in found])
+            table.add_row(
+                name, f"{row['digits']:.2%}", f"{row['minus']:+.2%} ± {row['half']:.2%}", f"{row['nats']:.2f}",
+                f"{row['distinct']:.3f}", str(row["texts"]),
+            )  # fmt: skip
+        made.append(table)
+    for key, found in pieces.items():
+        if key.startswith("forced|"):
+            table = Table("draft", "kept", "width", "tokens a call", "speed", title=f"forced drafts, {key[7:]}")
+            for name, row in found.items():
+                table.add_row(*name.split("|"), f"{row['tokens_a_call']:.2f}", f"{row['speed']:.2f}")
+            made.append(table)
+    return made
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -241,7 +293,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default 0 1 2")
     parser.add_argument("--steps", type=int, help="steps in which states are learned; default 150")
-    parser.add_argument("--shape", nargs="*", default=[], choices=["350m"], help="time calls of this shape, too")
+    parser.add_argument("--shape", nargs="*", default=[], choices=["350m"], help="time forced drafts of this shape")
     parser.add_argument("--out", type=Path, help="folder of the results; default runs/search, or -quick behind it")
     parser.add_argument("--quick", action="store_true", help="a trial of the machinery, one seed")
     options = parser.parse_args(arguments)

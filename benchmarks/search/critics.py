@@ -51,16 +51,21 @@ class Both(CriticTraining):
         self.kept += [self.critic, self.last]
 
 
-def trained(steering: Steering, steps: int, seed: int) -> list[Critic]:
-    """The critic of every layer and that of the last, from prompts of training text of all kinds."""
+def prompts(steering: Steering, steps: int, seed: int) -> DataLoader:
+    """Batches of prompts, of training text of all kinds."""
     rng = np.random.default_rng([5, seed])
     rows = np.concatenate(
         [steering.corpus[name, "train"].prompts(-(-steps * BATCH // 5), PROMPT_TOKENS, rng) for name in DOMAINS]
     )
     rng.shuffle(rows)
-    data = DataLoader([{"tokens": torch.from_numpy(row)} for row in rows[: steps * BATCH]], batch_size=BATCH)
+    return DataLoader([{"tokens": torch.from_numpy(row)} for row in rows[: steps * BATCH]], batch_size=BATCH)
+
+
+def trained(steering: Steering, steps: int, seed: int) -> list[Critic]:
+    """The critic of every layer and that of the last."""
     kept: list[Critic] = []
-    train(partial(Both, BackboneConfig(steering.backbone.name), kept), data, steps, seed)
+    module = partial(Both, BackboneConfig(steering.backbone.name), kept)
+    train(module, prompts(steering, steps, seed), steps, seed)
     return [critic.eval().requires_grad_(False) for critic in kept]
 
 

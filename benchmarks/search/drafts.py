@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from scipy.stats import chi2
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from benchmarks.short_training import train
@@ -23,11 +25,12 @@ from gssr.backbone.config import BackboneConfig
 from gssr.search.decoding.draft_training import DraftTraining
 from gssr.search.decoding.drafting import HiddenDrafter, NGramDrafter
 from gssr.search.decoding.rows import Decoding, Rows
-from gssr.search.decoding.speculative import Drafter, speculate
+from gssr.search.decoding.speculative import Draft, Drafter, speculate
 from gssr.states.cache import cache_name, empty_cache
 
 WIDTHS = (2, 4)
 TEMPERATURES = (1.0, 0.0)
+FORCED = (("n-grams", 0.89, 2), ("n-grams", 0.82, 4), ("trained", 0.32, 2), ("trained", 0.65, 2), ("trained", 0.65, 4))
 
 
 def trained(steering: Steering, file: Path, steps: int, seed: int) -> HiddenDrafter:
@@ -102,9 +105,8 @@ def same_distribution(backbone: FrozenBackbone, drafter: Drafter, prompt: Tensor
 
 
 @torch.no_grad()
-def cost_of_calls(name: str, repeats: int) -> dict[str, float]:
+def cost_of_calls(backbone: FrozenBackbone, repeats: int) -> dict[str, float]:
     """Time of a call that reads n tokens behind 64, over that of a call that reads one."""
-    backbone = load(name, "float32") if name == SHAPE_350M else FrozenBackbone(name)
     ids = torch.randint(2, backbone.table.num_embeddings, (1, 64), generator=torch.Generator().manual_seed(0))
     times: dict[int, list[float]] = {n: [] for n in (1, 2, 3, 5, 9, 17)}
     for _ in range(repeats + 1):
@@ -117,3 +119,55 @@ def cost_of_calls(name: str, repeats: int) -> dict[str, float]:
             cell.append(time.perf_counter() - began)
     one = median(times[1][1:])
     return {str(n): median(cell[1:]) / one for n, cell in times.items()} | {"seconds": one}
+
+
+class Forced:
+    """Drafts of the text itself, wrong from a place on with a given chance at each place.
+
+    Args:
+        text: tokens that the model writes at temperature 0, behind the prompt.
+        keep: chance that a token is right.
+        beside: a drafter that drafts as many tokens, for its time alone.
+    """
+
+    def __init__(self, text: list[int], vocabulary: int, keep: float, beside: Drafter | None) -> None:
+        self.text, self.vocabulary, self.keep, self.beside = text, vocabulary, keep, beside
+
+    def draft(
+        self, tokens: Sequence[int], hidden: Tensor, count: int, decoding: Decoding, generator: torch.Generator
+    ) -> Draft:
+        if self.beside is not None:
+            self.beside.draft(tokens, hidden, count, decoding, generator)
+        ahead = torch.tensor(self.text[len(tokens) : len(tokens) + count], dtype=torch.long)
+        wrong = (torch.rand(len(ahead), generator=generator) >= self.keep).cumsum(0) > 0
+        found = torch.where(wrong, (ahead + 1) % self.vocabulary, ahead)
+        return Draft(found, F.one_hot(found, self.vocabulary).float())
+
+
+def forced(name: str, tokens: int) -> dict[str, Any]:
+    """By drafter, share of its tokens that is kept, and width: CPU time of plain decoding over that with the draft.
+
+    A model of random weights has no text that could be drafted, so what is kept is forced: to what n-grams and the
+    trained drafter reach at temperature 0 on nano, and to 0.65. The time of the trained drafter counts.
+    """
+    backbone = load(name, "float32") if name == SHAPE_350M else FrozenBackbone(name)
+    vocabulary = backbone.table.num_embeddings
+    prompt = torch.randint(2, vocabulary, (1, 32), generator=torch.Generator().manual_seed(0))
+    decoding = Decoding(tokens, 0.0, suppressed=(backbone.tokenizer.eos_token_id,))
+    hidden = HiddenDrafter(backbone.hidden_size).bind(backbone)
+    times: dict[str, list[float]] = {}
+    calls: dict[str, float] = {}
+    for repeat in range(2):
+        rows, began = Rows(backbone, prompt, 1, decoding), time.process_time()
+        rows.write(tokens)
+        plain, text = time.process_time() - began, [*prompt[0].tolist(), *rows.tokens[0].tolist()]
+        for kind, keep, width in FORCED:
+            drafter = Forced(text, vocabulary, keep, hidden if kind == "trained" else None)
+            began = time.process_time()
+            result = speculate(backbone, prompt, drafter, decoding, width, seed=repeat)
+            key = f"{kind}|{keep}|{width}"
+            times.setdefault(key, []).append(plain / (time.process_time() - began))
+            calls[key] = calls.get(key, 0) + result.calls
+    return {
+        key: {"speed": median(found), "tokens_a_call": len(found) * tokens / calls[key]} for key, found in times.items()
+    }

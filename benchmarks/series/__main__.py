@@ -6,7 +6,8 @@
 
 A run goes on where it stopped. Every series is trained by `python train.py fit --data datamodules.TableSequences
 --data.path FILE --data.horizon H`, where H is a rule of the step between its rows, and nothing is chosen for a series.
-Scores are of the test part. The table is printed, and written to FOLDER/series.md.
+Scores are of the test part. The tables are printed, and written to FOLDER/series.md: the fans of the network follow the
+values that arrive, and are beside those that validation left.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.quality.cells import Cells
@@ -28,14 +30,17 @@ from benchmarks.quality.origins import Origins, find_origins
 from benchmarks.quality.scores import Forecast, score
 from benchmarks.quality.simple import simple
 from benchmarks.quality.training import load, train
-from benchmarks.series.report import NETWORK, report
+from benchmarks.series.fans import FIXED, NETWORK
+from benchmarks.series.report import report
 from benchmarks.series.sets import SERIES, Series
 from datamodules import TableSequences
-from gssr.evaluation.imagining import imagine, pick_evenly, seed_of
+from gssr.evaluation.baselines import filled_context
+from gssr.evaluation.imagining import imagine, pick_evenly, recent_spread, seed_of
 from gssr.files import atomic_write
 from gssr.network import GoalNetwork
 from gssr.network.fitting import adopt
 from gssr.runs.folders import CONFIG
+from gssr.sequences.record import Batch
 
 QUICK, ORIGINS, SAMPLES = 10, 100, 100
 CLASSICAL_ORIGINS = 12  # of those: a seasonal model takes seconds at each
@@ -89,14 +94,19 @@ def measure(series: Series, folder: Path, args: argparse.Namespace) -> None:
         about = {"windows": len(origins.training), "context": origins.context, "seconds": time.monotonic() - begun}
 
         def ours() -> dict:
-            rollouts = imagine(model, origins.batch, None, SAMPLES, seed_of(args.seed, "no goal"))
-            return score(Forecast(rollouts.sample[..., 0]), origins.truth) | {"about": about}
+            return fans(recent_spread(model, origins.batch, data)) | {"about": about}
+
+        def fans(recent: Tensor | None) -> dict:
+            seed = seed_of(args.seed, "no goal")
+            rollouts = imagine(model, origins.batch, None, SAMPLES, seed, recent=recent)
+            return score(Forecast(rollouts.sample[..., 0]), origins.truth)
 
         for method, work in simple(origins, SAMPLES).items():
             cells.make(method, {}, lambda work=work: score(work(), origins.truth))
         if args.classical:
             fit_classical(origins, cells)
         cells.make(network, {}, ours)
+        cells.make(f"{FIXED}-seed{args.seed}", {}, lambda: fans(None) | {"changes": changes(origins.batch)})
 
 
 def fit_classical(origins: Origins, cells: Cells) -> None:
@@ -112,6 +122,12 @@ def trained(folder: Path, options: dict[str, Any], args: argparse.Namespace) -> 
     run, seeds = folder / f"run-seed{args.seed}", ("seed_everything", "model.seed", "data.seed")
     given = [f"--data.{key}={value}" for key, value in options.items()] + [f"--{key}={args.seed}" for key in seeds]
     return train(run, ["--data", "datamodules.TableSequences", *given, *args.options], {}, args.threads)
+
+
+def changes(batch: Batch) -> Tensor:
+    """How large the changes of each context are (B): their root mean square."""
+    change = filled_context(batch)[..., 0].diff(dim=1)
+    return change.square().nanmean(1).sqrt()
 
 
 def linear(data: TableSequences, seed: int) -> GoalNetwork:

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from benchmarks.quality.cells import Cells, numbers
+from benchmarks.series.fans import GOOD, NETWORK, fan_table
 
-NETWORK, UNIT = "network", "persistence"
+UNIT = "persistence"
 SIMPLE = (UNIT, "seasonal naive", "climatology", "linear autoregression", "AutoETS", "AutoARIMA", "AutoTheta")
 DRAWS = 10_000
-GOOD_COVERAGE, WORST = (0.70, 0.88), 1.1
+WORST = 1.1
 
 
 def report(series: Mapping[str, Cells]) -> str:
@@ -60,14 +61,16 @@ def report(series: Mapping[str, Cells]) -> str:
         low, high = interval(np.log(ratios))
         lines.append(f"| {method} | {len(ratios)} | {np.exp(np.log(ratios).mean()):.3f} | {low:.3f} to {high:.3f} |")
     first = sum(rank <= 2 for rank in ranks.values())
-    good = sum(GOOD_COVERAGE[0] <= share <= GOOD_COVERAGE[1] for share in covered.values())
+    good = sum(GOOD[0] <= share <= GOOD[1] for share in covered.values())
     worse = [name for name, of in scores.items() if of[NETWORK] > WORST]
     lines += [
         "",
         f"Best or second on {first} of {len(ranks)} series; mean rank {np.mean(list(ranks.values())):.2f}. "
-        f"80 % fans hold {100 * GOOD_COVERAGE[0]:.0f} to {100 * GOOD_COVERAGE[1]:.0f} % on {good} of {len(covered)}. "
+        f"80 % fans hold {100 * GOOD[0]:.0f} to {100 * GOOD[1]:.0f} % on {good} of {len(covered)}. "
         f"More than {100 * (WORST - 1):.0f} % behind {UNIT}: {', '.join(worse) or 'none'}.",
     ]
+    if fans := fan_table(series):
+        lines += ["", "Values inside 80 % fans, mean over series (mean distance from 80 %, in points):\n", *fans]
     return "\n".join(lines) + "\n"
 
 

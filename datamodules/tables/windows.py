@@ -43,7 +43,7 @@ class Cutter:
 
         A text stands at the step at which it is known, `text_lag` after its row's. Steps without a row are missing.
         """
-        store, origin = self.store, self._origin(series)
+        store, origin = self.store, self.origin(series)
         begin, stop = max(int(store.offsets[series]), first - self.text_lag), min(end, int(store.offsets[series + 1]))
         at = self.grid.position(store.read("time", begin, stop), origin) - position
         value = np.full((length, len(store.facts.columns)), np.nan, np.float32)
@@ -64,7 +64,8 @@ class Cutter:
         )
         return record if self.notes is None else self.notes.give(record, store, begin, at)
 
-    def _origin(self, series: int) -> float:
+    def origin(self, series: int) -> float:
+        """The time in hours from which the steps of a series count."""
         if series not in self._origins:
             first, end = self.store.offsets[series : series + 2].tolist()
             self._origins[series] = self.grid.origin(self.store.read("time", first, min(end, first + LOOK)))
@@ -75,12 +76,10 @@ class Cutter:
 
         (H, Y), NaN for a step without a row.
         """
-        if not self._numbers:
-            self._numbers = {name: number for number, name in enumerate(self.store.facts.series)}
-        series, length, steps = self._numbers[window.series], window.goal_start + 1, len(window)
+        series, length, steps = self.number(window.series), window.goal_start + 1, len(window)
         first, end = self.store.offsets[series : series + 2].tolist()
         row = first_after(self.store, first, end, float(window.time[0]), inclusive=True)
-        position = int(self.grid.position(window.time[:1], self._origin(series))[0])
+        position = int(self.grid.position(window.time[:1], self.origin(series))[0])
         ahead = np.arange(steps - length)
         at = length + ahead - period * (ahead // period + 1)
         # A step has one row at most, which may lie beside it.
@@ -93,8 +92,14 @@ class Cutter:
             value[known] = self.store.read("value", begin, stop)[nearest[known]]
         return torch.from_numpy(value)
 
+    def number(self, series: str) -> int:
+        """The number of a series by its name."""
+        if not self._numbers:
+            self._numbers = {name: number for number, name in enumerate(self.store.facts.series)}
+        return self._numbers[series]
+
     def positions(self, series: int, first: int, end: int) -> np.ndarray:
-        return self.grid.position(self.store.read("time", first, end), self._origin(series))
+        return self.grid.position(self.store.read("time", first, end), self.origin(series))
 
     def check(self, name: str) -> list[str]:
         """Raises ValueError for two rows in one step; returns warnings about rows that lie beside the grid."""
@@ -103,7 +108,7 @@ class Cutter:
             for start in range(first, end, ROWS):
                 begin, stop = max(first, start - 1), min(end, start + ROWS)
                 time = self.store.read("time", begin, stop)
-                at = self.grid.position(time, self._origin(series))
+                at = self.grid.position(time, self.origin(series))
                 same = np.flatnonzero(np.diff(at) < 1)
                 if len(same):
                     a, b = (iso(moment, self.store.facts.clock.zone) for moment in time[same[0] : same[0] + 2])
@@ -112,7 +117,7 @@ class Cutter:
                         f"{self.grid}: {a} and {b}; give a shorter step, or merge rows first (pandas: "
                         f"table.resample('{self.grid.alias}').mean())"
                     )
-                off = np.abs(time - self.grid.time(at, self._origin(series)))
+                off = np.abs(time - self.grid.time(at, self.origin(series)))
                 moved += int((off[start - begin :] > self.grid.tolerance).sum())
                 farthest = max(farthest, float(off.max()))
         clock, notes = self.store.facts.clock, []

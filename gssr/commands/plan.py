@@ -94,7 +94,10 @@ def run(options: argparse.Namespace) -> None:
     elif record.goal is not None:
         record, given = _understood(record, network, options)
     chance = given.pop("chance", None)
-    found = forecast(network, [record], options.samples, not options.no_texts, options.seed)
+    # Paths in which a goal holds need no pull, which some networks have not learned.
+    free = replace(record, goal=None) if given.get("with_goal") else record
+    found = forecast(network, [free], options.samples, not options.no_texts, options.seed)
+    found = replace(found, batch=replace(found.batch, goal=[record.goal]))
     if options.where is not None:
         found = replace(found, batch=replace(found.batch, goal=[f"where {options.where.strip()}"]))
     found = replace(found, **{name: value for name, value in given.items() if value is not None})

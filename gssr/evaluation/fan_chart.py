@@ -237,7 +237,7 @@ def _titles(figure: Figure, height: float, title: str, goal: str | None, chance:
         sentence = textwrap.shorten(shown.line(goal, 4 * WIDTH), 105, placeholder=" …")
         figure.text(0.022, 1 - 0.56 / height, f"“{sentence}”", fontsize=10.5, color=GOAL, style="italic", **style)
         if chance:
-            figure.text(0.978, 1 - 0.30 / height, f"chance {chance}", fontsize=10.5, color=GOAL, ha="right", **style)
+            figure.text(0.84, 1 - 0.87 / height, f"chance {chance}", fontsize=9, color=GOAL, ha="right", **style)
 
 
 def _texts(figure: Figure, height: float, lines: Sequence[tuple[str, list[str]]]) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gssr import shown
 from gssr.evaluation.baselines import LinearAutoregression, horizon_truth, persistence, seasonal_naive
-from gssr.evaluation.imagining import imagine, pick_evenly, seed_of, window_key
+from gssr.evaluation.imagining import imagine, pick_evenly, recent_spread, seed_of, window_key
 from gssr.evaluation.intervals import TOO_FEW, Estimate, cluster_difference, cluster_mean
 from gssr.evaluation.network import ForecastNetwork
 from gssr.evaluation.report import Report, Table, digits_for
@@ -124,7 +124,8 @@ def _forecast(
 ) -> Forecasts:
     """Forecasts of the windows by the network and by every baseline that the data allows."""
     y, batch = data.goal_dim, collate(windows)
-    rollouts = imagine(network, batch, None, samples, seed_of(seed, "no goal"), batch_size)
+    recent = recent_spread(network, batch, data)
+    rollouts = imagine(network, batch, None, samples, seed_of(seed, "no goal"), batch_size, recent=recent)
     training = data.windows("train")
     linear = LinearAutoregression(RIDGE).fit([training[i] for i in pick_evenly(len(training), MOST_TRAINING)])
     paths = {

@@ -35,6 +35,17 @@ def seed_of(seed: int, *parts: str | int) -> int:
     return int(np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0] >> 1)
 
 
+def recent_spread(network: ForecastNetwork, batch: Batch, data: object) -> Tensor | None:
+    """By how much fans without a goal are to be stretched (B, Y), as forecasts from earlier origins of the same series
+    fell; None where network or data know nothing of them."""
+    forecaster = getattr(network, "forecaster", None)
+    if not hasattr(forecaster, "recent"):
+        return None
+    with evaluating(network, 0):
+        found = forecaster.recent(move_data_to_device(batch, network.device), data)
+    return None if found is None else found.cpu()
+
+
 @contextmanager
 def evaluating(network: ForecastNetwork, seed: int) -> Iterator[None]:
     """Evaluation mode, no gradients and seeded global random numbers; all are restored at the end.
@@ -61,10 +72,11 @@ def imagine(
     seed: int,
     batch_size: int = 256,
     gain: float = 1.0,
+    recent: Tensor | None = None,
 ) -> Ensemble:
     """`samples` rollouts of every sequence under `goals` (None: no goals), a few hundred sequences at a time.
 
-    Every gain of the goals' pull is multiplied with `gain`.
+    Every gain of the goals' pull is multiplied with `gain`. `recent` (B, Y): see `recent_spread`.
 
     Each chunk has its own generator, so the same arguments give the same numbers.
 
@@ -79,7 +91,10 @@ def imagine(
             rows = range(start, min(start + batch_size, len(batch)))
             part = move_data_to_device(batch.select(list(rows)), network.device)
             generator = torch.Generator().manual_seed(seed_of(seed, start))
-            rollouts = network.rollout(part, [goals[row] for row in rows], samples, generator=generator, gain=gain)
+            more = {} if recent is None else {"recent": recent[rows.start : rows.stop].to(part.value)}
+            rollouts = network.rollout(
+                part, [goals[row] for row in rows], samples, generator=generator, gain=gain, **more
+            )
             means.append(rollouts.mean.float().cpu())
             noisy.append(rollouts.sample.float().cpu())
     return Ensemble(torch.cat(means, dim=1), torch.cat(noisy, dim=1))

@@ -43,10 +43,16 @@ class Calibration(nn.Module):
         self.register_buffer("factor", torch.ones(2, reach, value_dim))
         self.register_buffer("text_gain", torch.ones(()))
 
-    def forward(self, sample: Tensor, under_goal: Tensor) -> Tensor:
-        """Stretch samples (S, B, H, Y) around their median by the factors; under_goal (B,) is True with a goal."""
+    def forward(self, sample: Tensor, under_goal: Tensor, recent: Tensor | None = None) -> Tensor:
+        """Stretch samples (S, B, H, Y) around their median by the factors; under_goal (B,) is True with a goal.
+
+        ``recent`` (B, Y): a further factor where there is no goal.
+        """
         steps = torch.arange(sample.shape[2], device=sample.device).clamp(max=self.factor.shape[1] - 1)
         factor = self.factor[under_goal.long()][:, steps]
+        if recent is not None:
+            recent = recent.to(factor)[:, None]
+            factor = factor * torch.where(under_goal[:, None, None], torch.ones_like(recent), recent)
         # A factor of 1 must keep every bit.
         middle = sample.median(0).values
         return torch.where(factor == 1, sample, middle + factor * (sample - middle))

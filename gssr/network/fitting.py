@@ -203,6 +203,11 @@ def texts_of(data: SequenceSource | None) -> list[str]:
     return [] if data is None else data.texts()
 
 
+def data_of(network: GoalNetwork) -> Any:
+    """The data module of a network's trainer; None without either."""
+    return None if network._trainer is None else network.trainer.datamodule
+
+
 def single(loaders: Any) -> Any:
     """The one data loader, which a trainer may have been given as a list."""
     return loaders[0] if isinstance(loaders, (list, tuple)) and len(loaders) == 1 else loaders

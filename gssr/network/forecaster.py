@@ -16,6 +16,7 @@ from gssr.network.noise import WindowNoise
 from gssr.network.normalisation import WindowScale
 from gssr.network.numbers import numbers_of
 from gssr.network.prompt import Said
+from gssr.network.recent import recent_spread
 from gssr.network.rssm import Belief
 from gssr.network.speaker import Speaker
 from gssr.network.world_model import WorldModel
@@ -99,6 +100,7 @@ class Forecaster:
         calibrated: bool = True,
         gain: float = 1.0,
         origin: Origin | None = None,
+        recent: Tensor | None = None,
     ) -> Rollouts:
         """Filter the context without any goal, then imagine the horizon under ``goals`` (None: no goal).
 
@@ -110,6 +112,7 @@ class Forecaster:
             calibrated: stretch ``sample`` by the factors of validation, see Calibration.
             gain: factor of every gain, on top of ``strength``; 0 gives the rollouts without a goal, bit for bit.
             origin: of the same batch and number of samples, where it is known already.
+            recent: (B, Y), see ``recent``; stretches calibrated ``sample`` of sequences without a goal.
 
         Raises:
             ValueError: contexts of different lengths, another number of goals than sequences, or a negative gain.
@@ -127,8 +130,16 @@ class Forecaster:
         x, mean, sample = (part.unflatten(0, (samples, size)) for part in imagined)
         if calibrated:
             pulled = [goal is not None and strength > 0 for goal in goals]
-            sample = self.calibration(sample, torch.tensor(pulled, device=world.device))
+            sample = self.calibration(sample, torch.tensor(pulled, device=world.device), recent)
         return Rollouts(origin.scale.inverse(mean), origin.scale.inverse(sample), x)
+
+    def recent(self, batch: Batch, data: object) -> Tensor | None:
+        """Factors (B, Y) for fans without a goal, by how forecasts from earlier origins of the same series fell.
+
+        None where the data module has no ``earlier`` (`gssr.sequences.source.SequenceSource`) or no earlier windows.
+        """
+        earlier = getattr(data, "earlier", None)
+        return None if earlier is None else recent_spread(self, batch, earlier)
 
     @torch.no_grad()
     def origin(self, batch: Batch, samples: int, generator: torch.Generator | WindowNoise) -> Origin:
@@ -152,12 +163,13 @@ class Forecaster:
         max_new_tokens: int = 64,
         generator: torch.Generator | None = None,
         gain: float = 1.0,
+        recent: Tensor | None = None,
     ) -> Plan:
         """Rollouts with their spread, and for each step the text that the frozen model writes behind a belief.
 
         There is no text, but a warning, where beliefs told validation nothing of texts.
         """
-        rollouts = self.rollout(batch, goals, samples, generator, gain=gain)
+        rollouts = self.rollout(batch, goals, samples, generator, gain=gain, recent=recent)
         return self.described(batch, rollouts, texts and self.calibration.tells(), max_new_tokens)
 
     @torch.no_grad()

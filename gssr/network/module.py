@@ -199,7 +199,8 @@ class GoalNetwork(LightningModule):
         """Plans of a batch under its goals (None where no sequence has one) and without goals."""
         texts = "text" not in self.objective.lacks
         steered = self.plan(batch, batch.goal, texts=texts) if any(goal is not None for goal in batch.goal) else None
-        return steered, self.plan(batch, [None] * len(batch), texts=texts)
+        recent = self.forecaster.recent(batch, fitting.data_of(self))
+        return steered, self.plan(batch, [None] * len(batch), texts=texts, recent=recent)
 
     def rollout(self, batch: Batch, goals: Sequence[str | None], *args: Any, **options: Any) -> Rollouts:
         """See Forecaster.rollout."""
@@ -218,8 +219,8 @@ class GoalNetwork(LightningModule):
             raise ValueError("this network has no value dimensions yet; load a checkpoint, or fit it on data first")
         if self.options.objective.goal_dropout >= 1 and any(goal is not None for goal in goals):
             raise ValueError(
-                "this network was trained without goals (objective.goal_dropout is 1); train one with them, of a table "
-                "with --data.goals hindsight"
+                "this network was trained without goals (objective.goal_dropout is 1), so none pulls it; `gssr plan "
+                "--goal` finds paths in which a goal holds, and --data.goals hindsight trains a pull"
             )
         return self.forecaster
 

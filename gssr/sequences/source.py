@@ -47,7 +47,11 @@ class SequenceSource(Protocol):
     """Named levels of that dimension for charts, as (level, name)."""
     season_steps: int | None
     """Steps after which the values may repeat, for the seasonal baseline; None without a season. The values so many
-    steps before come from the windows, or from `a_season_before(windows)`, (B, H, Y), where a data module has it."""
+    steps before come from the windows, or from `a_season_before(windows)`, (B, H, Y), where a data module has it.
+
+    A data module whose series go on from training to test may also have `earlier(series, until, before)`: the windows
+    of a series whose contexts end so many steps before a time in hours, by these numbers. No step of their horizons is
+    trained on. How forecasts from them fell decides how wide later fans are."""
 
     has_text: bool
     """Whether any window has a text."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, log
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,9 @@ from gssr.understanding.writing import BASES, BOUNDS, WHENS
 
 LARGEST_CHANGE = 0.5  # part of a change that its tolerance may be
 NEVER_SEEN = 1e-3  # how much less likely it is that a goal leads out of all that training saw
+# How much more usual exact numbers and goals that are not negated are than among the sentences of the head, which has
+# to learn the others, too. It decides where the head is unsure.
+USUAL = 3.0
 _LABEL = re.compile(r"\b(category|cat|class|stage|grade|phase|type|level)[\s#-]*$", re.IGNORECASE)
 _SIGNS = {"least": ">=", "above": ">", "most": "<=", "below": "<"}
 _OPPOSITE = {"least": "most", "most": "least", "above": "below", "below": "above", "exact": "exact"}
@@ -135,8 +138,9 @@ def clauses_of(answers: Any, found: list[Mention], setting: Setting) -> tuple[li
     """The clauses of a sentence, and how sure the reader is of all of them."""
     clauses: list[Clause] = []
     sure = 1.0
+    usual = torch.tensor([log(USUAL) if bound == "exact" else 0.0 for bound in BOUNDS])
     for i in [0, *(i for i, mention in enumerate(found, 1) if mention.kind in VALUES)]:
-        p = answers.bound[0, i].softmax(-1)
+        p = (answers.bound[0, i] + usual).softmax(-1)
         bound = BOUNDS[int(p.argmax())]
         sure *= float(p.max())
         if bound == "none":
@@ -152,7 +156,7 @@ def clauses_of(answers: Any, found: list[Mention], setting: Setting) -> tuple[li
         basis, when = (getattr(answers, name)[0, i].softmax(-1) for name in ("basis", "when"))
         if sizes and sizes[0].kind == "number":
             basis = _plausible(basis, sizes[0].value, column, setting)
-        negated = float(answers.negated[0, i].sigmoid())
+        negated = float((answers.negated[0, i] - log(USUAL)).sigmoid())
         sure *= float(basis.max()) * float(when.max()) * max(negated, 1 - negated)
         time = int(at.argmax())
         sure *= float(at.max())

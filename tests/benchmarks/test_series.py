@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks.quality.cells import Cells
 from benchmarks.series import __main__ as command
-from benchmarks.series.report import NETWORK, interval, report
+from benchmarks.series.fans import FIXED, NETWORK, fan_table
+from benchmarks.series.report import interval, report
 from benchmarks.series.sets import HORIZONS, SERIES, Series
 
 
@@ -79,3 +80,16 @@ def test_a_method_of_some_origins_is_compared_from_these_alone(tmp_path: Path) -
     text = report({"one": Cells(tmp_path)})
     assert "| one | 9 | 4 | 0.90 | 1.00 | 0.75 | 1 |" in text  # behind 0.75 over all origins, ahead of it from its own
     assert "| AutoTheta | 1 | 0.667 |" in text
+
+
+def test_fans_are_shown_by_step_and_by_quiet_and_wild_contexts(tmp_path: Path) -> None:
+    by_window = np.array([0.0, 0.0, 1.0, 1.0])[:, None] * np.ones(6)
+    for kind, covered, crps in ((FIXED, by_window, 2.0), (NETWORK, np.full((4, 6), 0.8), 1.0)):
+        windows = {"covered_80": covered, "crps": np.full((4, 6), crps)}
+        cell = {"windows": windows, "changes": [1.0, 2.0, 3.0, 4.0]}
+        Cells(tmp_path).make(f"{kind}-seed0", {}, lambda cell=cell: cell)
+    lines = fan_table({"one": Cells(tmp_path), "not measured": Cells(tmp_path / "other")})
+    half, quiet, wild = "50 % (30.0)", "0 % (80.0)", "100 % (20.0)"
+    assert lines[2] == f"| validation alone | {' | '.join([half] * 4)} | {quiet} | {wild} | 0 of 1 | 1.000 |"
+    assert lines[3] == f"| and recent errors | {' | '.join(['80 % (0.0)'] * 6)} | 1 of 1 | 0.500 |"
+    assert fan_table({}) == []

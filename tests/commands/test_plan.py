@@ -284,6 +284,20 @@ def test_the_likeliest_path_stands_beside_the_plan(
         run("--input", tmp_path / "ian.csv", "--ckpt_path", checkpoint, "--likeliest")
 
 
+def test_a_network_that_was_trained_without_goals_has_paths_in_which_a_goal_holds(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["hyper_parameters"]["objective"]["goal_dropout"] = 1.0
+    torch.save(saved, tmp_path / "free.ckpt")
+    reads(monkeypatch, condition="wind >= 80 at 12h")
+    line = planned(tmp_path / "free.ckpt", tmp_path)
+    assert min(rollout[-1][0] for rollout in line["with_goal"]["rollouts"]) >= 80 and line["goal"] == GOAL
+    assert line["understood"]["mode"] == "condition" and line["with_goal"] != line["without_goal"]
+    with pytest.raises(ValueError, match="trained without goals"):
+        planned(tmp_path / "free.ckpt", tmp_path, "--mode", "pull")
+
+
 @pytest.mark.parametrize("kind", ["none", "other"])
 def test_what_is_no_goal_changes_nothing(
     kind: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

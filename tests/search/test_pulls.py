@@ -1,12 +1,14 @@
 """Gated pulls: what a critic's gradient says of states, the state behind a path, and texts that stay within bounds."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
 
 from gssr.backbone import FrozenBackbone
 from gssr.search.decoding.critic import Critic
-from gssr.search.decoding.pulls import Random, TowardsPath, TowardsValue, write_pulled
+from gssr.search.decoding.pulls import Blocks, Random, TowardsBest, TowardsBetter, TowardsValue, write_pulled
 from gssr.search.decoding.rows import Decoding, Rows
 from gssr.search.decoding.scoring import likelihood, of_texts
 from gssr.states.cache import layer_states, recurrent_layers
@@ -69,7 +71,8 @@ def test_gates_say_what_the_value_gains_in_each_layer(lively: FrozenBackbone, cr
 
 def test_random_targets_are_as_far_and_have_the_same_gates(lively: FrozenBackbone, critic: Critic) -> None:
     rows = _rows(lively)
-    for pull in (TowardsValue(critic, 0.3), TowardsPath(of_texts(letters), 0.3)):
+    look = Blocks(of_texts(letters))
+    for pull in (TowardsValue(critic, 0.3), TowardsBest(look, 0.3), TowardsBetter(look, 0.3)):
         (own,), (other,) = pull(rows), Random(pull, seed=2)(rows)
         for layer, state in _recurrent(rows).items():
             distances = [(rule.change[layer] - state).flatten(1).norm(dim=1) for rule in (own, other)]
@@ -79,28 +82,64 @@ def test_random_targets_are_as_far_and_have_the_same_gates(lively: FrozenBackbon
             assert torch.equal(*gates)
 
 
-@pytest.mark.parametrize("depth", [1, 2])
-def test_a_full_pull_to_a_path_is_the_state_behind_it(lively: FrozenBackbone, depth: int) -> None:
-    rows = _rows(lively)
-    pull = TowardsPath(of_texts(letters), 1.0, candidates=3, block=4, depth=depth, seed=8)
-    ahead, best = pull.look(rows)
-    texts = ahead.texts()
-    assert ahead.length == rows.length + 4 * depth and len(texts) == 18
-    for row, chosen in enumerate(best.tolist()):
-        assert letters(texts[chosen]) == max(letters(text) for text in texts[3 * row : 3 * row + 3])
-    behind = capture_tokens(lively, torch.cat([rows.prompts.repeat_interleave(2, 0), ahead.tokens[best]], 1))
-    rows.pull(pull(rows))
+def test_a_full_pull_to_the_best_block_is_the_state_behind_it(lively: FrozenBackbone) -> None:
+    rows, look = _rows(lively), Blocks(of_texts(letters), candidates=3, block=4, seed=8)
+    tried, values = look(rows)
+    assert tried.length == rows.length + 4 and values.shape == (6, 3)
+    assert values.flatten().tolist() == [letters(text) for text in tried.texts()]
+    chosen = torch.stack([own[value.argmax()] for own, value in zip(tried.tokens.split(3), values, strict=True)])
+    behind = capture_tokens(lively, torch.cat([rows.prompts.repeat_interleave(2, 0), chosen], 1))
+    rows.pull(TowardsBest(look, 1.0)(rows))
     for layer, state in _recurrent(rows).items():
         assert torch.allclose(state, behind.layers[layer].recurrent, atol=1e-4)
 
 
+def test_a_pull_towards_better_blocks_makes_them_likelier_than_worse_ones(lively: FrozenBackbone) -> None:
+    look, gains = Blocks(of_texts(letters), candidates=6, block=4), []
+    tried, values = look(_rows(lively, copies=1))
+    better = (values - values.mean(1, keepdim=True)) / values.std(1, keepdim=True)
+
+    def weighted(rows: Rows) -> Tensor:
+        """By row: of the log-likelihoods of the blocks, the sum by how much better each is."""
+        found, state = torch.zeros(3), rows.snapshot()
+        for row, block in itertools.product(range(3), range(6)):
+            again = Rows(lively, state.select([row]), 1, DECODING, written=rows.length)
+            again.put(tried.tokens[6 * row + block, rows.length :].tolist())
+            found[row] += better[row, block] * again.log_likelihood[0]
+        return found
+
+    for pull in (TowardsBetter(look, 0.001), Random(TowardsBetter(look, 0.001))):
+        rows = _rows(lively, copies=1)
+        before = weighted(rows)
+        rows.pull(pull(rows))
+        gains.append(weighted(rows) - before)
+    assert (gains[0] > 0).all() and gains[1].abs().max() < gains[0].min()
+
+
+def test_blocks_of_equal_value_pull_nowhere(lively: FrozenBackbone) -> None:
+    forbidden = of_texts(lambda text: -torch.inf)
+    for look in (Blocks(of_texts(lambda text: 1.0)), Blocks(forbidden), Blocks(of_texts(letters), candidates=1)):
+        rows, before = _rows(lively), _recurrent(_rows(lively))
+        rows.pull(TowardsBetter(look, 0.5)(rows))
+        assert all(torch.equal(state, before[layer]) for layer, state in _recurrent(rows).items())
+
+
+def test_a_forbidden_block_counts_as_the_worst(lively: FrozenBackbone) -> None:
+    found = []
+    for least in (0.0, -torch.inf):
+        look = Blocks(of_texts(lambda text, least=least: 1.0 + letters(text) if letters(text) > 3 else least))
+        (rule,) = TowardsBetter(look, 0.5)(_rows(lively))
+        assert all(target.isfinite().all() for target in rule.change.values())
+        found.append(rule.change[0])
+    assert not torch.equal(*found)
+
+
 def test_looking_changes_nothing_and_late_pulls_are_none(lively: FrozenBackbone, critic: Critic) -> None:
     plain, looked, late = _rows(lively, 24), _rows(lively, 1), _rows(lively, 1)
-    path = TowardsPath(critic.value, 0.5, candidates=2, block=3)
-    write_pulled(looked, lambda rows: path.look(rows) and [], every=3)
+    look = Blocks(critic.value, candidates=2, block=3)
+    write_pulled(looked, lambda rows: look(rows) and [], every=3)
     write_pulled(late, TowardsValue(critic, 0.5), every=24)
     assert torch.equal(looked.tokens, plain.tokens) and torch.equal(late.tokens, plain.tokens)
-    assert path.calls > 0
 
 
 def test_a_pull_before_each_token_stays_within_bounds_and_changes_the_text(

@@ -68,6 +68,19 @@ def test_where_a_number_leads_tells_a_level_from_a_change() -> None:
     assert clause.basis == "fall"  # it was said
 
 
+def test_what_is_usual_decides_where_the_head_is_unsure() -> None:
+    found = mentions("90 kt", WORDS)
+    answers = Scripted("90 kt", {1: ("most", "level", True, "at", 2, 0)})(None)
+    bound = torch.full((1, 3, len(BOUNDS)), -20.0)
+    bound[..., 0] = torch.tensor([20.0, -20, 20])
+    bound[0, 1, BOUNDS.index("most")], bound[0, 1, BOUNDS.index("exact")] = 0.5, 0.0
+    (clause,), _ = clauses_of(answers._replace(bound=bound, negated=torch.full((1, 3), 0.5)), found, SETTING)
+    assert clause.bound == "exact" and not clause.negated
+    bound[0, 1, BOUNDS.index("most")] = 2.0
+    (clause,), _ = clauses_of(answers._replace(bound=bound, negated=torch.full((1, 3), 2.0)), found, SETTING)
+    assert clause.bound == "most" and clause.negated
+
+
 CASES: list[tuple[str, dict[int, tuple[Any, ...]], str]] = [
     ("90 kt in 48 hours", {1: ("exact", "level", False, "at", 2, 3)}, "wind 80..100 kt at 48h"),
     ("90", {1: ("exact", "level", False, "at", 0, 0)}, "wind 80..100 kt at 48h"),

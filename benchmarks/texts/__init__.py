@@ -1,0 +1,1 @@
+"""What texts are worth where the answer is known."""
