@@ -24,7 +24,7 @@ STAGES: tuple[tuple[float, dict[int, float], int, bool], ...] = (
     (1.0, {64: 0.05, 128: 0.25, 256: 0.35, 512: 0.2, 1024: 0.15}, 10, False),
 )
 SOURCES = ("names", "phrasings")
-SLIPS = 0.3  # share of training's statements and questions with a word left out or put in the place of another
+SLIPS = 0.4  # share of training's statements and questions with a word left out or put in the place of another
 Row = dict[str, Tensor]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from datamodules.facts.language import CHAINED, UNKNOWN, Fact, Words, Writer
 
 CORRECTED, FORGOTTEN, CHAINS, NEVER_SAID, ASKED_AGAIN = 0.1, 0.03, 0.08, 0.1, 0.5
-CROWDED = 0.5  # share of episodes whose facts have one or two relations, so that only the subject tells them apart
+CROWDED = 0.7  # share of episodes whose facts have one or two relations, so that only the subject tells them apart
 SAID = 0.03  # weight of what is no answer
 
 

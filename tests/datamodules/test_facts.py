@@ -126,12 +126,12 @@ def test_answers_follow_from_what_was_said_last(language: Language) -> None:
 
 
 def test_a_batch_is_decided_by_seed_part_and_number(language: Language) -> None:
-    first, again = (Batches(language, "train", 50, 256, seed=3) for _ in range(2))
+    first, again = (Batches(language, "train", 50, 2048, seed=3) for _ in range(2))
     for index in (0, 20, 49):
         a, b = first[(0, index)], again[(5, index)]
         assert torch.equal(a["tokens"], b["tokens"]) and a["tokens"].shape == a["weights"].shape
         assert 0 < (a["weights"] == 1.0).float().mean() < 0.5
-    other = Batches(language, "train", 50, 256, seed=4)
+    other = Batches(language, "train", 50, 2048, seed=4)
     assert not torch.equal(first[0]["tokens"][:, :60], other[0]["tokens"][:, :60])
 
 
