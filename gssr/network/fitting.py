@@ -204,8 +204,9 @@ def texts_of(data: SequenceSource | None) -> list[str]:
 
 
 def data_of(network: GoalNetwork) -> Any:
-    """The data module of a network's trainer; None without either."""
-    return None if network._trainer is None else network.trainer.datamodule
+    """The data module that a trainer predicts of; None at any other time, when batches may be of other data."""
+    trainer = network._trainer
+    return trainer.datamodule if trainer is not None and trainer.predicting else None
 
 
 def single(loaders: Any) -> Any:
