@@ -58,6 +58,11 @@ class ForecastError(nn.Module):
         """Share of the error that is left one step later, (Y)."""
         return torch.sigmoid(SCALE * self.persistence)
 
+    @property
+    def unit(self) -> Tensor:
+        """What errors of a forecast are measured in while it is learned, (): those of the values."""
+        return torch.ones_like(self.persistence[0])
+
     def expected(self, past: Tensor) -> Tensor:
         """The error (B, Y) that follows the last P (B, P, Y), the latest first, on average and without a goal."""
         left = self.phi * past[:, 0]

@@ -11,16 +11,19 @@ from gssr.network.layers import mlp
 from gssr.network.linear_fit import fit_each
 
 ONE = 0.5413248  # softplus(ONE) = 1
+LEAST = 1e-4  # of the noise as a unit; a series that the autoregression knows exactly has none
 
 
 class LinearForecast(nn.Module):
     """Values that go on from the last P values by a linear autoregression, and by what the belief adds to it:
 
-        y_t = (1 - gain_t) (c + sum_k a_k y_{t-k} + r(x_t)) + gain_t mu_y(x_t) + s(x_t, gain_t) eps_t
+        y_t = (1 - gain_t) (c + sum_k a_k y_{t-k} + n r(x_t)) + gain_t mu_y(x_t) + n s(x_t, gain_t) eps_t
 
-    c, a and the scale of s are fitted in closed form before training, dimension by dimension, and stay. r is 0 and s is
-    the scale of the residuals until training changes them: the network begins as that autoregression and learns what is
-    left. At a goal's arrival the value is the belief's, as with `ForecastError`, which this replaces.
+    c, a and the noise n of the residuals are fitted in closed form before training, dimension by dimension, and stay. r
+    is 0 and s is 1 until training changes them: the network begins as that autoregression and learns what is left. It
+    learns in units of n, which is small beside the levels of a series that wanders far: in units of levels, steps of
+    the optimiser would be too large, and the loss too small beside others. At a goal's arrival the value is the
+    belief's, as with `ForecastError`, which this replaces.
 
     Args:
         value_dim: Y. latent_dim: D. hidden_dim: width of the nets behind r and s. order: P, the longest lag.
@@ -42,6 +45,11 @@ class LinearForecast(nn.Module):
         self.register_buffer("intercept", torch.zeros(value_dim))
         self.register_buffer("noise", torch.ones(value_dim))
 
+    @property
+    def unit(self) -> Tensor:
+        """What errors of a forecast are measured in while it is learned, (Y): the noise of the residuals."""
+        return self.noise.clamp(min=LEAST)
+
     def expected(self, past: Tensor) -> Tensor:
         """The value (B, Y) that follows the last P (B, P, Y), the latest first, by the autoregression alone."""
         return self.intercept + (self.weight[: past.shape[1]] * past).sum(1)
@@ -57,7 +65,7 @@ class LinearForecast(nn.Module):
         """The value after the next step, whose belief is x (B, D) and decodes to (B, Y); see `ForecastError.values`."""
         gain = gain[:, None]
         spread = self.noise * F.softplus(self.net(torch.cat([x, gain], -1)) + ONE)
-        rest = self.rest(x)
+        rest = self.noise * self.rest(x)
         mean, sample = ((1 - gain) * (self.expected(each) + rest) + gain * decoded for each in past)
         sample = sample + spread * noise
         return Value(mean, sample), Error(followed_by(past.mean, mean), followed_by(past.sample, sample))

@@ -255,7 +255,7 @@ class Objective:
     def open_loss(
         self, batch: Batch, filtered: Filtered, goal: LatentGoal, first: int, generator: torch.Generator | WindowNoise
     ) -> Measured:
-        """CRPS in standard units of rollouts from step ``first`` on, mean over the observed steps.
+        """CRPS of rollouts from step ``first`` on, mean over the observed steps, in units of the forecast's error.
 
         Two scores are added: of the rollouts' values, and of the one-step changes of their values without drawn errors,
         from the last observed value on.
@@ -271,6 +271,8 @@ class Objective:
         mean, sample = (part.unflatten(0, (samples, size)) for part in imagined[1:])
         moves = mean.diff(dim=2, prepend=scaled[:, first - 1 : first].expand(samples, -1, -1, -1))
         moved = scaled[:, first - 1 :].diff(dim=1)
+        unit = world.forecast_error.unit
+        sample, scaled, moves, moved = (each / unit for each in (sample, scaled, moves, moved))
         score = antithetic_crps(sample, scaled[:, first:], seen[:, first:])
         score = score + antithetic_crps(moves, moved, seen[:, first:] & seen[:, first - 1 : -1])
         return _measured(score, seen[:, first:].any(-1) & batch.step_mask[:, first:])

@@ -117,6 +117,36 @@ def network(tiny_folder: Path) -> GoalNetwork:
     )  # fmt: skip
 
 
+def test_what_training_adds_is_in_units_of_the_noise() -> None:
+    linear = LinearForecast(Y, D, 8, 2)
+    torch.nn.init.normal_(linear.rest[-1].weight, generator=generator(0))
+    x, eps = torch.randn(3, D, generator=generator(1)), torch.randn(3, Y, generator=generator(2))
+    past, gain = torch.randn(3, 2, Y, generator=generator(3)), torch.zeros(3)
+    linear.noise.fill_(0.5)
+    value, _ = linear.values(torch.zeros(3, Y), x, gain, Error(past, past), eps)
+    linear.noise.mul_(0.01)
+    small, _ = linear.values(torch.zeros(3, Y), x, gain, Error(0.01 * past, 0.01 * past), eps)
+    for part, of_small in zip(value, small, strict=True):
+        assert torch.allclose(0.01 * part, of_small, atol=1e-6)
+
+
+def test_the_open_loss_of_a_series_that_wanders_far_is_as_large_as_that_of_others(
+    network: GoalNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In units of levels all that could be learned would be small beside the other losses."""
+    batch = collate([record(i, C + H) for i in range(3)])
+    filtered = network.world.observe(batch, torch.zeros(3, C + H, 4))
+    goal = network.world.encode_goals(batch, [None] * 3)
+
+    def loss() -> torch.Tensor:
+        return network.objective.open_loss(batch, filtered, goal, C, generator(3)).mean
+
+    network.world.forecast_error.noise.fill_(0.01)
+    found = loss()
+    monkeypatch.setattr(LinearForecast, "unit", torch.ones(Y))
+    assert torch.isclose(found, 100 * loss(), rtol=1e-4)
+
+
 def test_an_untrained_network_forecasts_by_its_autoregression(network: GoalNetwork) -> None:
     batch = collate(walks())
     world = network.world
