@@ -37,8 +37,8 @@ class LinearForecast(nn.Module):
     def __init__(self, value_dim: int, latent_dim: int, hidden_dim: int, order: int) -> None:
         super().__init__()
         self.order = order
-        self.rest, self.net = mlp(latent_dim, hidden_dim, value_dim), mlp(latent_dim + 1, hidden_dim, value_dim)
-        for net in (self.rest, self.net):
+        self.left, self.net = mlp(latent_dim, hidden_dim, value_dim), mlp(latent_dim + 1, hidden_dim, value_dim)
+        for net in (self.left, self.net):
             nn.init.zeros_(net[-1].weight)
             nn.init.zeros_(net[-1].bias)
         self.register_buffer("weight", torch.cat([torch.ones(1, value_dim), torch.zeros(order - 1, value_dim)]))
@@ -65,7 +65,7 @@ class LinearForecast(nn.Module):
         """The value after the next step, whose belief is x (B, D) and decodes to (B, Y); see `ForecastError.values`."""
         gain = gain[:, None]
         spread = self.noise * F.softplus(self.net(torch.cat([x, gain], -1)) + ONE)
-        rest = self.noise * self.rest(x)
+        rest = self.noise * self.left(x)
         mean, sample = ((1 - gain) * (self.expected(each) + rest) + gain * decoded for each in past)
         sample = sample + spread * noise
         return Value(mean, sample), Error(followed_by(past.mean, mean), followed_by(past.sample, sample))

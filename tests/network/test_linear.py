@@ -119,7 +119,7 @@ def network(tiny_folder: Path) -> GoalNetwork:
 
 def test_what_training_adds_is_in_units_of_the_noise() -> None:
     linear = LinearForecast(Y, D, 8, 2)
-    torch.nn.init.normal_(linear.rest[-1].weight, generator=generator(0))
+    torch.nn.init.normal_(linear.left[-1].weight, generator=generator(0))
     x, eps = torch.randn(3, D, generator=generator(1)), torch.randn(3, Y, generator=generator(2))
     past, gain = torch.randn(3, 2, Y, generator=generator(3)), torch.zeros(3)
     linear.noise.fill_(0.5)
@@ -165,7 +165,7 @@ def test_every_part_of_it_is_trained_and_kept(network: GoalNetwork, tiny_folder:
     network.objective(batch, generator(1), training=True).total.backward()
     drift = network.world.forecast_error
     assert all(parameter.grad is not None for parameter in drift.parameters())
-    assert drift.rest[-1].weight.grad.abs().sum() > 0 and drift.net[-1].weight.grad.abs().sum() > 0
+    assert drift.left[-1].weight.grad.abs().sum() > 0 and drift.net[-1].weight.grad.abs().sum() > 0
     other = make_network(tiny_folder, **network_options(network))
     other.load_state_dict(network.state_dict())
     assert torch.equal(other.world.forecast_error.weight, drift.weight) and not drift.weight.requires_grad
