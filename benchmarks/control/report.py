@@ -38,7 +38,7 @@ def tables(found: Found) -> list[Table]:
     if recall := {name: cell for name, cell in found.items() if name.startswith("recall ")}:
         table = Table("written", "way", "right", "minus read", title="Facts: share of answers that are right")
         for name, cell in recall.items():
-            for way, values in cell.items():
+            for way, values in _with_mean(cell).items():
                 minus = "" if way in ("read", "nothing") else difference(values, cell["read"])
                 table.add_row(name.removeprefix("recall "), way, shown(values), minus)
         made.append(table)
@@ -47,6 +47,8 @@ def tables(found: Found) -> list[Table]:
             table = Table("measure", "share", title=title)
             for measure, values in found[name].items():
                 table.add_row(measure, shown(values))
+            if behind := found[name].get("neighbours behind forgetting"):
+                table.add_row("lost on neighbours by forgetting", difference(found[name]["neighbours before"], behind))
             made.append(table)
     if forced := {name: cell for name, cell in found.items() if name.startswith("force ")}:
         table = Table("target", "change", "forced", "KL", "perplexity ratio", title="Words forced behind texts")
@@ -66,6 +68,12 @@ def tables(found: Found) -> list[Table]:
             table.add_row(lag, shown(values), shown(read), difference(values, read))
         made.append(table)
     return made
+
+
+def _with_mean(cell: dict[str, list[float]]) -> dict[str, Sequence[float]]:
+    """The ways of a cell, and the mean of the projectors where they have several seeds."""
+    seeds = [values for way, values in cell.items() if way.startswith("projector, seed")]
+    return cell | ({"projector, mean of seeds": np.mean(seeds, 0)} if seeds else {})
 
 
 def draw(found: Found, file: Path) -> None:

@@ -22,11 +22,11 @@ from gssr.network.schedules import Decay
 from gssr.network.speaker import SpeechConfig
 from gssr.network.steering import SteeringConfig
 from gssr.network.world_model import WorldModelConfig
-from gssr.runs import command_line, options
 from gssr.runs.command_line import RunCLI
 from gssr.runs.folders import runs
 from gssr.training.architectures import Nano
 from gssr.training.optimizers import MuonAdamWConfig
+from tests.train.command_line import stand_in
 
 pytestmark = [pytest.mark.attack, pytest.mark.filterwarnings("ignore:.*:UserWarning")]
 NAN, INFINITY = float("nan"), float("inf")
@@ -174,10 +174,7 @@ CALLS: dict[str, tuple[list[str], str]] = {
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "toy.yaml").write_text(CONFIG)
-    monkeypatch.setattr(options, "DEFAULT_CONFIG", tmp_path / "toy.yaml")
-    monkeypatch.setattr(command_line, "prepare_cpu", lambda: None)
+    stand_in(tmp_path, CONFIG, monkeypatch)
     return tmp_path
 
 

@@ -6,7 +6,7 @@ import torch
 
 from datamodules.facts import FactDocuments, FactQuestions, ForcedTokens
 from datamodules.facts.data import Batches
-from datamodules.facts.documents import write
+from datamodules.facts.documents import Document, episode, write
 from datamodules.facts.language import UNKNOWN, UNREAD, Language, Writer, is_held_out, make_tokenizer
 from datamodules.facts.tasks import IGNORED, is_held_out_target, question_batch
 
@@ -77,6 +77,19 @@ def test_a_slip_changes_one_word_and_neither_subject_nor_answer(language: Langua
         assert said[-1] == "." and set(said) <= set(language.ids)
         lengths.add(left)
     assert lengths == {-1, 0}
+
+
+def test_in_most_documents_of_many_facts_only_the_subject_tells_them_apart(language: Language) -> None:
+    relation_of = {word: name for name, about in language.about["relations"].items() for word in about["answer"]}
+    crowded = []
+    for seed in range(100):
+        made = Document()
+        episode(Writer(language, np.random.default_rng(seed)), made, 500, 10, easy=True)
+        told = [word for word, weight in zip(made.words, made.weights, strict=True) if weight == 1.0]
+        answers = [relation_of[word] for word in told if word in relation_of]
+        if len(answers) > 6:
+            crowded.append(len(set(answers)) <= 2)
+    assert len(crowded) > 40 and 0.5 < np.mean(crowded) < 0.9
 
 
 def test_crowded_facts_have_the_relations_given_and_different_subjects(language: Language) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import train
+from gssr.runs import command_line, options
 from gssr.runs.command_line import RunCLI
 
 CONFIG = """
@@ -41,3 +42,11 @@ def refused(*args: str) -> str:
 def losses(run: Path) -> dict[int, float]:
     with open(run / "metrics.csv", newline="") as file:
         return {int(row["step"]): float(row["train/loss"]) for row in csv.DictReader(file)}
+
+
+def stand_in(folder: Path, config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a folder without runs, where a toy's config stands for configs/default.yaml."""
+    monkeypatch.chdir(folder)
+    (folder / "toy.yaml").write_text(config)
+    monkeypatch.setattr(options, "DEFAULT_CONFIG", folder / "toy.yaml")
+    monkeypatch.setattr(command_line, "prepare_cpu", lambda: None)

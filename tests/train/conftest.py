@@ -7,18 +7,15 @@ import pytest
 import torch
 from lightning import Callback
 
-from gssr.runs import class_paths, command_line, options
+from gssr.runs import class_paths
 from gssr.runs.command_line import RunCLI
-from tests.train.command_line import CONFIG
+from tests.train.command_line import CONFIG, stand_in
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder without runs, where the toy's config stands for configs/default.yaml."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "toy.yaml").write_text(CONFIG)
-    monkeypatch.setattr(options, "DEFAULT_CONFIG", tmp_path / "toy.yaml")
-    monkeypatch.setattr(command_line, "prepare_cpu", lambda: None)
+    stand_in(tmp_path, CONFIG, monkeypatch)
     monkeypatch.setattr(class_paths, "PROJECT", (*class_paths.PROJECT, "tests.toy"))
     threads = torch.get_num_threads()
     yield tmp_path
