@@ -5,6 +5,7 @@
     python -m benchmarks.nano_variants --seconds 20 --quick            # a smoke test: the numbers mean nothing
 
 Seconds are those of this process, so that other work on the machine takes nothing from a variant. The process is niced.
+Training multiplies in bfloat16 where the CPU has arithmetic for it, which halves a step; the table says so.
 After an interruption the same command goes on: behind the last finished variant, and inside one from its last minute.
 Data and options that a variant leaves alone are those of configs/pretrain_nano.yaml. Writes a folder for each variant
 and variants.json into --out.
@@ -33,6 +34,8 @@ from benchmarks.recall.model import frozen
 from benchmarks.recall.text import MEAN, NATURAL, bits_per_byte
 from datamodules.text.corpus import TextCorpus
 from gssr import checkpoint
+from gssr.backbone.cpu import prepare_cpu
+from gssr.backbone.precision import is_fast
 from gssr.files import atomic_write
 from gssr.training.architectures import Nano
 from gssr.training.initialisation import half_lives
@@ -90,6 +93,7 @@ class Trial:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.about = json.loads(json.dumps(asdict(variant))) | {
             "seconds": options.seconds, "seed": options.seed, "quick": options.quick, "corpus": str(options.corpus),
+            "bfloat16": is_fast(torch.bfloat16, "cpu"),
         }  # fmt: skip
 
     def result(self) -> dict[str, Any]:
@@ -154,7 +158,8 @@ class Trial:
                 rate = self._rate(module.optimizer, step, used)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                total, weight = module.objective(module.model, batch)
+                with torch.autocast("cpu", torch.bfloat16, enabled=self.about["bfloat16"]):
+                    total, weight = module.objective(module.model, batch)
                 optimizer.zero_grad()
                 (total / weight).backward()
                 torch.nn.utils.clip_grad_norm_(module.model.parameters(), 1.0)
@@ -209,7 +214,10 @@ BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} {postfix}"
 
 
 def table(results: dict[str, dict[str, Any]]) -> Table:
-    made = Table(title="variants at equal CPU time", title_justify="left")
+    about = [x["about"] for x in results.values()]
+    precision = "bfloat16" if about[0]["bfloat16"] else "float32"
+    title = f"variants at {about[0]['seconds']:g} CPU seconds each, trained in {precision}"
+    made = Table(title=title, title_justify="left")
     heads = ("parameters", "steps", "bits per byte", *(f"repeats at {d}" for d in (30, 200)), "heads above 100 tokens")
     made.add_column("variant")
     for head in heads:
@@ -250,4 +258,5 @@ def main(arguments: list[str] | None = None, variants: tuple[Variant, ...] = VAR
 if __name__ == "__main__":
     os.nice(10)
     torch.set_num_threads(1)
+    prepare_cpu()
     main()
