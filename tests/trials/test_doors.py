@@ -26,7 +26,7 @@ from gssr.sequences.collate import collate
 from tests.conftest import SENTENCES
 from tests.fuzz.damage import fuzz
 from tests.trials.conftest import fit
-from tests.trials.test_formats import FORMATS, OPTIONS, tables, write
+from tests.trials.test_formats import FORMATS, OPTIONS, options_for, tables, write
 
 pytestmark = [pytest.mark.trial, pytest.mark.filterwarnings("ignore")]
 C, H = 4, 2
@@ -71,11 +71,12 @@ def scores(network: GoalNetwork, data: TableSequences) -> dict[str, float]:
 @given(frame=tables())
 def test_scores_and_forecasts_in_python(frame: pd.DataFrame, network: GoalNetwork, cache: Path) -> None:
     first: list[Any] = []
+    options = options_for(frame)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         for kind in FORMATS:
             file = write(frame, kind, Path(folder))
-            data, name = opened(file), frame["id"].iloc[-1]
-            record = read_history(file, ["a", "b"], H, C, series=name, goal="Rise to 3", trained=OPTIONS)
+            data, name = opened(file, **options), frame["id"].iloc[-1]
+            record = read_history(file, ["a", "b"], H, C, series=name, goal="Rise to 3", trained=options)
             found = [predicted(network, data), forecast(network, [record], 4, False).lines()]
             found += [scores(network, data)] if kind in ("csv", "jsonl", "parquet") else first[2:]
             first = first or found

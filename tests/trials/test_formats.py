@@ -105,6 +105,12 @@ def write(frame: pd.DataFrame, kind: str, folder: Path) -> Path:
     return file
 
 
+def options_for(frame: pd.DataFrame) -> dict[str, Any]:
+    """Texts tell offsets alone; where these change, the zone has to be given."""
+    changes = len({time.utcoffset() for time in frame["when"]}) > 1
+    return OPTIONS | ({"time_zone": "America/New_York"} if changes else {})
+
+
 def same(left: Record, right: Record) -> None:
     assert (left.series, left.text, left.goal, left.goal_start) == (
         right.series,
@@ -123,9 +129,7 @@ def test_a_table_is_the_same_in_each_format(frame: pd.DataFrame, monkeypatch: py
         warnings.simplefilter("ignore")
         patch.setenv("GSSR_CACHE", folder)
         first: TableSequences | None = None
-        # Texts tell offsets alone; where these change, the zone has to be given.
-        changes = len({time.utcoffset() for time in frame["when"]}) > 1
-        options = OPTIONS | ({"time_zone": "America/New_York"} if changes else {})
+        options = options_for(frame)
         for kind in FORMATS:
             file = write(frame, kind, Path(folder))
             data = TableSequences(str(file), context=4, horizon=2, **options)
