@@ -246,9 +246,9 @@ def test_of_many_texts_the_latest_fit():
 
 def test_months_are_steps_and_gaps_are_not_crossed(tmp_path):
     starts = pd.Series(pd.date_range("2000-01-01", periods=80, freq="MS"))
-    steps, _, year = step_numbers(starts)
-    assert np.array_equal(steps, np.arange(80)) and year == 12
-    assert step_numbers(pd.Series(pd.date_range("2000-01-03", periods=9, freq="7D")))[2] == 52
+    steps, _, grid = step_numbers(starts)
+    assert np.array_equal(steps, np.arange(80)) and grid.season == 12
+    assert step_numbers(pd.Series(pd.date_range("2000-01-03", periods=9, freq="7D")))[2].season == 52
     table = pd.DataFrame(
         {"start_date": starts.dt.date, "end_date": (starts + pd.offsets.MonthEnd()).dt.date, "OT": np.arange(80.0)}
     )
