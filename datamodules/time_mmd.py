@@ -14,9 +14,12 @@ import pandas as pd
 
 from datamodules.dated_texts import TEXTS, known_texts, read_csv, read_dates, read_texts
 from datamodules.sequence_data import SPLITS, SequenceData
+from datamodules.tables.goals import goal_writer, numbers_of, own_templates, words_of
+from datamodules.tables.grid import Grid
 from datamodules.tables.repeats import merge_frame
 from datamodules.tables.stamps import grid_of_stamps
 from gssr.domains import Characters, Different, InnerFraction, Items, Steps
+from gssr.sequences.goals import GoalWriter
 from gssr.sequences.record import Record
 from gssr.sequences.windows import cut
 from gssr.shown import quoted
@@ -52,10 +55,12 @@ class TimeMMD(SequenceData):
         val_share: Share of the rows that validate.
         test_share: Share of the rows that test.
         same_time: What becomes of rows of one start_date, see `TableSequences`.
+        goals: "hindsight": sentences about the target, from templates for any table; or a file (.yaml) or mapping of
+            templates (`gssr.sequences.goals.GoalWriter`); or null: no goals.
 
     Raises ValueError for another layout, an unknown domain or column, dates or numbers that cannot be read, dates that
-    come twice where they are refused, shares that leave no part, and parts that are shorter than a window; and as
-    `SequenceData` does.
+    come twice where they are refused, shares that leave no part, parts that are shorter than a window, and goals that
+    are no templates; and as `SequenceData` does.
     """
 
     default_config = "../configs/time_mmd.yaml"
@@ -71,6 +76,7 @@ class TimeMMD(SequenceData):
         val_share: InnerFraction = 0.15,
         test_share: InnerFraction = 0.15,
         same_time: Literal["last", "mean", "refuse"] = "last",
+        goals: str | dict[str, Any] | None = None,
         *,
         batch_size: Items = 32,
         context: Steps = 24,
@@ -82,7 +88,11 @@ class TimeMMD(SequenceData):
             raise ValueError(f"val_share {val_share} and test_share {test_share} must be together below 1")
         self.folder, self.domain, self.calendar, self.text_chars = Path(path), domain, calendar, text_chars
         self.text_kinds = {"both": TEXTS, "none": ()}.get(text, (text,))
-        self.has_goals, self.has_text = self.goal is not None, text != "none"
+        self.templates = own_templates(goals)
+        if isinstance(goals, str) and goals != "hindsight" and self.templates is None:
+            raise ValueError(f"goals is {quoted(goals)}; expected hindsight, a .yaml file of templates, or null")
+        self._written = goals is not None
+        self.has_goals, self.has_text = self._written or self.goal is not None, text != "none"
         self.shares, self.same_time = (val_share, test_share), same_time
         self.columns = (TARGET, *(columns or ()))
         self.value_names = (*self.columns, *(("season_sin", "season_cos") if calendar else ()))
@@ -92,7 +102,8 @@ class TimeMMD(SequenceData):
 
     def read_windows(self) -> dict[str, Sequence[Record]]:
         table = self.read_table()
-        steps, hours, self.season_steps = step_numbers(table["start"])
+        steps, hours, grid = step_numbers(table["start"])
+        self.step, self.season_steps = str(grid), grid.season
         record = self.record(table, steps)
         val, test = (round(share * len(table)) for share in self.shares)
         edges = [0, len(table) - val - test, len(table) - test, len(table)]
@@ -103,7 +114,16 @@ class TimeMMD(SequenceData):
             rows = slice(edges[parts[0]], edges[parts[-1] + 1])
             found = cut(_part(record, rows), **self.window) if len(record.time[rows]) else []
             windows[split] = [replace(w, time=np.array([clock[step] for step in w.time.tolist()])) for w in found]
+        if self._written and windows["train"]:
+            self.goal_writer = self._writer(windows["train"], grid)
         return windows
+
+    def _writer(self, windows: Sequence[Record], grid: Grid) -> GoalWriter:
+        """What writes goals about the target, in the rounding of these training windows."""
+        scaler, (unit, count) = self.fit_scaler(windows), grid.span
+        moments = (float(part[0]) for part in (scaler.mean, scaler.std, scaler.low, scaler.high))
+        computed = numbers_of(*moments, self.value_resolution[0]) | {"span_unit": unit, "span_count": count}
+        return goal_writer(self.templates, 0, computed, words_of(TARGET, "") | {"name": [TARGET, "value"]})
 
     def record(self, table: pd.DataFrame, steps: np.ndarray) -> Record:
         """All rows as one record without a goal, its times the numbers of the rows' steps."""
@@ -174,8 +194,8 @@ class TimeMMD(SequenceData):
         raise ValueError(f"{file} is missing; read other texts with --data.text report, search or none")
 
 
-def step_numbers(start: pd.Series) -> tuple[np.ndarray, np.ndarray, int | None]:
-    """The number of each row's step, counted through gaps, its time in hours, and the steps of a season.
+def step_numbers(start: pd.Series) -> tuple[np.ndarray, np.ndarray, Grid]:
+    """The number of each row's step, counted through gaps, its time in hours, and the grid of the steps.
 
     Months are steps of one length although their days differ.
 
@@ -188,7 +208,7 @@ def step_numbers(start: pd.Series) -> tuple[np.ndarray, np.ndarray, int | None]:
     if len(same := np.flatnonzero(np.diff(at) < 1)):
         first, second = start.iloc[same[0] : same[0] + 2].dt.date
         raise ValueError(f"start_date has two rows in one step of {grid}: {first} and {second}; keep one row a step")
-    return (at - at[0]).astype(float), grid.time(at, origin), grid.season
+    return (at - at[0]).astype(float), grid.time(at, origin), grid
 
 
 def joined(texts: Sequence[tuple[int, str]], rows: int, most: int) -> list[str | None]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from datamodules.tables.build import Reading
+from datamodules.tables.earlier import earlier_windows
 from datamodules.tables.grid import Grid
 from datamodules.tables.opening import open_table
 from datamodules.tables.panels import check_step, column_of_series
@@ -64,13 +65,34 @@ def read_history(
     trained: Mapping[str, Any] | None = None,
     **given: Any,
 ) -> Record:
-    """The last C steps of a table as a record whose H further steps are unknown.
+    """The last C steps of a table as a record whose H further steps are unknown, see `read_histories`."""
+    return read_histories(
+        path, value_names, horizon, context, goal=goal, goal_step=goal_step, series=series, trained=trained, **given
+    )[0]
+
+
+def read_histories(
+    path: str | Path,
+    value_names: Sequence[str],
+    horizon: int,
+    context: int | None = None,
+    before: Sequence[int] = (),
+    *,
+    goal: str | None = None,
+    goal_step: int | None = None,
+    series: str | None = None,
+    trained: Mapping[str, Any] | None = None,
+    **given: Any,
+) -> tuple[Record, dict[int, Record]]:
+    """The last C steps of a table as a record whose H further steps are unknown, and windows from earlier origins.
 
     Args:
         path: The table, as of `TableSequences`: a row a step.
         value_names: Columns of the Y values, those of the network.
         horizon: Steps H to imagine.
         context: Steps C to observe, at most; all by default.
+        before: By how many steps the contexts of the windows end before the record's. Those that the table has not are
+            left out, and all where the series of training do not go on from its training part to its test part.
         goal: A goal in words.
         goal_step: Step of the horizon, from 1, at which the goal should hold; its last by default.
         series: The series, where the table has several.
@@ -122,13 +144,23 @@ def read_history(
                 f"{source.path} has no value in its last {cutter.context} rows; a plan goes on from values"
             )
         record = windows[0]
+        before = before if _goes_on(trained or {}) else ()
+        earlier = earlier_windows(cutter, [], record.series, float(record.time[record.goal_start]), before)
     start = record.goal_start
-    return replace(
+    record = replace(
         record,
         series=record.series if options.series_column else Path(path).stem,
         goal=None if goal is None else goal.strip(),
         goal_step=start + (goal_step or horizon),
     )
+    return record, earlier
+
+
+def _goes_on(trained: Mapping[str, Any]) -> bool:
+    """Whether a network was trained on a table that is split by time."""
+    by = trained.get("split_by")
+    counted = trained.get("time_column") is None and trained.get("series_column") is not None
+    return by == "time" or (by == "auto" and not counted)
 
 
 def _segment(store: Store, path: str, series: str | None) -> tuple[int, int, int]:

@@ -52,14 +52,27 @@ def read_record(
 
     Options of the table that are given win over those of training.
     """
-    from datamodules.tables.history import read_history
+    return read_records(options, value_names, trained, whole)[0]
 
+
+def read_records(
+    options: argparse.Namespace, value_names: list[str], trained: dict[str, Any], whole: bool = False
+) -> "tuple[Record, dict[int, Record]]":
+    """The history as ``read_record`` gives it, and its windows from earlier origins, where the table has so many rows.
+
+    They are by the number of steps before, as ``gssr.network.recent.recent_spread`` asks for them.
+    """
+    from datamodules.tables.history import read_histories
+    from gssr.network.recent import earlier_origins
+
+    horizon = options.horizon or trained.get("horizon", STEPS)
     given = {name: value for name in TABLE_OPTIONS if (value := getattr(options, name)) is not None}
-    return read_history(
+    return read_histories(
         options.input,
         value_names,
-        options.horizon or trained.get("horizon", STEPS),
+        horizon,
         None if whole else options.context or trained.get("context"),
+        () if whole else earlier_origins(horizon)[1],
         goal=getattr(options, "goal", None),
         goal_step=getattr(options, "goal_step", None),
         series=options.series,

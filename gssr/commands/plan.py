@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gssr import shown
-from gssr.commands.history import HISTORY, history_options, read_record, warn_of_strange_values
+from gssr.commands.history import HISTORY, history_options, read_records, warn_of_strange_values
 from gssr.commands.options import (
     Subparsers,
     add_command,
@@ -22,6 +22,8 @@ from gssr.commands.plan_table import print_plan
 from gssr.files import atomic_write, require_file, writing
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gssr.network import GoalNetwork
     from gssr.sequences.conditions import Condition
     from gssr.sequences.record import Batch, Record
@@ -80,23 +82,24 @@ def run(options: argparse.Namespace) -> None:
 
     network, trained = load_trained(options.ckpt_path, options.run_folder)
     dimension = _dimension(options.dimension, network.value_names)
-    record = read_record(options, network.value_names, trained)
+    record, earlier = read_records(options, network.value_names, trained)
     warn_of_strange_values(record, network)
+    recent = _recent(record, earlier, network)
     if options.strength is not None:
         network.forecaster.strength = options.strength
     network.forecaster.told = options.samples_in_words
     given: dict[str, Any] = {}
     if options.where is not None:
         where = Condition(options.where, network.value_names, network.value_units)
-        given = _conditioned(where, record, network, options)
+        given = _conditioned(where, record, network, options, recent)
         if not given["with_goal"]:
             raise ValueError(f"the network gives {shown.quoted(where.text)} {given['chance']}; no path satisfied it")
     elif record.goal is not None:
-        record, given = _understood(record, network, options)
+        record, given = _understood(record, network, options, recent)
     chance = given.pop("chance", None)
     # Paths in which a goal holds need no pull, which some networks have not learned.
     free = replace(record, goal=None) if given.get("with_goal") else record
-    found = forecast(network, [free], options.samples, not options.no_texts, options.seed)
+    found = forecast(network, [free], options.samples, not options.no_texts, options.seed, recent)
     found = replace(found, batch=replace(found.batch, goal=[record.goal]))
     if options.where is not None:
         found = replace(found, batch=replace(found.batch, goal=[f"where {options.where.strip()}"]))
@@ -135,8 +138,24 @@ def _check(options: argparse.Namespace) -> None:
             require_file(file)
 
 
+def _recent(record: "Record", earlier: "dict[int, Record]", network: "GoalNetwork") -> "Tensor | None":
+    """By how much fans are to be widened (1, Y), as forecasts from earlier rows fell; None without such rows.
+
+    Rows of the history may have been trained on. Their errors are too small, so fans become no narrower.
+    """
+    from gssr.network.recent import recent_spread
+    from gssr.sequences.collate import collate
+
+    batch = collate([record]).to(network.device)
+    found = recent_spread(network.forecaster, batch, lambda series, until, before: earlier)
+    if found is None or not (found > 1).any():
+        return None
+    print(f"fans are up to {found.max().item():.2f} times as wide as by validation: earlier forecasts erred by more")
+    return found.clamp(min=1.0)
+
+
 def _understood(
-    record: "Record", network: "GoalNetwork", options: argparse.Namespace
+    record: "Record", network: "GoalNetwork", options: argparse.Namespace, recent: "Tensor | None"
 ) -> tuple["Record", dict[str, Any]]:
     """What a typed goal means and how paths under it are made: the record, whose goal pulls if it has one, and parts of
     a `Forecast`. What is understood, and how, is printed.
@@ -162,7 +181,7 @@ def _understood(
     if found.condition is not None:
         try:
             where = Condition(found.condition, network.value_names, network.value_units)
-            given = _conditioned(where, record, network, options, paths=mode == CONDITION)
+            given = _conditioned(where, record, network, options, recent, paths=mode == CONDITION)
         except ValueError as error:
             if mode == CONDITION:
                 raise
@@ -192,7 +211,12 @@ def _warn_of_strange_goal(goal: str | None, network: "GoalNetwork") -> None:
 
 
 def _conditioned(
-    where: "Condition", record: "Record", network: "GoalNetwork", options: argparse.Namespace, paths: bool = True
+    where: "Condition",
+    record: "Record",
+    network: "GoalNetwork",
+    options: argparse.Namespace,
+    recent: "Tensor | None",
+    paths: bool = True,
 ) -> dict[str, Any]:
     """The plan of paths of the network's own in which a condition holds (None where there is none, or ``paths`` is
     False), and its chance.
@@ -229,10 +253,11 @@ def _conditioned(
         said += f", as good as {given.effective_samples:.0f} paths, of {given.ancestors:,} beginnings"
     print(shown.line(said))
     # A condition depends on the noise of values as well, so that paths without it need not satisfy it. The fan is as
-    # wide as validation found that forecasts must be; stretched paths need not satisfy a condition, so none is written.
+    # wide as validation and recent errors found that forecasts must be; stretched paths need not satisfy a condition,
+    # so none is written.
     rollouts = given.equally(options.samples, options.seed)
     pulled = torch.zeros(1, dtype=torch.bool, device=rollouts.sample.device)
-    fan = network.forecaster.calibration(rollouts.sample, pulled)
+    fan = network.forecaster.calibration(rollouts.sample, pulled, recent)
     rollouts = replace(rollouts, mean=rollouts.sample, sample=fan)
     plan = network.forecaster.described(batch, rollouts, not options.no_texts)
     return beside | {"with_goal": plan, "chance": found}

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
+from torch import Tensor
 
 from gssr.evaluation.network import SpeakingNetwork
 from gssr.evaluation.predictions import Forecast
@@ -26,7 +27,12 @@ from gssr.sequences.record import Record
 
 
 def forecast(
-    network: SpeakingNetwork, records: Sequence[Record], samples: int = 64, texts: bool = True, seed: int = 0
+    network: SpeakingNetwork,
+    records: Sequence[Record],
+    samples: int = 64,
+    texts: bool = True,
+    seed: int = 0,
+    recent: Tensor | None = None,
 ) -> Forecast:
     """Imagine how records go on, under their goals and without.
 
@@ -36,11 +42,13 @@ def forecast(
         samples: Rollouts S.
         texts: Write a text for each step.
         seed: Of the rollouts; with and without the goal they have the same noise.
+        recent: (B, Y), by how much fans without a goal are to be stretched; see `gssr.network.recent`.
     """
     batch = move_data_to_device(collate(list(records)), network.device)
 
     def plan(goals: list[str | None]) -> Any:
-        return network.plan(batch, goals, samples, texts=texts, generator=torch.Generator().manual_seed(seed))
+        more = {} if recent is None else {"recent": recent}
+        return network.plan(batch, goals, samples, texts=texts, generator=torch.Generator().manual_seed(seed), **more)
 
     with_goal = plan(batch.goal) if any(goal is not None for goal in batch.goal) else None
     return Forecast.of(network, batch, with_goal, plan([None] * len(batch)))

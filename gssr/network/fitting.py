@@ -50,15 +50,12 @@ def adopt(network: GoalNetwork, data: SequenceSource | None, stage: str) -> None
             )
         return
     normalisation = network.options.world.normalisation
-    if network.options.world.calendar is True and data.has_goals:
+    if any_words(data) and (normalisation not in ("training", "auto") or network.options.world.calendar is True):
         raise ValueError(
-            "model.world.calendar takes the time of year from values, but the goals of these data name levels; leave "
-            "one of the two out"
-        )
-    if normalisation not in ("training", "auto") and data.has_goals:
-        raise ValueError(
-            f"model.world.normalisation {normalisation} shows values by each window's own level, but the goals of "
-            "these data name levels; use normalisation training, or leave the goals out"
+            f"model.world.normalisation {normalisation} and calendar {str(network.options.world.calendar).lower()} "
+            "show each window in units of its own, in which a number can be told, but not what other words mean; goals "
+            "of a column, of a file or with named classes need normalisation training and calendar false, or leave "
+            "them out"
         )
     step = getattr(data, "step", None)  # data modules of others may not know it
     if not network.built:
@@ -101,11 +98,11 @@ def fit_numbers(network: GoalNetwork, data: SequenceSource, stage: str) -> None:
     fitted = fitted or (network.options.speech.values and data.has_text)
     if auto or (stage == "fit" and fitted):
         windows = Fitted.of(data)
-    if world.calendar == "auto" and (data.has_goals or getattr(data, "step", None) is None):
+    if world.calendar == "auto" and (any_words(data) or getattr(data, "step", None) is None):
         choose_options(network, "world", calendar=False)
-    if world.normalisation == "auto" and data.has_goals:
+    if world.normalisation == "auto" and any_words(data):
         choose_options(network, "world", normalisation="training")
-        say("normalisation training, since goals name levels")
+        say("normalisation training, since goals may say more than numbers")
     if windows is not None:
         train = windows.batch.select(range(windows.training))
         fit_usual(train, scaler)
@@ -122,6 +119,12 @@ def fit_numbers(network: GoalNetwork, data: SequenceSource, stage: str) -> None:
     network.world.fit_units(scaler, data.value_resolution)
     if world.linear_lags and windows is not None:
         fit_linear(network.world, windows, season)
+
+
+def any_words(data: SequenceSource) -> bool:
+    """Whether goals may say levels by other words than numbers: given ones, and those with named classes."""
+    writer = getattr(data, "goal_writer", None)
+    return data.has_goals and (writer is None or bool(writer.class_bounds))
 
 
 def _fit_calendar(network: GoalNetwork, trial: Trial, train: Batch, scaler: Scaler) -> None:

@@ -102,7 +102,7 @@ class GoalNetwork(LightningModule):
         width, sizes = len(self.value_names), (options.world.latent_dim, options.world.hidden_dim)
         row = options.speech.row and RowInWords(options.speech.row, values.names, values.units, values.resolution)
         return {
-            "world": WorldModel(options.world, options.steering, self.backbone, width),
+            "world": WorldModel(options.world, options.steering, self.backbone, width, values.goal_units()),
             "calibration": Calibration(width),
             "speaker": Speaker(options.speech, self.backbone, *sizes, row or None, width),
         }

@@ -38,6 +38,11 @@ class WindowScale(NamedTuple):
         """The scale of some steps of the window, where the calendar gives each step a mean of its own."""
         return self._replace(mean=self.mean[:, first:end]) if self.mean.shape[1] > 1 else self
 
+    def at(self, step: Tensor) -> tuple[Tensor, Tensor]:
+        """What is 0 and what is 1 at one step (B,) of each window, (B, Y) each."""
+        rows = torch.arange(len(step), device=step.device)
+        return self.mean[rows, step] if self.mean.shape[1] > 1 else self.mean[:, 0], self.spread[:, 0]
+
 
 def window_scale(batch: Batch, scaler: Scaler) -> WindowScale:
     """Reversible instance normalisation (Kim et al. 2022) by the observed values of the C context steps.

@@ -14,6 +14,7 @@ from gssr.network.goal_encoder import LatentGoal
 from gssr.network.layers import exact
 from gssr.network.losses import Losses, Measured, antithetic_crps, goal_distance, kl_terms, masked_mean, value_nll
 from gssr.network.noise import WindowNoise
+from gssr.network.normalisation import WindowScale
 from gssr.network.numbers import numbers_of
 from gssr.network.own_words import respelled
 from gssr.network.rssm import Filtered
@@ -281,9 +282,17 @@ class Objective:
     def goal_loss(self, batch: Batch, goal: LatentGoal) -> Measured:
         """Squared distance between the value that x_g promises and the goal's bounds, mean over the goals with any."""
         world = self.world
-        low, high = world.scaler.transform(batch.goal_low), world.scaler.transform(batch.goal_high)
+        low, high = (self._scaled(bound, batch) for bound in (batch.goal_low, batch.goal_high))
         bounded = goal.active & ~(torch.isnan(low) | torch.isnan(high)).all(-1)
         return _measured(goal_distance(world.decode(goal.x).mean, low, high), bounded)
+
+    def _scaled(self, bound: Tensor, batch: Batch) -> Tensor:
+        """Bounds (B, Y) in the units that the network sees at the step of the goals."""
+        scale = self.world.scale(batch)
+        if not isinstance(scale, WindowScale):
+            return scale.transform(bound)
+        zero, one = scale.at(batch.goal_step)
+        return (bound - zero) / one
 
 
 def _measured(values: Tensor, mask: Tensor) -> Measured:

@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 from gssr.backbone.config import BackboneConfig
 from gssr.domains import NonNegative, checked
 from gssr.network.config import fixed, plain, restore
+from gssr.network.goal_units import GoalUnits
 from gssr.network.objective import ObjectiveConfig
 from gssr.network.optimizer import OptimizerConfig
 from gssr.network.speaker import SpeechConfig
@@ -33,6 +34,10 @@ class ValuesConfig:
     resolution: tuple[NonNegative, ...] | None = None
     step: str | None = fixed(None)
     words: str | None = None
+
+    def goal_units(self) -> GoalUnits:
+        """What writes goals about these values in units of windows."""
+        return GoalUnits(self.words)
 
 
 @dataclass

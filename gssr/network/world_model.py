@@ -18,6 +18,7 @@ from gssr.network.config import fixed
 from gssr.network.forecast_error import Decoder, ForecastError
 from gssr.network.gaussian import Gaussian
 from gssr.network.goal_encoder import GoalEncoder, GoalReader, LatentGoal
+from gssr.network.goal_units import GoalUnits
 from gssr.network.heads import ValueHead
 from gssr.network.layers import exact
 from gssr.network.linear import LinearForecast
@@ -47,12 +48,12 @@ class WorldModelConfig:
         posterior: Class of the posterior: ProductPosterior, MlpPosterior or a subclass of Posterior of your own.
         reads_changes: The GRU reads the last change of values, too.
         error_order: Past steps that the error of a forecast goes on from: 1, or a season and one more.
-        normalisation: Units in which the network sees values: training, of the training part; for levels that drift,
-            and without goals, window, of each window's own context, last, its last value and the deviation of the
+        normalisation: Units in which the network sees values and the levels in goals: training, of the training part;
+            for levels that drift, window, of each window's own context, last, its last value and the deviation of the
             training part, or mixed, its mean and how large its changes are beside those of the training part. auto:
             the one whose linear forecasts are best.
-        calendar: What waves of the year, the week and the day explain is taken from values before all else; without
-            goals. auto: where linear forecasts are better for it.
+        calendar: What waves of the year, the week and the day explain is taken from values before all else. auto:
+            where linear forecasts are better for it.
         linear_lags: Longest lag of a linear autoregression inside, fitted before training; the belief learns what it
             leaves, and error_order is not used. 0: there is none.
     """
@@ -78,10 +79,16 @@ class WorldModel(nn.Module):
         config: sizes and readings. steering: how a goal moves the prior.
         backbone: the frozen model; it is no submodule.
         value_dim: Y.
+        goal_units: writes goals in units of their windows.
     """
 
     def __init__(
-        self, config: WorldModelConfig, steering: SteeringConfig, backbone: FrozenBackbone, value_dim: int
+        self,
+        config: WorldModelConfig,
+        steering: SteeringConfig,
+        backbone: FrozenBackbone,
+        value_dim: int,
+        goal_units: GoalUnits | None = None,
     ) -> None:
         super().__init__()
         if "auto" in (config.normalisation, config.calendar):
@@ -90,6 +97,7 @@ class WorldModel(nn.Module):
                 "give others, such as training and false"
             )
         self.config, self.backbone, self.value_dim = config, backbone, value_dim
+        self.goal_units = goal_units or GoalUnits()
         self.table = TextTable(backbone, config.text_layers, config.text_reading())
         self.read_goals = GoalReader(backbone, config.goal_layer)
         latent, hidden = config.latent_dim, config.hidden_dim
@@ -123,7 +131,12 @@ class WorldModel(nn.Module):
 
     @exact
     def encode_goals(self, batch: Batch, goals: Sequence[str | None]) -> LatentGoal:
-        """Goals of a batch as points of the latent space; None is a sequence without a goal."""
+        """Goals of a batch as points of the latent space; None is a sequence without a goal.
+
+        Where each window has units of its own, they are read in these.
+        """
+        if isinstance(scale := self.scale(batch), WindowScale) and any(goal is not None for goal in goals):
+            goals = self.goal_units(goals, scale, batch.goal_step)
         known = [goal for goal in goals if goal is not None]
         x = torch.zeros(len(goals), self.config.latent_dim, device=self.device)
         active = torch.tensor([goal is not None for goal in goals], device=self.device)

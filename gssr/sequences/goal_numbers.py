@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 MOST_READ = 1_000  # characters of a goal that are searched
 _MINUS = "−﹣－-"  # the last one means no range behind others
@@ -61,11 +61,41 @@ def levels(goal: str, units: Collection[str] = ()) -> list[float]:
     dates, years ("by 2030"), times of day, lengths of time, ordinals and labels ("category 3"), and percentages of
     something. What stands before one of the units is a level in any case.
     """
-    text = re.sub(r"[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda found: "^" + found[0].translate(_SUPERSCRIPTS), goal[:MOST_READ])
+    return [level for _, _, level in _levels(_plain(goal[:MOST_READ]), units)]
+
+
+def rewritten(
+    goal: str, write: Callable[[float], str], units: Collection[str] = (), names: Collection[str] = ()
+) -> str:
+    """A goal with what `write` makes of each of its `levels`; the numbers in `names` of values, as in "PM 2.5", stay.
+
+    Only the first `MOST_READ` characters are looked through.
+    """
+    text = _plain(goal)
+    masked, numbered = text[:MOST_READ], [name.strip() for name in names if re.search(r"\d", name)]
+    for name in sorted(numbered, key=len, reverse=True):
+        of_name = rf"(?<!\w){re.escape(name)}(?!\w)"
+        masked = re.sub(of_name, lambda found: "_" * len(found[0]), masked, flags=re.IGNORECASE)
+    for start, end, level in reversed(_levels(masked, units)):
+        text = text[:start] + write(level) + text[end:]
+    return text
+
+
+def _plain(goal: str) -> str:
+    return re.sub(r"[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda found: "^" + found[0].translate(_SUPERSCRIPTS), goal)
+
+
+def _levels(text: str, units: Collection[str]) -> list[tuple[int, int, float]]:
+    """Where each level starts and ends, and its size."""
     text = _TIMES.sub(lambda found: "," * len(found[0]), text)
     units = [unit.strip() for unit in units if unit.strip()]
     own = re.compile(rf"[\s-]?(?:{'|'.join(map(re.escape, units))})(?!\w)") if units else None
-    return [_value(found, text, own) for found in _NUMBER.finditer(text) if _is_level(found, text, own, units)]
+    return [
+        (found.start(), found.end() if own and own.match(text, found.end()) else end, _value(found, text, own))
+        for found in _NUMBER.finditer(text)
+        if _is_level(found, text, own, units)
+        for _, end in [_extent(found, text)]
+    ]
 
 
 def numbers(text: str) -> list[tuple[int, int, float]]:

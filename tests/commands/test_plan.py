@@ -348,3 +348,52 @@ def test_without_a_reader_goals_still_pull(
     line = planned(checkpoint, tmp_path)
     assert line["understood"] is None and line["with_goal"] is not None
     assert "another language model" in capsys.readouterr().err
+
+
+def quiet_then(noise: float, rows: int = 60) -> pd.DataFrame:
+    """Wind around 60 whose last half has another noise."""
+    wind = 60 + np.random.default_rng(0).normal(size=rows) * np.where(np.arange(rows) < rows // 2, 1.0, noise)
+    times = pd.date_range("2024-09-01", periods=rows, freq="6h").strftime("%Y-%m-%dT%H:%MZ")
+    return pd.DataFrame({"time": times, "wind": wind.round(1), "pressure": 980.0})
+
+
+def fan(checkpoint: Path, file: Path, *more: object) -> np.ndarray:
+    """How wide the fan of wind is at each step."""
+    run("--input", file, "--ckpt_path", checkpoint, "--no-texts", "--json", file.with_suffix(".json"), *more)
+    quantiles = np.array(lines(file.with_suffix(".json"))["without_goal"]["quantiles"])
+    return quantiles[:, 0, -1] - quantiles[:, 0, 0]
+
+
+@pytest.fixture(scope="module")
+def goes_on(checkpoint: Path) -> Path:
+    """The checkpoint of a network whose series go on from its training part to its test part."""
+    saved, file = torch.load(checkpoint, weights_only=True), checkpoint.with_name("goes_on.ckpt")
+    options = saved["datamodule_hyper_parameters"] | {"time_column": "time", "split_by": "auto"}
+    torch.save(saved | {"datamodule_hyper_parameters": options}, file)
+    return file
+
+
+def test_fans_widen_where_forecasts_from_earlier_rows_erred(
+    checkpoint: Path, goes_on: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    whole, wild = quiet_then(60.0), tmp_path / "wild.csv"
+    whole.to_csv(wild, index=False)
+    whole.tail(3).to_csv(tmp_path / "short.csv", index=False)
+    wide, short = fan(goes_on, wild), fan(goes_on, tmp_path / "short.csv")
+    assert (wide > 1.2 * short).all() and "times as wide as by validation" in capsys.readouterr().out
+    # Rows that were trained on would make fans too narrow.
+    quiet_then(0.01).to_csv(tmp_path / "quiet.csv", index=False)
+    quiet_then(0.01).tail(3).to_csv(tmp_path / "end.csv", index=False)
+    np.testing.assert_allclose(fan(goes_on, tmp_path / "quiet.csv"), fan(goes_on, tmp_path / "end.csv"))
+    # Each series of other data is in one part, so that validation has seen none of it.
+    np.testing.assert_allclose(fan(checkpoint, wild), short)
+    assert "times as wide" not in capsys.readouterr().out
+
+
+def test_only_values_that_have_arrived_widen_a_fan(goes_on: Path, tmp_path: Path) -> None:
+    table, widths = quiet_then(60.0), []
+    for name, last in (("a", 1.0), ("b", 1e4)):
+        table.loc[:2, "wind"] = last  # too long ago for any forecast that is looked at
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+        widths.append(fan(goes_on, tmp_path / f"{name}.csv"))
+    np.testing.assert_array_equal(*widths)

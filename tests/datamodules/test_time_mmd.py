@@ -246,9 +246,9 @@ def test_of_many_texts_the_latest_fit():
 
 def test_months_are_steps_and_gaps_are_not_crossed(tmp_path):
     starts = pd.Series(pd.date_range("2000-01-01", periods=80, freq="MS"))
-    steps, _, year = step_numbers(starts)
-    assert np.array_equal(steps, np.arange(80)) and year == 12
-    assert step_numbers(pd.Series(pd.date_range("2000-01-03", periods=9, freq="7D")))[2] == 52
+    steps, _, grid = step_numbers(starts)
+    assert np.array_equal(steps, np.arange(80)) and grid.season == 12
+    assert step_numbers(pd.Series(pd.date_range("2000-01-03", periods=9, freq="7D")))[2].season == 52
     table = pd.DataFrame(
         {"start_date": starts.dt.date, "end_date": (starts + pd.offsets.MonthEnd()).dt.date, "OT": np.arange(80.0)}
     )
@@ -267,6 +267,31 @@ def test_more_values_by_name_and_the_calendar(tmp_path):
     record = data.train_records.records[0]
     np.testing.assert_allclose(record.value[:, 1], record.value[:, 0] ** 2)
     np.testing.assert_allclose((record.value[:, 2:] ** 2).sum(1), 1, rtol=1e-5)
+
+
+def test_goals_of_hindsight_say_the_target_and_the_time_in_steps(tmp_path):
+    starts = pd.Series(pd.date_range("2000-01-01", periods=80, freq="MS"))
+    ends = (starts + pd.offsets.MonthEnd()).dt.date
+    table = pd.DataFrame({"start_date": starts.dt.date, "end_date": ends, "OT": np.arange(80.0) ** 1.5})
+    write(tmp_path, "Traffic", table)
+    data = made(tmp_path, "Traffic", goals="hindsight", calendar=True)
+    assert data.has_goals and data.step == "1 month" and data.goal_writer.number_step == 2
+    assert made(tmp_path, "Traffic").goal_writer is None and not made(tmp_path, "Traffic").has_goals
+    written = [r for r in data.train_records if r.goal is not None]
+    assert len(written) > 0.5 * len(data.train_records)
+    for record in written:
+        assert abs(record.goal_low[0] - record.value[-1, 0]) < 2.6 * 2 and np.isnan(record.goal_low[1:]).all()
+        assert f"{record.goal_low[0]:g}" in record.goal, record.goal
+    said = " ".join(record.goal for record in written)
+    assert "2 months" in said and "hours" not in said and "OT" in said and "value" in said
+    own = made(tmp_path, "Traffic", goals={"numbers": {"any": ["Exports of {value}"]}})
+    assert all(r.goal is None or r.goal.startswith("Exports of ") for r in own.train_records)
+    for wrong in ("goals.csv", "goals.yaml"):
+        with pytest.raises(ValueError, match="there is no such file"):
+            TimeMMD(str(tmp_path), "Traffic", goals=wrong)
+    (tmp_path / "goals.csv").write_text("goal\nRise\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="expected hindsight, a .yaml file of templates, or null"):
+        TimeMMD(str(tmp_path), "Traffic", goals=str(tmp_path / "goals.csv"))
 
 
 def constant(count: int) -> pd.DataFrame:

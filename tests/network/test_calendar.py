@@ -12,6 +12,7 @@ from gssr.network import GoalNetwork
 from gssr.network.calendar import expected, fit_waves, scale_of, waves
 from gssr.network.fitting import adopt
 from gssr.sequences.collate import collate
+from gssr.sequences.goals import GoalWriter
 from gssr.sequences.record import Batch, Record
 from gssr.sequences.scaler import Scaler
 from tests.network.test_goal_network import C, H, record
@@ -119,14 +120,30 @@ def test_it_is_left_out_of_a_walk_and_of_goals(network: GoalNetwork, capsys: pyt
     assert network.chosen["world"] == {"normalisation": network.options.world.normalisation, "calendar": False}
 
 
-def test_goals_name_levels(network: GoalNetwork, tiny_folder: Path) -> None:
+def test_goals_in_any_words_need_units_of_the_training_part(network: GoalNetwork, tiny_folder: Path) -> None:
     data = source(*daily(4, 3.0))
     data.has_goals = True
     adopt(network, data, "fit")
     assert network.chosen["world"] == {"normalisation": "training", "calendar": False}
     other = make_network(tiny_folder, latent_dim=4, hidden_dim=16, text_layers=(2,), goal_layer=2, calendar=True)
-    with pytest.raises(ValueError, match="the goals of these data name levels; leave one of the two out"):
+    with pytest.raises(ValueError, match="goals of a column, of a file or with named classes need normalisation"):
         adopt(other, data, "fit")
+
+
+@pytest.mark.parametrize("classes", [False, True])
+def test_written_numbers_leave_the_units_to_the_data_and_named_classes_do_not(
+    network: GoalNetwork, classes: bool
+) -> None:
+    data = source(*daily(8, 8.0))
+    named = {"classes": {"any": ["Be {class}"]}, "class_bounds": [{"key": "low", "low": -99, "high": 0}]}
+    data.has_goals, data.goal_writer = (
+        True,
+        GoalWriter.of({"numbers": {"any": ["Be at {value}"]}} | (named if classes else {})),
+    )
+    adopt(network, data, "fit")
+    assert network.options.world.calendar is not classes
+    if classes:
+        assert network.options.world.normalisation == "training"
 
 
 @pytest.mark.parametrize(("own", "row"), [(None, "{values}:"), ("level {y}:", "level {y}:")])

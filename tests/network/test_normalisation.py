@@ -115,11 +115,11 @@ def test_losses_are_the_same_wherever_the_window_lies_and_none_imagines_the_cont
     assert {network.objective.first_imagined(part, g) for _ in range(200)} == set(range(C, C + H))
 
 
-def test_it_is_refused_where_goals_name_levels_and_where_it_is_unknown(tiny_folder: Path) -> None:
+def test_it_is_refused_where_goals_may_say_more_than_numbers_and_where_it_is_unknown(tiny_folder: Path) -> None:
     with pytest.raises(ValueError, match="normalisation is 'batch'; expected one of auto, training"):
         network_of(tiny_folder, "batch")
     network = network_of(tiny_folder, "window")
     data = SimpleNamespace(has_text=True, has_goals=True, value_names=["a", "b"], value_units=["u", "v"])
     network._trainer = SimpleNamespace(datamodule=data, precision="32-true")
-    with pytest.raises(ValueError, match="goals of these data name levels"):
+    with pytest.raises(ValueError, match="normalisation window .* a number can be told, but not what other words"):
         network.setup("fit")
