@@ -17,7 +17,7 @@ from gssr.sequences.record import Record
 FILE = Path(__file__).parent / "sentences.txt"
 NOW = 418_254.0  # hours from 1970 to 2017-09-18T06:00Z
 PATHS, WINDOWS = 200, 12
-PHRASINGS = ("near", "far", "second")
+PHRASINGS = ("near", "far", "second", "third")
 # Standard deviations of how far the ends of paths are bent: wind, pressure, latitude, longitude.
 BENDS = (35.0, 18.0, 4.0, 6.0)
 
