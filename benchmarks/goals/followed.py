@@ -126,7 +126,11 @@ def follow(run: Path, options: argparse.Namespace) -> Found:
     records = spread(data.windows_evaluation(options.part, options.goals), options.windows)
     linear = LinearGaussian(data.windows("train"))
     tolerance, names = network.validation.tolerance, network.value_names
-    most, generator, found = threshold(data.windows("train")), np.random.default_rng(0), Found()
+    most, generator, found = (
+        threshold(data.windows("train"), data.value_resolution[0]),
+        np.random.default_rng(0),
+        Found(),
+    )
     for record, other in zip(tqdm(records, leave=False), borrowed(records), strict=True):
         true, lent = follower(record), follower(other, ("conditioned",))
         found.unread += true.read.condition is None

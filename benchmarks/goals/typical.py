@@ -47,10 +47,12 @@ def log_densities(network: GoalNetwork, batch: Batch, drawn: Rollouts, seed: int
     return total.view(paths, BEGINNINGS).logsumexp(1) - log(BEGINNINGS)
 
 
-def threshold(records: Sequence[Record]) -> float:
-    """What one-step changes of the first value seldom exceed."""
+def threshold(records: Sequence[Record], resolution: float) -> float:
+    """What one-step changes of the first value seldom exceed, and half of its resolution: values of paths lie between
+    those that data have.
+    """
     steps = np.concatenate([abs(np.diff(record.value[:, 0])) for record in records])
-    return float(np.nanquantile(steps, LARGE))
+    return float(np.nanquantile(steps, LARGE)) + resolution / 2
 
 
 def large(paths: Tensor, last: Tensor, most: float) -> float:

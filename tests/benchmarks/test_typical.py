@@ -55,4 +55,6 @@ def test_large_changes_begin_at_the_last_value() -> None:
     paths = torch.tensor([[[5.0], [5.5]], [[1.0], [4.5]]])
     assert typical.large(paths, torch.tensor([1.0]), 3.0) == 0.5
     records = [Record("a", np.arange(21.0), np.r_[np.arange(20.0), 40.0][:, None], [None] * 21, goal_start=2)]
-    assert 1.0 < typical.threshold(records) < 21.0
+    assert (
+        typical.threshold(records, 5.0) == typical.threshold(records, 0.0) + 2.5 and typical.threshold(records, 0) > 1
+    )
