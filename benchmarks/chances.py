@@ -10,8 +10,9 @@ learned if there is none.
 Rows: unsteered rollouts; particles with a twist; particles with a twist and a guide. Columns, of 64 paths unless said:
 relative error (root of the mean square of estimate / truth - 1), bias (sum of estimates / sum of truths, with the
 standard error over windows), estimates that are 0, share of paths in the event, effective samples (Kish), ancestors,
-CPU time a path against a plain rollout; and for a relative error of 0.05 the time of so many thousand plain rollouts,
-which the ladder weighs: it counts where that is least without particles.
+large changes of the first value in weighted paths over those in rollouts that satisfy the event (beyond 95 % of all in
+the window), CPU time a path against a plain rollout; and for a relative error of 0.05 the time of so many thousand
+plain rollouts, which the ladder weighs: it counts where that is least without particles.
 """
 
 from __future__ import annotations
@@ -45,12 +46,15 @@ UNSTEERED, TWISTED, GUIDED = "unsteered", "twisted", "twisted and guided"
 AT_A_TIME = 4096  # rollouts
 SIZE = smc.ISLAND
 WANTED = 0.05  # relative error
+LARGE = 0.95  # quantile of changes
 MANY = 4  # islands, whose mean is a larger estimate
 
 
 @dataclass
 class Measured:
-    """Estimates (M) of islands and the truth of one event in one window, and what its particles are like."""
+    """Estimates (M) of islands and the truth of one event in one window, and what its particles are like; ``large``:
+    how many changes of a weighted path are large, and of a rollout in the event.
+    """
 
     window: int
     truth: float
@@ -58,6 +62,7 @@ class Measured:
     inside: float
     effective: float
     ancestors: float
+    large: tuple[float, float]
 
 
 @dataclass
@@ -86,6 +91,7 @@ class Row:
             "in the event": f"{100 * mean(lambda each: each.inside):.0f} %",
             "effective samples": f"{mean(lambda each: each.effective):.0f}",
             "ancestors": f"{mean(lambda each: each.ancestors):.0f}",
+            "large changes": f"{mean(lambda each: each.large[0]) / mean(lambda each: each.large[1]):.2f}",
             "time": f"{cost:.1f}",
             "for 0.05": f"{(error(1) / WANTED) ** 2 * SIZE * cost / 1000:.0f}",
         }
@@ -156,17 +162,24 @@ def chosen(
 def of_rollouts(event: ConditionEvent, paths: Tensor, last: Tensor, window: int, truth: float) -> Measured:
     """Plain rollouts as estimates."""
     hits = event(paths[: len(paths) // SIZE // MANY * SIZE * MANY], last).view(-1, SIZE).double().sum(1).numpy()
-    return Measured(window, truth, hits / SIZE, float(hits.mean()) / SIZE, float(hits.mean()), float(hits.mean()))
+    share, count = float(hits.mean()) / SIZE, float(hits.mean())
+    return Measured(window, truth, hits / SIZE, share, count, count, (1.0, 1.0))
 
 
-def of_particles(found: smc.Particles, window: int, truth: float) -> Measured:
+def of_particles(found: smc.Particles, window: int, truth: float, large: Tensor, usual: float) -> Measured:
+    """``large`` (N) counts the large changes of each path; ``usual`` is their mean over rollouts in the event."""
     weights, origins = found.log_weights.view(-1, SIZE).softmax(1).nan_to_num(0.0), found.origins.view(-1, SIZE)
     inside = found.log_weights.view(-1, SIZE).isfinite()
     effective = (1 / weights.square().sum(1)).nan_to_num(posinf=0.0).mean()
     ancestors = [len(row[alive].unique()) for row, alive in zip(origins, inside, strict=True)]
-    return Measured(
-        window, truth, found.chances.numpy(), float(inside.double().mean()), float(effective), float(np.mean(ancestors))
-    )
+    share, count = float(inside.double().mean()), float(large.double() @ found.log_weights.softmax(0))
+    beginnings = float(np.mean(ancestors))
+    return Measured(window, truth, found.chances.numpy(), share, float(effective), beginnings, (count, usual))
+
+
+def changes(paths: Tensor, last: Tensor) -> Tensor:
+    """Sizes (S, H) of the changes of the first value of paths (S, H, Y), from the last observed values (Y) on."""
+    return torch.cat([last[:1].expand(len(paths), 1), paths[..., 0]], 1).diff(dim=1).abs()
 
 
 def main() -> None:
@@ -198,6 +211,7 @@ def main() -> None:
         seconds = (time.process_time() - started) / len(CHANCES)
         numbers, *others = torch.cat(parts).chunk(4)
         known = torch.cat(others)
+        most = float(np.quantile(changes(numbers, last).numpy(), LARGE))
         for name, chance in CHANCES.items():
             rows[name, UNSTEERED].seconds += seconds
             rows[name, UNSTEERED].paths += options.rollouts // len(CHANCES)
@@ -207,6 +221,7 @@ def main() -> None:
                 if not chance / 3 < truth < 3 * chance:
                     continue  # a kind that has no such event here
                 rows[name, UNSTEERED].found.append(of_rollouts(event, known, last, number, truth))
+                usual = float((changes(known[event(known, last)], last) > most).double().sum(1).mean())
                 asked = smc.Asked(event, last, network.world.scaler.std)
                 for method in (TWISTED, GUIDED):
                     row, generator = rows[name, method], torch.Generator().manual_seed(options.seed + 1000 * number + 1)
@@ -215,7 +230,8 @@ def main() -> None:
                     found = smc.draw(dynamics, twist, asked, options.islands, generator, guided=method == GUIDED)
                     row.seconds += time.process_time() - started
                     row.paths += len(found.paths)
-                    row.found.append(of_particles(found, number, truth))
+                    large = (changes(found.paths, last) > most).sum(1)
+                    row.found.append(of_particles(found, number, truth, large, usual))
     shown = []
     for name in CHANCES:
         plain = rows[name, UNSTEERED].seconds / rows[name, UNSTEERED].paths

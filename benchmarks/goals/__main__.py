@@ -1,4 +1,4 @@
-"""How well typed goals are understood: 227 sentences about a storm in 12 kinds, with their truth.
+"""How well typed goals are understood: 323 sentences about a storm in 12 kinds, with their truth.
 
     python -m benchmarks.goals                       # of the reader of the package, a minute on a core
     python -m benchmarks.goals --wrong               # the sentences that are read wrongly, too
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.goals.sentences import NOW, WINDOWS, Goal, bent_paths, holds, read_goals
+from benchmarks.goals.sentences import NOW, PHRASINGS, WINDOWS, Goal, bent_paths, holds, read_goals
 from benchmarks.quality.report import table
 from datamodules.storms import Storms
 from gssr.backbone import FrozenBackbone
@@ -102,8 +102,8 @@ def rows(scored: list[Scored]) -> list[dict[str, str]]:
     found = []
     for kind, mine in [*kinds.items(), ("all", scored)]:
         row = {"kind": kind}
-        for name, far in (("near", False), ("far", True)):
-            part = [each for each in mine if each.goal.far == far]
+        for name in PHRASINGS:
+            part = [each for each in mine if each.goal.phrasing == name]
             row |= {
                 f"{name}: pairs right, %": f"{100 * np.mean([each.right for each in part]):.1f}",
                 f"{name}: exact": f"{sum(each.exact for each in part)} of {len(part)}",

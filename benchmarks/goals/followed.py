@@ -23,6 +23,10 @@ standard errors over windows; of shares the least and the greatest of several ru
 which the network gives such a chance. A sentence that says "within" or "over" names no step, though its goal is about
 one; so goals whose words name their step are shown by themselves, too.
 
+Log density is that of x and of all values without a goal, in nats, unstretched, mean over paths: what paths of the
+network's own have is that of no goal. Large changes are those of the first value that 5 % of the steps of training
+windows exceed; their share of a path's steps over that of what came to pass in the same windows.
+
 Chances of true and borrowed goals are compared by how often that of the true one is greater, with what was understood:
 within a window, where a goal borrowed from a like start is about as likely; with a goal drawn from all windows; and
 over all pairs of windows. Beside the network stands a linear autoregression with normal errors.
@@ -39,10 +43,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.goals.follower import METHODS, Follower, scores, share
 from benchmarks.goals.linear import LinearGaussian
+from benchmarks.goals.typical import large, log_densities, threshold
 from benchmarks.quality.report import table
 from gssr.backbone.cpu import prepare_cpu
 from gssr.evaluation.forecast_report import stretches
@@ -59,6 +65,7 @@ SHARES = ("in 80 %", "hit", "hit, above 1e-4", "borrowed hit", "borrowed, above 
 LOOSE = re.compile(r"\b(within|over|by|before|during|until)\b", re.IGNORECASE)
 ALL, NAMED = "all goals", "goals whose words name their step"
 COMPARED = ("a like start", "any start")
+TRUE, BORROWED = "true goals", "borrowed"
 
 
 @dataclass
@@ -70,6 +77,7 @@ class Found:
     )
     chances: dict[tuple[str, str], list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
     unread: int = 0
+    typical: dict[tuple[str, str], list[tuple[float, float, float]]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, goal: str | None, method: str, name: str, value: float) -> None:
         for group in (ALL, NAMED):
@@ -118,7 +126,11 @@ def follow(run: Path, options: argparse.Namespace) -> Found:
     records = spread(data.windows_evaluation(options.part, options.goals), options.windows)
     linear = LinearGaussian(data.windows("train"))
     tolerance, names = network.validation.tolerance, network.value_names
-    generator, found = np.random.default_rng(0), Found()
+    most, generator, found = (
+        threshold(data.windows("train"), data.value_resolution[0]),
+        np.random.default_rng(0),
+        Found(),
+    )
     for record, other in zip(tqdm(records, leave=False), borrowed(records), strict=True):
         true, lent = follower(record), follower(other, ("conditioned",))
         found.unread += true.read.condition is None
@@ -127,21 +139,50 @@ def follow(run: Path, options: argparse.Namespace) -> Found:
                 found.add(record.goal, method, name, value)
             if true.chances.get(method, true.chances["conditioned"]) > LEAST:
                 found.add(record.goal, method, "hit, above 1e-4", row["hit"])
+        batch = collate([record])
+        for kind, followed in ((TRUE, true), (BORROWED, lent)):
+            for method, drawn in followed.drawn.items():
+                density = float(log_densities(network, batch, drawn).mean())
+                found.typical[kind, method].append((density, *large_of(record, drawn.sample[:, 0], most)))
         for method, row in scores(lent.ensembles, other, tolerance, names).items():
             found.add(other.goal, method, "borrowed hit", row["hit"])
             if lent.chances["conditioned"] > LEAST:
                 found.add(other.goal, method, "borrowed, above 1e-4", row["hit"])
-        batch, drawn = collate([record]), with_goal(record, records[generator.integers(len(records))])
+        any_other = with_goal(record, records[generator.integers(len(records))])
         own = {
             "network": follower.free(batch),
             "linear": linear.paths(batch, 4096, torch.Generator().manual_seed(0)),
         }
-        asked = [true.read.condition, lent.read.condition, follower.read(drawn).condition]
+        asked = [true.read.condition, lent.read.condition, follower.read(any_other).condition]
         for name, paths in own.items():
             first, *seconds = (share(text, paths, network, batch) for text in asked)
             for kind, second in zip(COMPARED, seconds, strict=True):
                 found.chances[name, kind].append((first, second))
     return found
+
+
+def large_of(record: Record, paths: Tensor, most: float) -> tuple[float, float]:
+    """Shares of large changes of paths (S, H, Y), and of what came to pass."""
+    last, ahead = (torch.from_numpy(part) for part in np.split(record.value[record.goal_start :], [1]))
+    return large(paths, last[0], most), large(ahead[None], last[0], most)
+
+
+def typical(runs: Sequence[Found]) -> list[dict[str, str]]:
+    """A row a method: log density of its paths, and their large changes over those of what came to pass."""
+    lines = []
+    for method in METHODS:
+        cells = {"paths": method}
+        for kind in (TRUE, BORROWED):
+            each = [np.array(run.typical[kind, method]) for run in runs if run.typical[kind, method]]
+            if not each:
+                continue
+            densities, shares = [part[:, 0].mean() for part in each], [part[:, 1:].mean(0) for part in each]
+            cells[f"log density, {kind}"] = f"{np.mean(densities):.0f} ± {np.std(densities):.0f}"
+            ratios = [share[0] / share[1] if share[1] else np.nan for share in shares]
+            cells[f"large changes, times the truth's, {kind}"] = f"{np.mean(ratios):.2f} ± {np.std(ratios):.2f}"
+        lines.append(cells)
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    return [{name: line.get(name, "–") for name in names} for line in lines if len(line) > 1]
 
 
 def rows(runs: Sequence[Found], group: str) -> list[dict[str, str]]:
@@ -202,6 +243,8 @@ def show(found: Sequence[Found]) -> None:
         print(f"\n{group}: {count} windows, {len(found)} run{'s' * (len(found) > 1)}\n")
         if count:
             print("\n".join(table(rows(found, group))))
+    print("\nhow typical of the network its unstretched paths are, ± over runs:\n")
+    print("\n".join(table(typical(found))))
     print("\nchance of the true goal above that of another:\n")
     print("\n".join(table(compared(found))))
     print(f"\ntrue goals that were read as none: {', '.join(str(each.unread) for each in found)}", flush=True)

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.goals.typical import PATHS
 from gssr.metrics import goal_hits, weighted_crps, weighted_quantiles
 from gssr.network import GoalNetwork
-from gssr.search.beliefs import Twist, condition
+from gssr.network.forecaster import Rollouts
+from gssr.search.beliefs import Conditioned, Twist, condition
 from gssr.search.beliefs.rejection import last_values
 from gssr.sequences.collate import collate
 from gssr.sequences.conditions import Condition
@@ -47,11 +49,15 @@ class Ensemble:
 
 @dataclass
 class Followed:
-    """A window under a goal: ensembles by method, what was understood, and the chance of that and of the bounds."""
+    """A window under a goal: ensembles by method, what was understood, and the chance of that and of the bounds.
+
+    ``drawn``: of some methods `PATHS` paths of one sequence, equally weighted and not stretched.
+    """
 
     ensembles: dict[str, Ensemble]
     read: Understood
     chances: dict[str, float]
+    drawn: dict[str, Rollouts]
 
 
 class Follower:
@@ -84,21 +90,30 @@ class Follower:
 
     def free(self, batch: Batch) -> Tensor:
         """Rollouts (S, H, Y) without a goal."""
-        return self._rollouts(batch, None)
+        return self._rollouts(batch, None).sample[:, 0]
 
     def __call__(self, record: Record, methods: Sequence[str] = METHODS) -> Followed:
         batch, read = collate([record]), self.read(record)
-        found, chances = {"pull": Ensemble.equal(self._rollouts(batch, record.goal))}, {}
+        found, chances = {"pull": Ensemble.equal(self._rollouts(batch, record.goal).sample[:, 0])}, {}
+        generator = torch.Generator().manual_seed(0)
+        drawn = {"pull": self.network.rollout(batch, [record.goal], PATHS, generator, calibrated=False)}
         if {"no goal", "nearest"} & {*methods}:
-            free = self.free(batch)
+            rollouts = self._rollouts(batch, None)
+            free = rollouts.sample[:, 0]
+            drawn["no goal"] = Rollouts(*(part[:PATHS] for part in (rollouts.mean, rollouts.sample, rollouts.x)))
             found["no goal"] = self._fan(Ensemble.equal(free))
             found["nearest"] = self._fan(Ensemble.equal(free[self._miss(free, record).argsort()[:NEAREST]]))
         for name, text in (("conditioned", read.condition), ("exact bounds", self.bounds(record))):
             if name not in methods:
                 continue
-            given, chances[name] = (None, 0.0) if text is None else self._conditioned(batch, text)
-            found[name] = given or found["pull"]
-        return Followed(found, read, chances)
+            given = None if text is None else self._conditioned(batch, text)
+            chances[name] = 0.0 if given is None else given.chance.probability
+            if given is None or len(given.weights) < 2:
+                found[name], drawn[name] = found["pull"], drawn["pull"]
+            else:
+                found[name] = self._fan(Ensemble(given.rollouts.sample[:, 0], given.weights.float()))
+                drawn[name] = given.equally(PATHS)
+        return Followed(found, read, chances, drawn)
 
     def bounds(self, record: Record) -> str:
         """The goal's own bounds as a condition; an exact number with what is close to it."""
@@ -111,9 +126,9 @@ class Follower:
                 parts.append(f"{name} {low:.6g}..{high:.6g} at {record.goal_step - record.goal_start} steps")
         return " and ".join(parts)
 
-    def _rollouts(self, batch: Batch, goal: str | None) -> Tensor:
+    def _rollouts(self, batch: Batch, goal: str | None) -> Rollouts:
         generator = torch.Generator().manual_seed(0)
-        return self.network.rollout(batch, [goal], ROLLOUTS, generator, calibrated=goal is not None).sample[:, 0]
+        return self.network.rollout(batch, [goal], ROLLOUTS, generator, calibrated=goal is not None)
 
     def _fan(self, ensemble: Ensemble) -> Ensemble:
         """As wide as validation found that forecasts without a pull must be."""
@@ -128,15 +143,12 @@ class Follower:
         miss = torch.relu(torch.maximum(low - end, end - high)).nan_to_num()
         return (miss / self.network.world.scaler.std).sum(-1)
 
-    def _conditioned(self, batch: Batch, text: str) -> tuple[Ensemble | None, float]:
+    def _conditioned(self, batch: Batch, text: str) -> Conditioned | None:
         try:
             (given,) = condition(self.network, batch, text, SAMPLES, self.budget, twist=self.twist)
         except ValueError:  # a time that is no step
-            return None, 0.0
-        if len(given.weights) < 2:
-            return None, given.chance.probability
-        found = self._fan(Ensemble(given.rollouts.sample[:, 0], given.weights.float()))
-        return found, given.chance.probability
+            return None
+        return given
 
 
 def share(text: str | None, paths: Tensor, network: GoalNetwork, batch: Batch) -> float:

@@ -17,16 +17,17 @@ from gssr.sequences.record import Record
 FILE = Path(__file__).parent / "sentences.txt"
 NOW = 418_254.0  # hours from 1970 to 2017-09-18T06:00Z
 PATHS, WINDOWS = 200, 12
+PHRASINGS = ("near", "far", "second", "third")
 # Standard deviations of how far the ends of paths are bent: wind, pressure, latitude, longitude.
 BENDS = (35.0, 18.0, 4.0, 6.0)
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A sentence of a kind; ``truth`` is a condition with `~` and `x`, or None for no goal."""
+    """A sentence of a kind and a phrasing; ``truth`` is a condition with `~` and `x`, or None for no goal."""
 
     kind: str
-    far: bool
+    phrasing: str
     text: str
     truth: str | None
 
@@ -51,14 +52,15 @@ class Goal:
 
 def read_goals() -> list[Goal]:
     """All sentences in order."""
-    found, kind, far = [], "", False
+    found, kind, phrasing = [], "", ""
     for line in FILE.read_text(encoding="utf-8").splitlines():
         if line.startswith("["):
-            kind, how = line.strip("[]").rsplit(" ", 1)
-            far = how == "far"
+            kind, phrasing = line.strip("[]").rsplit(" ", 1)
+            if phrasing not in PHRASINGS:
+                raise ValueError(f"{line} in {FILE.name}; expected a kind and one of {', '.join(PHRASINGS)}")
         elif "=>" in line and not line.startswith("#"):
             text, truth = (part.strip() for part in line.rsplit("=>", 1))
-            found.append(Goal(kind, far, text, None if truth == "none" else truth))
+            found.append(Goal(kind, phrasing, text, None if truth == "none" else truth))
     return found
 
 

@@ -21,6 +21,7 @@ from gssr.states import state_file
 from gssr.understanding.clauses import Setting, Unsayable, clauses_of, label_of
 from gssr.understanding.head import LAYER, Answers, Head, read
 from gssr.understanding.mentions import LONGEST, masked, mentions
+from gssr.understanding.plain_words import plain_words
 from gssr.understanding.writing import KINDS
 
 FORM = "gssr-goal-reader-1"
@@ -102,7 +103,7 @@ class Reader:
         """What a sentence means in a setting."""
         text = " ".join(sentence.split())[:LONGEST]
         found = mentions(text, setting.words, float(setting.time[0]))
-        seen, places = masked(text, found)
+        seen, places = plain_words(*masked(text, found))
         if not seen.strip():
             return Understood("none", None, 1.0)
         at = [(m.kind, *place) for m, place in zip(found, places, strict=True)]
