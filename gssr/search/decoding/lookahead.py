@@ -85,6 +85,12 @@ class _Node:
     def mean(self) -> float:
         return self.total / max(1, self.visits)
 
+    @property
+    def best(self) -> _Node | None:
+        """The child that was tried most, None where there is none or all are forbidden."""
+        found = max(self.children, key=lambda child: (child.visits, child.mean), default=None)
+        return None if found is None or found.mean == -math.inf else found
+
 
 class Search:
     """One look ahead.
@@ -109,10 +115,27 @@ class Search:
         foreseen.write(self.options.ahead - len(request.coming))
         if foreseen.finished:
             return None
+        position = foreseen.length
+        best = self._grown(foreseen.snapshot(), position, foreseen.tokens[0].tolist()).best
+        if best is None:
+            return None
+        between = digest(foreseen.tokens[0, request.written :].tolist())
+        return Plan(request.written, position, between, best.tokens, best.mean)
+
+    def behind(self, state: HybridState, written: int) -> HybridState | None:
+        """The state behind the path that is tried most from a state of one row on, whose last ``written`` tokens are
+        new; None where every candidate is forbidden."""
+        node, found = self._grown(state, written, state.tokens[0].tolist()), None
+        while (best := node.best) is not None:
+            node = found = best
+        return None if found is None else found.state
+
+    def _grown(self, state: HybridState, position: int, tokens: list[int]) -> _Node:
+        """The root of a tree; ``tokens`` decide its draws."""
         self._low, self._high = math.inf, -math.inf
-        root, position = _Node((), foreseen.snapshot(), 1.0, 0, False), foreseen.length
+        root = _Node((), state, 1.0, 0, False)
         # The search draws from a generator of its own, which the snapshot decides.
-        seeds = torch.Generator().manual_seed(int(digest(foreseen.tokens[0].tolist())[:8], 16))
+        seeds = torch.Generator().manual_seed(int(digest(tokens)[:8], 16))
         for _ in range(self.options.simulations):
             path = self._descend(root)
             seed, leaf = int(torch.randint(2**31, (), generator=seeds)), path[-1]
@@ -122,11 +145,7 @@ class Search:
                 _add(path, leaf.mean)
             else:
                 self._open(path, position, seed)
-        best = max(root.children, key=lambda node: (node.visits, node.mean))
-        if best.mean == -math.inf:
-            return None
-        between = digest(foreseen.tokens[0, request.written :].tolist())
-        return Plan(request.written, position, between, best.tokens, best.mean)
+        return root
 
     def _descend(self, node: _Node) -> list[_Node]:
         path = [node]
