@@ -108,7 +108,7 @@ def test_a_full_pull_to_the_best_path_is_the_state_behind_it(lively: FrozenBackb
     seen: list[list[list[int]]] = []
 
     def value(tried: Rows) -> Tensor:
-        seen.append(tried.tokens.tolist())
+        seen.extend(part.tolist() for part in tried.tokens.split(tried.copies))
         return of_texts(letters)(tried)
 
     rows = _rows(lively, copies=1)
@@ -122,13 +122,13 @@ def test_a_full_pull_to_the_best_path_is_the_state_behind_it(lively: FrozenBackb
 
 
 def test_a_path_is_followed_to_its_end_and_none_is_forbidden(lively: FrozenBackbone) -> None:
-    state = _rows(lively, copies=1).snapshot().select([0])
-    deep = Search(lively, Lookahead(1, 1, 4, simulations=8, depth=3), DECODING, of_texts(letters), ())
-    found = deep.behind(state, 5)
-    assert found is not None and found.tokens.shape[1] == state.tokens.shape[1] + 12
-    assert torch.equal(found.tokens[:, : state.tokens.shape[1]], state.tokens)
+    greedy = Decoding(24, 0.0)
+    rows = _rows(lively, decoding=greedy, copies=1)
+    deep = Search(lively, Lookahead(1, 1, 4, simulations=8, depth=3), greedy, of_texts(letters), ())
+    found = deep.behind(rows.snapshot(), 5)
+    rows.write(12)
+    assert [state.tokens[0].tolist() for state in found] == torch.cat([rows.prompts, rows.tokens], 1).tolist()
     forbidding = Search(lively, Lookahead(1, 2, 4), DECODING, of_texts(lambda text: -torch.inf), ())
-    assert forbidding.behind(state, 5) is None
     rows, before = _rows(lively), _recurrent(_rows(lively))
     rows.pull(TowardsPath(forbidding, 0.5)(rows))
     assert all(torch.equal(state, before[layer]) for layer, state in _recurrent(rows).items())

@@ -109,16 +109,14 @@ class TowardsBest:
 
 @checked
 class TowardsPath:
-    """T is the state behind the path that a planner's search tries most, row by row, and ``gate`` the gate of every
-    layer. A row without a path that is allowed stays as it is."""
+    """T is the state behind the path that a planner's search tries most, and ``gate`` the gate of every layer. A row
+    without a path that is allowed stays as it is."""
 
     def __init__(self, search: Search, gate: PositiveFraction) -> None:
         self.search, self.gate = search, gate
 
     def __call__(self, rows: Rows) -> list[Interpolation]:
-        states = rows.snapshot()
-        own = [states.select([row]) for row in range(states.rows)]
-        found = [self.search.behind(state, rows.length) or state for state in own]
+        found = self.search.behind(rows.snapshot(), rows.length)
         targets = {i: torch.cat([state.layers[i].recurrent for state in found]) for i in recurrent_layers(rows.cache)}
         return [Interpolation(targets, gate=self.gate)]
 
