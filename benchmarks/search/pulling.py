@@ -24,18 +24,41 @@ from benchmarks.steering.measures import distinct, nats
 from gssr.backbone.config import BackboneConfig
 from gssr.search.decoding.critic import Critic
 from gssr.search.decoding.critic_training import CriticTraining, concordance
-from gssr.search.decoding.pulls import Blocks, Pull, Random, TowardsBest, TowardsBetter, TowardsValue, write_pulled
+from gssr.search.decoding.lookahead import Lookahead, Search
+from gssr.search.decoding.pulls import (
+    Blocks,
+    Pull,
+    Random,
+    TowardsBest,
+    TowardsBetter,
+    TowardsPath,
+    TowardsValue,
+    write_pulled,
+)
 from gssr.search.decoding.rows import Decoding, Rows
 from gssr.search.decoding.scoring import of_texts
 from gssr.search.decoding.select import blockwise
 
 BLOCK, CANDIDATES = 8, 4
 OFF, WRITTEN, RANDOM = "off", "best of 4 blocks, written", ", random targets"
-# By name: tokens between two pulls, and the pull of a critic and a seed. Gates were chosen on training prompts.
-PULLS: dict[str, tuple[int, Callable[[Critic, int], Pull]]] = {
-    "critic's gradient, gate 0.1": (1, lambda critic, seed: TowardsValue(critic, 0.1)),
-    "state behind the best block, gate 0.3": (BLOCK, lambda critic, seed: TowardsBest(_blocks(critic, seed), 0.3)),
-    "gradient of better blocks, gate 0.3": (BLOCK, lambda critic, seed: TowardsBetter(_blocks(critic, seed), 0.3)),
+# As a planner looks ahead: four places, up to three blocks in a row.
+LOOKAHEAD = Lookahead(candidates=CANDIDATES, block=BLOCK, simulations=4, depth=3)
+# By name: tokens between two pulls, and the pull of some rows, a critic and a seed. Gates were chosen on training
+# prompts; that of the path is that of the block.
+PULLS: dict[str, tuple[int, Callable[[Rows, Critic, int], Pull]]] = {
+    "critic's gradient, gate 0.1": (1, lambda rows, critic, seed: TowardsValue(critic, 0.1)),
+    "state behind the best block, gate 0.3": (
+        BLOCK,
+        lambda rows, critic, seed: TowardsBest(_blocks(critic, seed), 0.3),
+    ),
+    "state behind the planner's path, gate 0.3": (
+        BLOCK,
+        lambda rows, critic, seed: TowardsPath(Search(rows.backbone, LOOKAHEAD, rows.decoding, critic.value, ()), 0.3),
+    ),
+    "gradient of better blocks, gate 0.3": (
+        BLOCK,
+        lambda rows, critic, seed: TowardsBetter(_blocks(critic, seed), 0.3),
+    ),
 }
 WAYS = (OFF, *(f"{name}{random}" for name in PULLS for random in ("", RANDOM)), WRITTEN)
 
@@ -68,7 +91,7 @@ def measure(steering: Steering, critic: Critic, way: str, texts: int, seed: int)
         tokens = rows.tokens
     else:
         every, make = PULLS[way.removesuffix(RANDOM)]
-        pull = make(critic, seed)
+        pull = make(rows, critic, seed)
         write_pulled(rows, pull if way in PULLS else Random(pull, seed), every)
         tokens = rows.tokens
     seconds = time.process_time() - began

@@ -118,10 +118,15 @@ def _write(
     files: dict[str, Any] = {}
     parts: dict[str, dict[str, Any]] = {}
     waiting: list[tuple[str, str, str]] = []
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
 
     def flush() -> None:
-        encoded = tokenizer([text for *_, text in waiting], add_special_tokens=False)["input_ids"] if waiting else []
-        for (source, split, text), ids in zip(waiting, encoded, strict=True):
+        # Without places of characters and masks, which a call of the tokenizer itself makes.
+        encoded = backend.encode_batch_fast([text for *_, text in waiting], add_special_tokens=False)
+        for (source, split, text), encoding in zip(waiting, encoded, strict=True):
+            ids = encoding.ids
             if split not in ("train", "heldout") or not source or "/" in source or source.startswith("."):
                 raise ValueError(f"{corpus} has the split {split!r} of {source!r}; expected train or heldout of a name")
             name = f"{source}.{split}"

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from gssr.backbone.decoding import FEW, few_steps
+
 # Steps for each state dimension. A sequence of up to ONE_CHUNK is one chunk, which needs no state; longer sequences
 # have chunks of length CHUNK. Measured forward and backward at the shapes of nano and of Granite-4.0-H-350m.
 ONE_CHUNK, CHUNK = 1.0, 0.5
@@ -60,6 +62,10 @@ def chunk_scan(
     if tuple(dt_limit) != (0.0, float("inf")):
         dt = dt.clamp(*dt_limit)
     dt = dt.float()
+    if initial_states is not None and length <= FEW and not torch.is_grad_enabled():
+        few = (part.float() for part in (hidden_states, dt, A, B, C))
+        y, state = few_steps(*few, None if D is None else D.float(), initial_states)
+        return (y, state) if return_final_states else y
 
     n = _chunks(length, B.shape[-1])
     q = -(-length // n)

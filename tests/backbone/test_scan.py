@@ -51,6 +51,31 @@ def test_scan_equals_the_recurrence(length: int, groups: int) -> None:
     assert torch.allclose(state.double(), last, atol=2e-5)
 
 
+@pytest.mark.parametrize("length", [1, 2, decoding.FEW, decoding.FEW + 1])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_few_tokens_behind_a_state_equal_the_recurrence(length: int, groups: int) -> None:
+    """Up to FEW of them are read step by step where no gradient is wanted."""
+    a = arguments(length, groups)
+    for given in (a, {**a, "D": None}):
+        before = a["initial_states"].clone()
+        with torch.no_grad():
+            y, state = scan.chunk_scan(**given, chunk_size=256, dt_softplus=True, return_final_states=True)
+        expected, last = recurrence({**a, "D": torch.zeros(4)} if given["D"] is None else a)
+        assert torch.allclose(y.double(), expected, atol=2e-5) and torch.allclose(state.double(), last, atol=2e-5)
+        assert torch.equal(a["initial_states"], before) and y.dtype == state.dtype == torch.float32
+
+
+def test_few_tokens_in_bfloat16_equal_the_library() -> None:
+    a = arguments(3, shape=H350M)
+    a = {k: v.bfloat16() if k in ("hidden_states", "dt", "B", "C") else v for k, v in a.items()}
+    given = {"chunk_size": 64, "dt_softplus": True, "dt_limit": (0.5, 1.0), "return_final_states": True}
+    with torch.no_grad():
+        fast = scan.chunk_scan(**a, **given)
+        slow = inspect.unwrap(library.mamba2_chunk_scan)(**a, **given)
+    for one, other in zip(fast, slow, strict=True):
+        assert (one - other).abs().max() <= 1e-5 * other.abs().max()
+
+
 def forward_and_gradients(function, a: dict, last: bool) -> dict[str, torch.Tensor]:
     a = {k: v.clone().requires_grad_() for k, v in a.items()}
     out = function(**a, chunk_size=64, dt_softplus=True, return_final_states=last)

@@ -1,5 +1,7 @@
 """TextCorpus: packing, held-out text, the tokenizer's round trip, and messages."""
 
+import itertools
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from datamodules.text.corpus import TextCorpus, train_tokenizer
@@ -280,6 +283,22 @@ def test_shards_hold_the_same_heldout_rows_and_each_training_document(corpus: Te
     batches = list(mapped.train_dataloader())
     assert len(batches) == 20 and batches[0]["tokens"].shape == (4, LENGTH + 1)
     assert [len(loader) for loader in mapped.val_dataloader()] == [len(loader) for loader in corpus.val_dataloader()]
+
+
+def test_shards_are_what_the_tokenizer_says_even_if_its_file_cuts_and_pads(corpus: TextCorpus, tmp_path: Path) -> None:
+    backend = Tokenizer.from_str(corpus.tokenizer.backend_tokenizer.to_str())
+    backend.enable_truncation(5)
+    backend.enable_padding(length=90)
+    shutil.copytree(corpus.tokenizer_folder, tmp_path / "cutting")
+    backend.save(str(tmp_path / "cutting" / "tokenizer.json"))
+    for folder in (corpus.tokenizer_folder, tmp_path / "cutting"):
+        sharded(corpus, tmp_path / "shards", tokenizer=str(folder))
+        for source, split in itertools.product(SOURCES, ("train", "heldout")):
+            expected = [corpus.tokenizer.eos_token_id]
+            for document in documents(source, split):
+                expected += [*corpus.tokenizer.encode(document, add_special_tokens=False), expected[0]]
+            written = np.fromfile(tmp_path / "shards" / f"{source}.{split}.tokens", np.uint16)
+            assert written.tolist() == expected
 
 
 def test_a_loader_over_shards_goes_on_exactly(corpus: TextCorpus, tmp_path: Path) -> None:

@@ -292,6 +292,8 @@ def test_a_worker_plans_as_the_seeded_planner_and_costs_nothing_when_hung_or_kil
     assert found.counts.applied >= 3
     assert torch.equal(rows.tokens, seeded.tokens) and found.counts.applied == expected.counts.applied
 
+    if hasattr(os, "getpriority"):
+        assert os.getpriority(os.PRIO_PROCESS, worker.process.pid) == 19  # the text gets the core that both want
     plain = _plain(lively, prompt)
     os.kill(worker.process.pid, signal.SIGSTOP)
     rows = _rows(lively, prompt)

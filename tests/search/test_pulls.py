@@ -8,7 +8,16 @@ from torch import Tensor
 
 from gssr.backbone import FrozenBackbone
 from gssr.search.decoding.critic import Critic
-from gssr.search.decoding.pulls import Blocks, Random, TowardsBest, TowardsBetter, TowardsValue, write_pulled
+from gssr.search.decoding.lookahead import Lookahead, Search
+from gssr.search.decoding.pulls import (
+    Blocks,
+    Random,
+    TowardsBest,
+    TowardsBetter,
+    TowardsPath,
+    TowardsValue,
+    write_pulled,
+)
 from gssr.search.decoding.rows import Decoding, Rows
 from gssr.search.decoding.scoring import likelihood, of_texts
 from gssr.states.cache import layer_states, recurrent_layers
@@ -92,6 +101,37 @@ def test_a_full_pull_to_the_best_block_is_the_state_behind_it(lively: FrozenBack
     rows.pull(TowardsBest(look, 1.0)(rows))
     for layer, state in _recurrent(rows).items():
         assert torch.allclose(state, behind.layers[layer].recurrent, atol=1e-4)
+
+
+def test_a_full_pull_to_the_best_path_is_the_state_behind_it(lively: FrozenBackbone) -> None:
+    """With one place that is opened the path is one block, the best of those that the search drew."""
+    seen: list[list[list[int]]] = []
+
+    def value(tried: Rows) -> Tensor:
+        seen.extend(part.tolist() for part in tried.tokens.split(tried.copies))
+        return of_texts(letters)(tried)
+
+    rows = _rows(lively, copies=1)
+    search = Search(lively, Lookahead(1, 4, 4, simulations=1), DECODING, value, ())
+    rows.pull(TowardsPath(search, 1.0)(rows))
+    chosen = [max(tried, key=lambda ids: letters(lively.tokenizer.decode(ids))) for tried in seen]
+    assert len(chosen) == 3 and all(len(ids) == 9 for ids in chosen)
+    behind = capture_tokens(lively, torch.cat([rows.prompts, torch.tensor(chosen)], 1))
+    for layer, state in _recurrent(rows).items():
+        assert torch.allclose(state, behind.layers[layer].recurrent, atol=1e-4)
+
+
+def test_a_path_is_followed_to_its_end_and_none_is_forbidden(lively: FrozenBackbone) -> None:
+    greedy = Decoding(24, 0.0)
+    rows = _rows(lively, decoding=greedy, copies=1)
+    deep = Search(lively, Lookahead(1, 1, 4, simulations=8, depth=3), greedy, of_texts(letters), ())
+    found = deep.behind(rows.snapshot(), 5)
+    rows.write(12)
+    assert [state.tokens[0].tolist() for state in found] == torch.cat([rows.prompts, rows.tokens], 1).tolist()
+    forbidding = Search(lively, Lookahead(1, 2, 4), DECODING, of_texts(lambda text: -torch.inf), ())
+    rows, before = _rows(lively), _recurrent(_rows(lively))
+    rows.pull(TowardsPath(forbidding, 0.5)(rows))
+    assert all(torch.equal(state, before[layer]) for layer, state in _recurrent(rows).items())
 
 
 def test_a_pull_towards_better_blocks_makes_them_likelier_than_worse_ones(lively: FrozenBackbone) -> None:

@@ -2,12 +2,14 @@
 
 `SeededPlanner` works in this process and answers after a fixed number of tokens, so that all is reproducible.
 `WorkerPlanner` has a process and a model of its own. It is given one snapshot at a time, only while it is idle, by a
-thread; whether it is slow, hung or killed, the text goes on, and only plans are missing.
+thread; whether it is slow, hung or killed, the text goes on, and only plans are missing. Where both want one core, the
+text gets it.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -180,8 +182,15 @@ def _unpacked(message: Message, backbone: FrozenBackbone) -> Request:
     return Request(from_file(tensors, about, backbone), written, generator, coming)
 
 
+def give_way() -> None:
+    """Let the text have the processor where there is none to spare: this process takes the lowest priority."""
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(19)
+
+
 def _serve(connection: Connection, job: Job) -> None:
     """The worker: loads its model, and answers each snapshot with a plan or None, until the other side is gone."""
+    give_way()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     tqdm.set_lock(threading.RLock())  # its own lock is one between processes, which a killed worker would leave behind

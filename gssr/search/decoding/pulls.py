@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from gssr.domains import Few, PositiveFraction, Seed, checked
 from gssr.search.decoding.critic import Critic
+from gssr.search.decoding.lookahead import Search
 from gssr.search.decoding.rows import Rows
 from gssr.search.decoding.select import Value
 from gssr.states.advance import advance
@@ -103,6 +104,20 @@ class TowardsBest:
         tried, values = self.look(rows)
         best = values.argmax(1) + torch.arange(len(values), device=values.device) * values.shape[1]
         targets = {i: get_part(tried.cache, "recurrent", i)[best] for i in recurrent_layers(tried.cache)}
+        return [Interpolation(targets, gate=self.gate)]
+
+
+@checked
+class TowardsPath:
+    """T is the state behind the path that a planner's search tries most, and ``gate`` the gate of every layer. A row
+    without a path that is allowed stays as it is."""
+
+    def __init__(self, search: Search, gate: PositiveFraction) -> None:
+        self.search, self.gate = search, gate
+
+    def __call__(self, rows: Rows) -> list[Interpolation]:
+        found = self.search.behind(rows.snapshot(), rows.length)
+        targets = {i: torch.cat([state.layers[i].recurrent for state in found]) for i in recurrent_layers(rows.cache)}
         return [Interpolation(targets, gate=self.gate)]
 
 
