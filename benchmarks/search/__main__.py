@@ -115,7 +115,7 @@ class Benchmark:
 
     def planner(self) -> None:
         scorer = selecting.train_scorer(self.steering, 60 if self.options.quick else 2000)
-        texts, count, tokens = (1, 2, 16) if self.options.quick else (2, 60, 64)
+        texts, count, tokens = (1, 2, 16) if self.options.quick else (2, 40, 64)
         self.piece("beside a planner", lambda: planner_cost.cost(self.steering, count, tokens))
         repeats = 5 if self.options.quick else 100
         self.piece("planner snapshot", lambda: planner_cost.snapshot_cost(self.steering, repeats))

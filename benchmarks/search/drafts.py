@@ -47,8 +47,25 @@ def trained(steering: Steering, file: Path, steps: int, seed: int) -> HiddenDraf
     return HiddenDrafter.load(file, steering.backbone)
 
 
+class Timed:
+    """A drafter, and the CPU seconds that it takes."""
+
+    def __init__(self, drafter: Drafter) -> None:
+        self.drafter, self.seconds = drafter, 0.0
+
+    def draft(
+        self, tokens: Sequence[int], hidden: Tensor, count: int, decoding: Decoding, generator: torch.Generator
+    ) -> Draft:
+        began = time.process_time()
+        try:
+            return self.drafter.draft(tokens, hidden, count, decoding, generator)
+        finally:
+            self.seconds += time.process_time() - began
+
+
 def speed(steering: Steering, drafter: HiddenDrafter, count: int, tokens: int) -> dict[str, Any]:
-    """By drafter, width and temperature: share kept by place, tokens a call, and time over that without a draft.
+    """By drafter, width and temperature: share kept by place, tokens a call, plain CPU time over that with a draft, and
+    the share of the latter that drafting takes.
 
     The ways alternate on each prompt, so that other work on the machine slows all of them.
     """
@@ -63,22 +80,23 @@ def speed(steering: Steering, drafter: HiddenDrafter, count: int, tokens: int) -
         cells: dict[tuple[str, int], list[Any]] = {key: [] for key in itertools.product(drafters, WIDTHS)}
         plain = []
         for i, prompt in enumerate(prompts):
-            began = time.perf_counter()
+            began = time.process_time()
             Rows(backbone, prompt[None], 1, decoding, seed=i).write(tokens)
-            plain.append(time.perf_counter() - began)
+            plain.append(time.process_time() - began)
             for (name, width), cell in cells.items():
-                began = time.perf_counter()
-                result = speculate(backbone, prompt[None], drafters[name], decoding, width, seed=i)
-                cell.append((result, time.perf_counter() - began))
+                timed, began = Timed(drafters[name]), time.process_time()
+                result = speculate(backbone, prompt[None], timed, decoding, width, seed=i)
+                cell.append((result, time.process_time() - began, timed.seconds))
         for (name, width), cell in cells.items():
             drafted, accepted = (
-                torch.stack([getattr(r, key) for r, _ in cell]).sum(0) for key in ("drafted", "accepted")
+                torch.stack([getattr(r, key) for r, *_ in cell]).sum(0) for key in ("drafted", "accepted")
             )
             found[f"{name}|{width}|{temperature:g}"] = {
                 "kept": (accepted / drafted.clamp(min=1)).tolist(),
                 "acceptance": (accepted.sum() / drafted.sum().clamp(min=1)).item(),
-                "tokens_a_call": sum(len(r.tokens) for r, _ in cell) / sum(r.calls for r, _ in cell),
-                "speed": median(p / seconds for p, (_, seconds) in zip(plain, cell, strict=True)),
+                "tokens_a_call": sum(len(r.tokens) for r, *_ in cell) / sum(r.calls for r, *_ in cell),
+                "speed": median(p / seconds for p, (_, seconds, _) in zip(plain, cell, strict=True)),
+                "drafting": sum(own for *_, own in cell) / sum(seconds for _, seconds, _ in cell),
             }
     return found
 
@@ -106,7 +124,7 @@ def same_distribution(backbone: FrozenBackbone, drafter: Drafter, prompt: Tensor
 
 @torch.no_grad()
 def cost_of_calls(backbone: FrozenBackbone, repeats: int) -> dict[str, float]:
-    """Time of a call that reads n tokens behind 64, over that of a call that reads one."""
+    """CPU time of a call that reads n tokens behind 64, over that of a call that reads one."""
     ids = torch.randint(2, backbone.table.num_embeddings, (1, 64), generator=torch.Generator().manual_seed(0))
     times: dict[int, list[float]] = {n: [] for n in (1, 2, 3, 5, 9, 17)}
     for _ in range(repeats + 1):
@@ -114,9 +132,9 @@ def cost_of_calls(backbone: FrozenBackbone, repeats: int) -> dict[str, float]:
             cache = empty_cache(backbone.model)
             given = {"use_cache": True, cache_name(backbone.model): cache}
             backbone.decoder(input_ids=ids, **given)
-            began = time.perf_counter()
+            began = time.process_time()
             backbone.logits(backbone.decoder(input_ids=ids[:, :n], **given).last_hidden_state)
-            cell.append(time.perf_counter() - began)
+            cell.append(time.process_time() - began)
     one = median(times[1][1:])
     return {str(n): median(cell[1:]) / one for n, cell in times.items()} | {"seconds": one}
 

@@ -57,13 +57,13 @@ def asleep(seconds: float, backbone: FrozenBackbone) -> Callable[[Rows], Tensor]
 
 def search_on(model: BackboneConfig, decoding: Decoding, ids: list[int]) -> None:
     """Search from the same text again and again, at a worker's priority."""
-    give_way()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     backbone = model.load()
     rows = Rows(backbone, torch.tensor([ids]), 1, decoding)
     rows.write(8)
     search = Search(backbone, LOOKAHEAD, decoding, scoring.plain(backbone), ())
+    give_way()
     while True:
         search.plan(Request(rows.snapshot(), rows.length, rows.generator.get_state()))
 
@@ -114,9 +114,9 @@ def cost(steering: Steering, texts: int, tokens: int) -> dict[str, Any]:
                     found[name] = _pairs(steering, decoding, planner, pid, texts)
         finally:
             other.kill()
-        found[HUNG] = _pairs(steering, decoding, busy, None, texts)
+        found[HUNG] = _pairs(steering, decoding, busy, None, -(-texts // 2))
         _signal(busy.process.pid, signal.SIGKILL)
-        found[KILLED] = _pairs(steering, decoding, busy, None, texts)
+        found[KILLED] = _pairs(steering, decoding, busy, None, -(-texts // 2))
     return {"search": seconds, "beside": found}
 
 

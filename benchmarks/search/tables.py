@@ -35,15 +35,25 @@ def tables(pieces: dict[str, Any]) -> list[Table]:
                 speeds.setdefault(name, []).append(cell)
     if speeds:
         table = Table(
-            "draft", "width", "temperature", "kept by place", "kept", "tokens a call", "speed", title="drafts"
+            "draft",
+            "width",
+            "temperature",
+            "kept by place",
+            "kept",
+            "tokens a call",
+            "drafting",
+            "speed",
+            title="drafts",
         )
         for name, found in speeds.items():
             kept = torch.tensor([cell["kept"] for cell in found]).mean(0)
-            means = [sum(cell[key] for cell in found) / len(found) for key in ("acceptance", "tokens_a_call")]
+            means = [
+                sum(cell[key] for cell in found) / len(found) for key in ("acceptance", "tokens_a_call", "drafting")
+            ]
             speed = sorted(cell["speed"] for cell in found)
             table.add_row(
                 *name.split("|"), " ".join(f"{share:.2f}" for share in kept), f"{means[0]:.2f}", f"{means[1]:.2f}",
-                f"{speed[0]:.2f}" if len(speed) == 1 else f"{speed[0]:.2f} to {speed[-1]:.2f}",
+                f"{means[2]:.0%}", f"{speed[0]:.2f}" if len(speed) == 1 else f"{speed[0]:.2f} to {speed[-1]:.2f}",
             )  # fmt: skip
         made.append(table)
     for key, found in pieces.items():

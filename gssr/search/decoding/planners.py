@@ -190,13 +190,13 @@ def give_way() -> None:
 
 def _serve(connection: Connection, job: Job) -> None:
     """The worker: loads its model, and answers each snapshot with a plan or None, until the other side is gone."""
-    give_way()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     tqdm.set_lock(threading.RLock())  # its own lock is one between processes, which a killed worker would leave behind
     try:
         backbone = job.backbone.load()
         search = Search(backbone, job.options, job.decoding, job.value(backbone), job.rules)
+        give_way()  # not before: a text that waits for its planner would wait for everything else on the machine
         connection.send(("ready", backbone.fingerprint))
         while True:
             connection.send(("plan", search.plan(_unpacked(connection.recv(), backbone))))
