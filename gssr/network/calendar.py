@@ -28,10 +28,11 @@ def waves(time: Tensor) -> Tensor:
     return torch.stack(found, -1)
 
 
-def fit_waves(batch: Batch, scaler: Scaler) -> list[str]:
+def fit_waves(batch: Batch, scaler: Scaler, known: int = 0) -> list[str]:
     """Fit the waves of a scaler to training windows, beside a level and a trend, and name the periods that fit.
 
-    A wave is at least two steps long, and its period comes three times in training. Without one, all are 0.
+    A wave is at least two steps long, and its period comes three times in training. Without one, all are 0. So are
+    those of the last ``known`` values, which are the calendar itself.
     """
     time, seen = batch.time, batch.value_mask & batch.step_mask[..., None]
     step, span = float((time[:, 1:] - time[:, :-1]).median()), float(time.max() - time.min())
@@ -49,7 +50,7 @@ def fit_waves(batch: Batch, scaler: Scaler) -> list[str]:
     ahead = ((time - time.min()) / max(span, 1.0))[..., None]
     inputs = torch.cat([inputs, torch.ones_like(ahead), ahead], -1).flatten(0, 1)
     scaled = scaler.transform(batch.value, seen).double()
-    for y in range(seen.shape[-1]):
+    for y in range(seen.shape[-1] - known):
         rows = seen[..., y].flatten()
         x, target = inputs[rows], scaled[..., y].flatten()[rows]
         square = x.T @ x + PENALTY * len(x) * torch.eye(x.shape[1], dtype=x.dtype)

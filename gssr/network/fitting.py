@@ -130,7 +130,7 @@ def any_words(data: SequenceSource) -> bool:
 def _fit_calendar(network: GoalNetwork, trial: Trial, train: Batch, scaler: Scaler) -> None:
     """Fit the waves of a scaler, and keep them if that is what the options say, or linear forecasts are better so."""
     kind, plain = network.options.world.normalisation, deepcopy(scaler)
-    named = fit_waves(train, scaler)
+    named = fit_waves(train, scaler, trial.known_values)
     fit_usual(replace(train, value=train.value - expected(train, scaler)), scaler)
     if network.options.world.calendar is True:
         return

@@ -390,6 +390,14 @@ def test_fans_widen_where_forecasts_from_earlier_rows_erred(
     assert "times as wide" not in capsys.readouterr().out
 
 
+def test_a_value_whose_forecasts_erred_widens_no_other_and_narrows_none(goes_on: Path, tmp_path: Path) -> None:
+    both = quiet_then(0.01)
+    both["pressure"] = 980 + 20 * (quiet_then(60.0)["wind"] - 60)
+    both.to_csv(tmp_path / "both.csv", index=False)
+    both.tail(3).to_csv(tmp_path / "end.csv", index=False)
+    np.testing.assert_allclose(fan(goes_on, tmp_path / "both.csv"), fan(goes_on, tmp_path / "end.csv"))
+
+
 def test_only_values_that_have_arrived_widen_a_fan(goes_on: Path, tmp_path: Path) -> None:
     table, widths = quiet_then(60.0), []
     for name, last in (("a", 1.0), ("b", 1e4)):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from gssr.evaluation.intervals import FEWEST, cluster_difference, cluster_mean, cluster_ratio, t_quantile
+from gssr.evaluation.intervals import cluster_difference, cluster_mean, cluster_ratio, t_quantile
 
 K, M = 200, 6  # clusters, windows in each
 
@@ -75,7 +75,7 @@ def test_below_five_series_nothing_is_said_about_chance():
         estimate = cluster_mean(values, [f"s{i % count}" for i in range(40)])
         assert estimate.value == pytest.approx(values.mean()) and estimate.series == count
         told = [math.isfinite(part) for part in (estimate.error, estimate.low, estimate.high)]
-        assert told == [count >= FEWEST] * 3
+        assert told == [count >= 5] * 3
     none = cluster_mean(np.array([np.nan]), ["a"])
     assert math.isnan(none.value) and none.windows == 0
     assert none.to_dict()["value"] is None

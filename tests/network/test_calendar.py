@@ -70,6 +70,19 @@ def test_periods_that_fit_the_step_and_the_series_are_fitted(step: float, rows: 
     assert bool(own.waves.any()) == bool(named)
 
 
+def test_values_that_are_the_calendar_stay() -> None:
+    time, value = daily(6, 5.0)
+    season = np.sin(2 * np.pi * time / (365.25 * DAY))
+    records = [
+        Record(w.series, w.time, np.column_stack([w.value, season[np.isin(time, w.time)]]), w.text, goal_start=C - 1)
+        for w in windows(time, value, 3)
+    ]
+    batch, own = collate(records), Scaler(2).fit(np.column_stack([value, season]))
+    assert fit_waves(batch, own, known=1) == ["year", "week"]
+    found = expected(batch, own)
+    assert found[..., 0].abs().mean() > 1 and not found[..., 1].any()
+
+
 @pytest.mark.parametrize("kind", ["training", "window", "last", "mixed"])
 def test_values_come_back_and_steps_have_their_own_mean(kind: str) -> None:
     time, value = daily(4, 5.0)

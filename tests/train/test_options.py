@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from lightning import Callback
@@ -15,6 +16,7 @@ from callbacks import OPTIONAL
 from gssr.runs import options
 from gssr.runs.command_line import RunCLI
 from gssr.runs.folders import LAST, checkpoint_file, runs
+from tests.datamodules.test_time_mmd import weeks, write
 from tests.train.command_line import CONFIG, call, losses, refused
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
@@ -52,6 +54,16 @@ def test_a_refused_option_of_the_data_is_told_in_one_line() -> None:
     told = refused("fit", "--data", "datamodules.TableSequences", "--data.path", "prices.csv")
     assert told.startswith("train.py: there is no file 'prices.csv'; expected a .csv")
     assert "\n" not in told
+
+
+def test_dates_that_come_twice_are_told_without_a_traceback(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pd.concat([weeks(60), weeks(60).iloc[[3]]]).sort_values("start_date", kind="stable")
+    given = ["--data.path", str(write(here / "mmd", "Health", table)), "--data.domain", "Health", "--data.text", "none"]
+    told = refused("fit", "--data", "datamodules.TimeMMD", *given, "--data.same_time", "refuse")
+    assert re.fullmatch(
+        r"train.py: 1 of 61 rows of \S+ have the same time as another row, such as .*merge such .*", told
+    )
+    assert "Traceback" not in capsys.readouterr().err and not runs()
 
 
 def test_other_data_by_name_alone() -> None:
