@@ -76,7 +76,7 @@ def measure(name: str, series: Series, cells: Cells) -> None:
     tested = int(SHARES[2] * len(table))
     for size in SIZES:
         train = size + length - 1
-        val = int(train * SHARES[1] / SHARES[0])
+        val = max(int(train * SHARES[1] / SHARES[0]), 2 * series.horizon)
         if train + val + tested > len(table):
             break
         begin = len(table) - tested - val - train

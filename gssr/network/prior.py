@@ -73,7 +73,9 @@ class SeriesPrior(nn.Module):
         """Raises ValueError for a damaged file, and for one of another kind or size."""
 
         def build(tensors: dict[str, Tensor], about: dict[str, str]) -> SeriesPrior:
-            prior = cls()
+            # Also where a network without content is being built around it: the bundled one is kept.
+            with torch.device("cpu"):
+                prior = cls()
             expected = {name: tensor.shape for name, tensor in prior.state_dict().items()}
             if {name: tensor.shape for name, tensor in tensors.items()} != expected:
                 raise ValueError("its sizes are not those of a series prior")

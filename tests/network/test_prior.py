@@ -97,6 +97,14 @@ def test_files_that_are_none_are_refused(prior: SeriesPrior, tmp_path: Path) -> 
         SeriesPrior.load(tmp_path / "missing.safetensors")
 
 
+def test_the_bundled_one_has_its_weights_whoever_asks_first() -> None:
+    SeriesPrior.bundled.cache_clear()
+    with torch.device("meta"):
+        found = SeriesPrior.bundled()
+    assert {tensor.device.type for tensor in found.state_dict().values()} == {"cpu"}
+    assert found.encode[0].weight.abs().sum() > 0
+
+
 def walks(steps: int = 300, width: int = 2) -> torch.Tensor:
     values = np.random.default_rng(4).normal(size=(steps, width)).cumsum(0).astype(np.float32)
     return torch.from_numpy(np.stack([values[i : i + C + H] for i in range(steps - C - H)]))
