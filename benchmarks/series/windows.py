@@ -135,9 +135,14 @@ def ratios(scores: Scores, size: int) -> np.ndarray:
     return np.log([of[size]["with"] / of[size]["without"] for of in scores.values() if size in of])
 
 
+def sizes_of(scores: Scores) -> list[int]:
+    """The sizes that any series is long enough for."""
+    return [size for size in SIZES if any(size in of for of in scores.values())]
+
+
 def report(scores: Scores) -> str:
     """The table of all series, and means over those with as many windows."""
-    shown = [size for size in SIZES if any(size in of for of in scores.values())]
+    shown = sizes_of(scores)
     lines = ["CRPS relative to persistence, without → with the pretrained forecaster, by windows that train:\n"]
     lines += [f"| series | {' | '.join(f'{size:,}' for size in shown)} |", "|---" * (len(shown) + 1) + "|"]
     for name in SERIES:
@@ -165,22 +170,23 @@ def picture(scores: Scores) -> Figure:
     figure = Figure(figsize=(11, 4), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    for last in SIZES:
+    shown = sizes_of(scores)
+    for last in shown:
         of = [each for each in scores.values() if last in each]
-        sizes = [size for size in SIZES if size <= last]
+        sizes = [size for size in shown if size <= last]
         for kind, colour in (("without", WITHOUT), ("with", WITH)):
             means = [np.exp(np.mean([np.log(each[size][kind]) for each in of])) for size in sizes]
-            label = f"{kind} the pretrained forecaster" if last == SIZES[-1] else None
+            label = f"{kind} the pretrained forecaster" if last == shown[-1] else None
             left.plot(sizes, means, "o-", color=colour, label=label)
         left.annotate(f"{len(of)} series", (sizes[-1], means[-1]), textcoords="offset points", xytext=(6, -10))
-    for size in SIZES:
+    for size in shown:
         logs = ratios(scores, size)
         right.plot(size * np.linspace(0.9, 1.1, len(logs)), np.exp(np.sort(logs)), ".", color=WITH)
         right.plot([0.85 * size, 1.15 * size], [np.exp(logs.mean())] * 2, color=WITHOUT, lw=2)
     right.axhline(1, color=GRID, zorder=0)
     for axes, title in ((left, "CRPS relative to persistence"), (right, "CRPS with / without; line: geometric mean")):
         axes.set_xscale("log")
-        axes.set_xticks(SIZES, [f"{size:,}" for size in SIZES])
+        axes.set_xticks(shown, [f"{size:,}" for size in shown])
         axes.minorticks_off()
         axes.set_xlabel("windows that train")
         axes.set_title(title, fontsize=10)
