@@ -1,6 +1,7 @@
 """LightningDataModules, named in configs as `datamodules.<Class>`."""
 
 from datamodules.facts import FactDocuments, FactQuestions, ForcedTokens
+from datamodules.generated import GeneratedSeries
 from datamodules.lookups import ThoughtChains, ToolTraces, WrittenChains
 from datamodules.sequence_data import SequenceData
 from datamodules.sines import Sines
@@ -14,6 +15,7 @@ __all__ = [
     "FactDocuments",
     "FactQuestions",
     "ForcedTokens",
+    "GeneratedSeries",
     "SequenceData",
     "Sines",
     "Storms",

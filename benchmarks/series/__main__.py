@@ -46,7 +46,14 @@ QUICK, ORIGINS, SAMPLES = 10, 100, 100
 CLASSICAL_ORIGINS = 12  # of those: a seasonal model takes seconds at each
 # What configs/any_table.yaml says, for a network that is not trained.
 UNTRAINED = {"goals": None, "time_column": "auto", "context": "auto", "lead_in": True}
-WORLD = {"linear_lags": 64, "normalisation": "auto", "calendar": "auto", "latent_dim": 8, "hidden_dim": 64}
+WORLD = {
+    "linear_lags": 64,
+    "series_prior": True,
+    "normalisation": "auto",
+    "calendar": "auto",
+    "latent_dim": 8,
+    "hidden_dim": 64,
+}
 
 
 def main() -> None:
@@ -130,9 +137,9 @@ def changes(batch: Batch) -> Tensor:
     return change.square().nanmean(1).sqrt()
 
 
-def linear(data: TableSequences, seed: int) -> GoalNetwork:
-    """A network before its first step, which forecasts by its linear autoregression."""
-    network = GoalNetwork(world=WORLD, seed=seed)
+def linear(data: TableSequences, seed: int, **world: Any) -> GoalNetwork:
+    """A network before its first step, which forecasts by its linear autoregression and the pretrained forecaster."""
+    network = GoalNetwork(world=WORLD | world, seed=seed)
     adopt(network, data, "fit")
     return network.eval()
 

@@ -69,6 +69,13 @@ def scale_of(kind: str, calendar: bool, batch: Batch, scaler: Scaler) -> Scaler 
     return WindowScale(scaler.mean + mean, scaler.std.expand(len(batch), 1, -1))
 
 
+def level_of(scale: Scaler | WindowScale) -> Tensor | None:
+    """What the calendar takes from each step (B, T, Y), in units of the window, the first one's apart; None without."""
+    if isinstance(scale, Scaler) or scale.mean.shape[1] == 1:
+        return None
+    return (scale.mean - scale.mean[:, :1]) / scale.spread
+
+
 def expected(batch: Batch, scaler: Scaler) -> Tensor:
     """What the calendar says of each step (B, T, Y), in data units around 0."""
     return (waves(batch.time) @ scaler.waves.double()).to(batch.value)

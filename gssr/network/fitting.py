@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gssr import ranks
-from gssr.network.calendar import expected, fit_waves, scale_of
+from gssr.network.calendar import expected, fit_waves, level_of, scale_of
 from gssr.network.linear_fit import MANY, fit_each
 from gssr.network.normalisation import SCALES, WindowScale, fit_usual
 from gssr.network.speaker import AUTO
@@ -161,7 +161,7 @@ class Trial(NamedTuple):
         spread = scale.spread if isinstance(scale, WindowScale) else scaler.std.expand_as(batch.value[:1, :1])
         value, size = scale.transform(batch.value, batch.value_mask)[..., scored], (spread / scaler.std)[..., scored]
         found = fit_each(value, seen[..., scored], size, context_length(batch), training, self.lags, self.season)
-        return sum(score for _, score in found) / len(found)
+        return sum(each.score for each in found) / len(found)
 
 
 def say(sentence: str) -> None:
@@ -172,8 +172,9 @@ def say(sentence: str) -> None:
 def fit_linear(world: WorldModel, windows: Fitted, season: int | None) -> None:
     """Fit the linear autoregression of a network; see LinearForecast.fit."""
     batch, training = windows
-    value, seen = world.scaled_values(batch), batch.value_mask & batch.step_mask[..., None]
-    world.forecast_error.fit(value, seen, context_length(batch), season, training)
+    scale, seen = world.scale(batch), batch.value_mask & batch.step_mask[..., None]
+    value = scale.transform(batch.value, batch.value_mask)
+    world.forecast_error.fit(value, seen, context_length(batch), season, training, level_of(scale))
 
 
 class Fitted(NamedTuple):

@@ -44,6 +44,7 @@ class ForecastError(nn.Module):
     """
 
     of_values = False  # what it goes on from are errors
+    prior = None  # no pretrained forecaster
     momentum: nn.Parameter | None
 
     def __init__(self, value_dim: int, latent_dim: int, hidden_dim: int, order: int = 1) -> None:

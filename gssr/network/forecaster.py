@@ -57,8 +57,8 @@ class Plan:
 
 
 class Origin(NamedTuple):
-    """Where rollouts start: S · B filtered beliefs (sample-major rows), their last P errors (S · B, P, Y), the index of
-    the first step ahead, the number of steps, and the units of the values.
+    """Where rollouts start: S · B filtered beliefs (sample-major rows), what their values go on from (S · B, P, Y),
+    the index of the first step ahead, the number of steps, and the units of the values.
     """
 
     belief: Belief
@@ -151,7 +151,8 @@ class Forecaster:
         before, after = (scale, scale) if isinstance(scale, Scaler) else (scale.steps(0, first), scale.steps(first))
         filtered = world.observe(first_steps(batch, first), noise, samples=samples, scale=before)
         belief = filtered.belief.at(torch.full((samples * size,), first - 1, device=world.device))
-        return Origin(belief, world.errors(filtered)[:, -1], first, batch.value.shape[1] - first, after)
+        steps = batch.value.shape[1] - first
+        return Origin(belief, world.begun(filtered, first, steps, scale, samples), first, steps, after)
 
     @torch.no_grad()
     def plan(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import product
 from typing import NamedTuple
 
@@ -46,6 +47,19 @@ class Choice(NamedTuple):
     score: float
 
 
+class Fit(NamedTuple):
+    """What was fitted to a dimension: None, and a score of infinity, where too few windows are complete.
+
+    linear: the autoregression. score: see Choice. windows: that it was fitted to and chosen by, ``usable`` (N,) of all.
+    """
+
+    linear: Linear | None
+    score: float
+    windows: Windows
+    usable: Tensor
+    candidate: Candidate | None
+
+
 class Moments(NamedTuple):
     """Second moments of the steps behind P others, for any choice of lags and base.
 
@@ -85,29 +99,35 @@ def choose(windows: Windows, longest: int, season: int | None, every: bool) -> C
         longest: P, the longest lag. season: steps of a season that the calendar names.
         every: take all lags only, which takes less time.
     """
-    count, ahead = windows.training, windows.series.shape[1] - windows.context
+    count = windows.training
     candidates = _candidates(windows.series[: max(1, int(ORIGINS[0] * count))], longest, season, every)
-    stretches = [(int(origin * count), min(count, int((origin + CHECKED) * count) + 1)) for origin in ORIGINS]
     total, checked = windows.series.new_zeros(len(candidates) + 1), 0
-    for first, end in [*stretches, (count, len(windows.series))]:
-        before = windows.part(0, max(1, first - ahead * (first < count)))
-        if not count or first < 1 or end <= first:
-            continue
+    for before, behind in origins(windows):
         found = _fit(_moments(before, longest), candidates)
-        total, checked = total + _crps(found, windows.part(first, end)), checked + 1
+        total, checked = total + _crps(found, windows.part(*behind)), checked + 1
     if not checked:
         return Choice(None, math.inf)
     best = int(total.nan_to_num(nan=math.inf).argmin())
     return Choice(None if best == len(candidates) else candidates[best], float(total[best]) / checked)
 
 
+def origins(windows: Windows) -> Iterator[tuple[Windows, tuple[int, int]]]:
+    """Windows that may be fitted to, and the first and the end of those behind them that check it.
+
+    These are some of training behind each origin, and those of validation behind all of training.
+    """
+    count, ahead = windows.training, windows.series.shape[1] - windows.context
+    stretches = [(int(origin * count), min(count, int((origin + CHECKED) * count) + 1)) for origin in ORIGINS]
+    for first, end in [*stretches, (count, len(windows.series))]:
+        if count and first >= 1 and end > first:
+            yield windows.part(0, max(1, first - ahead * (first < count))), (first, end)
+
+
 @torch.no_grad()
 def fit_each(
     value: Tensor, seen: Tensor, size: Tensor, context: int, training: int, longest: int, season: int | None
-) -> list[tuple[Linear | None, float]]:
-    """The best linear autoregression of each dimension, fitted to the training windows, with its score, see `choose`.
-
-    None and infinity where too few windows are complete.
+) -> list[Fit]:
+    """The best linear autoregression of each dimension, fitted to the training windows.
 
     Args:
         value: (N, T, Y), windows in the units that the network sees; the first ones train, the others validate.
@@ -115,21 +135,26 @@ def fit_each(
     """
     longest, found = min(longest, context), []
     for y in range(value.shape[-1]):
-        series, known = _filled(value[..., y].double(), seen[..., y]), seen[..., y]
+        series, known = filled(value[..., y].double(), seen[..., y]), seen[..., y]
         usable = ~series[:, :context].isnan().any(1)
         unit = size.expand_as(value[:, :1])[usable, 0, y].double()
         windows = Windows(series[usable], known[usable], unit, context, int(usable[:training].sum()))
-        best = choose(windows, longest, season, value.shape[-1] > MANY)
-        if best.score == math.inf:
-            found.append((None, math.inf))
+        candidate, score = choose(windows, longest, season, value.shape[-1] > MANY)
+        if score == math.inf:
+            found.append(Fit(None, score, windows, usable, candidate))
             continue
-        moments = _moments(windows.part(0, windows.training), longest)
-        fitted = _fit(moments, [] if best.candidate is None else [best.candidate])
-        found.append((Linear(*(part[0] for part in fitted)), best.score))
+        linear = refit(windows.part(0, windows.training), candidate, longest)
+        found.append(Fit(linear, score, windows, usable, candidate))
     return found
 
 
-def _filled(value: Tensor, seen: Tensor) -> Tensor:
+def refit(windows: Windows, candidate: Candidate | None, longest: int) -> Linear:
+    """The autoregression of a candidate, None for persistence, fitted to all of some windows."""
+    fitted = _fit(_moments(windows, longest), [] if candidate is None else [candidate])
+    return Linear(*(part[0] for part in fitted))
+
+
+def filled(value: Tensor, seen: Tensor) -> Tensor:
     """Values (N, T) with the one before where nothing was observed, NaN before the first."""
     steps = torch.arange(1, value.shape[1] + 1, device=value.device)
     newest = (seen * steps).cummax(1).values

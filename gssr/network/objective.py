@@ -262,11 +262,11 @@ class Objective:
         from the last observed value on.
         """
         world, size, samples = self.world, len(batch), self.config.open_samples
-        scaled, seen = world.scaled_values(batch), batch.value_mask
-        errors = world.errors(filtered)
+        scale, seen, steps = world.scale(batch), batch.value_mask, batch.value.shape[1] - first
+        scaled = scale.transform(batch.value, seen)
         belief = filtered.belief.at(torch.full((size,), first - 1, device=scaled.device)).repeat(samples)
-        noise = world.draw_noise(samples // 2 * size, scaled.shape[1] - first, generator).mirrored()
-        error = errors[:, first - 1].repeat(samples, 1, 1)
+        noise = world.draw_noise(samples // 2 * size, steps, generator).mirrored()
+        error = world.begun(filtered, first, steps, scale).repeat(samples, 1, 1)
         pull = world.steering.towards(goal.repeat(samples))
         imagined = world.imagine(belief, error, first, noise, pull)
         mean, sample = (part.unflatten(0, (samples, size)) for part in imagined[1:])

@@ -13,7 +13,7 @@ from gssr.backbone import FrozenBackbone
 from gssr.backbone.readings import MeanReading, Reading
 from gssr.backbone.table import TextTable
 from gssr.domains import CountOrNone, Few, Layer, Layers, Steps, Width, checked
-from gssr.network.calendar import scale_of
+from gssr.network.calendar import level_of, scale_of
 from gssr.network.config import fixed
 from gssr.network.forecast_error import Decoder, ForecastError
 from gssr.network.gaussian import Gaussian
@@ -56,6 +56,9 @@ class WorldModelConfig:
             where linear forecasts are better for it.
         linear_lags: Longest lag of a linear autoregression inside, fitted before training; the belief learns what it
             leaves, and error_order is not used. 0: there is none.
+        series_prior: Beside the linear autoregression, a forecaster of single series that was pretrained on generated
+            ones, with the share that is best at rolling origins; for at most 32 values, and not used without
+            linear_lags.
     """
 
     latent_dim: Width = fixed(16)
@@ -70,6 +73,7 @@ class WorldModelConfig:
     normalisation: Literal["auto", "training", "window", "last", "mixed"] = fixed("training")
     calendar: Literal["auto"] | bool = fixed(False)
     linear_lags: CountOrNone = fixed(0)
+    series_prior: bool = fixed(False)
 
 
 class WorldModel(nn.Module):
@@ -107,10 +111,11 @@ class WorldModel(nn.Module):
         self.steering = steering.build(latent)
         self.rssm = RSSM(value_dim, latent, hidden, config.posterior, config.reads_changes)
         self.value_head = ValueHead(latent, hidden, torch.full((value_dim,), LEAST_FLOOR))
-        drift, order = (
-            (LinearForecast, config.linear_lags) if config.linear_lags else (ForecastError, config.error_order)
-        )
-        self.forecast_error = drift(value_dim, latent, hidden, order)
+        self.forecast_error: ForecastError | LinearForecast
+        if config.linear_lags:
+            self.forecast_error = LinearForecast(value_dim, latent, hidden, config.linear_lags, config.series_prior)
+        else:
+            self.forecast_error = ForecastError(value_dim, latent, hidden, config.error_order)
 
     @property
     def device(self) -> torch.device:
@@ -182,19 +187,32 @@ class WorldModel(nn.Module):
         return self.rssm.observe(*parts, noise, self.steering.towards(goal))
 
     @exact
-    def errors(self, filtered: Filtered) -> Tensor:
-        """The last P errors (B, T, P, Y) of the decoded values after each filtered step, see ForecastError.
+    def begun(
+        self, filtered: Filtered, first: int, steps: int, scale: Scaler | WindowScale, samples: int = 1
+    ) -> Tensor:
+        """What rollouts of H steps from step ``first`` on go on from, (S · B, P, Y): the last P errors of values.
 
-        With a linear autoregression the last P values.
+        With a linear autoregression they are the last P values, and with a pretrained forecaster what is added to each
+        step stands behind them, see `LinearForecast.begun`.
+
+        Args:
+            scale: of all steps of the window.
         """
-        found = filtered.belief.value
-        if not self.forecast_error.of_values:
+        found, drift = filtered.belief.value, self.forecast_error
+        if not drift.of_values:
             found = found - self.decode(filtered.belief.x).mean
-        return self.forecast_error.last(found, filtered.belief.seen.bool())
+        found = drift.last(found, filtered.belief.seen.bool())[:, first - 1]
+        if drift.prior is None:
+            return found
+        rows = len(found) // samples  # all samples have seen the same
+        value, seen = (part[:rows, :first] for part in (filtered.belief.value, filtered.belief.seen.bool()))
+        added = drift.begun(found[:rows], value, seen, steps, level_of(scale))[:, drift.order :]
+        own = nn.functional.pad(found, (0, 0, 0, drift.order - found.shape[1]))
+        return torch.cat([own, added.repeat(samples, 1, 1)], 1)
 
     @exact
     def imagine(self, belief: Belief, error: Tensor, first: int, noise: Noise, pull: Pull | None = None) -> Imagined:
-        """Roll beliefs (B, …) on from step ``first``; error (B, P, Y) is that of the step before. See RSSM.imagine."""
+        """Roll beliefs (B, …) on from step ``first``; error (B, P, Y): see ``begun``. See RSSM.imagine."""
         return self.rssm.imagine(belief, error, first, noise, Decoder(self.value_head, self.forecast_error), pull)
 
     @exact

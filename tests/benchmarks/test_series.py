@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.quality.cells import Cells
 from benchmarks.series import __main__ as command
+from benchmarks.series import windows
 from benchmarks.series.fans import FIXED, NETWORK, fan_table
 from benchmarks.series.report import interval, report
 from benchmarks.series.sets import HORIZONS, SERIES, Series
@@ -93,3 +94,32 @@ def test_fans_are_shown_by_step_and_by_quiet_and_wild_contexts(tmp_path: Path) -
     assert lines[2] == f"| validation alone | {' | '.join([half] * 4)} | {quiet} | {wild} | 0 of 1 | 1.000 |"
     assert lines[3] == f"| and recent errors | {' | '.join(['80 % (0.0)'] * 6)} | 1 of 1 | 0.500 |"
     assert fan_table({}) == []
+
+
+def test_few_windows_are_scored_with_and_without_the_pretrained_forecaster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(windows, "SERIES", {"made": Made("p", "i", "c", "2000-01-01", "Y")})
+    monkeypatch.setattr(windows, "SIZES", (20, 30, 1000))
+    given = ["windows", "--out", str(tmp_path / "out"), "--draw", str(tmp_path / "drawn.png")]
+    monkeypatch.setattr("sys.argv", given)
+    windows.main()
+    said = capsys.readouterr().out
+    assert "| series | 20 | 30 |" in said and "| made | " in said and (tmp_path / "drawn.png").stat().st_size > 1000
+    cells = Cells(tmp_path / "out")
+    small, large = cells.get("made-20"), cells.get("made-30")
+    assert small["windows"] == 20 and large["windows"] == 30
+    one, other = (pd.read_csv(tmp_path / "out" / f"made-{size}.csv") for size in (20, 30))
+    assert one["value"].iloc[-1] == other["value"].iloc[-1] and len(one) < len(other)
+    monkeypatch.setattr(windows, "scored", None)
+    windows.main()
+
+
+def test_means_are_of_series_that_are_long_enough() -> None:
+    scores = {
+        "gold": {100: {"without": 1.0, "with": 0.5}, 300: {"without": 1.0, "with": 1.0}},
+        "output": {100: {"without": 1.0, "with": 2.0}},
+    }
+    text = windows.report(scores)
+    assert "| gold | 1.00 → 0.50 | 1.00 → 1.00 |" in text and "| output | 1.00 → 2.00 | – |" in text
+    assert "| 100 | 2 | 1.000 | " in text and "| 1 of 2 |" in text and "| 300 | 1 | 1.000 | " in text

@@ -49,6 +49,7 @@ OTHERS: dict[str, Any] = {
     "normalisation": "window",
     "calendar": True,
     "linear_lags": 2,
+    "series_prior": True,
     "prior": LearnedSteeredPrior,
     "schedule": Decay,
     "max_norm": 1.0,

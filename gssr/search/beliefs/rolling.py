@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gssr.network.forecast_error import Decoder, Error
 from gssr.network.forecaster import Forecaster
@@ -20,6 +21,7 @@ class Rolling(NamedTuple):
     belief: Belief
     error: Error
     next: Step
+    order: int  # P of the network
 
     def select(self, rows: Tensor) -> Rolling:
         """The rollouts of some rows (M,) int, as often as they come."""
@@ -29,11 +31,17 @@ class Rolling(NamedTuple):
             self.belief.select(rows),
             Error(*(part[rows] for part in self.error)),
             Step(step.h[rows], prior, prior, step.gain[rows]),
+            self.order,
         )
 
     def features(self) -> Tensor:
-        """All that the next steps depend on, (N, G + P · Y + Y); the last Y are the last values in scaled units."""
-        return torch.cat([self.next.h, self.error.sample.flatten(1), self.belief.value], -1)
+        """What the next steps depend on, (N, G + P · Y + Y); the last Y are the last values in scaled units.
+
+        Of a context shorter than P steps, the rest are 0. What a pretrained forecaster adds is left out.
+        """
+        error = self.error.sample[:, : self.order]
+        error = F.pad(error, (0, 0, 0, self.order - error.shape[1]))
+        return torch.cat([self.next.h, error.flatten(1), self.belief.value], -1)
 
 
 class Dynamics:
@@ -68,7 +76,7 @@ class Dynamics:
         return self._before(rolling.belief.followed_by(step.h, x, value.sample), error, t + 1), x
 
     def _before(self, belief: Belief, error: Error, t: int) -> Rolling:
-        return Rolling(belief, error, self.world.rssm.step(belief, self.first + t))
+        return Rolling(belief, error, self.world.rssm.step(belief, self.first + t), self.world.forecast_error.order)
 
     def data_units(self, value: Tensor, t: int) -> Tensor:
         """Scaled values (…, K, Y) of the K steps from t = 0 … H - 1 on in data units."""
