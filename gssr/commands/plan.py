@@ -259,7 +259,8 @@ def _conditioned(
     pulled = torch.zeros(1, dtype=torch.bool, device=rollouts.sample.device)
     fan = network.forecaster.calibration(rollouts.sample, pulled, recent)
     rollouts = replace(rollouts, mean=rollouts.sample, sample=fan)
-    plan = network.forecaster.described(batch, rollouts, not options.no_texts)
+    texts = not options.no_texts and network.forecaster.calibration.tells()
+    plan = network.forecaster.described(batch, rollouts, texts)
     return beside | {"with_goal": plan, "chance": found}
 
 

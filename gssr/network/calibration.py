@@ -32,7 +32,7 @@ class Calibration(nn.Module):
         value_dim: Y. reach: R; a step further ahead takes the last factor.
 
     ``text_gain``: nats a token by which a text is likelier behind its own belief, with its values, than behind another
-    one, as validation measured it; 1 until then.
+    one, as validation measured it; 1 until then, and 0 where the data have no texts.
     """
 
     factor: Tensor
@@ -62,8 +62,8 @@ class Calibration(nn.Module):
         if self.text_gain > LEAST_GAIN:
             return True
         warnings.warn(
-            f"plans have no texts: validation texts were no likelier behind their own belief than behind another one "
-            f"({self.text_gain.item():+.3f} nats a token)",
+            "plans have no texts: training had none, or those of validation were no likelier behind their own belief "
+            f"than behind another one ({self.text_gain.item():+.3f} nats a token)",
             stacklevel=4,
         )
         return False

@@ -113,7 +113,9 @@ class Validation:
 
         Called behind ``means``.
         """
-        if self._text_gain is not None:
+        if "text" in self.objective.lacks:
+            self.forecaster.calibration.text_gain.zero_()
+        elif self._text_gain is not None:
             self.forecaster.calibration.text_gain.fill_(self._text_gain)
         for goal in (False, True):
             found = [part for parts in ranks.gather(self._stretch[goal]) for part in parts]

@@ -166,3 +166,13 @@ def test_what_beliefs_tell_of_texts_is_measured_kept_and_decides_whether_plans_h
         assert network.plan(batch, [None] * 6, 4).text == [[] for _ in range(6)]
     network.objective.text_loss(batch.select([0]), x[:1], WindowNoise([0], 0, every=1))
     assert network.objective.text_gain is None
+
+
+def test_a_network_that_was_trained_without_texts_writes_none(network: GoalNetwork) -> None:
+    batch = collate([record("a", 10.0, None)])
+    network.objective.lacks = {"text"}
+    network.validation.begin("val")
+    network.validation.means()
+    network.validation.calibrate()
+    with pytest.warns(UserWarning, match="training had none"):
+        assert network.plan(batch, [None], 4).text == [[]]
