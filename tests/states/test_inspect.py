@@ -57,7 +57,9 @@ def test_log_probs_of_a_continuation_are_those_of_the_whole_text(tiny: FrozenBac
 
 def test_no_change_has_no_effect(tiny: FrozenBackbone) -> None:
     for effect in leverage(tiny, HybridState.capture(tiny, PROMPTS), share=0.0, tokens=4, directions=2):
-        assert (effect.kl_next, effect.kl_continuation, effect.agreement) == (0.0, 0.0, 1.0)
+        # A product of matrices may round otherwise for another number of rows.
+        assert (effect.kl_next, effect.kl_continuation) == pytest.approx((0.0, 0.0), abs=1e-12)
+        assert effect.agreement == 1.0
 
 
 def test_leverage_is_the_kl_of_changes_of_the_stated_size(
