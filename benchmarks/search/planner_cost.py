@@ -39,7 +39,7 @@ from gssr.search.decoding.planners import Job, WorkerPlanner, give_way, packed
 from gssr.search.decoding.plans import Plan
 from gssr.search.decoding.rows import Decoding, Rows
 
-ASLEEP, BUSY, OTHER = "asked, and asleep", "late", "none, another process searches"
+ASLEEP, BUSY, OTHER = "asked, and asleep", "asked, and searching", "none; another process searches"
 HUNG, KILLED = "hung", "killed"
 LOOKAHEAD = Lookahead(ahead=8, candidates=4, block=8, simulations=4)
 LEAST = Lookahead(ahead=1, candidates=1, block=1, simulations=1)

@@ -79,56 +79,41 @@ class LinearForecast(nn.Module):
         return last_of(value, seen, min(self.order, value.shape[1]), self.expected)
 
     def values(self, decoded: Tensor, x: Tensor, gain: Tensor, past: Error, noise: Tensor) -> tuple[Value, Error]:
-        """The value after the next step, whose belief is x (B, D) and decodes to (B, Y); see `ForecastError.values`."""
-        if past.mean.shape[1] > self.order:
-            return self._with_added(decoded, x, gain, past, noise)
-        return self._values(decoded, x, gain, past, noise, 0.0)
+        """The value after the next step, whose belief is x (B, D) and decodes to (B, Y); see `ForecastError.values`.
 
-    def _with_added(self, decoded: Tensor, x: Tensor, gain: Tensor, past: Error, noise: Tensor) -> tuple[Value, Error]:
-        added, later = past.mean[:, self.order], past.mean[:, self.order + 1 :]
-        own = Error(*(part[:, : self.order] for part in past))
-        value, after = self._values(decoded, x, gain, own, noise, added)
-        return value, Error(*(torch.cat([part, later], 1) for part in after))
-
-    def _values(
-        self, decoded: Tensor, x: Tensor, gain: Tensor, past: Error, noise: Tensor, added: Tensor | float
-    ) -> tuple[Value, Error]:
-        gain = gain[:, None]
+        Behind the last P values of ``past`` stands what is added to each of the next steps, see `added`, or nothing.
+        """
+        own, added = [part[:, : self.order] for part in past], past.mean[:, self.order : self.order + 1].sum(1)
+        later, gain = past.mean[:, self.order + 1 :], gain[:, None]
         spread = self.noise * F.softplus(self.net(torch.cat([x, gain], -1)) + ONE)
         rest = self.noise * self.left(x) + added
-        mean, sample = ((1 - gain) * (self.expected(each) + rest) + gain * decoded for each in past)
+        mean, sample = ((1 - gain) * (self.expected(each) + rest) + gain * decoded for each in own)
         sample = sample + spread * noise
-        return Value(mean, sample), Error(
-            followed_by(past.mean, mean - added), followed_by(past.sample, sample - added)
-        )
+        after = (followed_by(each, value - added) for each, value in zip(own, (mean, sample), strict=True))
+        return Value(mean, sample), Error(*(torch.cat([part, later], 1) for part in after))
 
     @torch.no_grad()
-    def begun(self, past: Tensor, value: Tensor, seen: Tensor, steps: int, level: Tensor | None = None) -> Tensor:
-        """What H steps go on from: the last values (B, P, Y), and behind them what is added to each step, (B, H, Y).
-
-        Only the former without a pretrained forecaster.
+    def added(self, past: Tensor, value: Tensor, seen: Tensor, steps: int, level: Tensor | None = None) -> Tensor:
+        """What the pretrained forecaster adds to each of the next H steps, (B, H, Y).
 
         Args:
             past: (B, P, Y), see `last`. value, seen: (B, C, Y), the context. steps: H.
             level: (B, C + H, Y), what values here lack of those that the pretrained forecaster is to read.
         """
-        if self.prior is None:
-            return past
-        past = F.pad(past, (0, 0, 0, self.order - past.shape[1]))
-        added, context = past.new_zeros(len(past), steps, past.shape[-1]), value.shape[1]
+        found, context = past.new_zeros(len(past), steps, past.shape[-1]), value.shape[1]
         columns = self.share.any(0).nonzero()[:, 0]
-        if context >= SHORTEST and len(columns):
-            linear, each = past, []
-            for _ in range(steps):
-                linear = followed_by(linear, self.expected(linear))
-                each.append(linear[:, 0, columns])
-            series = torch.stack([_known(value[..., y], seen[..., y]) for y in columns], -1)
-            level = torch.zeros_like(value[:, :1]) if level is None else level
-            found = prior_forecasts(self.prior, series + level[:, :context, columns], self.season, steps)
-            found = found - level[:, context:, columns] if level.shape[1] > 1 else found - level[..., columns]
-            share = self.share[torch.arange(steps, device=past.device).clamp(max=REACH - 1)][:, columns]
-            added[..., columns] = share * (found - torch.stack(each, 1))
-        return torch.cat([past, added], 1)
+        if context < SHORTEST or not len(columns):
+            return found
+        each = []
+        for _ in range(steps):
+            past = followed_by(past, self.expected(past))
+            each.append(past[:, 0, columns])
+        series = torch.stack([_known(value[..., y], seen[..., y]) for y in columns], -1)
+        level = torch.zeros_like(value[:, :1]).expand(-1, context + steps, -1) if level is None else level
+        prior = prior_forecasts(self.prior, series + level[:, :context, columns], self.season, steps)
+        share = self.share[torch.arange(steps, device=past.device).clamp(max=REACH - 1)][:, columns]
+        found[..., columns] = share * (prior - level[:, context:, columns] - torch.stack(each, 1))
+        return found
 
     @torch.no_grad()
     def fit(
@@ -150,7 +135,7 @@ class LinearForecast(nn.Module):
             value: (N, T, Y), in the units that the network sees. seen: (N, T, Y). context: C steps of each.
             season: steps of a season that the calendar names.
             training: how many windows train, the first ones; the others validate. None: all.
-            level: (N, T, Y), see `begun`.
+            level: (N, T, Y), see `added`.
         """
         training = len(value) if training is None else training
         each = fit_each(value, seen, torch.ones(()), context, training, self.order, season)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gssr.network.linear_fit import Fit, ahead, origins, refit
+from gssr.network.linear_fit import Fit, Linear, ahead, origins, refit
 from gssr.network.prior import SHORTEST, SeriesPrior
 
 TRIED = tuple(i / 20 for i in range(21))  # shares
@@ -48,7 +48,7 @@ def best_share(fit: Fit, forecasts: Tensor, longest: int) -> Share | None:
     shares = torch.tensor(TRIED, dtype=torch.float64)[:, None, None]
     for before, (first, end) in origins(windows):
         behind = windows.part(first, end)
-        found = type(fit.linear)(*(part[None] for part in refit(before, fit.candidate, min(longest, context))))
+        found = Linear(*(part[None] for part in refit(before, fit.candidate, min(longest, context))))
         ways, shift, _ = ahead(found, horizon)
         linear = behind.series[:, context - ways.shape[-1] : context].flip(1) @ ways[0].T + shift[0]
         away, known = behind.series[:, context:] - linear, behind.known[:, context:]

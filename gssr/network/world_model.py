@@ -193,7 +193,7 @@ class WorldModel(nn.Module):
         """What rollouts of H steps from step ``first`` on go on from, (S · B, P, Y): the last P errors of values.
 
         With a linear autoregression they are the last P values, and with a pretrained forecaster what is added to each
-        step stands behind them, see `LinearForecast.begun`.
+        step stands behind them, see `LinearForecast.added`.
 
         Args:
             scale: of all steps of the window.
@@ -206,7 +206,7 @@ class WorldModel(nn.Module):
             return found
         rows = len(found) // samples  # all samples have seen the same
         value, seen = (part[:rows, :first] for part in (filtered.belief.value, filtered.belief.seen.bool()))
-        added = drift.begun(found[:rows], value, seen, steps, level_of(scale))[:, drift.order :]
+        added = drift.added(found[:rows], value, seen, steps, level_of(scale))
         own = nn.functional.pad(found, (0, 0, 0, drift.order - found.shape[1]))
         return torch.cat([own, added.repeat(samples, 1, 1)], 1)
 

@@ -110,8 +110,9 @@ def leverage(
         )
     # All rows must have equally many words: an end-of-text token would end some rows early.
     words = state.generate(backbone, do_sample=False, max_new_tokens=tokens, min_new_tokens=tokens)
-    expected = continuation_log_probs(backbone, state, words).repeat_interleave(directions, 0)
     copies, words = repeat_rows(state, directions), words.repeat_interleave(directions, 0)
+    # Of as many rows as with a change, since products of matrices round otherwise for another number.
+    expected = continuation_log_probs(backbone, copies, words)
     found = []
     for i in layers:
         changed = copies.with_layers({i: _changed(copies, i, share, seed)})

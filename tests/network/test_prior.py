@@ -224,7 +224,7 @@ def test_what_the_calendar_takes_is_given_back_before_it_is_read() -> None:
     level = 5 * torch.sin(torch.arange(C + H) / 2)[None, :, None].expand(4, -1, -1)
     seen = torch.ones(4, C, 1, dtype=torch.bool)
     given = (series - level)[:, :C]
-    added = linear.begun(given.flip(1), given, seen, H, level)[:, C:]
+    added = linear.added(given.flip(1), given, seen, H, level)
     # The autoregression is persistence before it is fitted.
     expected = prior_forecasts(linear.prior, series[:, :C], SEASON, H) - level[:, C:] - given[:, -1:]
     torch.testing.assert_close(added, expected, atol=1e-4, rtol=1e-4)
@@ -240,8 +240,8 @@ def test_missing_values_are_filled_by_those_before() -> None:
     filled[0, :3], filled[1, -2:] = full[0, 3], full[1, -3]
     past = linear.last(torch.where(seen, full, torch.zeros_like(full)), seen)[:, -1]
     every = torch.ones_like(seen)
-    one = linear.begun(past, torch.where(seen, full, 0.0), seen, H)
-    torch.testing.assert_close(one[:, C:], linear.begun(past, filled, every, H)[:, C:], atol=1e-4, rtol=1e-4)
+    one = linear.added(past, torch.where(seen, full, 0.0), seen, H)
+    torch.testing.assert_close(one, linear.added(past, filled, every, H), atol=1e-4, rtol=1e-4)
 
 
 def test_without_an_autoregression_it_is_not_used(tiny_folder: Path) -> None:
