@@ -350,6 +350,22 @@ def test_without_a_reader_goals_still_pull(
     assert "another language model" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:plans have no texts")
+@pytest.mark.parametrize("how", [(), ("--where", "wind > 0 at 2")])
+def test_a_network_whose_beliefs_tell_nothing_of_texts_writes_none(
+    checkpoint: Path, tmp_path: Path, how: tuple[str, ...]
+) -> None:
+    saved, silent = torch.load(checkpoint, weights_only=True), tmp_path / "silent.ckpt"
+    saved["state_dict"]["calibration.text_gain"].zero_()
+    torch.save(saved, silent)
+    table().to_csv(tmp_path / "ian.csv", index=False)
+    for file, written in ((checkpoint, True), (silent, False)):
+        run("--input", tmp_path / "ian.csv", "--ckpt_path", file, "--samples", 8, "--json", tmp_path / "p.json", *how)
+        line = lines(tmp_path / "p.json")
+        plans = [line["without_goal"]] + [line["with_goal"]] * bool(how)
+        assert all(bool(plan["text"]) == written for plan in plans)
+
+
 def quiet_then(noise: float, rows: int = 60) -> pd.DataFrame:
     """Wind around 60 whose last half has another noise."""
     wind = 60 + np.random.default_rng(0).normal(size=rows) * np.where(np.arange(rows) < rows // 2, 1.0, noise)

@@ -171,6 +171,18 @@ def test_an_untrained_network_mixes_both_forecasts(network: GoalNetwork, prior: 
     torch.testing.assert_close(found, mixed.expand(4, -1, -1, -1), atol=1e-4, rtol=1e-4)
 
 
+def test_alone_it_forecasts_the_same_whatever_the_calendar_takes(tiny_folder: Path, prior: SeriesPrior) -> None:
+    """The forecaster reads values of which nothing was taken, and what was taken is given back at the right steps."""
+    network = made(tiny_folder, series_prior=True, calendar=True)
+    batch = collate(records()[:6])
+    fit_linear(network.world, Fitted(collate(records()), 70), SEASON)
+    network.world.scaler.waves.copy_(torch.randn(network.world.scaler.waves.shape, generator=generator(0)))
+    network.world.forecast_error.share.fill_(1.0)
+    found = network.rollout(batch, [None] * 6, samples=4).mean
+    expected = prior_forecasts(prior, batch.value[:, :C], SEASON, H)
+    torch.testing.assert_close(found, expected.expand(4, -1, -1, -1), atol=1e-3, rtol=1e-3)
+
+
 def test_nothing_behind_the_origin_is_read(network: GoalNetwork) -> None:
     network.world.forecast_error.share.fill_(0.7)
     batch = collate(records()[:3])
