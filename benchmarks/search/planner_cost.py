@@ -91,6 +91,7 @@ def cost(steering: Steering, texts: int, tokens: int) -> dict[str, Any]:
     """By what stands beside the text: CPU time and time of writing over those of its plain pair, and the bits."""
     backbone = steering.backbone
     decoding = Decoding(tokens, suppressed=(backbone.tokenizer.eos_token_id,))
+    # A loaded model has one of the precisions that the option names.
     model = BackboneConfig(backbone.name, backbone.revision, name_of(backbone.table.weight.dtype))  # type: ignore[arg-type]
     context = multiprocessing.get_context("spawn")
     found: dict[str, Any] = {}
