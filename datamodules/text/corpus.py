@@ -4,7 +4,9 @@ Shapes: L + 1 tokens in a row.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
 import torch
@@ -13,11 +15,12 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerFast
 
-from datamodules.text.rows import MixedRows, Packing, repeated_rows
+from datamodules.text.rows import ANSWER_WEIGHT, WINDOWS, MixedRows, Packing, RowsInTurn, repeated_rows
 from datamodules.text.shards import MappedRows, Shards, texts
-from gssr.domains import Count, Fraction, Items, NonNegative, Seed, Vocabulary, checked
+from gssr.domains import Count, Fraction, Items, NonNegative, Positive, Range, Seed, Vocabulary, checked
 from gssr.sequences.batches import EpochBatches, EpochLoader
 
+Window = Annotated[int, Range(1, 2**16)]
 REPEATS = "repeats"  # the name of the rows of repeated random tokens among the sources
 END_OF_TEXT, PAD = "<|end_of_text|>", "<|pad|>"
 # Each digit is one token, so that the model reads numbers by position: " 25" and " 45" become two tokens each.
@@ -52,6 +55,33 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 @checked
+@dataclass(frozen=True)
+class Mixture:
+    """Which rows a part of training draws. Recurrent states learn to recall only if nothing easier is there first.
+
+    Args:
+        rows: rows of this part, batch_size x optimizer steps.
+        weights: share of each source, by name, in any unit; a source without one is left out.
+        repeats: share of rows with repeated random tokens, in the unit of ``weights``.
+        cut_share: share of rows in which attention sees a window only.
+        windows: narrowest and widest window, in tokens.
+        answer_weight: weight of an answer's token; other tokens have 1.
+    """
+
+    rows: Count
+    weights: dict[str, NonNegative]
+    repeats: NonNegative = 0.0
+    cut_share: Fraction = 1.0
+    windows: tuple[Window, Window] = WINDOWS
+    answer_weight: Positive = ANSWER_WEIGHT
+
+    def __post_init__(self) -> None:
+        _check_windows(self.windows)
+        if not self.repeats + sum(self.weights.values()):
+            raise ValueError("a mixture of the opening has no rows: all of its weights and its repeats are 0")
+
+
+@checked
 class TextCorpus(LightningDataModule):
     """Rows of tokens from a Parquet file with the columns ``source``, ``split`` (train, heldout) and ``text``.
 
@@ -66,9 +96,13 @@ class TextCorpus(LightningDataModule):
         vocab_size: V of a tokenizer that is trained.
         row_length: L.
         batch_size: rows in a batch.
-        rows: training rows, batch_size x optimizer steps.
+        rows: training rows, batch_size x optimizer steps, those of ``opening`` included.
+        opening: mixtures with which training begins, in turn.
         repeats: share of rows with repeated random tokens, in the unit of ``weights``.
-        cut_share: share of training rows in which attention is cut at random places.
+        cut_share: share of training rows in which attention sees a window only: one for all sources, or one for each
+            by its name (repeats among them); a source without one is not cut.
+        windows: narrowest and widest window, in tokens.
+        answer_weight: weight of an answer's token; other tokens have 1.
         joined: share of training documents without an end-of-text behind them, so that a model learns to forget
             unasked.
         shards: folder of token files, for a corpus that does not fit into memory: it is tokenised once, in its own
@@ -85,8 +119,11 @@ class TextCorpus(LightningDataModule):
         row_length: Items = 512,
         batch_size: Items = 16,
         rows: Count = 48_000,
+        opening: tuple[Mixture, ...] = (),
         repeats: NonNegative = 0.0,
-        cut_share: Fraction = 0.0,
+        cut_share: Fraction | dict[str, Fraction] = 0.0,
+        windows: tuple[Window, Window] = WINDOWS,
+        answer_weight: Positive = ANSWER_WEIGHT,
         joined: Fraction = 0.0,
         shards: str | None = None,
         seed: Seed = 0,
@@ -96,7 +133,11 @@ class TextCorpus(LightningDataModule):
         self.path, self.tokenizer_folder = Path(path), Path(tokenizer)
         self.weights, self.vocab_size, self.row_length = weights, vocab_size, row_length
         self.batch_size, self.rows, self.seed = batch_size, rows, seed
-        self.repeats, self.cut_share, self.joined = repeats, cut_share, joined
+        self.repeats, self.cut_share, self.joined, self.opening = repeats, cut_share, joined, opening
+        self.windows, self.answer_weight = windows, answer_weight
+        _check_windows(windows)
+        if (opened := sum(mixture.rows for mixture in opening)) >= rows:
+            raise ValueError(f"the opening has {opened} rows and the training has {rows}; give it more rows")
         self.shards = None if shards is None else Path(shards)
 
     def prepare_data(self) -> None:
@@ -123,12 +164,21 @@ class TextCorpus(LightningDataModule):
             self.heldout = {name: shards.rows(name, "heldout", self.row_length).tokens for name in weights}
             self.heldout_bytes = {name: shards.bytes(name, "heldout") for name in weights}
         self.sources = list(weights)
-        if self.repeats:
-            # A share of the rows, none of them twice.
-            count = round(1.2 * self.rows * self.repeats / (self.repeats + sum(weights.values()))) + 1
-            self.train[REPEATS] = repeated_rows(count, self.row_length, len(self.tokenizer), self.seed)
-            weights = {**weights, REPEATS: self.repeats}
-        self._train_weights = weights
+        mixtures = [(x.rows, x.weights, x.repeats) for x in self.opening]
+        main = self.rows - sum(x.rows for x in self.opening)
+        # Enough for their share of the rows, so that none comes twice in a mixture.
+        shares = [n * r / (r + sum(w.values())) for n, w, r in [*mixtures, (main, weights, self.repeats)] if r]
+        if shares:
+            self.train[REPEATS] = repeated_rows(
+                round(1.2 * sum(shares)) + 1, self.row_length, len(self.tokenizer), self.seed
+            )
+        for _, given, _ in mixtures:
+            if unknown := sorted(set(given) - set(weights)):
+                raise ValueError(f"the opening gives weights to {unknown}; {self.path} has {sorted(weights)}")
+        cut = set(self.cut_share) if isinstance(self.cut_share, dict) else set()
+        if unknown := sorted(cut - set(weights) - {REPEATS}):
+            raise ValueError(f"cut_share names {unknown}; {self.path} has {sorted(weights)}, and {REPEATS} beside them")
+        self._main = (main, weights)
 
     def _pack(self) -> dict[str, float]:
         """All rows in memory; the sources and their shares."""
@@ -157,7 +207,18 @@ class TextCorpus(LightningDataModule):
         return weights
 
     def train_dataloader(self) -> EpochLoader:
-        mixture = MixedRows(self.train, self._train_weights, self.rows, self.seed, self.cut_share)
+        main, weights = self._main
+        parts = [
+            *self.opening,
+            Mixture(main, weights, self.repeats, 0.0, self.windows, self.answer_weight),
+        ]
+        cuts = [*(part.cut_share for part in self.opening), self.cut_share]
+        mixtures = []
+        for number, (part, cut) in enumerate(zip(parts, cuts, strict=True)):
+            shares = {**part.weights, REPEATS: part.repeats} if part.repeats else part.weights
+            seed = self.seed + len(self.opening) - number
+            mixtures.append(MixedRows(self.train, shares, part.rows, seed, cut, part.windows, part.answer_weight))
+        mixture = RowsInTurn(mixtures)
         complete = self.rows - self.rows % self.batch_size  # rows of complete batches
         return EpochLoader(mixture, EpochBatches(complete, self.batch_size, shuffle=False))
 
@@ -181,6 +242,11 @@ class TextCorpus(LightningDataModule):
         if missing:
             raise ValueError(f"{self.path} lacks the columns {sorted(missing)}; it has {list(frame.columns)}")
         return frame
+
+
+def _check_windows(windows: tuple[int, int]) -> None:
+    if windows[0] > windows[1]:
+        raise ValueError(f"windows are {windows}; expected the narrowest first")
 
 
 class _Unweighted(Dataset[dict[str, torch.Tensor]]):

@@ -17,8 +17,7 @@ from gssr.sequences.batches import MOST_SHUFFLED, Key
 from gssr.sequences.shuffle import Shuffle
 
 ANSWER_WEIGHT = 4.0
-SEGMENTS = 32, 512  # shortest and longest mean stretch between two cuts of attention, in tokens
-WINDOWS = 4, 128  # narrowest and widest window of attention, in tokens
+WINDOWS = 4, 128
 
 
 class Rows(NamedTuple):
@@ -136,16 +135,26 @@ class MixedRows(Dataset[dict[str, Tensor]]):
         rows: of each source, by name.
         shares: share of each source, in any unit.
         length: number of rows in the mixture; a source repeats no row before all of its rows were drawn.
-        cut_share: share of rows in which attention sees no further back than a few cuts at random places (in half of
-            them) or than a window, so that only recurrent and conv states carry what was said before. A cut row still
-            has one sequence of states.
+        cut_share: share of rows in which attention sees a window only, so that only recurrent and conv states carry
+            what was said before. One for all sources, or one for each by its name; a source without one is not cut.
+        windows: narrowest and widest window, in tokens; log-uniform between them.
+        answer_weight: weight of an answer's token.
     """
 
     def __init__(
-        self, rows: dict[str, Rows], shares: dict[str, float], length: int, seed: int, cut_share: float = 0.0
+        self,
+        rows: dict[str, Rows],
+        shares: dict[str, float],
+        length: int,
+        seed: int,
+        cut_share: float | dict[str, float] = 0.0,
+        windows: tuple[int, int] = WINDOWS,
+        answer_weight: float = ANSWER_WEIGHT,
     ) -> None:
         generator = np.random.default_rng(seed)
-        self.names, self.rows, self.seed, self.cut_share = list(rows), rows, seed, cut_share
+        self.names, self.rows, self.seed = list(shares), rows, seed
+        self.windows, self.answer_weight = windows, answer_weight
+        self.cut = cut_share if isinstance(cut_share, dict) else dict.fromkeys(self.names, cut_share)
         share = np.array([shares[name] for name in self.names], dtype=float)
         self.source = generator.choice(len(self.names), size=length, p=share / share.sum())
         self.row = np.zeros(length, dtype=np.int64)
@@ -162,18 +171,31 @@ class MixedRows(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, key: Key) -> dict[str, Tensor]:
         _, index = key  # the same row in every epoch
-        tokens, weights = (part[self.row[index]] for part in self.rows[self.names[self.source[index]]])
-        return {"tokens": tokens.long(), "weights": weights, "first": self._first(index, len(tokens))}
+        name = self.names[self.source[index]]
+        tokens, weights = (part[self.row[index]] for part in self.rows[name])
+        weights = torch.where(weights == ANSWER_WEIGHT, self.answer_weight, weights)
+        return {"tokens": tokens.long(), "weights": weights, "first": self._first(index, len(tokens), name)}
 
-    def _first(self, index: int, width: int) -> Tensor:
+    def _first(self, index: int, width: int, name: str) -> Tensor:
         """The place that attention sees back to, from each place of the row."""
         generator = np.random.default_rng([self.seed, index])
-        first = np.zeros(width, np.int64)
-        if generator.random() < self.cut_share:
-            windowed = generator.random() < 0.5
-            size = int(np.exp(generator.uniform(*np.log(WINDOWS if windowed else SEGMENTS))))
-            if windowed:
-                return torch.from_numpy(np.maximum(0, np.arange(width) - size + 1))
-            cuts = np.flatnonzero(generator.random(width) < 1 / size)
-            first[cuts] = cuts
-        return torch.from_numpy(np.maximum.accumulate(first))
+        if generator.random() >= self.cut.get(name, 0.0):
+            return torch.zeros(width, dtype=torch.long)
+        size = int(np.exp(generator.uniform(*np.log(self.windows))))
+        return torch.arange(width).sub(size - 1).clamp(min=0)
+
+
+class RowsInTurn(Dataset[dict[str, Tensor]]):
+    """Mixtures one after the other."""
+
+    def __init__(self, mixtures: Sequence[MixedRows]) -> None:
+        self.mixtures, self.ends = mixtures, np.cumsum([len(mixture) for mixture in mixtures])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, key: Key) -> dict[str, Tensor]:
+        epoch, index = key
+        number = int(np.searchsorted(self.ends, index, side="right"))
+        mixture = self.mixtures[number]
+        return mixture[epoch, index - int(self.ends[number]) + len(mixture)]

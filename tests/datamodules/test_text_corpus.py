@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from datamodules.text.corpus import TextCorpus, train_tokenizer
+from datamodules.text.corpus import Mixture, TextCorpus, train_tokenizer
 from datamodules.text.rows import ANSWER_WEIGHT, MixedRows, Packing, Rows, repeated_rows
 
 LENGTH, VOCABULARY = 16, 400
@@ -194,16 +194,75 @@ def test_repeated_rows_weigh_only_what_was_said_before() -> None:
     assert 0.2 < rows.weights.mean() < 0.8
 
 
-def test_attention_is_cut_in_a_share_of_the_rows() -> None:
+def test_attention_sees_a_window_in_a_share_of_the_rows() -> None:
     rows = {"a": Rows(torch.zeros(4, 513, dtype=torch.int32), torch.ones(4, 513))}
     for share in (0.0, 0.5, 1.0):
-        mixture = MixedRows(rows, {"a": 1.0}, 200, seed=0, cut_share=share)
+        mixture = MixedRows(rows, {"a": 1.0}, 200, seed=0, cut_share=share, windows=(4, 64))
         first = torch.stack([mixture[0, i]["first"] for i in range(200)])
         assert torch.equal(first, torch.stack([mixture[1, i]["first"] for i in range(200)]))
-        assert (first <= torch.arange(513)).all() and (first.diff(dim=1) >= 0).all()
-        assert share - 0.25 <= (first[:, -1] > 0).float().mean() <= share + 0.1
-        windows = (first[:, 200:].diff(dim=1) == 1).all(1)  # the others jump from cut to cut
-        assert share / 2 - 0.1 <= windows.float().mean() <= share / 2 + 0.1
+        seen = torch.arange(513) - first + 1  # tokens in sight, the own one included
+        cut = seen[:, -1] < 513
+        assert share - 0.1 <= cut.float().mean() <= share + 0.1
+        widths = seen[cut].amax(1)
+        assert all((row == torch.arange(1, 514).clamp(max=w)).all() for row, w in zip(seen[cut], widths, strict=True))
+        if share:
+            assert 4 <= widths.min() < 8 and 32 < widths.max() <= 64
+
+
+def test_each_source_has_its_own_share_of_cut_rows() -> None:
+    rows = {name: Rows(torch.full((4, 65), i), torch.ones(4, 65)) for i, name in enumerate("abc")}
+    mixture = MixedRows(rows, dict.fromkeys("abc", 1.0), 300, seed=0, cut_share={"a": 1.0, "b": 0.0}, windows=(4, 4))
+    drawn = [mixture[0, i] for i in range(300)]
+    assert all(bool(x["first"][-1] > 0) == (int(x["tokens"][0]) == 0) for x in drawn)
+
+
+def test_training_begins_with_its_opening_and_goes_on_with_the_rest(corpus: TextCorpus) -> None:
+    opening = (
+        Mixture(rows=8, weights={}, repeats=1.0, windows=(4, 4)),
+        Mixture(rows=12, weights={"tales": 1.0}, cut_share=0.0),
+    )
+    made = TextCorpus(**{**corpus.hparams, "opening": opening, "cut_share": {"ledger": 1.0}, "windows": (3, 3)})
+    made.setup("fit")
+    rows = [{k: v[i] for k, v in batch.items()} for batch in made.train_dataloader() for i in range(4)]
+    assert len(rows) == 80
+    tales = {tuple(row.tolist()) for row in made.train["tales"].tokens}
+    assert all(row["first"][-1] == len(row["first"]) - 4 and row["weights"].min() == 0 for row in rows[:8])
+    assert all(tuple(row["tokens"].tolist()) in tales and row["first"][-1] == 0 for row in rows[8:20])
+    ledger = {tuple(row.tolist()) for row in made.train["ledger"].tokens}
+    cut = [bool(row["first"][-1] > 0) for row in rows[20:]]
+    assert 30 < sum(cut) < 60  # three quarters of 60
+    assert all(tuple(r["tokens"].tolist()) in (ledger if c else tales) for r, c in zip(rows[20:], cut, strict=True))
+
+
+def test_an_answer_weighs_what_its_mixture_says(corpus: TextCorpus) -> None:
+    texts = ["the dog is lazy. the dog is lazy"] * 3
+    rows = {
+        "a": Packing(corpus.tokenizer, 32, seed=0).training(texts, [[text.rindex("lazy"), len(text)] for text in texts])
+    }
+    drawn = MixedRows(rows, {"a": 1.0}, 5, seed=0, answer_weight=30.0)[0, 0]["weights"]
+    assert set(drawn.tolist()) <= {0.0, 1.0, 30.0} and (drawn == 30.0).any()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"opening": (Mixture(80, {"tales": 1.0}),)}, "the opening has 80 rows and the training has 80"),
+        (
+            {"opening": (Mixture(8, {"tale": 1.0}),)},
+            r"the opening gives weights to \['tale'\]; .* has \['ledger', 'tales'\]",
+        ),
+        ({"cut_share": {"tale": 1.0}}, r"cut_share names \['tale'\]; .* has \['ledger', 'tales'\]"),
+        ({"windows": (9, 4)}, r"windows are \(9, 4\); expected the narrowest first"),
+    ],
+)
+def test_an_opening_that_cannot_be_is_refused(corpus: TextCorpus, given: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        TextCorpus(**{**corpus.hparams, **given}).setup("fit")
+
+
+def test_a_mixture_without_rows_is_refused() -> None:
+    with pytest.raises(ValueError, match="all of its weights and its repeats are 0"):
+        Mixture(8, {})
 
 
 def test_every_byte_and_any_unicode_comes_back(tmp_path: Path) -> None:
