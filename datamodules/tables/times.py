@@ -141,7 +141,11 @@ class Times:
             stamps = pd.to_datetime(words, format=self.form or "ISO8601", utc=True, errors="coerce")
         wrong = np.flatnonzero(stamps.isna() & words.notna())
         if len(wrong):
-            expected = "ISO 8601, such as 2024-05-31T18:00Z; for another form give time_format, such as %d/%m/%Y"
+            # pandas 2 reads no year far from now, pandas 3 does; both are refused, the second further below.
+            expected = (
+                f"ISO 8601, such as 2024-05-31T18:00Z, between {EARLIEST} and {LATEST}; for another form give "
+                "time_format, such as %d/%m/%Y"
+            )
             raise ValueError(
                 f"time column {self.name!r} holds {quoted(words[wrong[0]])} in row {first + wrong[0]}; expected "
                 + (f"the time_format {self.form!r}" if self.form else expected)

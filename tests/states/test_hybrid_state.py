@@ -60,8 +60,9 @@ def close(a: HybridState, b: HybridState) -> None:
     x, y = tensors(a), tensors(b)
     assert x.keys() == y.keys()
     for name in x:
+        size = max(1.0, y[name].float().abs().max().item())
         torch.testing.assert_close(
-            x[name], y[name], rtol=1e-4, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+            x[name], y[name], rtol=1e-4, atol=1e-4 * size, msg=lambda text, name=name: f"{name}: {text}"
         )
 
 
