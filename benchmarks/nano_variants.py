@@ -116,7 +116,7 @@ class Trial:
         given = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["data"]["init_args"]
         given |= {"path": str(self.options.corpus), "vocab_size": self.variant.vocab_size, "seed": self.options.seed}
         given["tokenizer"] = str(self.options.out / f"tokenizer-{self.variant.vocab_size}")
-        # Too short a training for an opening, which teaches no natural text.
+        # So short a training would end inside the opening.
         given |= {"cut_share": self.variant.cut_share, "opening": (), "windows": tuple(given["windows"])}
         if self.options.quick:
             given |= {"row_length": 64, "batch_size": 2, "weights": None, "repeats": 0.1}

@@ -141,7 +141,7 @@ class Times:
             stamps = pd.to_datetime(words, format=self.form or "ISO8601", utc=True, errors="coerce")
         wrong = np.flatnonzero(stamps.isna() & words.notna())
         if len(wrong):
-            # pandas 2 reads no year far from now, pandas 3 does; both are refused, the second further below.
+            # pandas 2 cannot read years far from now; pandas 3 can, and they are refused where times are checked.
             expected = (
                 f"ISO 8601, such as 2024-05-31T18:00Z, between {EARLIEST} and {LATEST}; for another form give "
                 "time_format, such as %d/%m/%Y"

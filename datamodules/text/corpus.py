@@ -63,22 +63,25 @@ class Mixture:
         rows: rows of this part, batch_size x optimizer steps.
         weights: share of each source, by name, in any unit; a source without one is left out.
         repeats: share of rows with repeated random tokens, in the unit of ``weights``.
-        cut_share: share of rows in which attention sees a window only.
+        cut_share: share of rows in which attention sees a window only: one for all sources, or one for each by
+            its name.
         windows: narrowest and widest window, in tokens.
         answer_weight: weight of an answer's token; other tokens have 1.
+
+    Raises ValueError for windows whose narrowest is not first, and for a mixture without rows.
     """
 
     rows: Count
     weights: dict[str, NonNegative]
     repeats: NonNegative = 0.0
-    cut_share: Fraction = 1.0
+    cut_share: Fraction | dict[str, Fraction] = 1.0
     windows: tuple[Window, Window] = WINDOWS
     answer_weight: Positive = ANSWER_WEIGHT
 
     def __post_init__(self) -> None:
         _check_windows(self.windows)
         if not self.repeats + sum(self.weights.values()):
-            raise ValueError("a mixture of the opening has no rows: all of its weights and its repeats are 0")
+            raise ValueError("a mixture has no rows: all of its weights and its repeats are 0")
 
 
 @checked
@@ -164,21 +167,20 @@ class TextCorpus(LightningDataModule):
             self.heldout = {name: shards.rows(name, "heldout", self.row_length).tokens for name in weights}
             self.heldout_bytes = {name: shards.bytes(name, "heldout") for name in weights}
         self.sources = list(weights)
-        mixtures = [(x.rows, x.weights, x.repeats) for x in self.opening]
-        main = self.rows - sum(x.rows for x in self.opening)
+        rest = self.rows - sum(mixture.rows for mixture in self.opening)
+        last = Mixture(rest, weights, self.repeats, self.cut_share, self.windows, self.answer_weight)
+        self.mixtures = (*self.opening, last)
+        for mixture in self.mixtures:
+            cut = set(mixture.cut_share) if isinstance(mixture.cut_share, dict) else set()
+            if unknown := sorted(set(mixture.weights) - set(weights) | cut - {*weights, REPEATS}):
+                raise ValueError(
+                    f"a mixture names {unknown}; {self.path} has {sorted(weights)}, and {REPEATS} beside them"
+                )
         # Enough for their share of the rows, so that none comes twice in a mixture.
-        shares = [n * r / (r + sum(w.values())) for n, w, r in [*mixtures, (main, weights, self.repeats)] if r]
-        if shares:
-            self.train[REPEATS] = repeated_rows(
-                round(1.2 * sum(shares)) + 1, self.row_length, len(self.tokenizer), self.seed
-            )
-        for _, given, _ in mixtures:
-            if unknown := sorted(set(given) - set(weights)):
-                raise ValueError(f"the opening gives weights to {unknown}; {self.path} has {sorted(weights)}")
-        cut = set(self.cut_share) if isinstance(self.cut_share, dict) else set()
-        if unknown := sorted(cut - set(weights) - {REPEATS}):
-            raise ValueError(f"cut_share names {unknown}; {self.path} has {sorted(weights)}, and {REPEATS} beside them")
-        self._main = (main, weights)
+        repeated = [x.rows * x.repeats / (x.repeats + sum(x.weights.values())) for x in self.mixtures if x.repeats]
+        if repeated:
+            count = round(1.2 * sum(repeated)) + 1
+            self.train[REPEATS] = repeated_rows(count, self.row_length, len(self.tokenizer), self.seed)
 
     def _pack(self) -> dict[str, float]:
         """All rows in memory; the sources and their shares."""
@@ -207,20 +209,14 @@ class TextCorpus(LightningDataModule):
         return weights
 
     def train_dataloader(self) -> EpochLoader:
-        main, weights = self._main
-        parts = [
-            *self.opening,
-            Mixture(main, weights, self.repeats, 0.0, self.windows, self.answer_weight),
-        ]
-        cuts = [*(part.cut_share for part in self.opening), self.cut_share]
-        mixtures = []
-        for number, (part, cut) in enumerate(zip(parts, cuts, strict=True)):
-            shares = {**part.weights, REPEATS: part.repeats} if part.repeats else part.weights
-            seed = self.seed + len(self.opening) - number
-            mixtures.append(MixedRows(self.train, shares, part.rows, seed, cut, part.windows, part.answer_weight))
-        mixture = RowsInTurn(mixtures)
+        made = []
+        for number, mixture in enumerate(self.mixtures):
+            shares = {**mixture.weights, REPEATS: mixture.repeats} if mixture.repeats else mixture.weights
+            seed = self.seed + len(self.opening) - number  # the last has the seed itself, whatever the opening
+            how = mixture.cut_share, mixture.windows, mixture.answer_weight
+            made.append(MixedRows(self.train, shares, mixture.rows, seed, *how))
         complete = self.rows - self.rows % self.batch_size  # rows of complete batches
-        return EpochLoader(mixture, EpochBatches(complete, self.batch_size, shuffle=False))
+        return EpochLoader(RowsInTurn(made), EpochBatches(complete, self.batch_size, shuffle=False))
 
     def val_dataloader(self) -> list[DataLoader]:
         """The held-out rows of each source."""
