@@ -15,13 +15,12 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerFast
 
-from datamodules.text.rows import ANSWER_WEIGHT, WINDOWS, MixedRows, Packing, RowsInTurn, repeated_rows
+from datamodules.text.rows import ANSWER_WEIGHT, REPEATS, WINDOWS, MixedRows, Packing, RowsInTurn, repeated_rows
 from datamodules.text.shards import MappedRows, Shards, texts
 from gssr.domains import Count, Fraction, Items, NonNegative, Positive, Range, Seed, Vocabulary, checked
 from gssr.sequences.batches import EpochBatches, EpochLoader
 
 Window = Annotated[int, Range(1, 2**16)]
-REPEATS = "repeats"  # the name of the rows of repeated random tokens among the sources
 END_OF_TEXT, PAD = "<|end_of_text|>", "<|pad|>"
 # Each digit is one token, so that the model reads numbers by position: " 25" and " 45" become two tokens each.
 PRE_TOKENS = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"

@@ -17,6 +17,7 @@ from gssr.sequences.batches import MOST_SHUFFLED, Key
 from gssr.sequences.shuffle import Shuffle
 
 ANSWER_WEIGHT = 4.0
+REPEATS = "repeats"  # the name of the rows of repeated random tokens among the sources
 WINDOWS = 4, 128
 
 
@@ -129,6 +130,8 @@ def repeated_rows(count: int, length: int, vocabulary: int, seed: int) -> Rows:
 class MixedRows(Dataset[dict[str, Tensor]]):
     """A shuffled mixture of rows: {"tokens", "weights", "first"}, each (L+1), as `gssr.training.objectives` has them.
 
+    With them comes ``repeated``, a boolean: whether it is a row of repeated random tokens.
+
     Seed, length and index determine a row, so that a resumed run sees the same rows.
 
     Args:
@@ -174,7 +177,8 @@ class MixedRows(Dataset[dict[str, Tensor]]):
         name = self.names[self.source[index]]
         tokens, weights = (part[self.row[index]] for part in self.rows[name])
         weights = torch.where(weights == ANSWER_WEIGHT, self.answer_weight, weights)
-        return {"tokens": tokens.long(), "weights": weights, "first": self._first(index, len(tokens), name)}
+        first, repeated = self._first(index, len(tokens), name), torch.tensor(name == REPEATS)
+        return {"tokens": tokens.long(), "weights": weights, "first": first, "repeated": repeated}
 
     def _first(self, index: int, width: int, name: str) -> Tensor:
         """The place that attention sees back to, from each place of the row."""

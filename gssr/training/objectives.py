@@ -6,6 +6,7 @@ A batch is a dictionary:
     weights  (B, L+1), floats of at least 0, one for each token; needed by ``WeightedTokens`` only
     first    (B, L+1), integers; the first position that attention may see from each position, nowhere falling. May be
              absent: attention then sees everything before. What lies before it, recurrent states alone can tell.
+    repeated (B), booleans: rows of random tokens said again; `gssr.training.induction` only
 
 Shapes: B rows, L tokens, V vocabulary.
 """
