@@ -4,7 +4,7 @@ Attention can only do so where the residual stream holds the token before. Mamba
 themselves do not bring it there, and next-token prediction alone gives hardly a gradient towards it.
 Induction heads: Olsson et al. 2022 (arXiv:2209.11895).
 
-Shapes: B rows, L tokens, M query heads, R dimensions of a head.
+Shapes: B rows, L tokens, E width, M query heads, R dimensions of a head.
 """
 
 from typing import Annotated
@@ -25,12 +25,15 @@ NOWHERE = -1e9
 class InductionHeads(WeightedTokens):
     """``WeightedTokens``, and beside it the nats by which attention misses the places behind earlier occurrences.
 
-    Counts in rows of repeated random tokens that attention sees in full: the batch says which rows repeat
-    (``repeated``, (B), booleans); a batch without it, such as one of validation, has the loss of ``WeightedTokens``.
+    Attention is taught in rows of repeated random tokens that it sees in full. The batch says which rows those are
+    (``repeated`` and ``first``). Other batches, such as those of validation, have the loss of ``WeightedTokens``.
 
     Args:
         weight: of the attention's nats beside those of the next token.
         spared: heads of keys and values, from the first, that are not taught, with all of their query heads.
+
+    Raises:
+        ValueError: in the first step that teaches, where the model has no attention without positions, or no head left.
     """
 
     def __init__(self, weight: Positive = 1.0, spared: Annotated[int, Range(0, 1000)] = 1) -> None:
@@ -41,7 +44,7 @@ class InductionHeads(WeightedTokens):
         if not taught.any():
             return super().__call__(model, batch)
         read: list[Tensor] = []
-        layers = [layer.self_attn for layer in decoder_layers(model) if getattr(layer, "self_attn", None) is not None]
+        layers = self.attention(model)
         hooks = [
             layer.register_forward_pre_hook(
                 lambda _, args, options: read.append(args[0] if args else options["hidden_states"]), with_kwargs=True
@@ -54,13 +57,26 @@ class InductionHeads(WeightedTokens):
             for hook in hooks:
                 hook.remove()
         answers, counted = places(batch["tokens"][taught, :-1], batch["weights"][taught, 1:])
-        missed = sum(
-            self.missed(layer, x[taught], answers, counted) for layer, x in zip(layers, read, strict=True)
-        ) / max(1, len(layers))
-        return nats + self.weight * missed * weights, weights
+        missed = [self.missed(layer, x[taught], answers, counted) for layer, x in zip(layers, read, strict=True)]
+        return nats + self.weight * torch.stack(missed).mean() * weights, weights
+
+    def attention(self, model: PreTrainedModel) -> list[nn.Module]:
+        """The attention layers, which must have no positions and more heads than are spared."""
+        layers = [layer.self_attn for layer in decoder_layers(model) if getattr(layer, "self_attn", None) is not None]
+        if not layers or getattr(model.config, "position_embedding_type", "rope") == "rope":
+            raise ValueError(
+                f"InductionHeads teaches attention without positions, and {type(model).__name__} has "
+                f"{'rotary ones' if layers else 'no attention'}; train it with gssr.training.objectives.WeightedTokens"
+            )
+        if self.spared >= model.config.num_key_value_heads:
+            raise ValueError(
+                f"spared is {self.spared}, and the model has {model.config.num_key_value_heads} heads of keys and "
+                "values; at least one must be left"
+            )
+        return layers
 
     def missed(self, attention: nn.Module, x: Tensor, answers: Tensor, counted: Tensor) -> Tensor:
-        """Mean of -log of the attention that taught heads pay to the answers' places.
+        """Mean nats, -log of the attention that taught heads pay to the answers' places.
 
         Args:
             attention: a layer without positions. x: (B, L, E), what it reads.

@@ -227,6 +227,7 @@ def test_training_begins_with_its_opening_and_goes_on_with_the_rest(corpus: Text
     assert len(rows) == 80
     tales = {tuple(row.tolist()) for row in made.train["tales"].tokens}
     assert all(row["first"][-1] == len(row["first"]) - 4 and row["weights"].min() == 0 for row in rows[:8])
+    assert [bool(row["repeated"]) for row in rows] == 8 * [True] + 72 * [False]
     assert all(tuple(row["tokens"].tolist()) in tales and row["first"][-1] == 0 for row in rows[8:20])
     ledger = {tuple(row.tolist()) for row in made.train["ledger"].tokens}
     cut = [bool(row["first"][-1] > 0) for row in rows[20:]]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import GraniteMoeHybridForCausalLM, PreTrainedModel
 
-from gssr.training.architectures import Nano
+from gssr.training.architectures import Nano, PureMamba2
 from gssr.training.induction import InductionHeads, places
 from gssr.training.objectives import WeightedTokens
 
@@ -47,14 +47,16 @@ def attention_of(model: PreTrainedModel, tokens: Tensor) -> Tensor:
     return seen[0].detach()
 
 
-@pytest.mark.parametrize("spared", [0, 1])
-def test_the_loss_is_that_of_tokens_and_the_attention_that_misses(model: PreTrainedModel, spared: int) -> None:
-    data = batch()
+@pytest.mark.parametrize(("spared", "rows"), [(0, (0, 1)), (1, (0, 1)), (1, (1,))])
+def test_the_loss_is_that_of_tokens_and_the_attention_that_misses(
+    model: PreTrainedModel, spared: int, rows: tuple[int, ...]
+) -> None:
+    data = batch((0 in rows, 1 in rows))
     total, weight = InductionHeads(weight=0.5, spared=spared)(model, data)
     nats, same = WeightedTokens()(model, data)
     shares = attention_of(model, data["tokens"][:, :-1])
     missed = []
-    for row in range(2):
+    for row in rows:
         said = data["tokens"][row].tolist()
         for place in range(10, 19):
             targets = [k for k in range(1, place + 1) if said[k - 1] == said[place]]
@@ -68,6 +70,16 @@ def test_the_loss_is_that_of_tokens_and_the_attention_that_misses(model: PreTrai
 )
 def test_other_rows_have_the_loss_of_their_tokens_alone(model: PreTrainedModel, data: dict[str, Tensor]) -> None:
     assert torch.equal(InductionHeads()(model, data)[0], WeightedTokens()(model, data)[0])
+
+
+def test_a_model_that_cannot_be_taught_is_refused(model: PreTrainedModel) -> None:
+    with pytest.raises(ValueError, match="spared is 2, and the model has 2 heads"):
+        InductionHeads(spared=2)(model, batch())
+    with pytest.raises(ValueError, match="Mamba2ForCausalLM has no attention"):
+        InductionHeads()(PureMamba2(300, 32, 1).build(), batch())
+    model.config.position_embedding_type = "rope"
+    with pytest.raises(ValueError, match="has rotary ones"):
+        InductionHeads()(model, batch())
 
 
 def test_training_makes_attention_look_there_and_leaves_no_hook(model: PreTrainedModel) -> None:
