@@ -40,12 +40,22 @@ class Muon(torch.optim.Muon):
 
 
 def orthogonal(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
-    """Matrices (n, rows, columns) with all singular values near 1, by a quintic Newton-Schulz iteration."""
+    """Matrices (n, rows, columns) with all singular values near 1, by a quintic Newton-Schulz iteration.
+
+    A step maps X to P X, where P = a I + b G + c G² and G = X Xᵀ. So all steps are taken on G, which is as large as
+    the shorter side, and their product meets X once.
+    """
     a, b, c = coefficients
     wide = matrices.shape[1] <= matrices.shape[2]
     x = matrices if wide else matrices.transpose(1, 2)
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
-    for _ in range(steps):
-        gram = x @ x.transpose(1, 2)
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    gram = x @ x.transpose(1, 2)
+    product = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand_as(gram)
+    for step in range(steps):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        product = factor @ product if step else factor
+        if step < steps - 1:
+            gram = factor @ gram @ factor
+    x = product @ x
     return x if wide else x.transpose(1, 2)
