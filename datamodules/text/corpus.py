@@ -179,7 +179,9 @@ class TextCorpus(LightningDataModule):
         repeated = [x.rows * x.repeats / (x.repeats + sum(x.weights.values())) for x in self.mixtures if x.repeats]
         if repeated:
             count = round(1.2 * sum(repeated)) + 1
-            self.train[REPEATS] = repeated_rows(count, self.row_length, len(self.tokenizer), self.seed)
+            self.train[REPEATS] = repeated_rows(
+                count, self.row_length, len(self.tokenizer), self.tokenizer.eos_token_id, self.seed
+            )
 
     def _pack(self) -> dict[str, float]:
         """All rows in memory; the sources and their shares."""

@@ -105,25 +105,29 @@ class Packing:
         return Rows(torch.from_numpy(tokens.astype(np.int32)), torch.from_numpy(weights.astype(np.float32)))
 
 
-def repeated_rows(count: int, length: int, vocabulary: int, seed: int) -> Rows:
+def repeated_rows(count: int, length: int, vocabulary: int, end: int, seed: int) -> Rows:
     """Stretches of random tokens, each said again once or more; only what can be known has a weight.
 
     A row is made of stretches of one size, 8 to 256 tokens. Each is followed by itself, or comes back behind others.
+    Every second row begins with the token ``end``, as every text that is read: a model that never saw random tokens
+    behind it takes them for a text, and looks up fewer of them.
     """
     generator = np.random.default_rng(seed)
     tokens, weights = np.zeros((count, length + 1), np.int32), np.zeros((count, length + 1), np.float32)
     for row in range(count):
         size = min(int(np.exp(generator.uniform(np.log(8), np.log(257)))), length // 2)
         pool: list[np.ndarray] = []
-        for start in range(0, length + 1, size):
-            end = min(length + 1, start + size)
+        begin = row % 2
+        tokens[row, :begin] = end
+        for start in range(begin, length + 1, size):
+            stop = min(length + 1, start + size)
             again = bool(pool) and generator.random() < 0.6
             if not again:
                 pool = [*pool, generator.integers(2, vocabulary, size)][-max(1, 256 // size) :]
             chosen = pool[int(generator.integers(len(pool)))] if again else pool[-1]
-            tokens[row, start:end] = chosen[: end - start]
+            tokens[row, start:stop] = chosen[: stop - start]
             # The first tokens say which stretch it is.
-            weights[row, start + min(2, size) : end] = float(again)
+            weights[row, start + min(2, size) : stop] = float(again)
     return Rows(torch.from_numpy(tokens), torch.from_numpy(weights))
 
 

@@ -183,8 +183,8 @@ def test_some_documents_follow_each_other_without_a_mark(corpus: TextCorpus) -> 
 
 
 def test_repeated_rows_weigh_only_what_was_said_before() -> None:
-    rows = repeated_rows(20, 300, 4000, seed=3)
-    again = repeated_rows(20, 300, 4000, seed=3)
+    rows = repeated_rows(20, 300, 4000, 0, seed=3)
+    again = repeated_rows(20, 300, 4000, 0, seed=3)
     assert torch.equal(rows.tokens, again.tokens) and rows.tokens.shape == rows.weights.shape == (20, 301)
     for tokens, weights in zip(rows.tokens.tolist(), rows.weights.tolist(), strict=True):
         for place, weight in enumerate(weights):
@@ -192,6 +192,8 @@ def test_repeated_rows_weigh_only_what_was_said_before() -> None:
                 pair = tokens[place - 1 : place + 1]  # both stood beside each other before
                 assert any(tokens[i : i + 2] == pair for i in range(place - 1))
     assert 0.2 < rows.weights.mean() < 0.8
+    # Half of the rows begin as a text that is read; the token of a text's end stands nowhere else.
+    assert not rows.tokens[1::2, 0].any() and (rows.tokens == 0).sum() == 10
 
 
 def test_attention_sees_a_window_in_a_share_of_the_rows() -> None:
