@@ -19,6 +19,7 @@ from gssr.understanding.writing import BASES, BOUNDS, WHENS
 
 LARGEST_CHANGE = 0.5  # part of a change that its tolerance may be
 NEVER_SEEN = 1e-3  # how much less likely it is that a goal leads out of all that training saw
+UNSAID = 1e-5  # how much less likely it is that a number without a word for a change is one
 # How much more usual exact numbers and goals that are not negated are than among the sentences of the head, which has
 # to learn the others, too. It decides where the head is unsure.
 USUAL = 3.0
@@ -134,8 +135,14 @@ class Clause:
         return [f"this lies outside anything seen, {what} {ends}; imagined futures there are guesses"]
 
 
-def clauses_of(answers: Any, found: list[Mention], setting: Setting) -> tuple[list[Clause], float]:
-    """The clauses of a sentence, and how sure the reader is of all of them."""
+def clauses_of(
+    answers: Any, found: list[Mention], setting: Setting, may_change: bool = True
+) -> tuple[list[Clause], float]:
+    """The clauses of a sentence, and how sure the reader is of all of them.
+
+    Args:
+        may_change: whether the sentence has a word for a change.
+    """
     clauses: list[Clause] = []
     sure = 1.0
     usual = torch.tensor([log(USUAL) if bound == "exact" else 0.0 for bound in BOUNDS])
@@ -155,7 +162,7 @@ def clauses_of(answers: Any, found: list[Mention], setting: Setting) -> tuple[li
             continue
         basis, when = (getattr(answers, name)[0, i].softmax(-1) for name in ("basis", "when"))
         if sizes and sizes[0].kind == "number":
-            basis = _plausible(basis, sizes[0].value, column, setting)
+            basis = _plausible(basis, sizes[0].value, column, setting, may_change)
         negated = float((answers.negated[0, i] - log(USUAL)).sigmoid())
         sure *= float(basis.max()) * float(when.max()) * max(negated, 1 - negated)
         time = int(at.argmax())
@@ -173,10 +180,13 @@ def clauses_of(answers: Any, found: list[Mention], setting: Setting) -> tuple[li
     return numbered or [clause for clause in clauses if clause.basis != "level"], sure
 
 
-def _plausible(basis: torch.Tensor, size: float, column: int, setting: Setting) -> torch.Tensor:
+def _plausible(basis: torch.Tensor, size: float, column: int, setting: Setting, may_change: bool) -> torch.Tensor:
     """Probabilities (3) of a level, a rise and a fall by a number, in the light of where they lead: 95 knots below 60
-    is no wind, so that 95 is a level. Where a change leads never tells a rise from a fall.
+    is no wind, so that 95 is a level. Where a change leads never tells a rise from a fall. A change has a word for it.
     """
+    if not may_change:
+        basis = basis * torch.tensor([1.0 if name == "level" else UNSAID for name in BASES])
+        basis = basis / basis.sum()
     if setting.seen is None:
         return basis
     (low, high), last = setting.seen[column], setting.last[column]

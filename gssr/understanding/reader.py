@@ -18,6 +18,7 @@ from gssr.backbone import FrozenBackbone
 from gssr.backbone.identity import configured
 from gssr.shown import listed
 from gssr.states import state_file
+from gssr.understanding.change_words import has_change_word
 from gssr.understanding.clauses import Setting, Unsayable, clauses_of, label_of
 from gssr.understanding.head import LAYER, Answers, Head, read
 from gssr.understanding.mentions import LONGEST, masked, mentions
@@ -112,7 +113,7 @@ class Reader:
         kind = KINDS[int(kinds.argmax())]
         if kind != "goal":
             return _no_goal(kind, float(kinds.max()), setting)
-        clauses, sure = clauses_of(answers, found, setting)
+        clauses, sure = clauses_of(answers, found, setting, has_change_word(seen))
         sure *= float(kinds.max())
         if not clauses:
             return _no_goal("none", sure, setting)

@@ -68,6 +68,23 @@ def test_where_a_number_leads_tells_a_level_from_a_change() -> None:
     assert clause.basis == "fall"  # it was said
 
 
+@pytest.mark.parametrize(
+    ("text", "condition"),
+    [("Ideally, 40 kt", "wind 30..50 kt at 48h"), ("Ideally, 40 kt less", "wind change -50..-30 kt at 48h")],
+)
+def test_a_number_without_a_word_for_a_change_is_a_level(
+    text: str, condition: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "read", lambda backbone, sentences, layer: None)
+    says = Scripted(text, {1: ("exact", "fall", False, "at", 2, 0)})
+
+    def head(read: Any) -> Answers:
+        answers = says(read)
+        return answers._replace(basis=answers.basis / 2)  # 99.99 % sure of a fall
+
+    assert Reader(None, head).read(text, SETTING).condition == condition  # type: ignore[arg-type]
+
+
 def test_what_is_usual_decides_where_the_head_is_unsure() -> None:
     found = mentions("90 kt", WORDS)
     answers = Scripted("90 kt", {1: ("most", "level", True, "at", 2, 0)})(None)
