@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from datamodules.text.rows import ANSWER_WEIGHT, REPEATS, WINDOWS, MixedRows, Packing, RowsInTurn, repeated_rows
 from datamodules.text.shards import MappedRows, Shards, texts
-from gssr.domains import Count, Fraction, Items, NonNegative, Positive, Range, Seed, Vocabulary, checked
+from gssr.domains import Count, Fraction, Items, NonNegative, Positive, ProperFraction, Range, Seed, Vocabulary, checked
 from gssr.sequences.batches import EpochBatches, EpochLoader
 
 Window = Annotated[int, Range(1, 2**16)]
@@ -107,6 +107,8 @@ class TextCorpus(LightningDataModule):
         answer_weight: weight of an answer's token; other tokens have 1.
         joined: share of training documents without an end-of-text behind them, so that a model learns to forget
             unasked.
+        dropout: share of the activations that training zeroes in the rows of a source, by name; a source without one
+            keeps all. For little text that comes many times, which a model would learn by heart.
         shards: folder of token files, for a corpus that does not fit into memory: it is tokenised once, in its own
             order, and rows are read from the files. None keeps all rows in memory.
         seed: of the order of documents and rows.
@@ -127,6 +129,7 @@ class TextCorpus(LightningDataModule):
         windows: tuple[Window, Window] = WINDOWS,
         answer_weight: Positive = ANSWER_WEIGHT,
         joined: Fraction = 0.0,
+        dropout: dict[str, ProperFraction] | None = None,
         shards: str | None = None,
         seed: Seed = 0,
     ) -> None:
@@ -136,7 +139,7 @@ class TextCorpus(LightningDataModule):
         self.weights, self.vocab_size, self.row_length = weights, vocab_size, row_length
         self.batch_size, self.rows, self.seed = batch_size, rows, seed
         self.repeats, self.cut_share, self.joined, self.opening = repeats, cut_share, joined, opening
-        self.windows, self.answer_weight = windows, answer_weight
+        self.windows, self.answer_weight, self.dropout = windows, answer_weight, dropout or {}
         _check_windows(windows)
         if (opened := sum(mixture.rows for mixture in opening)) >= rows:
             raise ValueError(f"the opening has {opened} rows and the training has {rows}; give it more rows")
@@ -169,6 +172,8 @@ class TextCorpus(LightningDataModule):
         rest = self.rows - sum(mixture.rows for mixture in self.opening)
         last = Mixture(rest, weights, self.repeats, self.cut_share, self.windows, self.answer_weight)
         self.mixtures = (*self.opening, last)
+        if unknown := sorted(set(self.dropout) - set(weights)):
+            raise ValueError(f"dropout names {unknown}; {self.path} has {sorted(weights)}")
         for mixture in self.mixtures:
             cut = set(mixture.cut_share) if isinstance(mixture.cut_share, dict) else set()
             if unknown := sorted(set(mixture.weights) - set(weights) | cut - {*weights, REPEATS}):
@@ -214,7 +219,7 @@ class TextCorpus(LightningDataModule):
         for number, mixture in enumerate(self.mixtures):
             shares = {**mixture.weights, REPEATS: mixture.repeats} if mixture.repeats else mixture.weights
             seed = self.seed + len(self.opening) - number  # the last has the seed itself, whatever the opening
-            how = mixture.cut_share, mixture.windows, mixture.answer_weight
+            how = mixture.cut_share, mixture.windows, mixture.answer_weight, self.dropout
             made.append(MixedRows(self.train, shares, mixture.rows, seed, *how))
         complete = self.rows - self.rows % self.batch_size  # rows of complete batches
         return EpochLoader(RowsInTurn(made), EpochBatches(complete, self.batch_size, shuffle=False))

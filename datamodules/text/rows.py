@@ -134,7 +134,7 @@ def repeated_rows(count: int, length: int, vocabulary: int, end: int, seed: int)
 class MixedRows(Dataset[dict[str, Tensor]]):
     """A shuffled mixture of rows: {"tokens", "weights", "first"}, each (L+1), as `gssr.training.objectives` has them.
 
-    With them comes ``repeated``, a boolean: whether it is a row of repeated random tokens.
+    With them come ``repeated``, a boolean: whether it is a row of repeated random tokens, and ``dropout``, a float.
 
     Seed, length and index determine a row, so that a resumed run sees the same rows.
 
@@ -146,6 +146,7 @@ class MixedRows(Dataset[dict[str, Tensor]]):
             what was said before. One for all sources, or one for each by its name; a source without one is not cut.
         windows: narrowest and widest window, in tokens; log-uniform between them.
         answer_weight: weight of an answer's token.
+        dropout: of the activations in the rows of a source, by name; 0 for a source without one.
     """
 
     def __init__(
@@ -157,9 +158,11 @@ class MixedRows(Dataset[dict[str, Tensor]]):
         cut_share: float | dict[str, float] = 0.0,
         windows: tuple[int, int] = WINDOWS,
         answer_weight: float = ANSWER_WEIGHT,
+        dropout: dict[str, float] | None = None,
     ) -> None:
         generator = np.random.default_rng(seed)
         self.names, self.rows, self.seed = list(shares), rows, seed
+        self.dropout = dropout or {}
         self.windows, self.answer_weight = windows, answer_weight
         self.cut = cut_share if isinstance(cut_share, dict) else dict.fromkeys(self.names, cut_share)
         share = np.array([shares[name] for name in self.names], dtype=float)
@@ -181,8 +184,13 @@ class MixedRows(Dataset[dict[str, Tensor]]):
         name = self.names[self.source[index]]
         tokens, weights = (part[self.row[index]] for part in self.rows[name])
         weights = torch.where(weights == ANSWER_WEIGHT, self.answer_weight, weights)
-        first, repeated = self._first(index, len(tokens), name), torch.tensor(name == REPEATS)
-        return {"tokens": tokens.long(), "weights": weights, "first": first, "repeated": repeated}
+        return {
+            "tokens": tokens.long(),
+            "weights": weights,
+            "first": self._first(index, len(tokens), name),
+            "repeated": torch.tensor(name == REPEATS),
+            "dropout": torch.tensor(self.dropout.get(name, 0.0)),
+        }
 
     def _first(self, index: int, width: int, name: str) -> Tensor:
         """The place that attention sees back to, from each place of the row."""

@@ -36,6 +36,8 @@ class InductionHeads(WeightedTokens):
         ValueError: in the first step that teaches, where the model has no attention without positions, or no head left.
     """
 
+    hooks_layers = True
+
     def __init__(self, weight: Positive = 1.0, spared: Annotated[int, Range(0, 1000)] = 1) -> None:
         self.weight, self.spared = weight, spared
 

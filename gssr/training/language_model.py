@@ -20,6 +20,7 @@ from gssr.backbone.cpu import prepare_cpu
 from gssr.backbone.loading import decoder_layers
 from gssr.domains import checked
 from gssr.training.architectures import Architecture, Nano
+from gssr.training.dropout import row_dropout
 from gssr.training.objectives import Batch, NextToken, Objective
 from gssr.training.optimizers import MuonAdamWConfig
 
@@ -80,11 +81,18 @@ class LanguageModelTraining(LightningModule):
                 "all held-out rows; set --trainer.devices 1"
             )
         if self.compile_layers:
+            hooked = self.objective.hooks_layers or bool(getattr(self.trainer.datamodule, "dropout", None))
+            if hooked:
+                raise ValueError(
+                    "compiled layers know no hooks, which dropout by rows and InductionHeads need; set "
+                    "--model.compile_layers false"
+                )
             for layer in decoder_layers(self.model):
                 layer.compile()
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        total, weight = self.objective(self.model, batch)
+        with row_dropout(self.model, batch.get("dropout")):
+            total, weight = self.objective(self.model, batch)
         loss = total / weight
         if not torch.isfinite(loss):
             raise RuntimeError(

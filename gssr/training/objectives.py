@@ -7,6 +7,7 @@ A batch is a dictionary:
     first    (B, L+1), integers; the first position that attention may see from each position, nowhere falling. May be
              absent: attention then sees everything before. What lies before it, recurrent states alone can tell.
     repeated (B), booleans: rows of random tokens said again; `gssr.training.induction` only
+    dropout  (B), floats in [0, 1): share of the activations that training zeroes in each row; none where absent
 
 Shapes: B rows, L tokens, V vocabulary.
 """
@@ -24,6 +25,8 @@ IGNORED = -100
 
 class Objective:
     """The loss of a batch. An objective that is also an ``nn.Module`` has its parameters trained with the model."""
+
+    hooks_layers = False  # whether it hooks the model's layers in a step, which compiled layers ignore
 
     def __call__(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
         """

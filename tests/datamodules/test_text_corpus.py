@@ -218,6 +218,16 @@ def test_each_source_has_its_own_share_of_cut_rows() -> None:
     assert all(bool(x["first"][-1] > 0) == (int(x["tokens"][0]) == 0) for x in drawn)
 
 
+def test_rows_of_a_source_say_how_much_is_dropped(corpus: TextCorpus) -> None:
+    made = TextCorpus(**{**corpus.hparams, "repeats": 2.0, "dropout": {"tales": 0.2}})
+    made.setup("fit")
+    (mixture,) = made.train_dataloader().dataset.mixtures
+    rates = {(mixture.names[mixture.source[i]], round(mixture[0, i]["dropout"].item(), 3)) for i in range(80)}
+    assert rates == {("ledger", 0.0), ("tales", 0.2), ("repeats", 0.0)}
+    with pytest.raises(ValueError, match=r"dropout names \['letters'\]"):
+        TextCorpus(**{**corpus.hparams, "dropout": {"letters": 0.2}}).setup("fit")
+
+
 def test_training_begins_with_its_opening_and_goes_on_with_the_rest(corpus: TextCorpus) -> None:
     opening = (
         Mixture(rows=8, weights={}, repeats=1.0, windows=(4, 4)),
